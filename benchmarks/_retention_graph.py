@@ -10,21 +10,21 @@ import psycopg
 
 from include.policy.retention import RetentionRule
 
-EXPIRED = 0.3  # of each table
-BLOCK = 50  # records of a table, in the order of their time, that may refer to each other
+EXPIRED = 0.3  # share of expired records in each table
+BLOCK = 50  # consecutive records of a table that may refer to each other
 _STEP = timedelta(minutes=1)  # between records of a table
 
 
 @dataclass(frozen=True)
 class GeneratedGraph:
-    """Tables that refer to each other: each has some keys to the tables before it.
+    """Tables with foreign keys to the tables before them.
 
     Attributes:
-        tables: how many.
-        keys: foreign keys of each table.
-        rows: of all tables together.
-        moment: before which a record is expired.
-        cycles: whether the first tables refer to the last ones, and some tables to themselves.
+        tables: number of tables.
+        keys: number of foreign keys of each table.
+        rows: number of rows of all tables together.
+        moment: the cutoff; records before it are expired.
+        cycles: whether the first tables refer to the last tables, and some tables to themselves.
         by_uuid: whether keys are UUIDs instead of numbers.
     """
 
@@ -46,17 +46,17 @@ class GeneratedGraph:
         return max(1, self.rows // self.tables)
 
     def parents(self, table: int) -> list[int]:
-        """Return the tables to which the keys of a table lead."""
+        """Return the indexes of the tables that the keys of a table reference."""
         if not self.cycles:
             return [table - 1] * self.keys if table else []
         far = [1, 0 if table % 5 == 0 else 2, 7, 13]
         return [(table - far[key % len(far)]) % self.tables for key in range(self.keys)]
 
     def make(self, connection: psycopg.Connection) -> None:
-        """Make the tables.
+        """Create and fill the tables.
 
-        A record refers to records of about its own time, and to none before its block of `BLOCK`:
-        so few expired records are kept.
+        A record refers to records of its block of `BLOCK` only, so that few expired records are
+        kept.
         """
         each = self.rows_of_table
         kind = "uuid" if self.by_uuid else "bigint"
@@ -88,9 +88,9 @@ class GeneratedGraph:
                 yield f"ALTER TABLE {name} ADD FOREIGN KEY (key_{key}) REFERENCES node_{parent}"
 
     def counts(self) -> list[str]:
-        """Return the plain counts: expired records to which no record refers that has to stay.
+        """Return plain counts of the expired records to which no unexpired record refers.
 
-        They ask one level of tables, where a plan follows chains and circles to their end.
+        They follow one level of foreign keys; a plan follows chains and cycles to their end.
         """
         cutoff = f"'{self.moment.isoformat()}'"
         leading: dict[int, list[str]] = {}

@@ -69,13 +69,13 @@ def erase(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan(given: dict[str, Any]) -> dict[str, Any]:
-    """Plan, in turn with plain counts by the same conditions."""
+    """Measure plans and plain counts by the same conditions in turn."""
     place = desk(given)
     return _in_turn(place, given, given["counts"], exact=True)
 
 
 def plan_graph(given: dict[str, Any]) -> dict[str, Any]:
-    """Plan a generated graph, in turn with plain counts that ask one level of foreign keys."""
+    """Measure plans of a generated graph, and plain counts over one level of keys, in turn."""
     as_of = datetime.fromisoformat(given["as_of"])
     cutoff = as_of.replace(year=as_of.year - 3)
     graph = GeneratedGraph(given["tables"], given["keys"], given["rows"], cutoff, cycles=True)
@@ -89,10 +89,10 @@ def _in_turn(
     """Measure plans and plain counts in turn; the first round warms up.
 
     Args:
-        place: what the plan works with.
+        place: the desk for which to plan.
         given: the moment and the number of rounds.
         statements: the plain counts.
-        exact: whether both count the same; else the plan may count less.
+        exact: whether both must count the same; if not, the plan may count less.
     """
     ours, plain = [], []
     with place.reader.connect(autocommit=True) as connection:
@@ -122,11 +122,11 @@ def _in_turn(
 
 @dataclass(frozen=True)
 class Moment:
-    """A point in time, or the time between two.
+    """A point in time, or the time between two points.
 
     Attributes:
         seconds: wall time.
-        cpu: CPU time of this process and of the server's process of a connection, in seconds.
+        cpu: CPU seconds of this process and of the server process of a connection.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Names and definitions of an archive in another encoding than UTF-8."""
+"""Decode names and definitions of an archive that is not in UTF-8."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from include.backup.archive import Entry
 
-SURROGATES = "surrogateescape"  # keep bytes that the encoding does not have
+SURROGATES = "surrogateescape"  # keep bytes that are no character of the encoding
 
 
 def encoding_of(definition: str) -> str:
@@ -20,8 +20,8 @@ def encoding_of(definition: str) -> str:
 def codec_of(encoding: str) -> str:
     """Return Python's codec for an encoding of PostgreSQL.
 
-    SQL_ASCII, and an encoding that Python does not know, are read as UTF-8: other bytes of a name
-    are found by `is_readable`.
+    Texts in SQL_ASCII, or in an encoding that Python does not know, are read as UTF-8. Then
+    `is_readable` detects names with other bytes.
     """
     plain = encoding.replace("_", "")
     for name in (encoding, plain, plain.replace("WIN", "cp"), plain.replace("KOI8", "koi8_")):

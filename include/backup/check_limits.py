@@ -42,25 +42,25 @@ class CheckRefusesRows(ServiceError):
         self.constraints = ", ".join(constraints)
         super().__init__(
             f"The backup cannot be loaded into {target.place}: a row was refused by the CHECK "
-            f"constraint {self.constraints}, which calls a function. If that reads other rows or "
-            "tables, they may not be loaded yet: a limit of pg_dump.",
+            f"constraint {self.constraints}, which calls a function. If the function reads other "
+            "rows or tables, they may not be loaded yet: a limit of pg_dump.",
             "The target is incomplete: drop it. See docs/restore-runbook.md, CHECK constraints "
             "that read other rows.",
         )
 
 
 def check_that_refused(output: str, target: DatabaseAddress) -> CheckRefusesRows | None:
-    """Return the error for a CHECK constraint that calls a function, if that refused a row.
+    """Return the error for a CHECK constraint that calls a function, if it refused a row.
 
     Args:
-        output: of pg_restore, its first error.
-        target: where it loaded.
+        output: the first error of pg_restore.
+        target: the database into which pg_restore loaded.
     """
     loading = _LOADING.match(PROGRAM_ERROR.sub("", output.partition("\n")[0]))
     if loading is None:
         return None
     violated = _VIOLATED.match(loading["text"])
-    # Other errors in English are not of a constraint, unless its function raised them.
+    # Another error in English comes from a constraint only if its function raised the error.
     if loading["severity"] == "ERROR" and not violated and not RAISED_BY_FUNCTION.search(output):
         return None
     try:

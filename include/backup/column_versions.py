@@ -1,10 +1,10 @@
-"""Leave out the column option ``pg_attver``, in which newer servers note a column's version.
+"""Remove the column option ``pg_attver``, in which newer servers record a column's version.
 
 Minor releases since 2026 (15.20 and 17.12, for example) keep this number in
-``pg_attribute.attoptions``. Their own pg_dump leaves it out. An older pg_dump, such as 18.4, takes
-it for an option that somebody set, and writes ``ALTER TABLE ... SET (pg_attver=...)`` into the
-definition of each table. Servers without the feature refuse that statement, and the others ignore
-it: each server counts by itself.
+``pg_attribute.attoptions``. Their own pg_dump omits it. An older pg_dump, such as 18.4, takes it
+for a user's option, and writes ``ALTER TABLE ... SET (pg_attver=...)`` into the definition of each
+table. Servers without the feature refuse that statement. Servers with the feature ignore it: each
+server counts by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def loadable_head(head: bytes, entries: Sequence[Entry]) -> bytes:
 
     Args:
         head: header and table of contents of an archive.
-        entries: the same, decoded.
+        entries: the decoded table of contents.
     """
     loadable = bytearray(head)
     codec = codec_of(archive_encoding(entries))

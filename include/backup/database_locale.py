@@ -1,4 +1,4 @@
-"""Encoding and default collation of a backed up database, and how to create another like it."""
+"""Encoding and default collation of a backed up database, and options to create its like."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DatabaseLocale:
 
     @classmethod
     def of_database(cls, connection: psycopg.Connection) -> DatabaseLocale:
-        """Ask a database for its own; without ``options``."""
+        """Read the locale of a database; ``options`` stay empty."""
         row = connection.execute(_LOCALE).fetchone()
         assert row is not None
         encoding, provider, locale = row
@@ -74,7 +74,7 @@ class DatabaseLocale:
     def create_options(self) -> list[str]:
         """Return options of ``CREATE DATABASE``, the most faithful first.
 
-        A server that lacks the locale refuses the first of them. The last one fits each encoding
+        A server that lacks the locale refuses the first option. The last option fits each encoding
         on each server.
         """
         encoding = f"ENCODING '{self.encoding}'"
@@ -82,7 +82,7 @@ class DatabaseLocale:
         return [*exact, encoding, f"{encoding} LOCALE_PROVIDER libc LOCALE 'C'"]
 
     def sorts_like(self, other: DatabaseLocale) -> bool:
-        """Return whether both compare texts alike, as far as the names of locales tell."""
+        """Return whether both have the same collation, by its name."""
         return not self.collation or _plain(self.collation) == _plain(other.collation)
 
 
@@ -94,5 +94,5 @@ def _collation(provider: str, *names: str) -> str:
 
 
 def _plain(collation: str) -> str:
-    """Systems write the same locale as en_US.utf8 and en_US.UTF-8."""
+    """Return one spelling of a locale: some systems write en_US.utf8, others en_US.UTF-8."""
     return collation.lower().replace("-", "").replace("posix", "c")

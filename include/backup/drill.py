@@ -133,13 +133,13 @@ def refusals(source: Source, clock: Clock) -> StepRecord:
 
 
 def require_drill_server(source: Source, server: DatabaseAddress) -> None:
-    """Refuse a drill server that lacks what the database needs, before its dump is fetched.
+    """Refuse a drill server that lacks a feature of the database, before the dump is fetched.
 
-    A point of an earlier version, whose head cannot be read alone, is checked by `drill`, and so is
-    one that is refused.
+    `drill` checks a restore point of an earlier version, whose head cannot be read alone, and a
+    restore point that is refused.
 
     Raises:
-        UsageError: names all that is missing.
+        UsageError: the server lacks features; the message names all of them.
         ServiceError: server or store cannot be reached.
     """
     if source.manifest.head is None:

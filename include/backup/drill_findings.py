@@ -37,19 +37,19 @@ def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequ
 
 
 def judge_check(seen: Examination, refused: CheckRefusesRows) -> None:
-    """Name the CHECK constraint that kept the backup from being loaded."""
+    """Add a finding that names the CHECK constraint because of which the load failed."""
     seen.find(
         "drill.check_constraint",
         Outcome.FAIL,
         _(
             "The backup cannot be loaded: the CHECK constraint {names} calls a function that "
-            "refused a row. A backup by pg_dump is loaded table by table, so a constraint that "
-            "reads other rows or tables cannot be fulfilled yet.",
+            "refused a row. A backup by pg_dump is loaded table by table. If the constraint reads "
+            "other rows or tables, they may not be loaded yet.",
             names=refused.constraints,
         ),
         _(
-            "Make the constraint a trigger or a foreign key, or add it again as NOT VALID, which "
-            "still checks new rows. Then take a new backup and drill it."
+            "Replace the constraint by a trigger or a foreign key, or add it again as NOT VALID, "
+            "which still checks new rows. Then take a new backup and drill it."
         ),
     )
 
@@ -94,7 +94,7 @@ def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) 
 
 
 def judge_locale(seen: Examination, original: DatabaseLocale, copy: DatabaseLocale) -> None:
-    """Note that the copy compares texts by another collation than the original does."""
+    """Add a finding if the copy has another default collation than the original."""
     if not original.sorts_like(copy):
         seen.find(
             "drill.locale",

@@ -181,7 +181,7 @@ class _PgDump:
             source,
             f"--snapshot={snapshot.name}",
             f"--lock-wait-timeout={LOCK_WAIT}",
-            # Its own: values need not be valid there, and have no equivalent in another one then.
+            # The database's own encoding: invalid values cannot be converted to another encoding.
             f"--encoding={snapshot.encoding}",
         )
         self._names_are_checked = False

@@ -57,7 +57,7 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
         )
     if text.startswith(("invalid byte sequence for encoding", "character with byte sequence")):
         return UsageError(
-            f"The target {target.place} cannot hold bytes that are no text in its encoding: "
+            f"The target {target.place} cannot store bytes that are invalid in its encoding: "
             f"{text}.",
             "Drop the target, and restore into a database with the encoding of the original: "
             "CREATE DATABASE ... TEMPLATE template0 LOCALE 'C' ENCODING '...'.",

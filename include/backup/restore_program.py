@@ -1,10 +1,10 @@
 """Run pg_restore, and end it at its first error, on each supported version of the server.
 
 Since version 17, pg_restore begins each of its sessions with ``SET transaction_timeout = 0``, and
-no option leaves it out (`_doSetFixedOutputState` in pg_backup_archiver.c). Servers before 17 do not
-know the parameter, so ``--exit-on-error`` would end the program there. For such a server it runs
-without that option: this module reads its messages, tolerates exactly that error, and ends the
-program at the first other one.
+has no option to omit it (`_doSetFixedOutputState` in pg_backup_archiver.c). Servers before 17 do
+not know the parameter, so ``--exit-on-error`` would end the program there. For such a server
+pg_restore runs without ``--exit-on-error``: this module reads its messages, tolerates exactly that
+error, and ends the program at the first other error.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MOST_LINES = 200  # of an error, kept for its explanation
 _TOLERATED = re.compile(r"could not execute query: [^:]*:  [^\n]*\btransaction_timeout\b")
 _STATEMENT = f"Command was: {TIMEOUT_STATEMENT}"
 _IGNORED = re.compile(r"^pg_restore: warning: errors ignored on restore: (\d+)$")
-# Workers of a parallel restore write to one pipe, a message in several parts: after the words
-# "error: " of a worker may follow the beginning of another's message, or a server's warning. Such
-# a line says nothing; the number of ignored errors decides at the end.
+# Workers of a parallel restore write each message to one pipe in several parts. The word "error: "
+# of one worker may be followed by the message of another worker, or by a warning of the server.
+# Such a line is skipped; the number of ignored errors decides at the end.
 _INTERLEAVED = re.compile(r"pg_restore:|error: |[^:\s]+:  ")
 
 
@@ -51,7 +51,7 @@ class RestoreTarget:
 
     @classmethod
     def of(cls, address: DatabaseAddress) -> RestoreTarget:
-        """Ask the server for its version.
+        """Read the server's version, and return the target.
 
         Raises:
             UsageError, ServiceError: the server refuses the login, or cannot be reached.
@@ -68,10 +68,10 @@ class RestoreProcess:
 
     Args:
         words: options and archive; without ``--exit-on-error``, ``--jobs`` and the database.
-        target: where it loads.
-        jobs: processes of its own; 1 for an archive that it reads as a stream.
-        stdin: as `subprocess.Popen` takes it.
-        pass_fds: likewise.
+        target: the database into which pg_restore loads.
+        jobs: number of parallel workers; 1 for an archive that is read as a stream.
+        stdin: as for `subprocess.Popen`.
+        pass_fds: as for `subprocess.Popen`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RestoreProcess:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self._target = target
-        # With several jobs, it connects once before and once after those of its workers.
+        # With several jobs, pg_restore connects once before and once after its workers.
         self._expected = 0 if target.knows_timeout else 1 if jobs == 1 else 2
         self._ignored = 0
         self._error: list[str] = []
@@ -106,7 +106,7 @@ class RestoreProcess:
         self._reader.start()
 
     def failure(self) -> ServiceError | UsageError | None:
-        """Wait for the end, and return the reason of a failure; it holds no row's value."""
+        """Wait for pg_restore's end, and return the error of a failure, without values of rows."""
         code = self.process.wait()
         self._reader.join()
         if code == 0 and not self._error:
@@ -119,7 +119,7 @@ class RestoreProcess:
         return check_that_refused(output, address) or explain(output, address)
 
     def _read(self, stream: IO[bytes]) -> None:
-        tolerated = ""  # a line that is tolerated if the statement follows it
+        tolerated = ""  # an error line that is tolerated if TIMEOUT_STATEMENT follows
         with stream:
             for raw in stream:
                 line = raw.decode("utf-8", "replace").rstrip("\n")
@@ -141,5 +141,5 @@ class RestoreProcess:
 
     def _end_at(self, *lines: str) -> None:
         self._error.extend(lines)
-        if self._expected:  # otherwise it ends by itself. SIGTERM cancels the server's statement
+        if self._expected:  # else --exit-on-error ends it. SIGTERM cancels the server's statement
             self.process.terminate()

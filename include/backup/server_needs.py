@@ -1,4 +1,4 @@
-"""Compare the needs of a backed up database with the features of another server.
+"""Compare the features that a backed up database uses with those that another server offers.
 
 The archive's table of contents names extensions, collations and encoding, so this also works for
 restore points of earlier versions (docs/decisions/0042-needs-of-a-database-from-its-archive.md).
@@ -23,12 +23,12 @@ _NAME = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_]*'
 _OWN_COLLATION = re.compile(
     rf"CREATE COLLATION (?:{_NAME})\.(?:{_NAME}) (?P<options>\(.*\));\s*$", re.DOTALL
 )
-# Quoted names and texts are read as a whole, so that no part of them counts.
+# Quoted names and texts are matched as a whole, so that no part of them is taken for a collation.
 _USED_COLLATION = re.compile(
     rf"(?:COLLATE |\bcollation = )(?:pg_catalog\.)?(?P<name>{_NAME})(?![\w.\"])"
     r"|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
 )
-# Bodies of functions and comments may name anything.
+# Entries of other kinds, such as functions and comments, may contain any name in their text.
 _WITH_COLLATIONS = {
     *("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX", "DOMAIN", "TYPE"),
     *("CONSTRAINT", "CHECK CONSTRAINT", "DEFAULT", "STATISTICS", "POLICY", "RULE"),
@@ -50,29 +50,29 @@ WHERE collnamespace = 'pg_catalog'::regnamespace AND collname = ANY (%s)
   AND collencoding IN (-1, pg_char_to_encoding(%s))
 GROUP BY 1
 """
-# initdb imports these where the server was built with ICU. The collation "unicode" is always there.
+# initdb imports this collation if the server was built with ICU; "unicode" exists on each server.
 _HAS_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')"
 _PROBE = "pg_temp.parcelseal_probe"
 ACTION = (
-    "Nothing was loaded. Install on that server what is missing: an extension by its package, a "
-    "collation by a locale of the operating system and SELECT "
-    "pg_import_system_collations('pg_catalog'); collations of ICU need a server that was built "
-    "with it. For an encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING '...' LOCALE 'C'. "
-    "Or use a server that has all of it: another target of the restore, or another server for "
+    "Nothing was loaded. Install the missing features on that server. For an extension, install "
+    "its package. For a collation, install the locale of the operating system, then run SELECT "
+    "pg_import_system_collations('pg_catalog'); ICU collations need a server that was built with "
+    "ICU. For an encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING '...' LOCALE 'C'. Or "
+    "use a server that has all features: another target of the restore, or another server for "
     "drills in the connection drill_db."
 )
 
 
 @dataclass(frozen=True)
 class ServerNeeds:
-    """What a database needs from the server that holds it.
+    """Features that a database needs from its server.
 
     Attributes:
-        extensions: names.
-        own_collations: label and options of ``CREATE COLLATION``, of each collation of its own.
+        extensions: names of its extensions.
+        own_collations: label and ``CREATE COLLATION`` options of each collation that it defines.
         used_collations: names of PostgreSQL's own collations that its definitions use.
-        locale: of the database.
-        archive_encoding: of the texts in the archive.
+        locale: encoding and default collation of the database.
+        archive_encoding: encoding of the texts in the archive.
     """
 
     extensions: tuple[str, ...]
@@ -98,11 +98,11 @@ class ServerNeeds:
         )
 
     def missing(self, connection: psycopg.Connection, *, is_target: bool) -> list[str]:
-        """Return for people what a server lacks, sorted by kind.
+        """Return the features that a server lacks, in words, sorted by kind.
 
         Args:
             connection: to a database of the server.
-            is_target: whether that is the database to load into. Else the database is created
+            is_target: whether this is the database to load into. If not, the database is created
                 later, in the encoding of the original.
         """
         server_encoding = connection.info.parameter_status("server_encoding") or ""
@@ -111,7 +111,7 @@ class ServerNeeds:
         lacking += _missing_collations(connection, self.used_collations, encoding)
         if encoding == server_encoding:  # a collation is created for the encoding of its database
             lacking += [
-                f"what {label} needs ({reason})"
+                f"a feature that {label} needs ({reason})"
                 for label, options in self.own_collations
                 if (reason := _creation_problem(connection, options))
             ]
@@ -127,11 +127,11 @@ def require_needs(
 
     Args:
         entries: table of contents of the archive.
-        target: the database to load into, or another one of its server.
+        target: the database to load into, or another database of its server.
         is_target: whether ``target`` is the database to load into.
 
     Raises:
-        UsageError: names all that is missing.
+        UsageError: the server lacks features; the message names all of them.
         ServiceError: the server cannot be reached.
     """
     with connected(target) as connection:
@@ -178,12 +178,16 @@ def _missing_collations(
 
 
 def _creation_problem(connection: psycopg.Connection, options: str) -> str:
-    """Try to create a collation; return why the server cannot, empty if it can or may not."""
+    """Try to create a collation, and return the server's error.
+
+    Returns:
+        The error, or an empty text if the collation can be created or the role lacks the right.
+    """
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(f"CREATE COLLATION {_PROBE} {options}".encode())
     except errors.InsufficientPrivilege:
-        return ""  # the load will tell
+        return ""  # the load reports a missing right
     except (errors.NotSupportedError, errors.DataError, errors.ProgrammingError) as error:
         return (error.diag.message_primary or "").rstrip(".")
     return ""

@@ -20,7 +20,7 @@ READS_ALL_ARCHIVES = 17  # versions 17 and 18 write archives of one layout
 def require_fitting_target(manifest: Manifest, target: DatabaseAddress, action: str = "") -> None:
     """Refuse a target that is too old for a backup. Call this before anything is loaded.
 
-    Statements that a newer server understands are errors, or mean something else, on an older one.
+    An older server refuses some statements of a newer server, or gives them another meaning.
 
     Args:
         manifest: of the backup.
@@ -70,5 +70,5 @@ def require_reader(manifest: Manifest) -> None:
             f"Restore point {manifest.id} was written by pg_dump {writer}, and pg_restore "
             f"{reader} cannot read it.",
             f"Use client programs of version {major_version(writer)}: correct {CLIENT_VARIABLE}, "
-            "or unset it for those that come along.",
+            "or unset it to use the included programs.",
         )

@@ -111,9 +111,9 @@ def _run(words: list[str]) -> int:
         errors.print("interrupted")
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
-        if interrupted := stopping.interruption():  # the clean-up after it failed
+        if interrupted := stopping.interruption():  # the clean-up failed
             log = _keep(value_free(error))
-            errors.print(f"interrupted; the work could not end cleanly, see {log}", soft_wrap=True)
+            errors.print(f"interrupted; the clean-up failed, see {log}", soft_wrap=True)
             return interrupted.exit_code
         from include.services.database import unreadable_text
 
@@ -125,12 +125,12 @@ def _run(words: list[str]) -> int:
 
 
 def _refuse_empty_text(words: list[str]) -> None:
-    """Refuse an empty text: ``--dsn "$UNSET"`` must not mean that the option was left out.
+    """Refuse empty arguments: ``--dsn "$UNSET"`` must not count as a missing option.
 
     Raises:
         UsageError: an argument, or the value of an option, is blank.
     """
-    if words[:1] in (["test"], ["bench"]):  # their words are those of other programs
+    if words[:1] in (["test"], ["bench"]):  # these pass their arguments to other programs
         return
     for before, word in zip(["", *words], words, strict=False):
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
@@ -139,7 +139,7 @@ def _refuse_empty_text(words: list[str]) -> None:
         option = name or (before if before.startswith("-") else "An argument")
         raise UsageError(
             f"{option} has an empty value.",
-            "Give it a value, or leave it out. Is a variable of the shell not set?",
+            "Give it a value, or omit it. Check whether a shell variable is not set.",
         )
 
 

@@ -39,14 +39,15 @@ def config() -> None:
 def check(
     connect: Annotated[
         bool,
-        typer.Option(help="Try every connection, and name each right that its login lacks."),
+        typer.Option(help="Try every connection, and list the missing rights of its login."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Check the policy pack, with file, line and path of every error, then the connections.
 
-    Without --connect, connections are read, not tried: a server that is down is no error then. The
-    client programs of PostgreSQL must be of a supported version; which servers fit is printed.
+    Without --connect, only the configuration of connections is checked, and no server needs to run.
+    Also checks the version of PostgreSQL's client programs, and prints the versions of servers that
+    fit them.
     """
     place = workplace()
     try:
@@ -173,7 +174,7 @@ def _database(dsn: str | None) -> Iterator[DatabaseAddress]:
 
 
 def _summarize(draft: Draft, written: list[str]) -> None:
-    """Print on stderr what was found, and what a person should check first."""
+    """Print a summary of the draft, and the guesses to check first, on stderr."""
     from rich.table import Table
 
     from include.schema.reading_notes import reason_of

@@ -1,4 +1,4 @@
-"""``parcelseal config check --connect``: try each connection, and name the rights that it lacks."""
+"""``parcelseal config check --connect``: try each connection, and name its missing rights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from include.services.fate import Fate
 from include.services.server_versions import require_fitting_server
 from include.workplace import STORES, Workplace
 
-_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # as an audit gives it
+_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # audits define it for queries
 Lacks = Callable[[Login], Iterable[MissingRight]]
 
 
@@ -44,10 +44,10 @@ class Problem:
     """A problem of the configuration. The names are those of the ``--json`` output.
 
     Attributes:
-        file: of the pack; None if it is no problem of the pack.
-        line: 1-based, in that file.
-        path: in that file's document.
-        connection: id of the connection, if it is a problem of one.
+        file: file of the pack; None for a problem outside of the pack.
+        line: 1-based line in that file.
+        path: path in that file's document.
+        connection: id of the connection; None for a problem without a connection.
         message: what is wrong, in one line.
         action: what to do.
         grant: the statement that grants a missing right.
@@ -80,7 +80,7 @@ def pack_problem(problem: PackProblem) -> Problem:
 def connect_problems(place: Workplace) -> list[Problem]:
     """Try all connections, and return the problems and missing rights.
 
-    A store is tried by writing and removing a small object.
+    The check of a store writes and removes a small object.
     """
     hasty = _hasty(place)
     problems = [problem for check in CHECKS for problem in check(hasty)]
@@ -118,14 +118,14 @@ def retention_logins(place: Workplace) -> Iterator[Problem]:
             continue
 
         address = partial(place.role_database, conn_id, mapped.connection)
-        lacks = partial(retention_lacks, database=mapped, rules=rules)
+        lacks = partial(lacks_retention_rights, database=mapped, rules=rules)
         yield from _try(conn_id, address, lacks)
 
 
-def retention_lacks(
+def lacks_retention_rights(
     login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
 ) -> Iterator[MissingRight]:
-    """Yield what a login lacks for `enforce_retention`, for conditions over other tables too."""
+    """Yield the missing rights of a login for `enforce_retention`, on other tables too."""
     yield from lacks_retention(login, database, rules)
     for rule in rules:
         yield from lacks_query(
@@ -145,7 +145,7 @@ def query_logins(place: Workplace) -> Iterator[Problem]:
 
 
 def pack_queries(pack: PolicyPack) -> list[tuple[str, str, str]]:
-    """Return the whole queries of a pack: connection, database and query of each."""
+    """Return the complete queries of a pack, each with its connection and database."""
     queries: list[tuple[str, str, str]] = []
     if audit := pack.audit:
         queries += [
@@ -172,7 +172,7 @@ def pack_queries(pack: PolicyPack) -> list[tuple[str, str, str]]:
 
 
 def intake_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that logins may let incoming records in."""
+    """Check that logins may accept incoming records into the formal tables."""
     for rule in place.pack.intake:
         mapped = place.pack.database_of(rule.collection, rule.database)
         address = partial(place.role_database, rule.connection, mapped.connection)
@@ -205,7 +205,7 @@ def stores(place: Workplace) -> Iterator[Problem]:
             yield _from_error(conn_id, error)
 
 
-_BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # of a directory; reports say so
+_BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # each directory; in reports
 
 
 def mail(place: Workplace) -> Iterator[Problem]:
@@ -240,7 +240,7 @@ CHECKS: tuple[Check, ...] = (
     stores,
     mail,
 )
-"""Each tries one kind of connection; a further check is one more function."""
+"""The checks, one function for each kind of connection."""
 
 
 def _try(conn_id: str, address: Callable[[], DatabaseAddress], lacks: Lacks) -> Iterator[Problem]:
@@ -266,7 +266,7 @@ def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
 
 
 def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str:
-    """Return a query that reads what a class's expressions read, other tables too."""
+    """Return a query that reads all columns that the expressions of a class read."""
     collection = mapped.collections[rule.collection]
     table = Identifier(collection.schema_name, collection.table).as_string()
     conditions = [rule.where, rule.suspended and rule.suspended.where]

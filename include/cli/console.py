@@ -21,10 +21,10 @@ results = Console(highlight=False)
 
 
 def tell(text: str, screen: Console = errors) -> None:
-    """Print what is going on, on stderr.
+    """Print a progress message on stderr.
 
     Args:
-        text: in rich's markup.
+        text: the message, in rich's markup.
         screen: the console of stderr.
     """
     screen.print(f"[dim]·[/dim] {text}", soft_wrap=True)
@@ -59,10 +59,10 @@ def new_log(folder: Path, name: str, now: datetime) -> Path:
 
 @contextmanager
 def output_to(log: Path) -> Iterator[Console]:
-    """Send everything that libraries write to stdout and stderr into a log file.
+    """Redirect stdout and stderr of libraries into a log file.
 
     Airflow logs a great deal; ``--json`` promises one object on stdout and nothing else. Yields a
-    console on the real stderr, for what a person has to see meanwhile.
+    console on the real stderr, for messages to the person who waits.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()

@@ -9,10 +9,10 @@ from rich.console import Console
 
 
 class Countdown:
-    """Prints a failed attempt, and on a terminal counts the seconds down to the next one.
+    """Prints a failed attempt, and on a terminal counts down to the next attempt.
 
     Args:
-        screen: on which the person looks; output of libraries may go elsewhere.
+        screen: the person's terminal; libraries may write elsewhere.
     """
 
     def __init__(self, screen: Console) -> None:

@@ -137,7 +137,7 @@ def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
 
 
 def _require_key(place: Workplace, database: str, subject: str) -> None:
-    """Refuse a key that no record can have. A database that cannot be asked prevents no request."""
+    """Refuse a key that no record can have. An unreachable database does not prevent a request."""
     from include.erasure.requests import subject_key
     from include.retention.hold_keys import Unerasable, require_erasable
     from include.retention.key_types import UnusableKey
@@ -148,7 +148,7 @@ def _require_key(place: Workplace, database: str, subject: str) -> None:
     except (UnusableKey, Unerasable):
         raise
     except ParcelSealError:
-        return  # each run that finds nothing under the key says so
+        return  # each run reports a request for which it finds no record
 
 
 def _tell(request: ErasureRequest, said: str, as_json: bool) -> None:

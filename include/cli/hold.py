@@ -74,7 +74,7 @@ def add(
 
 
 def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
-    """Refuse a hold that no key can match. A database that cannot be asked does not prevent it."""
+    """Refuse a hold that no key can match. Unreachable databases do not prevent a hold."""
     from include.holds.registry import RECORD_KINDS
     from include.retention.hold_keys import can_keep, require_match
     from include.retention.key_types import UnusableKey
@@ -91,12 +91,12 @@ def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
         except UnusableKey:
             raise
         except ParcelSealError:
-            answers.append(True)  # the hold is placed; `_reach` says that it could not be counted
+            answers.append(True)  # the hold is placed; `_reach` reports that it cannot count
     require_match(answers, kind)
 
 
 def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:
-    """Return the databases that a hold is about, each with the keys that its value can mean."""
+    """Return the databases to which a hold applies, each with the possible keys."""
     from include.holds.keys import split
 
     where, key = split(value)
@@ -106,9 +106,9 @@ def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:
 
 
 def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
-    """Database -> record class -> records that a hold by key is on; what cannot be counted is told.
+    """Return the number of records under a hold by key, by database and record class.
 
-    A database that could not be asked is left out.
+    A message reports each database whose records cannot be counted; the result omits it.
     """
     from include.holds.registry import HoldKind
     from include.retention.reach import reach

@@ -16,7 +16,7 @@ from include.workplace import Workplace
 def type_problems(place: Workplace) -> Iterator[PackProblem]:
     """Yield the entries of the pack that do not fit the live types, with file, line and path.
 
-    A database that cannot be asked is left out: the check of the connections reports it.
+    An unreachable database is skipped: the check of the connections reports it.
 
     Args:
         place: with the pack and the connections.

@@ -17,7 +17,7 @@ class RunResult:
     """The result of a run. All names except ``cause`` are stable keys of the ``--json`` output.
 
     Attributes:
-        cause: the error that failed a task in every instance; None where there is none.
+        cause: an error that failed every instance of a task; None if there is no such error.
     """
 
     dag_id: str
@@ -36,7 +36,7 @@ class RunResult:
 
 
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
-    """Return the sealed result of a run; without bundle, or with a changed one, no outcome."""
+    """Return the sealed result of a run; without outcome if the bundle is missing or changed."""
     from include.evidence.model import Outcome
     from include.evidence.sealed import read_sealed
 
@@ -69,8 +69,8 @@ def exit_code(done: RunResult) -> int:
     """Return the exit code of a run.
 
     Returns:
-        0 if the control passed, 1 if it failed, 2 if a configuration made a part of the work
-        impossible, 3 if a service did, or if there is no evidence.
+        0 if the control passed, 1 if it failed, 2 if a configuration error prevented a part of the
+        work, 3 if a service failed or there is no evidence.
     """
     if done.outcome in {"pass", "attention"} and done.state == "success":
         return 0

@@ -1,4 +1,4 @@
-"""Refuse a run that cannot start: its evidence has no place, or its configuration is wrong."""
+"""Refuse a run that cannot start: it cannot store evidence, or its configuration is wrong."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def require_services(
         retry_time: for services that are away.
 
     Raises:
-        UsageError: the state database or the evidence store is not as it must be, or every
+        UsageError: the state database or the evidence store is wrongly configured, or every
             database of the workflow refuses the login.
-        ServiceError: one of them is still away when the time for retries is used up.
+        ServiceError: one of the services is still unavailable when the time for retries is used up.
     """
     hasty = replace(place, lookup=with_short_timeouts(place.lookup))
     retry_time.repeat("state_db", lambda: hasty.state)
@@ -42,7 +42,7 @@ def require_services(
         except UsageError as error:
             refusals.append(error)
         except ServiceError:
-            continue  # the run retries, and its evidence says so
+            continue  # the run retries, and records the attempts in its evidence
     if refusals and len(refusals) == len(databases):
         raise refusals[0]
 

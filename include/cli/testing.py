@@ -76,16 +76,16 @@ def bench(
 
 
 def run_program(words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run a Python program of this tree; on a signal it ends as on Ctrl-C.
+    """Run a Python program of this tree; on a signal, end it as by Ctrl-C.
 
-    It then stops the servers that it started. If it takes too long, the watch of signals ends it.
+    The program then stops the servers that it started. If that takes too long, `stopping` ends it.
 
     Args:
-        words: of the command.
-        environment: of the program; this process's by default.
+        words: the command.
+        environment: environment of the program; by default, that of this process.
 
     Returns:
-        Its exit code.
+        The exit code of the program.
 
     Raises:
         Interruption: a signal ended the command; the program has ended too.
@@ -94,7 +94,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str] | None = No
     try:
         return process.wait()
     except Interruption as interrupted:
-        # A terminal sends Ctrl-C to both; a second one would end the program's own clean-up.
+        # A terminal sends Ctrl-C to both; a second signal would end the program's own clean-up.
         if interrupted.number != signal.SIGINT or not sys.stdin.isatty():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)

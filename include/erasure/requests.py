@@ -238,8 +238,8 @@ def subject_key(database: str, subject: str) -> str:
     """Return the key of a data subject without ``<database>/`` before it.
 
     Args:
-        database: of the data map.
-        subject: as a person typed it.
+        database: name of the database in the data map.
+        subject: the key as a person typed it.
     """
     where, key = split(subject.strip())
     return key if where == database else subject.strip()

@@ -1,4 +1,4 @@
-"""Transactions that were open just before a snapshot: it does not have what they wrote."""
+"""Transactions that were open just before a snapshot, which does not contain their changes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 
-# A standby does not know the transactions of its primary. Sessions of others show no start of their
-# transaction to a role without pg_read_all_stats (pg_monitor has it). What was prepared began
-# earlier than that, by as much as the margin for late arrivals has to cover.
-_ISO = "YYYY-MM-DD HH24:MI:SS.US+00"  # whatever style of dates the server has
+# A standby does not know the transactions of its primary. A role without pg_read_all_stats
+# (pg_monitor includes it) cannot see when other roles' transactions started. A prepared transaction
+# started before it was prepared; the margin for late arrivals has to cover the difference.
+_ISO = "YYYY-MM-DD HH24:MI:SS.US+00"  # independent of the server's DateStyle
 _ACTIVITY = f"""
 SELECT to_char(now() AT TIME ZONE 'UTC', '{_ISO}'),
     (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'),
@@ -31,8 +31,8 @@ class Activity:
     """A server's clock and open transactions.
 
     Attributes:
-        now: the server's present moment, as PostgreSQL reads it.
-        timezone: in which its sessions write moments, unless they choose another one.
+        now: the server's present moment, in a form that PostgreSQL reads.
+        timezone: in which the server's sessions write moments by default.
         oldest: start of the oldest open transaction of the database, or `now` when none was open;
             None where the role or a standby does not show it.
     """

@@ -1,8 +1,8 @@
-"""Conditions of Great Expectations' core expectations, for each type of column.
+"""SQL conditions of Great Expectations' core expectations, for each type of column.
 
-Great Expectations compares a column with arguments of the types that YAML has. PostgreSQL knows no
-such operator for many types, pads char(n) before it matches a pattern, and takes a day for its
-first moment. Here arguments are cast to the live type of the column.
+Great Expectations compares a column with arguments of YAML's types. For many column types
+PostgreSQL has no such operator. It also pads char(n) before it matches a pattern, and takes a day
+for its first moment. This module casts arguments to the live type of the column.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Bound:
     """One end of a range in SQL.
 
     Attributes:
-        sql: of the type that the column is compared as.
-        comparison: between a value that is in the range and ``sql``.
+        sql: SQL of the end, in the type in which the column is compared.
+        comparison: operator between a value in the range and ``sql``.
     """
 
     sql: str
@@ -40,15 +40,16 @@ def broken_sql(
     types: Mapping[str, ColumnType],
     timezone: str,
 ) -> str | None:
-    """Return the condition under which a record breaks a core expectation.
-
-    Null stays null. None for an expectation that is not judged by its type.
+    """Return the condition under which a record breaks a core expectation; null for null values.
 
     Args:
-        expectation: that fits the types (`include.expectations.fit`).
+        expectation: an expectation that fits the types (`include.expectations.fit`).
         columns: SQL of the record's columns, by name.
-        types: of these.
+        types: types of the columns, by name.
         timezone: IANA name of the pack's timezone, in which days begin and end.
+
+    Returns:
+        The condition, or None for an expectation that does not depend on the column's type.
     """
     kwargs = expectation.kwargs
     if isinstance(kwargs, ValueSet):
@@ -78,7 +79,7 @@ def text_form(column: str, kind: ColumnType) -> str:
 
 
 def length_form(column: str, kind: ColumnType) -> str:
-    """Return the length of a column: characters, of bytea bytes, of bit strings bits."""
+    """Return the length of a column in characters; in bytes for bytea, in bits for bit strings."""
     if kind.kind is Kind.BYTES:
         return f"octet_length({column})"
     if kind.kind is Kind.BITS:
@@ -87,7 +88,7 @@ def length_form(column: str, kind: ColumnType) -> str:
 
 
 def equal_form(column: str, kind: ColumnType) -> str:
-    """Return the SQL of a column that is compared with members of a set."""
+    """Return the SQL in which a column is compared with members of a set."""
     match kind.kind:
         case Kind.TEXT:
             return f"{column}::text"
@@ -100,7 +101,7 @@ def equal_form(column: str, kind: ColumnType) -> str:
 
 
 def member(value: Value, kind: ColumnType, timezone: str) -> str:
-    """Return a member of a set as SQL; a day or moment without an offset is of the timezone."""
+    """Return a member of a set as SQL; days and moments without an offset are in the timezone."""
     literal = text_literal(written(value))
     match kind.kind:
         case Kind.TEXT if kind.sql == "pg_catalog.bpchar":
@@ -118,14 +119,14 @@ def member(value: Value, kind: ColumnType, timezone: str) -> str:
 
 
 def written(value: Value) -> str:
-    """Return a value of a pack as text that PostgreSQL reads."""
+    """Return a value of a pack as text for PostgreSQL."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else repr(value)
 
 
 def order_form(column: str, kind: ColumnType) -> str:
-    """Return the SQL of a column that is compared with the ends of a range."""
+    """Return the SQL in which a column is compared with the ends of a range."""
     match kind.kind:
         case Kind.TEXT:
             return f'{column}::text COLLATE "C"'
@@ -140,7 +141,7 @@ def order_form(column: str, kind: ColumnType) -> str:
 
 
 def bounds(kwargs: Between, kind: ColumnType, timezone: str) -> dict[str, Bound]:
-    """Return the ends of a range, by the name of the argument."""
+    """Return the ends of a range, by argument name (``min_value``, ``max_value``)."""
     ends: dict[str, Bound] = {}
     if kwargs.min_value is not None:
         is_after = kwargs.strict_min and _is_whole_day(kwargs.min_value, kind)
@@ -192,7 +193,7 @@ def _outside(kwargs: Between, column: str, kind: ColumnType, timezone: str) -> s
 
 
 def _numbers_only(column: str, kind: ColumnType) -> list[str]:
-    """PostgreSQL sorts NaN above all numbers; it is in no range."""
+    """Return the condition that a number is not NaN, which PostgreSQL sorts above all numbers."""
     if kind.kind in (Kind.EXACT, Kind.FLOAT):
         return [f"{column}::{kind.sql} <> 'NaN'::{kind.sql}"]
     return []

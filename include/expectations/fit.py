@@ -60,7 +60,7 @@ _EXAMPLES: Mapping[Kind, str] = {
     Kind.FLOAT: "12.5",
     Kind.MONEY: "12.5",
     Kind.BOOLEAN: "true",
-    Kind.DAY: '"2026-10-01"',  # in quotes: a report would write a day in its reader's way
+    Kind.DAY: '"2026-10-01"',  # in quotes: a report would format a day for its language
     Kind.LOCAL: '"2026-10-01", "2026-10-01T08:30"',
     Kind.MOMENT: '"2026-10-01", "2026-10-01T08:30+08:00"',
     Kind.TIME: '"08:30"',
@@ -73,8 +73,8 @@ class Misfit:
     """An expectation, or one of its arguments, that does not fit the type of its column.
 
     Attributes:
-        loc: of the argument in the expectation's kwargs; empty for the expectation itself.
-        message: for people; quotes nothing but the pack.
+        loc: location of the argument in the expectation's kwargs; empty for the expectation itself.
+        message: the reason, without values of the database.
     """
 
     loc: Loc
@@ -91,8 +91,8 @@ def misfits(
 
     Args:
         connection: to the mapped database, in a transaction; constants are cast, no row is read.
-        expectation: whose columns exist.
-        types: of the columns of its table.
+        expectation: an expectation whose columns exist.
+        types: types of the columns of its table, by name.
         timezone: IANA name of the pack's timezone.
     """
     kwargs = expectation.kwargs
@@ -143,7 +143,7 @@ def _suits(kwargs: Column, kind: ColumnType) -> bool:
 
 def _unsuitable(column: str, kind: ColumnType) -> Misfit:
     message = _(
-        "the column {column} has the type {type}, for which this expectation has no meaning",
+        "the column {column} has the type {type}, which this expectation does not support",
         column=column,
         type=kind.title,
     )
@@ -153,21 +153,19 @@ def _unsuitable(column: str, kind: ColumnType) -> Misfit:
 def _unfit(argument: str, kind: ColumnType) -> Message:
     if example := _EXAMPLES.get(kind.kind):
         return _(
-            "{argument} is no value of the type {type}: write it like {example}",
+            "{argument} is not a value of the type {type}: write it like {example}",
             argument=argument,
             type=kind.title,
             example=example,
         )
-    return _("{argument} is no value of the type {type}", argument=argument, type=kind.title)
+    return _("{argument} is not a value of the type {type}", argument=argument, type=kind.title)
 
 
 def _pair(kwargs: ColumnPair, types: Mapping[str, ColumnType]) -> list[Misfit]:
     a, b = types[kwargs.column_A], types[kwargs.column_B]
     if are_comparable(a, b):
         return []
-    message = _(
-        "values of the types {a} and {b} are not compared: none is greater", a=a.title, b=b.title
-    )
+    message = _("values of the types {a} and {b} cannot be compared", a=a.title, b=b.title)
     return [Misfit((), message)]
 
 
@@ -208,10 +206,10 @@ def _range(
 
 
 def _is_written_for(value: Value, kind: ColumnType) -> bool:
-    """Return whether a value of the pack has the form of a type; its cast may fail nevertheless.
+    """Return whether a value of the pack has the form of a type; its cast may still fail.
 
-    PostgreSQL reads more than a pack should say: ``today``, an offset that it then ignores, 1 for
-    true.
+    PostgreSQL accepts more forms than a pack should use: ``today``, an offset that it then
+    ignores, 1 for true.
     """
     if isinstance(value, bool) or kind.kind is Kind.BOOLEAN:
         return isinstance(value, bool) and kind.kind is Kind.BOOLEAN
@@ -232,7 +230,7 @@ def _is_written_for(value: Value, kind: ColumnType) -> bool:
 
 
 def _failing(connection: psycopg.Connection[Any], constants: str) -> str:
-    """Return the SQLSTATE with which constants fail; empty if they do not."""
+    """Return the SQLSTATE with which constants fail, or an empty text if they are valid."""
     try:
         with connection.transaction():
             connection.execute(_query(constants))
@@ -252,8 +250,8 @@ def expectation_problems(
 
     Args:
         pack: the policy pack.
-        database: that is looked at.
-        connection: to it, in autocommit; no row is read.
+        database: the mapped database to check.
+        connection: to this database, in autocommit; no row is read.
     """
     problems = []
     with connection.transaction():

@@ -188,9 +188,9 @@ class RecordExpectation(BatchExpectation):
 
 
 class ExpectColumnValuesToBeBetween(CoreBetween):
-    """Its own expectation, which takes the ends of a range in any type of PostgreSQL.
+    """Great Expectations' own expectation, with ends of a range in any type of PostgreSQL.
 
-    Great Expectations reads numbers and moments only. It compares none of them here.
+    Great Expectations itself accepts only numbers and moments. It does not compare values here.
     """
 
     min_value: Any = None

@@ -1,4 +1,4 @@
-"""Types of columns in the live database, as far as expectations depend on them."""
+"""Types of columns in the live database, and how expectations compare their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL
 
-# Domains are followed to the type that their values have.
+# A domain counts as its base type.
 _COLUMNS = """
 WITH RECURSIVE base (attnum, attname, title, oid) AS (
     SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid
@@ -85,10 +85,10 @@ class ColumnType:
     """The type of a column.
 
     Attributes:
-        title: as it was declared, for people.
-        sql: qualified name of the type of its values, without a length: a cast to it cuts nothing.
+        title: the declared type, as PostgreSQL prints it.
+        sql: qualified name of the base type without a length, so that a cast to it cuts nothing.
         kind: how its values are compared.
-        has_equality: whether PostgreSQL knows which of its values are equal.
+        has_equality: whether PostgreSQL can compare its values for equality.
     """
 
     title: str
@@ -123,10 +123,12 @@ def read_types(
 
 
 def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
-    """Ask PostgreSQL: operators of the name ``=`` may compare something else (areas of boxes)."""
-    query = SQL("SELECT FROM (SELECT NULL::{} AS v) AS s GROUP BY v").format(
-        SQL(sql)
-    )  # quoted by the catalogue
+    """Return whether PostgreSQL can group by a type.
+
+    An operator ``=`` alone proves no equality: for boxes it compares areas.
+    """
+    # The catalogue quoted the name of the type.
+    query = SQL("SELECT FROM (SELECT NULL::{} AS v) AS s GROUP BY v").format(SQL(sql))
     try:
         with connection.transaction():
             connection.execute(query)
@@ -136,7 +138,7 @@ def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
 
 
 def text_literal(text: str) -> str:
-    """Return a text as an SQL literal, whatever ``standard_conforming_strings`` is."""
+    """Return a text as an SQL literal, independent of ``standard_conforming_strings``."""
     quoted = text.replace("'", "''")
     if "\\" not in quoted:
         return f"'{quoted}'"

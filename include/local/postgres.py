@@ -121,9 +121,9 @@ class EmbeddedPostgres:
                 self._start()
 
     def end_at_once_if_unused(self) -> None:
-        """Let the server end without waiting for it, when no other living process uses it.
+        """Stop the server without waiting, unless another running process uses it.
 
-        It gets SIGINT, as `pg_ctl stop -m fast` sends it: statements are cancelled.
+        SIGINT cancels its statements, as `pg_ctl stop -m fast` does.
         """
         self._forget_use()
         with (self.folder / "in-use.lock").open("a") as lock, suppress(OSError, ValueError):

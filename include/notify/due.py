@@ -120,12 +120,12 @@ def in_hand(conn: Connection, look: Look) -> tuple[int, datetime | None]:
 
 
 def give_up(conn: Connection, look: Look, limit: datetime) -> list[Unsent]:
-    """Give up due notices that no server can be reached for.
+    """Give up due notices whose server has been unreachable for too long.
 
     Args:
         conn: the state database.
         look: the channel whose server is down, and the moment.
-        limit: notices that were deferred for the first time until then are given up.
+        limit: give up notices whose first deferral was at this moment or before.
     """
     conn.execute(_FIRST_DEFERRED, look.values())
     return [Unsent(*row) for row in conn.execute(_TOO_OLD, look.values(limit=limit, cause=GAVE_UP))]

@@ -139,7 +139,7 @@ def seal_backup() -> dict[str, Any]:
 
 
 def choose(database: str, rule: str) -> dict[str, Any]:
-    """Choose the restore point to drill, check the drill server, drop what killed drills left."""
+    """Choose the restore point to drill, check the server, drop databases of killed drills."""
 
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()

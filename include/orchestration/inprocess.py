@@ -26,13 +26,13 @@ _read_only: str | None = None
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that ended.
+    """The end of a run.
 
     Attributes:
-        run_id: of Airflow.
-        state: of Airflow, ``success`` or ``failed``.
-        failures: of each task that failed whichever of its instances ran, the cause.
-        seal_failure: why the task `seal` failed; None if it did not.
+        run_id: Airflow's id of the run.
+        state: Airflow's state of the run, ``success`` or ``failed``.
+        failures: causes by task, for the tasks of which every instance failed.
+        seal_failure: why the task `seal` failed; None if it did not fail.
     """
 
     run_id: str
@@ -56,13 +56,13 @@ class Prepared:
     given: Mapping[str, Given]
 
     def run(self, announce: Callable[[str], None] = lambda _: None) -> Finished:
-        """Run it now, in this process, on the database that Airflow's settings name.
+        """Run the workflow now, in this process, on the database of Airflow's settings.
 
-        Earlier runs of the workflow whose process ended before their seal are sealed first. An
+        Before that, seal earlier runs of the workflow whose process ended before their seal. An
         interrupted run is sealed at once, without PDF files.
 
         Args:
-            announce: prints a line for the person who waits.
+            announce: prints a line on the terminal.
 
         Raises:
             Interruption: a signal ended the process before the run began, or before its seal.
@@ -113,11 +113,11 @@ class Outcomes:
     def on_task_instance_failed(
         self, previous_state: Any, task_instance: Any, error: BaseException | str | None
     ) -> None:
-        """Keep why a task failed; end the run if a signal ended the task."""
+        """Store the error of a failed task; end the run if a signal ended the task."""
         del previous_state
         if isinstance(error, BaseException):
             self._failures[_key(task_instance)] = error
-        stopping.check()  # Airflow's runner treats it as a failure of the task, and goes on
+        stopping.check()  # Airflow's runner would take the signal for a failure, and continue
 
     def finished(self, run_id: str, state: str) -> Finished:
         """Return the end of the run with the causes of its failures."""

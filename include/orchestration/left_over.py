@@ -1,8 +1,8 @@
 """Seal runs of `./parcelseal run` that a signal or a crash ended before their seal.
 
-A process holds a lock on a file while its run goes on. The system releases the lock with the
-process, so a run in state "running" whose file is not locked has no process any more. Its steps
-left their records in the state database; only its seal is missing.
+A process holds a lock on a file during its run. The operating system releases the lock when the
+process ends, so a run in state "running" whose file is not locked has no process any more. The
+state database has the records of its steps; only its seal is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked_run(dag_id: str, logical_date: datetime) -> Iterator[None]:
-    """Mark a run as a running process's while the block runs.
+    """Lock the file of a run while the block runs, to mark that the run has a process.
 
     Args:
         dag_id: the workflow.
@@ -43,11 +43,11 @@ def locked_run(dag_id: str, logical_date: datetime) -> Iterator[None]:
 def seal_left_over(dag: Any, announce: Callable[[str], None]) -> None:
     """Seal each run of a workflow whose process has ended.
 
-    A run that cannot be sealed now is tried again at the next start.
+    The next start retries a run that cannot be sealed now.
 
     Args:
-        dag: the workflow, Airflow's.
-        announce: prints a line for the person who waits.
+        dag: Airflow's object of the workflow.
+        announce: prints a line on the terminal.
     """
     for run in _running(dag.dag_id):
         if not _has_process(dag.dag_id, run.logical_date):
@@ -57,10 +57,10 @@ def seal_left_over(dag: Any, announce: Callable[[str], None]) -> None:
 
 
 def seal_run_now(dag: Any, logical_date: datetime) -> str | None:
-    """End a run by its task `seal`, as if every task that did not end had failed.
+    """Run the task `seal` of a run, and mark each unfinished task as failed.
 
     Args:
-        dag: the workflow, Airflow's.
+        dag: Airflow's object of the workflow.
         logical_date: of the run.
 
     Returns:
@@ -155,7 +155,7 @@ def _has_process(dag_id: str, logical_date: datetime) -> bool:
             path.unlink(missing_ok=True)
     except BlockingIOError:
         return True
-    except FileNotFoundError:  # of the folder
+    except FileNotFoundError:  # the folder does not exist
         pass
     return False
 

@@ -1,8 +1,8 @@
 """Retries of tasks: permanent errors end at once, runs in this process retry for a short time.
 
-Airflow asks `RetryPolicy` after each failure of a task. In Airflow itself, an error that may pass
-gets Airflow's own retries. `./parcelseal run` has a person who waits: its retries are shown, and
-they take `RetryTime.limit` in all.
+Airflow asks `RetryPolicy` after each failure of a task. Under Airflow's scheduler, a transient
+error gets Airflow's own retries. A person waits for `./parcelseal run`: it shows its retries, and
+they take `RetryTime.limit` in total.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.services.permanent import is_permanent
 
 DELAYS = (2.0, 5.0, 10.0, 15.0)  # seconds before each retry; the last one repeats
-RETRY_TIME = 60.0  # seconds; with the first attempt and the seal a run ends within two minutes
+RETRY_TIME = 60.0  # seconds; so a run with its first attempt and its seal ends in two minutes
 SEAL_TIME = 20.0  # seconds more for the seal: without it the run leaves no evidence
 _Result = TypeVar("_Result")
 Announce = Callable[[str, float], None]
@@ -47,10 +47,10 @@ class RetryTime:
     """The time budget for retries of this process.
 
     Args:
-        announce: shows a failed attempt to the person who waits.
-        limit: seconds from a failure until all retries end; outages add up.
+        announce: shows a failed attempt on the terminal.
+        limit: seconds for the retries of all outages together.
         spent: seconds of earlier outages.
-        failed_at: begin of the outage that lasts, of a clock that never goes back; None without.
+        failed_at: start of the current outage, by the monotonic clock; None without an outage.
         is_used_up: whether an attempt was not repeated because no time was left.
     """
 
@@ -66,7 +66,7 @@ class RetryTime:
         """Return the seconds until the next attempt, or None when the time is used up.
 
         Args:
-            name: of what is attempted.
+            name: name of the task or service.
             reason: why the attempt failed, in one line.
             attempt: number of the attempt that failed, from 1.
             lasted: seconds that the attempt took.
@@ -84,17 +84,17 @@ class RetryTime:
         return delay
 
     def recovered(self) -> None:
-        """Note that what failed succeeds again."""
+        """Record the end of an outage."""
         if self.failed_at is not None:
             self.spent += time.monotonic() - self.failed_at
             self.failed_at = None
 
     def repeat(self, name: str, work: Callable[[], _Result]) -> _Result:
-        """Do some work, and repeat it while a service is away and time is left.
+        """Call a function, and repeat the call while a service is unavailable and time is left.
 
         Args:
-            name: of what is attempted.
-            work: raises ServiceError while a service is away.
+            name: name of the service.
+            work: the function; raises ServiceError while the service is unavailable.
 
         Raises:
             ParcelSealError: the error of the last attempt.
@@ -133,22 +133,22 @@ def retrying_in_process(retry_time: RetryTime) -> Iterator[None]:
 
 
 def note_success(attempt: int) -> None:
-    """Note that a task of this process's run succeeded.
+    """Record that a task of this process's run succeeded.
 
     Args:
-        attempt: number of the attempt, from 1; a later one ends an outage.
+        attempt: number of the attempt, from 1; a number above 1 ends an outage.
     """
     if _in_process is not None and attempt > 1:
         _in_process.recovered()
 
 
 def is_in_process() -> bool:
-    """Return whether a person waits in front of this process for its run."""
+    """Return whether this process executes a run for a person who waits for it."""
     return _in_process is not None
 
 
 def must_end_soon() -> bool:
-    """Return whether an outage took the time of this process's run."""
+    """Return whether outages used up the retry time of this process's run."""
     return _in_process is not None and _in_process.is_used_up
 
 
@@ -164,7 +164,7 @@ class RetryPolicy(AirflowRetryPolicy):
     ) -> RetryDecision:
         """Return whether Airflow retries a task, and when; see Airflow's `RetryPolicy`."""
         if is_permanent(exception):
-            return RetryDecision.fail("The error is permanent: a retry ends in the same error.")
+            return RetryDecision.fail("The error is permanent: a retry would fail in the same way.")
         if _in_process is None or context is None or try_number > max_tries:
             return RetryDecision.default()
         task = context["ti"]
@@ -182,14 +182,14 @@ class RetryPolicy(AirflowRetryPolicy):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why an attempt failed, in one line without values of rows."""
+    """Return the reason of a failed attempt, in one line without values of rows."""
     if isinstance(error, ParcelSealError):
         return " ".join(error.message.split())
     return type(error).__name__
 
 
 def cause_of(error: BaseException) -> ParcelSealError:
-    """Return the error for people behind the error with which a task failed."""
+    """Return the error to show to people for the error with which a task failed."""
     if isinstance(error, PermanentFailure):
         return error.error
     if isinstance(error, ParcelSealError):

@@ -272,7 +272,7 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     live = live_of(place)
     if live is not place:
         conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
-    # PDF files take most of the time that is left; a busy machine needs a minute for them.
+    # After a signal or a long outage too little time is left: PDF files may take a minute.
     pdf = stopping.interruption() is None and not must_end_soon()
     return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)
 

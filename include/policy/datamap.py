@@ -101,7 +101,7 @@ class MappedField(Rule):
         uses: fideslang data uses, likewise.
         subjects: fideslang data subjects: its own, or else those of the nearest level above it
             that names any.
-        is_confirmed: whether a person, and not a draft, decided on its categories.
+        is_confirmed: whether a person has confirmed its categories.
         primary_key: whether it belongs to the primary key.
         data_type: fideslang data type, where named.
         identity: kind of identity it holds (``email``), where named.
@@ -151,7 +151,7 @@ class MappedCollection(Rule):
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
-        """Fields with a personal category that nobody confirmed; keys in JSON with dots."""
+        """Fields with an unconfirmed personal category; dots separate keys inside JSON columns."""
         return tuple(_unconfirmed(self.fields, ""))
 
     @property
@@ -162,11 +162,11 @@ class MappedCollection(Rule):
     def fields_about(self, subjects: Sequence[str]) -> dict[str, MappedField]:
         """Return the fields with personal data of some data subjects, by column.
 
-        A field of other data subjects is left out: the clerk who entered a record is no information
-        about the customer's work. A field that names no data subject is about all.
+        Fields of other data subjects do not count, such as the clerk who entered a customer's
+        record. A field without a data subject counts for all.
 
         Args:
-            subjects: fideslang data subjects; without any, the fields of all count.
+            subjects: fideslang data subjects; empty for all.
         """
         return {
             name: field

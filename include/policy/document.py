@@ -35,7 +35,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _TextLoader(_Base):  # type: ignore[misc] # PyYAML is untyped
-    """Compose every plain scalar as text: PyYAML's own rules are those of YAML 1.1."""
+    """Compose each plain scalar as text, since PyYAML's own rules are those of YAML 1.1."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
 
@@ -91,7 +91,7 @@ class Document:
     def problems(self, error: ValidationError, base: Loc = ()) -> Iterator[PackProblem]:
         """Yield the problems of a pydantic error, each with its line and path.
 
-        A value that was refused already gives no second problem.
+        A refused value is not reported a second time.
 
         Args:
             error: from validating the part of the document that is at ``base``.

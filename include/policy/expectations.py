@@ -296,12 +296,12 @@ Margin = Annotated[
 
 
 class ChangeColumn(Rule):
-    """The column of a collection that tells which of its records changed.
+    """The column that identifies the changed records of a collection.
 
     Attributes:
         column: a moment, a date, or a number that grows with every change.
-        late_arrivals: how far below the watermark an incremental check reads again, since records
-            may be committed or loaded late: a period, or a number for a column of numbers.
+        late_arrivals: margin below the watermark that an incremental check reads again, since
+            records may be committed or loaded late: a period, or a number for a numeric column.
     """
 
     column: Name
@@ -309,13 +309,13 @@ class ChangeColumn(Rule):
 
 
 class Suite(Rule):
-    """What the records of one collection are expected to be.
+    """The expectations for the records of one collection.
 
     Attributes:
         database: database of the data map; needed where several have the collection.
         collection: collection of the data map.
         breakdown: by what broken records are counted.
-        changed: tells which records changed; without it every check examines all records.
+        changed: the change column; without it every check examines all records.
         incoming: the collection is checked batch by batch by `review_intake`, not by
             `check_quality`.
         expectations: at least one.

@@ -43,7 +43,7 @@ def faults(
 def unconfirmed_categories(
     rules: IncidentRules | None, databases: Mapping[str, MappedDatabase]
 ) -> Iterator[tuple[Loc, str]]:
-    """Name the collections with categories that are only guessed, each with its place.
+    """Yield a problem for each collection with unconfirmed categories, with its location.
 
     Notices tell people which types of their information are affected (PIPL (2021-11-01) 57). A
     guessed category there may state a wrong fact, and leaving it out may conceal a true one.
@@ -60,7 +60,7 @@ def unconfirmed_categories(
         for name, place in named.items():
             if name in collections and (fields := collections[name].unconfirmed):
                 message = (
-                    f"notices to customers would name categories that nobody confirmed, of "
+                    f"notices to customers would name unconfirmed categories of "
                     f"{', '.join(fields)}: check them in the data map of {scope.database}, and "
                     "delete the fields from its meta.parcelseal.unconfirmed"
                 )

@@ -66,9 +66,9 @@ class ValueSet(Column):
 
 
 class Regex(Column):
-    """A POSIX regular expression, as PostgreSQL's ``~`` takes it; null is not looked at.
+    """A POSIX regular expression, as for PostgreSQL's ``~``; null values are skipped.
 
-    It is matched against the canonical text of the value, of char(n) without its padding.
+    It is matched against the canonical text of the value, for char(n) without padding.
     """
 
     regex: Text
@@ -85,7 +85,7 @@ def _in_order(least: Any, most: Any) -> None:
 
 
 def _is_above(least: Any, most: Any) -> bool:
-    """Return whether a range is empty, as far as the order does not depend on a column's type."""
+    """Return whether a range is empty; False if its order depends on the column's type."""
     if not isinstance(least, str):
         return bool(least > most)
     if not (_LIKE_A_DAY.match(least) and _LIKE_A_DAY.match(most)):
@@ -123,13 +123,14 @@ Bound = Annotated[int | float | Name, AfterValidator(_bound)]
 
 
 class Between(Column):
-    """Least and greatest value of a column.
+    """Lowest and highest value of a column.
 
     Attributes:
-        min_value: a number, or text that the column's type reads: a day, a moment, a label.
-        max_value: likewise. A day as the end of moments means all of it, in the pack's timezone.
+        min_value: a number, or a text in the form of the column's type: a day, a moment, a label.
+        max_value: as ``min_value``. For timestamps, a day includes all of that day in the pack's
+            timezone.
         strict_min: whether ``min_value`` itself is outside of the range.
-        strict_max: whether ``max_value`` itself is.
+        strict_max: whether ``max_value`` itself is outside of the range.
     """
 
     min_value: Bound | None = None

@@ -345,7 +345,7 @@ def _check_exceptions(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: D
 
 
 def _check_unconfirmed(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
-    """What is listed as unconfirmed is there, and becomes a remark."""
+    """Check that the unconfirmed fields exist, and add a remark for each collection."""
     listed = ours.get("unconfirmed")
     for name, fields in listed.items() if isinstance(listed, dict) else ():
         loc = (*base, "unconfirmed", name)
@@ -359,7 +359,7 @@ def _check_unconfirmed(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: 
                     message = f"collection {name!r} has no field {field_name!r}"
                     datamap.problems.append(entry.document.problem((*loc, at), message))
             if named:
-                message = f"nobody confirmed the data categories of {', '.join(named)}"
+                message = f"unconfirmed data categories of {', '.join(named)}"
                 datamap.remarks.append(entry.document.problem(loc, message))
 
 

@@ -1,9 +1,9 @@
 """Read plain scalars of a policy pack: values without quotes.
 
 YAML 1.1 and YAML 1.2 read some of them differently: ``010`` is 8 or 10, ``yes`` is true or text,
-``0o10`` is text or 8. A pack decides what is deleted and when, so such a value is refused.
-Accepted are ``true``, ``false``, ``null``, ``~`` and the numbers of JSON; all else is text,
-``12:30`` and ``2026-11-25`` too (YAML 1.2.2, 10.3.2, core schema).
+``0o10`` is text or 8. A pack decides which records are deleted, so such a value is refused.
+``true``, ``false``, ``null``, ``~`` and the numbers of JSON keep their meaning. All other values
+are text, also ``12:30`` and ``2026-11-25`` (YAML 1.2.2, 10.3.2, core schema).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_DIGITS = 4000  # Python refuses to convert longer numbers
 _CONSTANTS: dict[str, bool | None] = {"null": None, "Null": None, "NULL": None, "~": None}
 _CONSTANTS |= dict.fromkeys(("true", "True", "TRUE"), True)
 _CONSTANTS |= dict.fromkeys(("false", "False", "FALSE"), False)
-_NOT_A_NUMBER = "a value that is no number of a pack"
+
 _BOOLEANS_OF_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+][0-9]+)?", re.ASCII)
@@ -30,22 +30,22 @@ _NUMBER = re.compile(
 
 
 class AmbiguousScalar(ValueError):
-    """A value that readers of YAML understand differently; the message says what to write."""
+    """A value that YAML readers interpret differently; the message says what to write instead."""
 
 
 def plain_value(text: str) -> str | int | float | bool | None:
     """Return the value of a plain scalar.
 
     Args:
-        text: of the scalar in the file.
+        text: the scalar as written in the file.
 
     Raises:
-        AmbiguousScalar: it can mean several things, or is a number that cannot be kept exactly.
+        AmbiguousScalar: the scalar has several meanings, is empty, or is a number that cannot be
+            stored exactly.
     """
     if not text:
         raise AmbiguousScalar(
-            'there is no value: write null if none is meant, "" for an empty text, or remove the '
-            "key"
+            'the key has no value: write null for no value, "" for an empty text, or remove the key'
         )
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -63,7 +63,7 @@ def plain_value(text: str) -> str | int | float | bool | None:
 
 
 def is_plain_text(text: str) -> bool:
-    """Return whether a text means itself for every reader of YAML, as far as types go."""
+    """Return whether every YAML reader takes a scalar for text."""
     try:
         return isinstance(plain_value(text), str)
     except AmbiguousScalar:
@@ -79,7 +79,7 @@ def _exact(text: str) -> float:
     value = float(text)
     if not math.isfinite(value) or Decimal(repr(value)) != Decimal(text):
         raise AmbiguousScalar(
-            f'{text} has more digits than a number keeps: write it as text, "{text}"'
+            f'{text} has more digits than a number can store: write it as text, "{text}"'
         )
     return value
 
@@ -103,8 +103,7 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _choice(text: str, meanings: list[str]) -> str:
-    others = ", ".join(meanings)
-    meant = (
-        f"{others} or the text" if others else "a value that is no number of a pack, or the text"
+    numbers = ", ".join(meanings) or "a number that packs do not support"
+    return (
+        f'{text} can mean {numbers} or the text "{text}": write the intended value, text in quotes'
     )
-    return f'{text} can mean {meant} "{text}": write the one that is meant, a text in "quotes"'

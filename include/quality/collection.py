@@ -1,4 +1,4 @@
-"""Checking one collection: which records to examine, what breaks them, what the register keeps."""
+"""Check one collection: choose the records to examine, check them, update the register."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class CollectionCheck:
 
     @property
     def rows(self) -> int | None:
-        """Records of the collection; None when it was not looked at."""
+        """Number of records of the collection; None if it was not examined."""
         return self.counts.rows if self.counts else None
 
     def check(self) -> list[RuleResult]:
@@ -134,7 +134,7 @@ class CollectionCheck:
         return as_judged(results, self.judged)
 
     def _choose(self, records: Records, table: LiveTable) -> Watermark | None:
-        """Decide which records to examine; return the watermark for the next check."""
+        """Choose the records to examine; return the watermark for the next check."""
         tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed)
         if isinstance(tracked, Message):
             self.because = tracked
@@ -179,7 +179,7 @@ class CollectionCheck:
         }
 
     def _examined(self, rule: str) -> str:
-        """Return which records were examined for a rule: all, changed, or none since the full."""
+        """Return the scope of a rule's examination: ``all``, ``changed`` or ``last_full``."""
         if self.incremental is None:
             return "all"
         (expectation,) = [one for one in self.suite.expectations if one.id == rule]
@@ -211,7 +211,7 @@ class CollectionCheck:
     def _look_at_changed(
         self, records: Records, check: IncrementalCheck, stage: register.Stage, begun: int
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
-        """Check changed records; what the register holds of all others stays as it is."""
+        """Check changed records; keep the register's entries of all other records."""
         self.whole = False
         groups: dict[str, list[Expectation]] = {"all": [], "changed": [], "last_full": []}
         for rule in self.suite.expectations:
@@ -289,7 +289,7 @@ class CollectionCheck:
                 "quality.empty",
                 Outcome.ATTENTION,
                 _("The table has no records: by the schedule, {count} were deleted.", count=erased),
-                _("None if that is right; nothing is shown of the table until it has records."),
+                _("No action if that is right. Checks show nothing until the table has records."),
                 subject=self._subject,
             )
         elif before:

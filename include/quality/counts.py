@@ -1,4 +1,4 @@
-"""How many records a collection has, and how many of them each rule is about."""
+"""Count the records of a collection, and the records to which each rule applies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Counts:
     """Numbers of records.
 
     Attributes:
-        rows: of the collection.
-        about: by rule, where that is not all of them.
+        rows: all records of the collection.
+        about: records to which a rule applies, by rule; all records if the rule is missing.
         unknown: rules whose records could not be counted.
         by_last_full: the last full check counted them.
     """
@@ -31,7 +31,7 @@ class Counts:
     by_last_full: bool = False
 
     def of(self, rule: str) -> int:
-        """Return the number of records that a rule is about."""
+        """Return the number of records to which a rule applies."""
         return self.about.get(rule, self.rows)
 
 

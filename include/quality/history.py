@@ -1,4 +1,4 @@
-"""Results of earlier checks: from where the next one may read changed records, and the trend."""
+"""Results of earlier checks: the watermark for the next check, and the trend."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from include.schema.json_keys import JsonPlace
 from include.state.tables import evidence_ledger, quality_check
 
 FULL_EVERY = timedelta(days=7)
-"""A full check finds what the change column does not tell."""
-_EARLY = timedelta(hours=12)  # a daily run may begin a little earlier than a week ago
+"""A full check finds changes that the change column does not show."""
+_EARLY = timedelta(hours=12)  # a daily run may begin a little earlier than a week before
 MOST_RUNS = 30  # of the trend
 # No expectation has such ids: theirs have no spaces.
 _CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "has begun"
@@ -46,10 +46,10 @@ class RuleCheck:
         rule: id of the expectation.
         definition: digest of what was checked.
         whole: the check examined all records of the collection.
-        rows: records that the rule is about; None when it was not checked.
-        broken: of them, after the run.
-        outcome: of the rule.
-        watermark: of the collection, beside its number of records; None elsewhere.
+        rows: number of records to which the rule applies; None if it was not checked.
+        broken: number of these records that break the rule, after the run.
+        outcome: outcome of the rule.
+        watermark: watermark of the collection, only in the row with its number of records.
     """
 
     collection: str
@@ -201,8 +201,8 @@ def last_check(
             return _("the expectation {rule} is new or was changed", rule=rule.id)
         if broken[rule.id] is None or broken[rule.id] > MOST_NAMED:
             return _(
-                "the last check could not check the expectation {rule}, or not name all records "
-                "that break it",
+                "the last check could not check the expectation {rule}, or could not name all "
+                "records that break it",
                 rule=rule.id,
             )
     full_at = conn.scalar(

@@ -1,4 +1,4 @@
-"""An incremental check: it examines the records that changed since the last check."""
+"""Incremental checks, which examine the records that changed since the last check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_CHANGED = 0.2  # share of the records above which one scan of all costs les
 def compares_records(rule: Expectation) -> bool:
     """Return whether a rule compares records with each other, or counts them.
 
-    Changed records alone do not decide it: only a full check examines it.
+    Changed records alone do not decide such a rule: only a full check examines it.
     """
     return (
         isinstance(rule.kwargs, ColumnList | Distinct | RowCount)
@@ -36,21 +36,21 @@ def compares_records(rule: Expectation) -> bool:
 
 
 def examines_all(rule: Expectation) -> bool:
-    """Return whether every check examines all records for a rule, by the rule's own `scope`."""
+    """Return whether every check examines all records for a rule (its `scope` is ``all``)."""
     kwargs = rule.kwargs
     return rule.depends_on_time or (isinstance(kwargs, Satisfy | Related) and kwargs.scope == "all")
 
 
 @dataclass(frozen=True)
 class IncrementalCheck:
-    """What an incremental check of a collection examines.
+    """The scope of an incremental check of a collection.
 
     Attributes:
-        records: those that changed, or may have.
+        records: the records that changed or may have changed.
         keys: their keys, each column as text.
         last: the last sealed check.
         tracking: reads the change column.
-        since: least value of the change column that is read.
+        since: the lowest value of the change column that is read.
     """
 
     records: Records
@@ -83,15 +83,15 @@ def incremental_check(
     """Return the scope of an incremental check, or the reason for a full one.
 
     Args:
-        conn: to the state database, in no transaction.
-        records: of the collection.
+        conn: to the state database, outside of a transaction.
+        records: the records of the collection.
         tracking: reads the change column.
-        watermark: of this run's snapshot.
-        expectations: of the collection.
+        watermark: the watermark of this run's snapshot.
+        expectations: the expectations of the collection.
         run: the run that checks.
     """
     if run.full:
-        return _("a full check was asked for")
+        return _("a full check was requested")
     place = (records.database.name, records.collection.name)
     with conn.begin():
         last = history.last_check(conn, *place, expectations, run.at)
@@ -101,8 +101,8 @@ def incremental_check(
         return _("another version made the last check")
     if last.watermark.identity != watermark.identity:
         return _(
-            "the table was rewritten, altered, emptied or restored, or another column tells which "
-            "records changed"
+            "the table was rewritten, altered, emptied or restored, or the pack names another "
+            "change column"
         )
     behind = tracking.is_behind(last.watermark)
     if isinstance(behind, Message):
@@ -122,12 +122,14 @@ def incremental_check(
     if isinstance(keys, Message):
         return keys
     if len(keys) > most:
-        return _("more than {most} records changed, or have no value there", most=most)
+        return _(
+            "more than {most} records changed, or have no value in the change column", most=most
+        )
     return IncrementalCheck(replace(records, where=changed, few=True), keys, last, tracking, since)
 
 
 def _keys(tracking: ChangeTracking, records: Records, most: int) -> list[Key] | Message:
-    """Return the keys of records, at most one more than wanted."""
+    """Return the keys of records, at most ``most + 1``."""
     view = tracking.view
     source = records.table.alias(SOURCE)
     key = [sa.cast(source.c[name], sa.Text) for name in records.key]

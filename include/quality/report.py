@@ -295,9 +295,9 @@ def _meaning() -> Section:
                     _(
                         "A full check examines all records, at least every seventh day. Between "
                         "two full checks, an incremental check examines the records that changed, "
-                        "by a column that the policy pack names. Records that broke an "
+                        "by a change column that the policy pack names. Records that broke an "
                         "expectation stay broken until a check examines them again. A collection "
-                        "without such a column is examined in full every time."
+                        "without a change column is examined in full every time."
                     ),
                 ]
             )

@@ -1,4 +1,4 @@
-"""Which records a check examined, and what an incremental check cannot see."""
+"""Report the records that a check examined, and the changes that an incremental check misses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examined(collection: dict[str, Any]) -> Message:
     """Return how many records were examined. Runs of earlier versions recorded less."""
     name, rows, looked = collection["collection"], collection["rows"], collection["looked_at"]
     if rows is None or (collection["whole"] and rows and not looked):
-        return _("{collection}: it was not looked at", collection=name)
+        return _("{collection}: it was not examined", collection=name)
     if collection["whole"] and collection.get("whole_because") is None:
         return _("{collection}: all {rows} records", collection=name, rows=rows)
     if collection["whole"]:
@@ -53,7 +53,7 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
     if not incremental:
         return []
     items = [
-        _("records that were changed or loaded without a new value in the column of changes"),
+        _("records that were changed or loaded without a new value in the change column"),
         _("records that were deleted: their entries stay in the quarantine register"),
         _(
             "changes in other collections, such as a consent that was withdrawn, unless the record "

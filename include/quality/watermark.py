@@ -1,4 +1,4 @@
-"""The watermark of a collection: up to where a check has read the column that tells changes."""
+"""The watermark of a collection: the value up to which a check has read its change column."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SELECT (
 
 
 def version_of(files: Iterable[Path], *others: str) -> str:
-    """Return a digest of the code that judges a record: another version may judge otherwise."""
+    """Return a digest of the code that judges records; another version may judge differently."""
     content = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(content + "".join(others).encode()).hexdigest()[:12]
 
@@ -75,13 +75,12 @@ VERSION = version_of(
 
 @dataclass(frozen=True)
 class Watermark:
-    """Up to where the records of a collection were checked.
+    """The value of the change column up to which the records of a collection were checked.
 
     Attributes:
-        version: of the code that judges records.
-        identity: digest of server, database, table, its columns, key and change column.
-        value: of the change column; records with a greater one were not in the checked snapshot or
-            are read again.
+        version: digest of the code that judges records.
+        identity: digest of server, database, table, columns, key and change column.
+        value: value of the change column; the next check reads records with a greater value.
     """
 
     version: str
@@ -90,7 +89,7 @@ class Watermark:
 
     @property
     def definition(self) -> str:
-        """Return the code version and the identity of the table, to which the value belongs."""
+        """Return version and identity in one text; the value belongs to these only."""
         return f"{self.version} {self.identity}"
 
     @classmethod
@@ -107,11 +106,11 @@ class ChangeTracking:
     Args:
         view: the snapshot.
         collection: of the data map.
-        table: as it is now; has a primary key.
-        changed: the column, by the policy pack.
-        type: of the column, a name in ``pg_type``.
-        activity: of the server, before the snapshot.
-        identity: as `Watermark` has it.
+        table: the live table, which has a primary key.
+        changed: the change column, from the policy pack.
+        type: type of the column, a name in ``pg_type``.
+        activity: clock and open transactions of the server, read before the snapshot.
+        identity: as in `Watermark`.
     """
 
     view: Snapshot
@@ -125,8 +124,8 @@ class ChangeTracking:
     def watermark(self) -> Watermark | Message:
         """Return the watermark of the snapshot.
 
-        It is the greatest value that is not in the future, but at most the start of the oldest
-        transaction that was open: that one may commit records with older moments.
+        The watermark is the greatest value that is not in the future, but at most the start of the
+        oldest open transaction, which may still commit records with older moments.
         """
         cap = self._moment(self.activity.oldest)
         query = SQL(
@@ -144,7 +143,7 @@ class ChangeTracking:
         return Watermark(VERSION, self.identity, rows[0])
 
     def is_behind(self, last: Watermark) -> bool | Message:
-        """Return whether all values are older than a watermark: the database was restored."""
+        """Return whether all values are older than a watermark, as after a restore."""
         query = SQL("SELECT coalesce(max({column}) < {last}, true) FROM {table} WHERE {past}")
         rows = self._read(
             query.format(
@@ -154,7 +153,7 @@ class ChangeTracking:
         return rows if isinstance(rows, Message) else bool(rows[0])
 
     def bound(self, last: Watermark) -> str | Message:
-        """Return the value from which on records are read: the watermark less the margin."""
+        """Return the lowest value to read: the watermark less the margin for late arrivals."""
         margin = self.changed.late_arrivals
         if isinstance(margin, int):
             least = SQL("{last}::numeric - {margin}").format(
@@ -178,7 +177,7 @@ class ChangeTracking:
         """
         column = conditions.quoted(alias, self.changed.column)
         kind = self.type
-        if kind in _NUMBERS:  # a numeric constant would keep PostgreSQL from the index
+        if kind in _NUMBERS:  # PostgreSQL would not use the index for a numeric constant
             bound, kind = str(max(int(bound), _LEAST)), "bigint"
         literal = f"'{bound}'::{kind}"
         nullable = self.table.columns[self.changed.column].nullable
@@ -186,7 +185,7 @@ class ChangeTracking:
 
     @property
     def sees_open_transactions(self) -> bool:
-        """Whether the watermark was kept below the start of open transactions."""
+        """Whether the start of the oldest open transaction limits the watermark."""
         return self.activity.oldest is not None and self.type not in _NUMBERS
 
     @property
@@ -201,18 +200,18 @@ class ChangeTracking:
         return SQL("{}::{}").format(Literal(watermark.value), Identifier(self.type))
 
     def _past(self) -> Composable:
-        """Select values that are not in the future; a clock that is ahead moves no watermark."""
+        """Return the condition that a value is not in the future, as by a wrong clock."""
         present = self._moment(self.activity.now)
         return SQL("TRUE") if present is None else SQL("{} <= {}").format(self._column, present)
 
     def _moment(self, moment: str | None) -> Composable | None:
-        """Return a moment as the column would hold it; None for a column of numbers."""
+        """Return a moment in the type of the column; None for a column of numbers."""
         if moment is None or self.type in _NUMBERS:
             return None
         at = SQL("{}::timestamptz").format(Literal(moment))
         if self.type == "timestamptz":
             return at
-        # Without a timezone: as the server's sessions write it, or in UTC as some programs do.
+        # Without a timezone: in the timezone of the server's sessions, or in UTC; the earlier.
         local = SQL("least({at} AT TIME ZONE {zone}, {at} AT TIME ZONE 'UTC')::{type}")
         return local.format(at=at, zone=Literal(self.activity.timezone), type=Identifier(self.type))
 
@@ -227,34 +226,34 @@ def tracking(
     live: LiveSchema,
     changed: ChangeColumn | None,
 ) -> ChangeTracking | Message:
-    """Return how changes of a collection are found, or the reason for full checks only.
+    """Return the change tracking of a collection, or the reason for full checks only.
 
     Args:
         view: the snapshot.
-        collection: of the data map.
-        table: of the collection.
-        live: all tables.
-        changed: by the policy pack.
+        collection: the collection in the data map.
+        table: its live table.
+        live: all live tables.
+        changed: the change column, from the policy pack; None if the pack names none.
     """
     if changed is None:
-        return _("the policy pack names no column that tells which records changed")
+        return _("the policy pack names no change column")
     column = table.columns.get(changed.column)
     if column is None:
         return _("the table has no column {column}", column=changed.column)
-    if (
-        not table.primary_key
-    ):  # one that only the data map knows may be null, or the same in two records
-        return _("PostgreSQL knows no primary key of it")
+    if not table.primary_key:  # the key of the data map alone may be null, or repeat
+        return _("the table has no primary key in PostgreSQL")
     if table.kind not in {"table", "partitioned"} or any(
         (table.schema, table.name) in other.parents for other in live.tables.values()
     ):
         return _("it is a view or foreign table, or other tables inherit from it")
     if column.is_array or column.base not in _MOMENTS | _NUMBERS:
-        return _("its column {column} is no moment, date or whole number", column=changed.column)
+        return _(
+            "its column {column} is not a timestamp, date or whole number", column=changed.column
+        )
     if isinstance(changed.late_arrivals, Period) is (column.base in _NUMBERS):
         return _(
-            "the margin for late arrivals is a period and its column {column} a number, or the "
-            "other way round",
+            "the margin for late arrivals does not fit its column {column}: it must be a period "
+            "for a column of times, and a number for a column of numbers",
             column=changed.column,
         )
     parameters = {
@@ -266,7 +265,7 @@ def tracking(
     if isinstance(row, Message):
         return row
     if not row[0]:
-        return _("its column {column} is first in no index", column=changed.column)
+        return _("no index begins with its column {column}", column=changed.column)
     text = f"{row[1]} {table.primary_key} {changed!r}"
     identity = hashlib.sha256(text.encode()).hexdigest()[:32]
     assert view.activity is not None
@@ -276,7 +275,7 @@ def tracking(
 def _read(
     view: Snapshot, query: Composed | SQL, parameters: dict[str, str] | None = None
 ) -> Any | Message:
-    """Return the only row of a query, or why PostgreSQL refused it."""
+    """Return the only row of a query, or the reason why PostgreSQL refused the query."""
     try:
         with view.savepoint():
             return view.connection.execute(query, parameters).fetchone()

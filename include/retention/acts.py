@@ -53,7 +53,7 @@ class Act(Protocol):
         rows: Sequence[str],
         which: Composable,
     ) -> list[Key]:
-        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
+        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
         ...
 
 
@@ -81,7 +81,7 @@ class Deleting:
         rows: Sequence[str],
         which: Composable,
     ) -> list[Key]:
-        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
+        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
         collection = self.one.rule.collection
         for reference in work.graph.detached(collection):  # before any of them is gone
             columns = detached_columns(work.graph, collection, reference)
@@ -121,7 +121,7 @@ class Masking:
         rows: Sequence[str],
         which: Composable,
     ) -> list[Key]:
-        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
+        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
         at = Literal(work.limits.clock.now())
         query = SQL(
             "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
@@ -143,8 +143,8 @@ class Going:
 
     Attributes:
         leaf: the table or partition that has them.
-        rows: their places.
-        which: condition over ``t`` that they still have to fit.
+        rows: their ctids.
+        which: condition over ``t`` that they must still meet.
     """
 
     leaf: Leaf
@@ -159,15 +159,15 @@ def detach(
     columns: Sequence[str],
     going: Sequence[Going],
 ) -> None:
-    """Set columns of a foreign key to null where it leads to records that are about to go.
+    """Set columns of a foreign key to null where it refers to records to be deleted.
 
     Args:
         connection: to the mapped database.
-        counters: get the changed rows.
-        reference: the key.
-        columns: of the key, that are set to null.
-        going: the records of the reference's table first, then others that the same statement
-            deletes.
+        counters: record the changed rows.
+        reference: the foreign key.
+        columns: columns of the key to set to null.
+        going: the records to delete: first those of the referenced table, then others that the same
+            statement deletes.
     """
     query = SQL("UPDATE {child} AS c SET {changes} FROM {referred}").format(
         child=reference.key.identifier,
@@ -186,13 +186,13 @@ def record_nulled(
 ) -> None:
     """Record the rows whose key the database sets to null or to its default (ON DELETE).
 
-    Nobody can refer anew to records that are locked, so as many change as refer now.
+    The referenced records are locked, so no new references can appear before the deletion.
 
     Args:
         connection: to the mapped database.
-        counters: get the rows.
-        reference: the key.
-        going: as of `detach`.
+        counters: record the rows.
+        reference: the foreign key.
+        going: the records to delete, as for `detach`.
     """
     query = SQL("SELECT count(*) FROM {child} AS c, {referred}").format(
         child=reference.key.identifier, referred=_referred(reference, going)
@@ -203,7 +203,7 @@ def record_nulled(
 
 
 def _referred(reference: Reference, going: Sequence[Going]) -> Composable:
-    """FROM and WHERE of records ``c`` that refer to records that go, and stay themselves."""
+    """Return FROM and WHERE for remaining records ``c`` that refer to records to be deleted."""
     first = going[0]
     others = [
         SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
@@ -219,7 +219,7 @@ def _referred(reference: Reference, going: Sequence[Going]) -> Composable:
         leaf=first.leaf.identifier,
         which=first.which,
         joined=reference.joined("c", "p"),
-        # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
+        # A record that is deleted too is not changed: an update would give it another ctid.
         others=SQL("").join(others),
     )
 

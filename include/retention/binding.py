@@ -28,11 +28,11 @@ from include.retention.typed_keys import TypedKeys
 from include.services.errors import UsageError
 
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
-# The moments at which "over" begins or ends, the first an end. Adding months or days is no
-# one-to-one affair: at noon of 28 February the morning of the 29th of a leap year is over, and the
-# afternoon of the 28th before it is not. So clocks about the beginning of the period are looked at
-# by the quarter of an hour, on whose borders days and daylight saving time change, and each change
-# of the answer is narrowed down.
+# Return the moments at which "over" begins or ends; the first is an end. Adding months or days is
+# not monotonic: with a period of a year, at noon of 28 February, a clock in the morning of the 29th
+# of a leap year is over, and a clock in the afternoon of the 28th before it is not. So the query
+# samples clocks near the start of the period each quarter of an hour, since days and daylight
+# saving time change at full quarters, and bisects each interval in which the answer changes.
 _CUTOFF = """
 WITH RECURSIVE given AS (
     SELECT %(as_of)s::timestamptz AS as_of,
@@ -73,15 +73,15 @@ def bind(
 
     Args:
         connection: to the mapped database, inside of `include.retention.session`.
-        rules: of one database.
+        rules: rules of one database.
         relations: tables by collection.
         as_of: the moment for which the plan is made; timezone-aware.
         now: the moment of planning.
-        timezone: IANA name in which dates and times without a timezone are meant.
+        timezone: IANA name of the timezone of dates and times without one.
 
     Raises:
-        UsageError: a clock or condition is no SQL that this database understands, a clock is
-            neither a date nor a time, or a mask is put on a column of the primary key.
+        UsageError: the database does not understand the SQL of a clock or condition, a clock is
+            neither a date nor a time, or a mask is on a column of the primary key.
     """
     binder = _Binder(connection, as_of, now, timezone)
     types = [binder.key_types(rule, relations[rule.collection]) for rule in rules]
@@ -112,8 +112,8 @@ class _Binder:
         if masked := [column for column in rule.mask if column in relation.key]:
             raise UsageError(
                 f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
-                "The erasure ledger names masked records by it.",
-                "Leave it out of `mask` in retention.yaml.",
+                "The erasure ledger identifies masked records by this key.",
+                "Remove the column from `mask` in retention.yaml.",
             )
         clock = self._clock(rule, rule.clock, relation)
         bound = BoundClock(*clock, self._of_period(rule.period), self.now)
@@ -132,7 +132,7 @@ class _Binder:
         for kind, _place, text in each_expression(rule.keys):
             if reason := why_unusable(kind, types[text]):
                 fault, action = reason
-                raise UnusableKey(f"Of the class {rule.record_class}, {fault}.", action)
+                raise UnusableKey(f"In the class {rule.record_class}, {fault}.", action)
         return types
 
     def _minimum(
@@ -154,7 +154,7 @@ class _Binder:
             kinds = (
                 [self._type_of(rule, column, relation) for column in columns] if not only else []
             )
-            if _TIMESTAMPTZ in kinds:  # PostgreSQL would take the others to be of the session's
+            if _TIMESTAMPTZ in kinds:  # PostgreSQL would read the others in the session's timezone
                 columns = [
                     column if kind == _TIMESTAMPTZ else self._zoned(column)
                     for column, kind in zip(columns, kinds, strict=True)
@@ -188,9 +188,9 @@ class _Binder:
                 raise
             kind = type(error).__name__
             raise UsageError(
-                f"A clock, condition or key of the class {rule.record_class} is no SQL that the "
-                f"database understands ({kind}, SQLSTATE {error.sqlstate}).",
-                "Correct it in retention.yaml; it speaks of the record as t.",
+                f"The database does not understand a clock, condition or key of the class "
+                f"{rule.record_class} ({kind}, SQLSTATE {error.sqlstate}).",
+                "Correct the SQL in retention.yaml; it names columns of the record as t.column.",
             ) from None
 
     def _of_period(self, period: Period) -> Cutoff:

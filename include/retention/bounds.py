@@ -1,4 +1,4 @@
-"""Which partitions can have no record that is still to be kept, by their bounds."""
+"""Find the partitions whose bounds prove that all their records are past the retention period."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from include.retention.classes import RecordClass
 from include.retention.links import own_column
 from include.retention.relations import Leaf, Relation
 
-# A bound counts at each level between the table and the partition. A partition that an application
-# is detaching has none any more.
+# The bounds of each level between the table and the partition count. A partition that an
+# application is detaching has no bounds any more.
 _UP = """
 WITH RECURSIVE path (leaf, part, parent) AS (
     SELECT l.oid, i.inhrelid, i.inhparent FROM unnest(%(leaves)s::oid[]) AS l (oid)
@@ -43,7 +43,7 @@ _ATTACHED = f"{_UP} SELECT EXISTS (SELECT FROM path WHERE parent = %(root)s::oid
 
 
 def is_attached(connection: psycopg.Connection[Any], relation: Relation, leaf: Leaf) -> bool:
-    """Return whether a partition still belongs to its table, and no application detaches it."""
+    """Return whether a partition belongs to its table, and no application is detaching it."""
     if leaf.oid == relation.oid:
         return True
     row = connection.execute(_ATTACHED, {"leaves": [leaf.oid], "root": relation.oid}).fetchone()
@@ -55,18 +55,18 @@ def past_partitions(
     record_class: RecordClass,
     leaves: Sequence[Leaf] | None = None,
 ) -> list[int]:
-    """Return the oids of the partitions whose bounds end before the period of a class.
+    """Return the oids of the partitions whose upper bound is not after the cutoff of a class.
 
     A partition counts if it, or a table between it and the class's table, is a range partition by
-    the clock column alone, and no value within its bounds can be after the moment before which the
-    clock is over. No application writes new records into such a partition. All others are left out:
-    by list or hash, default, by an expression, by another column or by several. A partition to
-    which a foreign key leads directly is left out too: PostgreSQL does not drop it.
+    the clock column alone, and its upper bound is not after the cutoff. No application writes new
+    records into such a partition. LIST, HASH and DEFAULT partitions do not count, nor partitions by
+    an expression, by another column or by several columns. A partition that a foreign key
+    references directly does not count either, since PostgreSQL does not drop it.
 
     Args:
         connection: to the mapped database, in a session that `include.retention.session` set up.
-        record_class: bound to the moment of a plan.
-        leaves: partitions to judge; all of the table if not given.
+        record_class: a class that is bound to the moment of a plan.
+        leaves: partitions to judge; by default, all partitions of the table.
     """
     column = _clock_column(record_class)
     if column is None or not record_class.relation.partitioned:
@@ -85,7 +85,7 @@ def past_partitions(
 
 
 def _clock_column(record_class: RecordClass) -> str | None:
-    """Return the column that is the clock of a class; None if the clock is anything else."""
+    """Return the clock column of a class, or None if the clock is not a single column."""
     clock = record_class.rule.clock
     if isinstance(clock, SqlClock):
         return own_column(clock.sql)

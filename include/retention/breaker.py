@@ -78,15 +78,15 @@ def recent_runs(
 ) -> dict[str, int]:
     """Count the records that other runs erased within `RECENT`, by class.
 
-    The ledger counts, by the moment of erasure: a run that waited for approval erases long after
-    its plan, and a killed run has not said what it did. Records that a second person approved are
-    left out; other classes of the same plan, which needed no approval, are not.
+    Erasures are counted from the ledger by the moment of erasure: a run that waited for approval
+    erases long after its plan, and a killed run left no result. Records that a second person
+    approved do not count. Classes of the same plan that needed no approval do count.
 
     Args:
         conn: the state database.
-        plan: of the database.
-        run: this run, by DAG id and run id; it is left out.
-        now: the end of the time that counts.
+        plan: a plan of the database.
+        run: DAG id and run id of this run, which does not count.
+        now: the end of the period.
     """
     batch = erasure_batch
     query = (

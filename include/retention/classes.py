@@ -90,7 +90,7 @@ class RecordClass:
         minima: what laws ask beside it.
         shapes: what the table's columns can hold; of a class that masks.
         key_types: types of its key expressions, by expression.
-        keys: how values of holds and requests are compared with keys of the database.
+        keys: compares values of holds and requests with keys of the database.
     """
 
     rule: RetentionRule
@@ -146,11 +146,11 @@ class RecordClass:
         return self._is_one_of(keys) if keys else _FALSE
 
     def on_hold_as_remembered(self, records: RequestRecords, values: Collection[str]) -> Composable:
-        """Return the condition that it is remembered for a request of a data subject on hold.
+        """Return the condition that the record is remembered for a data subject who is on hold.
 
         Args:
-            records: that are remembered for requests.
-            values: of holds on data subjects.
+            records: the records that are remembered for requests.
+            values: values of holds on data subjects.
         """
         return self.remembered(records, self.keys.subjects_on_hold(records.subjects, values))
 

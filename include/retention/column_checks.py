@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composable
 from include.policy.fragments import pack_sql, quoted
 from include.retention.relations import Relation
 
-TRIED = 200  # records on which a check is tried
+TRIED = 200  # records that are tried against each check
 _CHECKS = """
 SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid),
        array(SELECT a.attname::text FROM pg_attribute a
@@ -46,14 +46,14 @@ def failing_check(
 ) -> str | None:
     """Return the name of a CHECK constraint that refuses each tried record with its new values.
 
-    A check that refuses only some records refuses these when they are changed. One that reads
-    columns on which a right lacks is not tried.
+    A check that refuses only some records is not named: it refuses them when they are changed. A
+    check that reads columns without a right to read them is not tried.
 
     Args:
         connection: inside of the plan's view of the database.
         relation: the table.
-        assigned: column -> its new value.
-        which: condition over ``t`` of the records that may be changed.
+        assigned: new values by column.
+        which: condition over ``t`` that selects the records that may be changed.
     """
     for name, expression, columns, types in connection.execute(_CHECKS, [relation.oid]).fetchall():
         if not set(columns) & set(assigned):
@@ -73,7 +73,7 @@ def failing_check(
                 row = connection.execute(query, {}).fetchone()
         except errors.InsufficientPrivilege:
             continue
-        except (psycopg.DataError, psycopg.IntegrityError):  # none of the column's type or domain
+        except (psycopg.DataError, psycopg.IntegrityError):  # the column's type or domain refuses
             return str(name)
         assert row is not None
         if row[0] and not row[1]:

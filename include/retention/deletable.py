@@ -1,10 +1,10 @@
-"""The records that could go and that other records keep, found in one statement.
+"""Find the deletable records that other records keep, in one statement.
 
-A record that could go stays if a record that stays refers to it. Each collection has one common
-table expression with the kept records; it reads those of the collections that refer to it. So the
-statement grows with the number of foreign keys, not with the number of paths between tables. A
-group of collections that refer to each other has a recursive expression: it begins with the records
-that are kept from outside, and follows the foreign keys of each kept record once.
+A deletable record is kept if a remaining record refers to it. Each collection has one common table
+expression with its kept records, which reads the kept records of the collections that refer to it.
+So the statement grows with the number of foreign keys, not with the number of paths between tables.
+A group of collections that refer to each other has a recursive expression: it starts with the
+records that are kept from outside, and follows the foreign keys of each kept record once.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from include.policy.fragments import both, literal, negated, quoted
 from include.retention.graph import Graph, Reference
 
 Bounds = Mapping[str, tuple[int, int] | None]
-FAN_OUT = 8  # alternatives that PostgreSQL tries in turn for a kept record of a circle
+FAN_OUT = 8  # alternatives that PostgreSQL tries in turn for a kept record of a cycle
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What is counted of the kept records ``t`` of a collection.
+    """The figures of the kept records ``t`` of a collection.
 
     Attributes:
-        digest: a bigint for a record.
-        classes: conditions; how many records each holds of is counted.
+        digest: SQL of a bigint for each record; the statement combines them by XOR.
+        classes: conditions; the statement counts the records that meet each.
     """
 
     digest: Composable = field(default_factory=lambda: SQL("0::bigint"))
@@ -40,11 +40,11 @@ class KeptRecords:
 
     Attributes:
         graph: the collections.
-        collections: whose records may go; of the others every record stays.
-        bounds: by collection and column, the least and the greatest number among the records that
-            may go. A record that refers to another number keeps none of them.
-        refused: places of records that stay for another reason, by the oid of their table.
-        details: what is counted, by collection.
+        collections: the collections with deletable records; all records of the others remain.
+        bounds: lowest and highest number among the deletable records, by collection and column. A
+            record that refers to a number outside of them keeps none of these records.
+        refused: ctids of records that remain for another reason, by the oid of their table.
+        details: figures to count, by collection.
         joins: number of joins in the expressions.
     """
 
@@ -267,7 +267,7 @@ class KeptRecords:
         return _union([branch for _, branch in branches])
 
     def _columns(self, collection: str) -> Composable:
-        """Return the columns of a kept record ``t`` that are the same of every collection."""
+        """Return the columns of a kept record ``t`` that each collection has."""
         if collection not in self._made_columns:
             detail = self.details.get(collection, Detail())
             columns = SQL(
@@ -284,7 +284,7 @@ class KeptRecords:
         ]
 
     def _leading_on(self, collection: str) -> list[str]:
-        """Return the columns of foreign keys to other collections, outside of a circle."""
+        """Return the columns of foreign keys to collections outside of its own group."""
         beyond = (
             self.graph.group_of(collection)
             if self._is_circle(self.graph.group_of(collection))
@@ -302,9 +302,10 @@ class KeptRecords:
         )
 
     def _kept_by(self, collection: str) -> list[tuple[int, Composable]]:
-        """Return which records may go and are kept, by the number of the key that keeps them.
+        """Return conditions for deletable records that are kept, by index of the keeping key.
 
-        Those that kept records of their own group keep are left out: the recursion finds them.
+        Records that are kept by kept records of their own group are omitted: the recursion finds
+        them.
         """
         inside = dict(self._inside(collection))
         found: list[tuple[int, Composable]] = []
@@ -329,7 +330,7 @@ class KeptRecords:
         return found
 
     def _staying(self, collection: str, reference: Reference, which: Composable) -> Composable:
-        """Return the referring records that a condition over ``t`` holds of, as a subquery."""
+        """Return the referring records that meet a condition over ``t``, as a subquery."""
         conditions = [which]
         if reference.key.numbered is not None:
             mine, theirs = reference.key.numbered
@@ -352,7 +353,7 @@ class KeptRecords:
             for column in key.columns
         )
         which: Composable = SQL("true")
-        if key.child != key.child_root:  # a key that only one of the partitions has
+        if key.child != key.child_root:  # a key of one partition only
             which = SQL("k.tab IN (SELECT relid::oid FROM pg_partition_tree({}::oid))").format(
                 literal(key.child)
             )
@@ -360,10 +361,10 @@ class KeptRecords:
 
 
 def _gate(children: Sequence[int], steps: Sequence[Composable]) -> Composable:
-    """Return steps that are taken only for a record ``s`` of some collections.
+    """Return steps that PostgreSQL executes only for a record ``s`` of some collections.
 
-    Without the first ``OFFSET 0`` PostgreSQL would try the condition for each of the steps, and
-    without the second it would make one flat union of all.
+    Without the inner ``OFFSET 0`` PostgreSQL would test the condition for each of the steps, and
+    without the outer one it would flatten all unions into one.
     """
     return SQL(
         "SELECT * FROM (SELECT * FROM ({}) AS u OFFSET 0) AS v WHERE s.member = ANY ({}::int[]) "
@@ -376,5 +377,5 @@ def _union(parts: Sequence[Composable]) -> Composable:
 
 
 def _composed(part: Composable) -> Composable:
-    """Return a part as one text, so that it is not put together again wherever it is used."""
+    """Return a part as rendered text, so that it is not rendered again at each use."""
     return SQL(part.as_string(None))

@@ -1,7 +1,8 @@
-"""The columns that are set to null when the record goes to which a foreign key leads.
+"""The columns of foreign keys that are set to null when the referenced record is deleted.
 
-`detach` names columns: of a composite key only the named ones are set to null, so that a kept
-invoice keeps its tenant. A key that cannot be detached so is refused when the plan is made.
+`detach` names columns. Of a composite key only the named columns are set to null, so that a kept
+invoice keeps its tenant. A key that cannot be detached in this way is refused when the plan is
+made.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class _KeyFacts:
     """Properties of a foreign key, from the catalogue.
 
     Attributes:
-        is_full: whether it is MATCH FULL: all of its columns are null, or none.
-        nulled_columns: of ``ON DELETE SET NULL (column)``; empty where all columns are.
+        is_full: whether it is MATCH FULL: either all of its columns are null, or none.
+        nulled_columns: columns of ``ON DELETE SET NULL (column)``; empty if the key lists none.
         generated: columns that PostgreSQL computes.
     """
 
@@ -70,8 +71,8 @@ def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> Non
         graph: the collections of the plan.
 
     Raises:
-        UsageError: a column of `detach`, or of ON DELETE SET NULL, must not be null, is generated,
-            does not end the reference, or a CHECK refuses the rows.
+        UsageError: a column of `detach`, or of ON DELETE SET NULL, must not be null or is
+            generated, null does not end the reference, or a CHECK constraint refuses the rows.
     """
     for collection in graph.emptied:
         for reference in graph.references(collection):
@@ -103,18 +104,18 @@ def _obstacle(
     facts: _KeyFacts,
     columns: Sequence[str],
 ) -> str | None:
-    """Return why columns cannot be set to null; None where they can."""
+    """Return the reason why columns cannot be set to null; None if they can."""
     live = shapes(connection, Place(child.schema, child.name))
     if filled := [column for column in columns if column in live and live[column].filled]:
         return f"{', '.join(filled)} must not be null"
     if generated := sorted(set(columns) & set(facts.generated)):
         return f"{', '.join(generated)} is generated"
     if facts.is_full and set(columns) != set(reference.key.columns):
-        return "the key is MATCH FULL, so that all of its columns have to be named"
+        return "the key is MATCH FULL, so all of its columns must be named"
     assigned: Mapping[str, Assigned] = {column: Assigned(SQL("NULL"), True) for column in columns}
     refers = both([SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in columns])
     if check := failing_check(connection, child, assigned, refers):
-        return f"the check {check} refuses it"
+        return f"the CHECK constraint {check} refuses null"
     return None
 
 
@@ -125,13 +126,14 @@ def _refusal(
     if reference.by_us:
         return UsageError(
             f"{label}.{', '.join(columns)} cannot be set to null, as `detach` of {collection} in "
-            f"retention.yaml wants: {reason}.",
+            f"retention.yaml requires: {reason}.",
             f"Correct `detach`; the columns of the key {key.name} are {', '.join(key.columns)}. "
-            "Without `detach` its records keep what they refer to until they go.",
+            f"Without `detach`, a record of {label} keeps the record that it refers to.",
         )
     return UsageError(
         f"{label}.{', '.join(columns)} cannot be set to null, as ON DELETE SET NULL of {key.name} "
-        f"does when a record of {collection} goes: {reason}. PostgreSQL would refuse the deletion.",
+        f"does when a record of {collection} is deleted: {reason}. PostgreSQL would refuse the "
+        "deletion.",
         "Name the column that may be null in `detach` (retention.yaml), or correct the key: ON "
         "DELETE SET NULL (column), PostgreSQL 15 or newer.",
     )

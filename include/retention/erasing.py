@@ -306,7 +306,8 @@ def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
                 _(
                     "Change the trigger or rule so that it does nothing for the database user that "
                     "erases. If it only updates, such as a counter, name the collection in "
-                    "`triggers_update` in retention.yaml. Those that react, by the plan: {names}.",
+                    "`triggers_update` in retention.yaml. The plan lists these triggers and rules: "
+                    "{names}.",
                     names=known or "-",
                 ),
                 subject=name,
@@ -331,7 +332,7 @@ def _effect(effect: SideEffect, records: int) -> Message:
             table=effect.table,
         )
     return _(
-        "{count} records stay: fewer records of {table} were changed than their deletion asks for, "
+        "{count} records stay: fewer records of {table} were changed than their deletion requires, "
         "so the transaction was rolled back. A trigger or rule kept them, or another session "
         "changed them.",
         count=records,

@@ -1,4 +1,4 @@
-"""Check whether legal holds and erasure requests can find records, by the types of keys."""
+"""Check by the types of keys whether legal holds and erasure requests can match records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Key = tuple[HoldKind, KeyType]
 
 
 class Unerasable(UsageError):
-    """No key of a database can be equal to the key of a request."""
+    """No record of a database can have the key of a request."""
 
 
 def can_keep(
@@ -47,14 +47,14 @@ def can_keep(
     kind: HoldKind,
     values: Collection[str],
 ) -> bool:
-    """Return whether a record of a database could have a key that is one of some values.
+    """Return whether a record of a database could have a key that equals one of some values.
 
     Args:
-        address: of the database, as one who reads.
-        database: of the data map.
+        address: address of the database, with the reader's login.
+        database: the database in the data map.
         rules: its record classes.
-        kind: of the hold.
-        values: that name the record, each as `on_records` reads the hold.
+        kind: kind of the hold.
+        values: possible keys of the record, as `on_records` reads them from the hold.
 
     Raises:
         UnusableKey: a key of this kind has a type that no hold can name.
@@ -74,18 +74,18 @@ def require_erasable(
     rules: Sequence[RetentionRule],
     subject: str,
 ) -> None:
-    """Refuse a request whose key no record that is erased on request can have.
+    """Refuse a request if no record that is erased on request can have its key.
 
     Args:
-        address: of the database, as one who reads.
-        database: of the data map.
+        address: address of the database, with the reader's login.
+        database: the database in the data map.
         rules: its record classes.
-        subject: key of the data subject, as the request is written.
+        subject: key of the data subject, as written in the request.
 
     Raises:
         UnusableKey: a key of data subjects has a type that no request can name.
-        UsageError: no key can be equal to the subject, the schedule does not fit the database, or a
-            right is missing.
+        UsageError: no key can equal the subject, the schedule does not fit the database, or a right
+            is missing.
         ServiceError: the database was lost, or a lock was not free.
     """
     erased = [rule for rule in rules if rule.on_request]
@@ -112,11 +112,11 @@ def find_unmatched(
     """Add a finding for each active hold whose value no key of the database can have.
 
     Args:
-        findings: of the step.
-        address: of the database, as one who reads.
-        database: of the data map.
+        findings: findings of the step.
+        address: address of the database, with the reader's login.
+        database: the database in the data map.
         rules: its record classes.
-        holds: that bear on the database.
+        holds: active holds that apply to the database.
 
     Raises:
         UsageError: the schedule does not fit the database, or a right is missing.
@@ -156,8 +156,8 @@ def key_problems(
 
     Args:
         pack: the policy pack.
-        database: that is looked at.
-        connection: to it, in autocommit; no row is read.
+        database: the mapped database to check.
+        connection: to this database, in autocommit; no row is read.
 
     Raises:
         UsageError: the server is too old, or a right is missing.
@@ -223,8 +223,12 @@ def _matches(keys: Sequence[Key], kind: HoldKind, values: Collection[str]) -> bo
 def require_match(answers: Sequence[bool], kind: HoldKind) -> None:
     """Refuse a hold whose value fits no key of the databases that could be read.
 
+    Args:
+        answers: for each of these databases, whether a key can have the value.
+        kind: kind of the hold.
+
     Raises:
-        UsageError: no database could have it.
+        UsageError: no database can have the value.
     """
     if answers and not any(answers):
         raise UsageError(

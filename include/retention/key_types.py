@@ -1,10 +1,9 @@
 """Types of the keys by which legal holds and erasure requests find records.
 
-A hold or request names a record as a person types its key. PostgreSQL prints a key in the form of
-its type: a UUID in lower case, a numeric with its scale, a timestamp in one timezone. Both are
-brought to one form here. A type without such a form is refused: a hold on its text would keep
-nothing.
-`include.retention.typed_keys` compares the keys of a database.
+A person types the key of a record in a hold or request. PostgreSQL prints a key in the form of its
+type: a UUID in lower case, a numeric with its scale, a timestamp in one timezone. This module
+converts both to one form. A type without such a form is refused: a hold on its text would keep
+nothing. `include.retention.typed_keys` compares the keys of a database.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ KEY_TYPES = (
     "text, varchar, char(n), citext, an enum, uuid, smallint, integer, bigint, numeric, date, "
     "timestamp, timestamptz, bytea, inet, cidr or macaddr"
 )
-# Domains are followed by the server: a query's result has the base type.
+# The server resolves domains: the result of a query has the base type.
 _DESCRIBED = """
 SELECT t.oid, format_type(t.oid, NULL),
        CASE WHEN t.typtype = 'e' THEN 'enum'
@@ -101,9 +100,9 @@ class KeyType:
     """The type of a key expression.
 
     Attributes:
-        title: as PostgreSQL names it.
-        name: in ``pg_type``; ``enum`` for each enum, None for a type that cannot be a key.
-        labels: of an enum.
+        title: name of the type in SQL.
+        name: name in ``pg_type``; ``enum`` for each enum, None for a type that cannot be a key.
+        labels: labels of an enum.
     """
 
     title: str
@@ -112,7 +111,7 @@ class KeyType:
 
     @property
     def form(self) -> Form | None:
-        """How its keys are compared; None for a type that cannot be a key."""
+        """The form in which its keys are compared; None for a type that cannot be a key."""
         return _FORMS.get(self.name or "")
 
     def matches(self, expression: str, values: Collection[str]) -> Composable:
@@ -126,16 +125,16 @@ class KeyType:
         return SQL("(({} = ANY ({})) IS TRUE)").format(self._key(expression), spellings)
 
     def positions(self, expression: str, forms: Sequence[str]) -> Composable:
-        """Return at which positions, from 1, an array of forms has a key; an array of integers.
+        """Return SQL for the positions of a key in an array of forms, from 1.
 
         Args:
             expression: SQL of the pack over the record ``t``.
-            forms: that `forms` returned; one of them may occur several times.
+            forms: results of `forms`; a form may occur several times.
         """
         return SQL("array_positions({}, {})").format(self._array(forms), self._key(expression))
 
     def forms(self, values: Collection[str]) -> set[str]:
-        """Return values as people typed them and as `matches` writes keys of this type."""
+        """Return values as people typed them, and in the form of this type."""
         typed = {form for value in values if (form := self.canonical(value)) is not None}
         return {*values, *typed}
 
@@ -155,7 +154,7 @@ class KeyType:
         return array
 
     def canonical(self, value: str) -> str | None:
-        """Return a value as `matches` writes keys of this type; None if no key can be equal to it.
+        """Return a value in the form of this type; None if no key can equal it.
 
         Args:
             value: as a person typed it.
@@ -232,10 +231,10 @@ def expressions(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
 
 
 def each_expression(keys: Keys) -> Iterator[tuple[HoldKind, int, str]]:
-    """Yield each key expression of a class, with its kind and its place in the list."""
+    """Yield each key expression of a class, with its kind and its index in the list."""
     for kind, texts in expressions(keys).items():
-        for place, text in enumerate(texts):
-            yield kind, place, text
+        for index, text in enumerate(texts):
+            yield kind, index, text
 
 
 def read_key_types(
@@ -245,11 +244,11 @@ def read_key_types(
 
     Args:
         connection: to the mapped database; no row is read.
-        keys: of the class.
-        relation: its table.
+        keys: key expressions of the class.
+        relation: table of the class.
 
     Raises:
-        psycopg.Error: an expression is no SQL that the database understands.
+        psycopg.Error: the database does not understand an expression.
     """
     oids = {text: _oid(connection, text, relation) for _kind, _place, text in each_expression(keys)}
     if not oids:
@@ -269,12 +268,12 @@ def _oid(connection: psycopg.Connection[Any], text: str, relation: Relation) -> 
 
 
 def why_unusable(kind: HoldKind, key_type: KeyType) -> tuple[str, str] | None:
-    """Return why a key cannot find the records of a hold, and what to do; None if it can."""
+    """Return why a key cannot match a hold, and what to do; None if it can."""
     if key_type.form is not None:
         return None
     return (
-        f"a key of {kind} has the type {key_type.title}: no value that a person types is equal to "
-        "it, so that a hold would keep nothing",
-        f"Write an expression of one of these types in `keys` of retention.yaml: {KEY_TYPES}. Of "
-        "JSON take a member (t.data ->> 'id'), of an array its items one by one (t.ids[1]).",
+        f"a key of {kind} has the type {key_type.title}: no value that a person types can equal "
+        "it, so a hold would keep nothing",
+        f"Write an expression of one of these types in `keys` of retention.yaml: {KEY_TYPES}. For "
+        "JSON, select a member (t.data ->> 'id'); for an array, select its items (t.ids[1]).",
     )

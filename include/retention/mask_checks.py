@@ -1,8 +1,9 @@
-"""Check when a plan is made that the table takes what the masks of a class leave.
+"""Check at planning time that tables accept the masked values of a class.
 
-A mask that a column, check or unique index refuses would fail in the middle of the execution. Masks
-are computed for some records, and nothing is written. A constraint that refuses only some records
-refuses these when they are masked, and the others are masked (`retention.refused`).
+A mask that a column, check or unique index refuses would fail in the middle of the execution. The
+check computes masked values of some records and writes nothing. A constraint that refuses only some
+records does not refuse the plan: the execution reports these records (`retention.refused`) and
+masks the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from include.retention.column_checks import TRIED, Assigned, failing_check
 from include.retention.graph import Graph
 from include.services.errors import UsageError
 
-SINGLE = 20  # records that are tried one by one where some are refused
+SINGLE = 20  # records that are tried one by one if some are refused
 _COLUMNS = """
 SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
        y.typcategory AS category, a.attgenerated <> '' AS is_generated,
@@ -54,20 +55,20 @@ ORDER BY 1
 
 
 def require_masks_fit(connection: psycopg.Connection[Any], graph: Graph) -> None:
-    """Refuse a plan with a mask that the table cannot take.
+    """Refuse a plan with a mask that the table does not accept.
 
     Args:
         connection: inside of the plan's view of the database.
         graph: the classes of the plan.
 
     Raises:
-        UsageError: with class, column, reason and what to do.
+        UsageError: a mask does not fit; the message names class, column, reason and action.
     """
     for record_class in graph.masking:
-        _Fitting(connection, record_class).require()
+        _MaskCheck(connection, record_class).require()
 
 
-class _Fitting:
+class _MaskCheck:
     def __init__(self, connection: psycopg.Connection[Any], record_class: RecordClass) -> None:
         self.connection = connection
         self.record_class = record_class
@@ -87,7 +88,7 @@ class _Fitting:
             self._require_type(name, columns[name]["type"], value)
         if check := failing_check(self.connection, self.relation, assigned, self._filled()):
             raise self._refusal(
-                ", ".join(assigned), f"the check {check} of the table refuses the masked record"
+                ", ".join(assigned), f"the CHECK constraint {check} refuses the masked record"
             )
         for name, clash in self._clashes(assigned):
             raise self._refusal(name, f"masked values repeat in the unique index {clash}")
@@ -102,12 +103,12 @@ class _Fitting:
         elif column["refers_by"] and name in self.kinds and not erased:
             reason = f"the foreign key {column['refers_by']} requires that its value exists"
         elif name == self.record_class.mask.stamp and column["category"] != "D":
-            reason = "the stamp is a moment, which its type cannot hold"
+            reason = "its type cannot hold the moment of the stamp"
         if reason is not None:
             raise self._refusal(name, reason)
 
     def _assigned(self, name: str) -> Assigned:
-        """The masked value of a column, as UPDATE would compute it."""
+        """Return the masked value of a column, as UPDATE would compute it."""
         try:
             part = assignments(Mask({name: self.kinds[name]}), self.record_class.shapes, SQL(""))
         except UsageError as error:
@@ -119,7 +120,7 @@ class _Fitting:
         return Assigned(pack_sql(value), self.kinds[name] == "erase")
 
     def _require_type(self, name: str, kind: str, assigned: Assigned) -> None:
-        """Cast masked values to the column's type, a domain with its checks for one."""
+        """Refuse a mask whose values cannot be cast to the column's type, such as a domain."""
         if self._casts(name, kind, assigned, SQL("LIMIT {}").format(TRIED)) is not False:
             return
         for place in range(SINGLE):
@@ -131,7 +132,7 @@ class _Fitting:
         raise self._refusal(name, f"its type {kind} refuses the masked value")
 
     def _casts(self, name: str, kind: str, assigned: Assigned, limit: Composable) -> bool | None:
-        """Return whether masked values of some records fit; None without a record."""
+        """Return whether the masked values of some records fit; None if there is no record."""
         query = SQL(
             "SELECT count(v::text), count(*) FROM (SELECT ({value})::{kind} AS v FROM {table} AS t "
             "WHERE {name} IS NOT NULL {limit}) AS s"
@@ -150,7 +151,7 @@ class _Fitting:
         return None if row is None or not row[1] else True
 
     def _clashes(self, assigned: Mapping[str, Assigned]) -> Iterator[tuple[str, str]]:
-        """Yield unique indexes in which masked values repeat: masked columns and name."""
+        """Yield unique indexes in which masked values repeat, as masked columns and name."""
         with self.connection.cursor(row_factory=dict_row) as cursor:
             indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
         for index in indexes:
@@ -196,6 +197,6 @@ class _Fitting:
         return UsageError(
             f"The class {self.record_class.name} cannot mask {self.relation.schema}."
             f"{self.relation.name} ({columns}): {reason}.",
-            "Use another mask for the column, leave it out of `mask` in retention.yaml, or change "
-            "the table. Nothing was erased.",
+            "Nothing was erased. Use another mask for the column, remove the column from `mask` in "
+            "retention.yaml, or change the table.",
         )

@@ -1,4 +1,4 @@
-"""Records that stay for good since a `minimum` has no date from which it counts."""
+"""Records that are never deleted, because the start date of a `minimum` is null."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from include.retention.graph import FALSE
 
 
 def lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Composable:
-    """Return the condition that only the missing date of a `minimum` keeps a record.
+    """Return the condition that only the missing start date of a `minimum` keeps a record.
 
-    Its own period is over, or its data subject asked, and the date is null from which a law counts:
-    the record stays until somebody fills the date in.
+    The record's own period is over, or its data subject requested erasure, but the start date of
+    the legal period is null. The record stays until a person fills in the date.
 
     Args:
         record_class: the class, bound to its table.
-        subjects: keys of data subjects who asked to be erased.
+        subjects: keys of data subjects who requested erasure.
     """
     rule, relation = record_class.rule, record_class.relation
     missing = [
@@ -36,6 +36,6 @@ def lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Compo
     if rule.on_request and subjects:
         over = either([over, record_class.linked(subjects)])
     conditions = [record_class.belongs, over, either(missing)]
-    if rule.action == "mask":  # and it is not masked yet
+    if rule.action == "mask":  # masked records need no date
         conditions.append(fixed(to_mask(record_class.mask, record_class.shapes)))
     return SQL("({} IS TRUE)").format(both(conditions))

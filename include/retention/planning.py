@@ -61,7 +61,7 @@ class Records:
 
     Attributes:
         digest: XOR of the hashes of their keys, so that some can be taken out or put in.
-        by_class: how many the classes let go, in the order of those that delete.
+        by_class: numbers of deletable records, for the deleting classes in their order.
     """
 
     records: int
@@ -69,11 +69,11 @@ class Records:
     by_class: Sequence[int]
 
     def without(self, others: Records) -> Records:
-        """Take out some of these records."""
+        """Return the figures without some of these records."""
         return self._joined(others, sub)
 
     def with_(self, others: Records) -> Records:
-        """Put in others."""
+        """Return the figures together with other records."""
         return self._joined(others, add)
 
     def _joined(self, others: Records, by: Callable[[int, int], int]) -> Records:
@@ -86,11 +86,11 @@ class Records:
 
 @dataclass(frozen=True)
 class Kept:
-    """Records of a collection that could go and that other records keep.
+    """Deletable records of a collection that other records keep.
 
     Attributes:
-        parts: by the oid of their partition; 0 of a plain table.
-        by_key: by the number of the foreign key in `Graph.references`, how many of each class.
+        parts: records by the oid of their partition; key 0 for a plain table.
+        by_key: numbers by class, by the index of the keeping foreign key in `Graph.references`.
     """
 
     parts: dict[int, Records] = field(default_factory=dict)
@@ -214,7 +214,7 @@ class _Planner:
         return [one for one in self.graph.classes[collection] if one.rule.deletes]
 
     def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
-        """Count the records that could go and that other records keep, by collection."""
+        """Count the deletable records that other records keep, by collection."""
         ready = [name for name in self.graph.emptied if scans[name].ready.records]
         kept = KeptRecords(
             self.graph,
@@ -232,7 +232,7 @@ class _Planner:
         found: dict[str, Kept] = {name: Kept() for name in ready}
         for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
             name = self.graph.emptied[at]
-            by_class = by_class[: len(self._deleting(name))]  # a circle counts for the most classes
+            by_class = by_class[: len(self._deleting(name))]  # rows of a cycle have one length
             if key < 0:
                 found[name].parts[oid] = Records(records, digest, by_class)
             else:
@@ -240,17 +240,17 @@ class _Planner:
         return found
 
     def _detail(self, collection: str) -> Detail:
-        """Return what is counted of a kept record: its digest, and which classes free it."""
+        """Return the figures of a kept record: its digest, and the classes that may delete it."""
         relation = self.graph.relations.by_collection[collection]
         deleting = self._deleting(collection)
-        only = [SQL("true")]  # of the only class that deletes, all that may go is ready
+        only = [SQL("true")]  # with one deleting class, it may delete each deletable record
         classes = [self.graph.ready(one) for one in deleting] if len(deleting) > 1 else only
         return Detail(hashed_key(relation, self.seed), classes)
 
     def _table(
         self, collection: str, counted: Scan, kept: Kept
     ) -> tuple[PlannedTable, dict[str, int]]:
-        """Return what goes from a table, and how many of it by class."""
+        """Return the records to delete from a table, and their number by class."""
         graph = self.graph
         deleting = self._deleting(collection)
         by_class = [counted.classes[one.name].ready for one in deleting]
@@ -274,9 +274,9 @@ class _Planner:
         return table, {one.name: records for one, records in each}
 
     def _whole_partitions(self, collection: str, kept: Kept) -> tuple[PlannedPartition, ...]:
-        """Return the partitions that may be dropped and of which every record goes.
+        """Return the partitions that may be dropped and whose records are all to be deleted.
 
-        An empty one is left: it is nobody's to drop.
+        Empty partitions are not dropped.
         """
         relation = self.graph.relations.by_collection[collection]
         dropping = [

@@ -1,7 +1,7 @@
-"""Triggers, rules and publications of an application that react to what a plan deletes or changes.
+"""Triggers, rules and publications of an application that react to the changes of a plan.
 
-A plan names them. Deletions that these cannot let pass are refused when the plan is made: a rule
-that replaces the statement, and a publication that cannot name the deleted row to its subscribers.
+A plan names them. It is refused if a rule replaces a statement, or if a publication cannot identify
+a deleted row to its subscribers.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[R
         graph: the collections of the plan.
 
     Raises:
-        UsageError: a rule replaces a statement, a publication lacks a replica identity, or the
-            session fires no usual triggers, foreign keys' included.
+        UsageError: a rule replaces a statement, a published table lacks a replica identity, or the
+            session does not fire ordinary triggers, which foreign keys need.
     """
-    _require_usual_triggers(connection)
+    _require_ordinary_triggers(connection)
     events = _events(graph)
     oids = {graph.relations.by_collection[name].oid: name for name in events}
     tables = {"tables": sorted(oids)}
@@ -120,14 +120,14 @@ def _events(graph: Graph) -> dict[str, list[Event]]:
     return {name: sorted(events) for name, events in sorted(by_collection.items())}
 
 
-def _require_usual_triggers(connection: psycopg.Connection[Any]) -> None:
+def _require_ordinary_triggers(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute("SELECT current_setting('session_replication_role')").fetchone()
     if row is not None and row[0] == "replica":
         user = connection.info.user
         raise UsageError(
-            f"Sessions of {user} fire no triggers (session_replication_role is replica), those of "
-            "foreign keys included: records would refer to deleted ones.",
-            f"As a superuser: ALTER ROLE {user} RESET session_replication_role; see also the "
+            f"Sessions of {user} fire no triggers, also none of foreign keys "
+            "(session_replication_role is replica): records would refer to deleted records.",
+            f"As a superuser, run ALTER ROLE {user} RESET session_replication_role; check also the "
             "settings of the database.",
         )
 
@@ -136,14 +136,14 @@ def _require_passable(reaction: Reaction, row: Mapping[str, Any]) -> None:
     if row.get("is_instead"):
         raise UsageError(
             f"The rule {reaction.name} of {reaction.table} replaces {' and '.join(reaction.events)}"
-            " by another statement (DO INSTEAD): which records are deleted or masked is unknown.",
-            "Drop the rule or make a trigger of it, or take the record classes of "
-            f"{reaction.collection} out of retention.yaml.",
+            " by another statement (DO INSTEAD), which may delete or mask other records.",
+            "Drop the rule, replace it by a trigger, or remove the record classes of "
+            f"{reaction.collection} from retention.yaml.",
         )
     if table := row.get("without_identity"):
         raise UsageError(
             f"The publication {reaction.name} publishes {' and '.join(reaction.events)} of {table},"
             " which has no replica identity: PostgreSQL refuses to delete or change its rows.",
-            f"ALTER TABLE {table} REPLICA IDENTITY DEFAULT (it needs a primary key), or take the "
-            "table out of the publication.",
+            f"Run ALTER TABLE {table} REPLICA IDENTITY DEFAULT (the table needs a primary key), or "
+            "remove the table from the publication.",
         )

@@ -16,7 +16,7 @@ _KINDS = {
 
 
 def reactions(case: Case) -> list[Block]:
-    """List triggers, rules and publications that react to a plan, and inserted rows."""
+    """Return the triggers, rules and publications that react to a plan, and inserted rows."""
     planned = [Reaction.model_validate(reaction) for reaction in case.plan.get("reactions", ())]
     blocks: list[Block] = []
     if planned:
@@ -30,7 +30,7 @@ def reactions(case: Case) -> list[Block]:
                 columns=[
                     Column(label=_("Table"), kind="code"),
                     Column(label=_("Kind")),
-                    Column(label=_("Name"), kind="code"),
+                    Column(label=_("Object name"), kind="code"),
                     Column(label=_("Function"), kind="code"),
                 ],
                 rows=[

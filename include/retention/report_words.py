@@ -126,8 +126,8 @@ def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]
     found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
     if one.minimum_not_started:
         reason = _(
-            "the date is missing from which a legal period counts, so that they never expire: fill "
-            "in the date, or have the schedule compute it"
+            "the start date of a legal period is missing, so that they never expire: fill in the "
+            "date, or have the schedule compute it"
         )
         found.append((reason, one.minimum_not_started))
     if one.ahead:

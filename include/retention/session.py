@@ -81,11 +81,11 @@ def _set(
 
 
 def set_up_joins(connection: psycopg.Connection[Any], joins: int) -> None:
-    """Set up the transaction that is open for a statement of many joins.
+    """Set up the open transaction for a statement with many joins.
 
-    They have `JOIN_MEMORY_KB` together, each at least a little: PostgreSQL frees none before the
-    statement ends. It takes a statement of many parts to be expensive: of few records it would take
-    longer to compile than to read them.
+    All joins share `JOIN_MEMORY_KB`, since PostgreSQL frees their memory only at the end of the
+    statement; each gets at least `LEAST_JOIN_KB`. JIT compilation is off: PostgreSQL overestimates
+    the cost of such a statement, and compiling takes longer than reading few records.
     """
     connection.execute(
         "SELECT set_config('work_mem', least(reset_val::bigint, %s)::text || 'kB', true), "

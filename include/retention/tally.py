@@ -15,25 +15,25 @@ class Tally:
     """Counts of an execution by record class.
 
     Attributes:
-        done: records deleted or masked, and committed.
-        before: records that earlier tries of the run erased, by the ledger.
-        partitions: that were dropped.
+        done: committed deletions and masks, by class.
+        before: records that earlier tries of the run erased, by class, from the ledger.
+        partitions: dropped partitions, by class.
         refused: records that the database refused, by class and SQLSTATE.
-        side_effects: changes of rows that were not recorded, for which records were refused, by
-            class and table.
+        side_effects: unrecorded changes of rows that made the run refuse records, by class and
+            table.
         inserted: rows that triggers or rules inserted, by table.
         updated: rows that triggers or rules updated as retention.yaml allows, by table.
-        busy: times that a batch was given up since others held locks, by class.
-        given_up: classes that were left alone since the database refused too many.
-        locked: records that could go and that other sessions kept locked to the end, or on which
-            statements took too long, by class.
-        slow: classes of which a statement took too long.
-        knots: records at the least that refer to each other in a circle which is too large for one
+        busy: batches that were given up because other sessions held locks, by class.
+        given_up: classes that were skipped after the database refused too many of their records.
+        locked: deletable records that stayed because other sessions held locks to the end, or
+            because statements took too long, by class.
+        slow: classes with a statement that took too long.
+        knots: minimum number of records in cycles of references that are too large for one
             transaction, by class.
-        waiting: records that could go and are more than the plan says, by class.
-        stopped: why the execution stopped early; None when it came to its end.
-        seconds: the longest transaction, also of those that were rolled back; of one that drops a
-            partition the part in which others wait.
+        waiting: deletable records in excess of the plan, by class.
+        stopped: why the execution stopped early; None if it was completed.
+        seconds: duration of the longest transaction, rolled back or not; for a dropped partition,
+            only the part in which other sessions wait.
     """
 
     done: dict[str, int] = field(default_factory=dict)
@@ -53,15 +53,19 @@ class Tally:
     seconds: float = 0.0
 
     def took(self, begun: float) -> None:
-        """Count a transaction, or the part of it in which others wait, by when it began."""
+        """Record the duration of a transaction, or of the part in which other sessions wait.
+
+        Args:
+            begun: its start, by the monotonic clock.
+        """
         self.seconds = max(self.seconds, time.monotonic() - begun)
 
     def add(self, name: str, records: int) -> None:
-        """Count records of a class."""
+        """Count erased records of a class."""
         self.done[name] = self.done.get(name, 0) + records
 
     def refuse(self, name: str, error: psycopg.Error, records: int = 1) -> None:
-        """Count records of a class that the database refused, and the side effects, if any."""
+        """Count records of a class that the database refused, and side effects."""
         key = (name, error.sqlstate or "?")
         self.refused[key] = self.refused.get(key, 0) + records
         if isinstance(error, ChangedUnrecorded):

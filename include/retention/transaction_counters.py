@@ -1,9 +1,8 @@
-"""Compare the rows that a transaction changed with those that were recorded for it.
+"""Compare the rows that a transaction changed with the rows that the run recorded for it.
 
-PostgreSQL counts the rows that each transaction inserts, updates and deletes in each table,
-whatever changed them: a statement, a trigger, a rule or a foreign key. A transaction commits only
-if its counters equal what the run recorded, so that an application's trigger never changes a mapped
-record unseen.
+PostgreSQL counts the rows that each transaction inserts, updates and deletes in each table, by
+statement, trigger, rule or foreign key. A transaction commits only if its counters equal the
+recorded numbers, so that an application's trigger cannot change a mapped record unnoticed.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from include.policy.datamap import MappedDatabase
 from include.retention.relations import Relations
 from include.services.errors import UsageError
 
-# Counters of a session go on until the server collects them, which it never does inside of a
-# transaction: what a transaction did is the difference of two readings. A nested collection counts
-# with the table that it is a part of. TRUNCATE resets the counters and gives the table a new file.
+# The server collects the counters of a session only outside of transactions, so the changes of a
+# transaction are the difference of two readings. A nested collection counts with the table that
+# contains it. TRUNCATE resets the counters and gives the table a new file.
 _COUNTERS = """
 WITH RECURSIVE parts AS (
     SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t (oid)
@@ -37,7 +36,7 @@ WHERE oid <> ALL (%(dropped)s::oid[])
   AND root NOT IN (SELECT oid FROM parts p WHERE p.oid <> p.root)
 GROUP BY root
 """
-# The files of a table also change when another session rewrites it; then this one has no such lock.
+# A table's file also changes when another session rewrites it; then this session has no such lock.
 _LOCKED = """
 WITH RECURSIVE parts AS (
     SELECT %(table)s::oid AS oid
@@ -50,12 +49,12 @@ SELECT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.lockt
 
 @dataclass(frozen=True)
 class SideEffect:
-    """Rows of one mapped table that a transaction changed and that were not recorded.
+    """Unrecorded changes of a transaction in one mapped table.
 
     Attributes:
         table: ``schema.table``.
-        deleted: rows deleted beyond the recorded ones; below 0, where fewer were.
-        updated: likewise, of updated rows.
+        deleted: deleted rows minus recorded deletions; negative if fewer were deleted.
+        updated: updated rows minus recorded updates; negative if fewer were updated.
         rewritten: whether the table was emptied (TRUNCATE) or rewritten.
     """
 
@@ -76,10 +75,10 @@ class SideEffect:
 class ChangedUnrecorded(psycopg.DataError):
     """A transaction changed rows that were not recorded.
 
-    One of psycopg's errors, so that it is met as if the database had refused the record.
+    It is a psycopg error, so that it is handled as a refusal by the database.
 
     Args:
-        effects: by table.
+        effects: the side effects, one for each table.
     """
 
     sqlstate = "changed"

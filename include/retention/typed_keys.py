@@ -1,10 +1,11 @@
-"""How values of holds and requests are compared with the keys of one database.
+"""Compare values of holds and requests with the keys of one database.
 
-A hold that keeps too much can be released; a request that reaches too far deletes records of
-another person, and one that misses a class is closed although records are left. So each value is
-compared in each class by the type of its key, and as a UUID of another class is printed: a text may
-be a copy of that key. Numbers are different: of texts, ``0012`` and ``12`` may name two people. A
-request that writes a number as no server prints it (``0012``, ``1e3``) names nobody by a number.
+A hold that keeps too much can be released. A request that matches too much deletes records of
+another person, and a request that misses a class is closed although records are left. So each value
+is compared in each class by the type of the key. A UUID, MAC address or bytea value is also
+compared as text in the form in which PostgreSQL prints it, since a text may be a copy of such a
+key. Numbers are not: the texts ``0012`` and ``12`` may name two people. A number in a request that
+is not written as a server prints it (``0012``, ``1e3``) matches no numeric key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from include.policy.retention import Keys
 from include.retention.key_types import Form, KeyType, each_expression
 
 _NUMBERS = (Form.INTEGER, Form.NUMERIC)
-_IDENTIFIERS = (Form.UUID, Form.MAC, Form.BYTES)  # two values of one form name one thing anywhere
+_IDENTIFIERS = (Form.UUID, Form.MAC, Form.BYTES)  # values of one form are equal in each class
 _PRINTED_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 
@@ -30,7 +31,7 @@ class TypedKeys:
     """The types of the keys of one database.
 
     Attributes:
-        types: of the keys of all its record classes, by kind of hold.
+        types: types of the keys of all its record classes, by kind of hold.
     """
 
     types: Mapping[HoldKind, Collection[KeyType]] = field(default_factory=dict)
@@ -40,8 +41,8 @@ class TypedKeys:
         """Return the types of a database's keys.
 
         Args:
-            keys: of its record classes.
-            types: of each of these, by expression.
+            keys: key expressions of its record classes.
+            types: their types by expression, for each class in the same order.
         """
         by_kind: dict[HoldKind, set[KeyType]] = defaultdict(set)
         for own, by_text in zip(keys, types, strict=True):
@@ -55,36 +56,36 @@ class TypedKeys:
         """Return the condition that a key is one of the values of holds.
 
         Args:
-            kind: of the key.
-            key_type: of the key.
+            kind: kind of the key.
+            key_type: type of the key.
             text: SQL of the key over the record ``t``.
-            values: of holds of this kind, as people typed them.
+            values: values of holds of this kind, as people typed them.
         """
         return key_type.matches(text, self._spellings(kind, values))
 
     def name_subjects(self, key_type: KeyType, text: str, subjects: Collection[str]) -> Composable:
-        """Return the condition that a key names one of some data subjects who asked.
+        """Return the condition that a key belongs to a data subject who requested erasure.
 
         Args:
-            key_type: of the key.
+            key_type: type of the key.
             text: SQL of the key over the record ``t``.
-            subjects: as their requests are written.
+            subjects: keys of the data subjects, as written in their requests.
         """
         return key_type.matches(text, self.forms_of_subjects(key_type, subjects))
 
     def forms_of_subjects(self, key_type: KeyType, subjects: Collection[str]) -> set[str]:
-        """Return the forms in which keys of a type name data subjects who asked."""
+        """Return the possible forms of data subjects' keys in a key of a type."""
         spellings = self._spellings(HoldKind.SUBJECT, subjects)
         return key_type.forms({value for value in spellings if may_name(key_type, value)})
 
     def subjects_on_hold(
         self, subjects: Collection[str], values: Collection[str]
     ) -> frozenset[str]:
-        """Return which data subjects of requests are under a legal hold.
+        """Return the data subjects of requests who are under a legal hold.
 
         Args:
-            subjects: as their requests are written.
-            values: of holds on data subjects.
+            subjects: keys of the data subjects, as written in their requests.
+            values: values of holds on data subjects.
         """
         held = set(subjects).intersection(values)
         for key_type in self.types.get(HoldKind.SUBJECT, ()):
@@ -93,17 +94,17 @@ class TypedKeys:
         return frozenset(held)
 
     def _spellings(self, kind: HoldKind, values: Collection[str]) -> set[str]:
-        """Return values as typed, and as PostgreSQL prints those that are identifiers."""
+        """Return values as typed, and as PostgreSQL prints them in the types of identifiers."""
         types = [it for it in self.types.get(kind, ()) if it.form in _IDENTIFIERS]
         return set(values).union(*(key_type.forms(values) for key_type in types))
 
 
 def may_name(key_type: KeyType, subject: str) -> bool:
-    """Return whether a key of a type may be equal to the key of a request.
+    """Return whether a key of a type may equal the key of a request.
 
     Args:
-        key_type: of the key.
-        subject: as the request is written.
+        key_type: type of the key.
+        subject: key of the data subject, as written in the request.
     """
     if key_type.form in _NUMBERS and not _PRINTED_NUMBER.fullmatch(subject):
         return False

@@ -148,7 +148,7 @@ class Inspection:
         return self.remembered.still_there(self.rules)
 
     def _asked(self, rule: RetentionRule, key: str) -> Composable:
-        """Return the condition that a record is a data subject's: by its keys, or found once."""
+        """Return the condition that a record is a data subject's, by its keys or remembered."""
         return _or([self._linked(rule, key), self.remembered.condition(rule, {key})])
 
     def _linked(self, rule: RetentionRule, key: str) -> Composable:
@@ -156,7 +156,7 @@ class Inspection:
         return _all([_member(rule), _or(list(self._named(rule, key).values()))])
 
     def _named(self, rule: RetentionRule, key: str) -> dict[str, Composable]:
-        """Return by expression the condition that it names a data subject."""
+        """Return for each key expression the condition that it names a data subject."""
         types = self._types[rule.record_class]
         return {
             text: self._keys.name_subjects(types[text], text, [key]) for text in rule.keys.subject
@@ -168,8 +168,8 @@ class Inspection:
         """Count the remaining records of collections by class, or those of a data subject.
 
         Args:
-            collections: one collection, or all collections of a circle.
-            key: of a data subject, whose records are counted alone.
+            collections: one collection, or all collections of a cycle.
+            key: key of a data subject; counts only this person's records.
         """
         rules = [self._counted_rules(name, key) for name in collections]
         if not any(rules):
@@ -186,7 +186,7 @@ class Inspection:
         return [rule for rule in self.rules if rule.collection == collection]
 
     def _counted_rules(self, collection: str, key: str | None) -> list[RetentionRule]:
-        """Return the classes of a collection that are counted; of a data subject where given."""
+        """Return the classes of a collection that are counted; only those on request for a key."""
         return [
             rule
             for rule in self._rules_of(collection)
@@ -200,14 +200,14 @@ class Inspection:
         rules: Sequence[RetentionRule],
         key: str | None,
     ) -> Member:
-        """Return how a collection is counted, alone or as one of a circle."""
+        """Return a collection as a member of the counting statement."""
         if key is None:
             states = [self._state(rule) for rule in rules]
         else:
             states = [self._state_of_subject(rule, key) for rule in rules]
         going = [at for at, rule in enumerate(rules) if rule.deletes]
         is_in_circle = bool(self._leading.circle(collection))
-        if is_in_circle and key is not None:  # expired records go too, also those of others
+        if is_in_circle and key is not None:  # expired records of others are to be deleted too
             deleting = [other for other in self._rules_of(collection) if other.deletes]
             going = [len(states) + at for at in range(len(deleting))]
             states += [self._going(rule, key) for rule in deleting]
@@ -215,14 +215,14 @@ class Inspection:
         return Member(self.relations.by_collection[collection], states, going, referring)
 
     def _state(self, rule: RetentionRule) -> Composable:
-        """Return the state of a record by a class: expired, and whether it is on hold."""
+        """Return SQL for the state of an expired record in a class; null if it is not expired."""
         over = [(self._clock(rule.clock), rule.period)]
         over += [self._minimum(rule, minimum) for minimum in rule.minimum]
         left = _all([self._of_class(rule), self._left_to_do(rule), self._after(over)])
         return SQL("CASE WHEN {} THEN CASE {} {} END").format(left, self._held(rule), _BY_HOLD)
 
     def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
-        """Return the state of a record by a class: a data subject's, and whether it may stay."""
+        """Return SQL for the state of a data subject's record in a class; null for others."""
         lawful = self._after([self._minimum(rule, one) for one in rule.minimum])
         free = _all([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
         return SQL(
@@ -241,7 +241,7 @@ class Inspection:
         )
 
     def _going(self, rule: RetentionRule, key: str) -> Composable:
-        """Return the state of a record that a class or its data subject lets go."""
+        """Return SQL for the state of a record to be deleted, expired or on request."""
         return SQL("CASE WHEN {} AND NOT ({}) THEN {} END").format(
             self._over(rule, key), self._held(rule), literal(int(State.FREE))
         )
@@ -312,7 +312,7 @@ class Inspection:
         return _or([suspended, *self._on_hold(rule.collection)])
 
     def _on_hold(self, collection: str) -> list[Composable]:
-        """Return conditions; if any holds, a hold is on a record of the collection."""
+        """Return conditions; if one is true, a record of the collection is on hold."""
         parts: list[Composable] = [SQL("true")] if self.holds.everything else []
         for one in self.rules:
             if one.collection != collection:
@@ -334,7 +334,7 @@ class Inspection:
         return [part for part in parts if part != _FALSE]
 
     def _over(self, rule: RetentionRule, key: str) -> Composable:
-        """Over by a class and kept by no other, or a data subject asked for it."""
+        """Return the condition that a record is expired in all classes, or was requested."""
         minima = [self._minimum(rule, one) for one in rule.minimum]
         periods = self._after([(self._clock(rule.clock), rule.period), *minima])
         over = _all([self._of_class(rule), periods])
@@ -344,15 +344,15 @@ class Inspection:
         return _or([over, _all([asked, self._after(minima), *self._let_go(rule, key)])])
 
     def _referring(self, collections: Sequence[str], collection: str) -> list[Referring]:
-        """Return the foreign keys whose records explain records of a collection.
+        """Return the foreign keys whose records explain why records of a collection remain.
 
-        They are of mapped tables, and not set to null with the collection's records, unless a hold
-        forbids that.
+        A key of a mapped table counts unless it is set to null when the record is deleted. A record
+        on hold keeps its key, so it counts in any case.
         """
         relation, referring = self.relations.by_collection[collection], []
         for child, key in self._leading.to(collection):
             nulled = self._leading.sets_null(child, key, collection)
-            # a hold forbids to set a key to null
+            # the key of a record on hold is not set to null
             if which := self._on_hold(child) if nulled else [SQL("true")]:
                 is_in_circle = child in self._leading.circle(collection)
                 member = collections.index(child) if is_in_circle else None

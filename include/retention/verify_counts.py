@@ -1,8 +1,9 @@
-"""Counts what is left of some collections in one statement, for the count afterwards alone.
+"""Count the remaining records of some collections in one statement, to verify an execution.
 
-One statement counts a collection, or all collections of a circle of foreign keys, with all of their
-classes. Each table is read once for its own records, and once for each foreign key. The execution
-finds otherwise what goes (`include.retention.graph`, `include.retention.deletable`).
+One statement counts a collection, or all collections of a cycle of foreign keys, with all of their
+classes. It reads each table once for its own records, and once for each foreign key. Only the
+verification uses it: the execution selects records with other queries (`include.retention.graph`,
+`include.retention.deletable`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from include.retention.session import set_up_joins
 
 
 class State(IntEnum):
-    """The state of a record that is left, as one class sees it.
+    """The state of a remaining record in one class.
 
     Attributes:
-        FREE: only a record that refers to it may explain it.
-        ASIDE: a reason of its own explains it.
-        OTHER: it is neither of these.
+        FREE: only a referring record may explain why it remains.
+        ASIDE: a reason of its own explains why it remains.
+        OTHER: neither of these.
     """
 
     FREE = 1
@@ -36,15 +37,15 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Referring:
-    """A foreign key whose records may explain the records to which they refer.
+    """A foreign key whose records may explain why the records that they refer to remain.
 
     Attributes:
         key: the foreign key.
-        which: condition over ``t``, a record of the table that has the key: it explains.
-        to_itself: whether the key leads to its own table; a record explains itself by no key.
-        member: number of the member that has the key; None outside of the circle. A record of a
-            member that is to go explains nothing.
-        passes_on: whether the explanation of a member's record explains what it refers to.
+        which: condition over ``t``, a record of the key's table, that the record explains others.
+        to_itself: whether the key refers to its own table; a record does not explain itself.
+        member: index of the member that has the key; None outside of the cycle. A record that
+            should have been deleted explains nothing.
+        passes_on: whether the explanation of a record also explains the record it refers to.
     """
 
     key: ForeignKey
@@ -60,9 +61,9 @@ class Member:
 
     Attributes:
         relation: its table.
-        states: expressions over ``t`` that give a `State`, or null of a record that is not left.
-        going: numbers of the states that are FREE of a record that is to go.
-        referring: foreign keys that lead to it.
+        states: expressions over ``t`` for a `State`; null for a record that does not count.
+        going: indexes of the states that are FREE for a record that should have been deleted.
+        referring: foreign keys that refer to it.
     """
 
     relation: Relation
@@ -73,13 +74,13 @@ class Member:
 
 @dataclass(frozen=True)
 class StateCounts:
-    """Numbers of records of a member by one of its states.
+    """Numbers of records of a member by the values of one of its states.
 
     Attributes:
-        free: whose state is FREE.
-        referred: of ``free``, that another record explains.
-        aside: whose state is ASIDE.
-        other: whose state is OTHER.
+        free: records in state FREE.
+        referred: records among ``free`` that another record explains.
+        aside: records in state ASIDE.
+        other: records in state OTHER.
     """
 
     free: int = 0
@@ -94,8 +95,8 @@ def count_left(
     """Count the records of each member by each of its states.
 
     Args:
-        connection: inside of a transaction, whose settings for joins are changed.
-        members: a collection, or all collections of a circle.
+        connection: inside of a transaction, whose settings for joins this function changes.
+        members: one collection, or all collections of a cycle.
     """
     statement = Statement(members)
     if statement.joins:
@@ -115,7 +116,7 @@ class Statement:
     """The statement that counts the members.
 
     Attributes:
-        joins: number of joins that PostgreSQL may hash.
+        joins: number of joins for which PostgreSQL may use hashes.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -134,8 +135,8 @@ class Statement:
     def query(self) -> Composed:
         """Return the statement.
 
-        Its columns: number of the member; whether the records are counted that others explain; and
-        the counts: of these by state, else of FREE, ASIDE and OTHER by state.
+        Its columns: index of the member; whether the row counts explained records; and the counts,
+        by state for explained records, otherwise by state and value (FREE, ASIDE, OTHER).
         """
         parts = [self._left(at) for at in range(len(self._members))]
         counts = [
@@ -157,8 +158,8 @@ class Statement:
         )
 
     def _left(self, at: int) -> Composable:
-        """Return the expression of a member's records that are left."""
-        # OFFSET 0: PostgreSQL works the states out once for each record.
+        """Return the expression of a member's remaining records."""
+        # OFFSET 0 makes PostgreSQL compute the states once for each record.
         columns = [SQL("t.tableoid"), SQL("t.ctid"), SQL("{} AS states").format(self._states[at])]
         for number, column in enumerate(self._targets(at)):
             columns.append(
@@ -175,7 +176,7 @@ class Statement:
         )
 
     def _explained_by(self, at: int, number: int) -> Composable:
-        """Return a member's records that are to go and that the records of a key explain."""
+        """Return a member's records to delete that the records of a key explain."""
         referring = self._members[at].referring[number]
         targets = self._targets(at)
         key = replace(
@@ -207,7 +208,7 @@ class Statement:
         )
 
     def _stays(self) -> Composable:
-        """Return the expression of the records to go that others explain, each once."""
+        """Return the expression of the explained records to delete, each once."""
         steps = self._steps()
         if not steps:
             explained = SQL(" UNION ").join(self._explained)
@@ -218,15 +219,15 @@ class Statement:
         ).format(SQL(" UNION ALL ").join(self._explained), SQL(" UNION ALL ").join(steps))
 
     def _steps(self) -> list[Composable]:
-        """Return by the member of a record ``s`` the records to go to which it refers."""
+        """Return the records to delete to which a record ``s`` refers, a query for each member."""
         by_child: dict[int, list[Composable]] = {}
         for at, member in enumerate(self._members):
             for referring in member.referring:
                 if referring.member is not None and referring.passes_on:
                     step = self._step(at, referring.key)
                     by_child.setdefault(referring.member, []).append(step)
-        # The first OFFSET 0 has PostgreSQL skip all keys of another member at once, and the second
-        # keeps each member's own.
+        # The inner OFFSET 0 lets PostgreSQL skip all keys of another member at once; the outer one
+        # keeps the queries of the members apart.
         return [
             SQL("(SELECT * FROM ({} OFFSET 0) AS u WHERE s.member = {} OFFSET 0)").format(
                 SQL(" UNION ALL ").join(SQL("({})").format(step) for step in steps), literal(child)
@@ -235,7 +236,7 @@ class Statement:
         ]
 
     def _step(self, at: int, key: ForeignKey) -> Composable:
-        """Return a member's record to go to which the record ``s`` refers, found by its key."""
+        """Return a member's record to delete to which the record ``s`` refers by a key."""
         return SQL(
             "SELECT {} AS member, p.* FROM {} AS c CROSS JOIN LATERAL "
             "(SELECT t.tableoid, t.ctid, {} AS states FROM {} AS t WHERE {} OFFSET 0) AS p "
@@ -250,7 +251,7 @@ class Statement:
         )
 
     def _is_going(self, at: int, alias: str) -> Composable:
-        """Return the condition that a member's record is to go, as far as it itself says."""
+        """Return the condition that a member's record is to be deleted, by its own states."""
         states = SQL("{}.states").format(SQL(alias))
         return either(
             [
@@ -260,7 +261,7 @@ class Statement:
         )
 
     def _targets(self, at: int) -> list[str]:
-        """Return the columns of a member to which foreign keys lead."""
+        """Return the columns of a member that foreign keys reference."""
         return list(
             dict.fromkeys(
                 column
@@ -275,7 +276,7 @@ def _name(at: int) -> Composable:
 
 
 def _counted(states: int, values: Sequence[State] | type[State]) -> Composable:
-    """Return an array of the numbers of records, by state and by its value."""
+    """Return an array with the numbers of records by state and value."""
     each = [
         SQL("count(*) FILTER (WHERE states[{}] = {})").format(literal(at + 1), literal(int(value)))
         for at in range(states)

@@ -1,4 +1,4 @@
-"""Foreign keys that lead to the collections of record classes, for the count afterwards alone."""
+"""Foreign keys that refer to the collections of record classes, for the verification only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from include.retention.relations import ForeignKey, Relations
 
 
 class LeadingKeys:
-    """The foreign keys of mapped tables that lead to the collections of some record classes.
+    """The foreign keys of mapped tables that refer to the collections of some record classes.
 
     Attributes:
-        units: the collections that are counted together: all of a circle, or one alone.
+        units: groups of collections that are counted together: a cycle, or a single collection.
     """
 
     def __init__(self, rules: Sequence[RetentionRule], relations: Relations) -> None:
@@ -30,19 +30,19 @@ class LeadingKeys:
         return self._keys[collection]
 
     def circle(self, collection: str) -> frozenset[str]:
-        """Return the collections that refer to each other in a circle with one, or none.
+        """Return the collections of the cycle that contains a collection; empty without a cycle.
 
-        A collection that refers to itself is a circle too.
+        A collection that refers to itself is a cycle too.
         """
         return self._circles.get(collection, frozenset())
 
     def sets_null(self, child: str, key: ForeignKey, collection: str) -> bool:
-        """Return whether a foreign key is set to null when a record of the collection goes.
+        """Return whether a foreign key is set to null when the referenced record is deleted.
 
         Args:
             child: the collection that has the key.
             key: the foreign key.
-            collection: to which it leads.
+            collection: the collection that the key references.
         """
         detached = {text for rule in self._rules[collection] for text in rule.detach}
         return key.on_delete in ("set_null", "set_default") or any(

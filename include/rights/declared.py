@@ -1,4 +1,4 @@
-"""The declaration of each right: who needs it, where, and why.
+"""Declarations of the database rights that the workflows need, with reasons.
 
 `./parcelseal config check --connect` compares it with the live databases, and
 docs/connections.md lists it.
@@ -14,9 +14,9 @@ class Right:
     """A right that a login needs.
 
     Attributes:
-        connection: the login's connection, or what names it in the policy pack.
-        workflows: that need it.
-        grant: the statement that gives it, with names in capitals for what depends on the database.
+        connection: id of the login's connection, or the way to it in the policy pack.
+        workflows: names of the workflows that need it.
+        grant: the statement that grants it; names in capitals depend on the database.
         reason: why the workflows need it.
     """
 
@@ -63,7 +63,7 @@ RETENTION_READ = Right(
     "retention_db",
     RETENTION,
     "GRANT SELECT (ctid, tableoid, COLUMNS) ON TABLE TO ROLE",
-    "primary keys, the columns that retention.yaml names, and foreign keys that lead to its tables",
+    "primary keys, columns that retention.yaml names, and foreign keys that refer to its tables",
 )
 RETENTION_DELETE = Right(
     "retention_db",
@@ -75,7 +75,7 @@ RETENTION_LOCK = Right(
     "retention_db",
     RETENTION,
     "GRANT UPDATE (KEY) ON TABLE TO ROLE",
-    "SELECT ... FOR UPDATE asks for the right to update some column of a table of a class",
+    "SELECT ... FOR UPDATE needs the right to update at least one column of the table",
 )
 RETENTION_CHANGE = Right(
     "retention_db",
@@ -87,19 +87,20 @@ RETENTION_DROP = Right(
     "retention_db",
     RETENTION,
     "GRANT OWNER TO ROLE WITH INHERIT FALSE, SET TRUE",
-    "only an owner drops a partition; needed for drop_partition, on PostgreSQL 16, 17 and 18",
+    "only the owner may drop a partition; needed for drop_partition, on PostgreSQL 16, 17 and 18",
 )
 QUERY_SCHEMA = Right(
     QUERY_LOGINS,
     QUERY_WORKFLOWS,
     "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
-    "each schema that the queries of the pack name, for incidents those of `scope` and `staff`",
+    "each schema that the queries of the pack name; for incidents, the schemas of `scope` and "
+    "`staff`",
 )
 QUERY_READ = Right(
     QUERY_LOGINS,
     QUERY_WORKFLOWS,
     "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
-    "the columns that the queries of the pack name; for incidents also mapped personal columns",
+    "the columns that the queries of the pack name; for incidents, also mapped personal columns",
 )
 INTAKE_SCHEMA = Right(
     INTAKE,
@@ -111,8 +112,8 @@ INTAKE_READ = Right(
     INTAKE,
     "review_intake",
     "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
-    "the mapped columns of the incoming table; what intake.yaml and the quality suite of the "
-    "incoming table name in others (the check does not try the suite)",
+    "the mapped columns of the incoming table, and the columns of other tables that intake.yaml "
+    "and the quality suite of the incoming table name (the check does not test the suite's)",
 )
 INTAKE_UPDATE = Right(
     INTAKE,
@@ -130,13 +131,13 @@ INTAKE_NUMBER = Right(
     INTAKE,
     "review_intake",
     "GRANT USAGE ON SEQUENCE SEQUENCE TO ROLE",
-    "new keys of formal tables",
+    "sequences that generate new keys of formal tables",
 )
 STATE_CREATE = Right(
     "state_db",
     "all",
     "GRANT CREATE ON DATABASE DATABASE TO ROLE",
-    "migrations, and the schema of its own in which a drill of an incident is played",
+    "migrations, and the separate schema of an incident drill",
 )
 STATE_OWN = Right(
     "state_db",

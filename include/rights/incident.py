@@ -1,4 +1,4 @@
-"""Write the queries that read what incident.yaml names, to find the rights that its login lacks."""
+"""Build queries over all columns that incident.yaml names, to find the login's missing rights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.policy.incident_scope import Lookup, Named, ScopeRule
 
 
 def incident_queries(pack: PolicyPack) -> Iterator[tuple[str, str, str]]:
-    """Yield connection, database and query of what the workflows of incidents read.
+    """Yield the queries of the incident workflows, each with its connection and database.
 
     Args:
         pack: the policy pack.

@@ -22,14 +22,14 @@ WHERE c.oid = pg_get_serial_sequence(%s, %s)::regclass
 def lacks_intake(
     login: Login, database: MappedDatabase, rule: IntakeRule
 ) -> Iterator[MissingRight]:
-    """Yield what a login lacks to let incoming records of a table in.
+    """Yield the missing rights of a login to accept incoming records of a table.
 
-    Rules of the quality suite are not among it: they may read other tables.
+    Rights for the rules of the quality suite, which may read other tables, are not checked.
 
     Args:
-        login: of the rule's connection.
-        database: of the data map.
-        rule: of the incoming table.
+        login: the login of the rule's connection.
+        database: the database in the data map.
+        rule: the rule of the incoming table.
     """
     incoming = database.collections[rule.collection]
     table = incoming.schema_name, incoming.table
@@ -72,7 +72,7 @@ def _lacks_sequence(login: Login, table: str, column: str) -> Iterator[MissingRi
 
 
 def _source(database: MappedDatabase, rule: IntakeRule, target: Target) -> str:
-    """Return the query whose rows a target gets, with no values for new keys and the review."""
+    """Return the query for the rows of a target, with null for new keys and the reviewer."""
     columns = [
         Identifier(name).as_string() for name in database.collections[rule.collection].fields
     ]

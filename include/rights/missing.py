@@ -68,10 +68,10 @@ class MissingRight:
 
 
 class Login:
-    """A role's session on a database, which reports the role's rights.
+    """A role's session on a database, to find the rights that the role lacks.
 
     Args:
-        connection: of the role; it reads the catalogue only.
+        connection: the session; only the catalogue is read.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -86,7 +86,7 @@ class Login:
         return MissingRight(right, f"{self.role} lacks {message}", text.as_string(self.connection))
 
     def ask(self, query: str, *parameters: Any) -> bool:
-        """Return the answer of a query for one truth value; null counts as no."""
+        """Return the Boolean result of a query; null counts as false."""
         row = self.connection.execute(query, parameters).fetchone()
         return bool(row and row[0])
 
@@ -141,7 +141,7 @@ class Login:
 
 
 def lacks_reading(login: Login) -> Iterator[MissingRight]:
-    """Yield what a login lacks to back up its whole database."""
+    """Yield the missing rights of a login to back up its whole database."""
     if tables := login.connection.execute(_UNREADABLE).fetchall():
         schema, name = tables[0]
         more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
@@ -176,14 +176,14 @@ def lacks_reading(login: Login) -> Iterator[MissingRight]:
 
 
 def lacks_drill(login: Login) -> Iterator[MissingRight]:
-    """Yield what a login lacks to create scratch databases."""
+    """Yield the missing rights of a login to create scratch databases."""
     query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
     if not login.ask(query):
         yield login.lacks(declared.DRILL_CREATE, "CREATEDB", "ALTER ROLE {role} CREATEDB")
 
 
 def lacks_state(login: Login) -> Iterator[MissingRight]:
-    """Yield what a login lacks to migrate the state database and to work in it."""
+    """Yield the missing rights of a login to migrate and use the state database."""
     if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):
         row = login.connection.execute("SELECT current_database()::text").fetchone()
         assert row is not None
@@ -215,12 +215,12 @@ def lacks_state(login: Login) -> Iterator[MissingRight]:
 def lacks_pages(
     login: Login, tables: Iterable[str], columns: Iterable[tuple[str, Iterable[str]]]
 ) -> Iterator[MissingRight]:
-    """Yield what a login lacks to serve the compliance pages.
+    """Yield the missing rights of a login to serve the compliance pages.
 
     Args:
-        login: of ``pages_db``.
-        tables: that the pages read.
-        columns: of further tables.
+        login: the login of ``pages_db``.
+        tables: tables that the pages read in full.
+        columns: columns that the pages read in further tables, by table.
     """
     yield from login.lacks_schema(declared.PAGES_READ, "public")
     for name in tables:

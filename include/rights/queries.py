@@ -1,8 +1,8 @@
 """Find the rights that a login lacks for queries of the policy pack.
 
 PostgreSQL checks rights when it explains a query, so nothing is executed. It names only the first
-table without a right. The statements name every table and column that the query's text may mean, so
-that one look at the answer is enough.
+table without a right. Therefore the statements grant rights on each table and column whose name
+occurs in the query's text, so that one check is enough.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def lacks_query(
     schema_right: Right = declared.QUERY_SCHEMA,
     read_right: Right = declared.QUERY_READ,
 ) -> Iterator[MissingRight]:
-    """Yield the rights that a login lacks for a query; other faults are not reported here.
+    """Yield the missing rights of a login for a query; other errors of the query are ignored.
 
     Args:
-        login: that executes the query.
+        login: the login that executes the query.
         query: a SELECT of the pack; parameters as ``:name``.
         schema_right: the declaration of USAGE on its schemas.
         read_right: the declaration of SELECT on its columns.

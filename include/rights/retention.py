@@ -43,11 +43,11 @@ Table = tuple[str, str]  # schema and name
 def lacks_retention(
     login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
 ) -> Iterator[MissingRight]:
-    """Yield what a login lacks to dispose of the expired records of a database.
+    """Yield the missing rights of a login to dispose of the expired records of a database.
 
     Args:
-        login: of the disposition's connection.
-        database: of the data map.
+        login: the login of the disposition's connection.
+        database: the database in the data map.
         rules: its record classes.
     """
     read: dict[Table, set[str]] = defaultdict(set)
@@ -110,7 +110,7 @@ def _key(login: Login, oid: int) -> list[str]:
 
 
 def _whole_key(login: Login, oid: int, referring: Table, field: str) -> list[str]:
-    """Return all columns of the foreign key to which a detached field belongs."""
+    """Return all columns of the foreign key that contains a detached field."""
     for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
         if (schema, name) == referring and field in columns:
             return list(columns)
@@ -118,7 +118,7 @@ def _whole_key(login: Login, oid: int, referring: Table, field: str) -> list[str
 
 
 def _named(rule: RetentionRule) -> set[str]:
-    """Return the columns of its own record that a rule names."""
+    """Return the columns of the class's own table that a rule names."""
     texts = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case]
     texts += [text for text in (rule.where, rule.suspended and rule.suspended.where) if text]
     names = {*rule.mask, *([rule.stamp] if rule.stamp else [])}

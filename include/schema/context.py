@@ -137,7 +137,7 @@ def _names_people(table: LiveTable, counts: TableCounts) -> bool:
 
 
 def _buys(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> bool:
-    """Return whether orders or parcels lead to the table."""
+    """Return whether orders or parcels refer to the table."""
     return any(
         key.target == name
         for other, table in live.tables.items()
@@ -148,7 +148,7 @@ def _buys(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> boo
 
 
 def _divides_tables(name: Name, live: LiveSchema) -> bool:
-    """Return whether a key to the table is part of the primary keys of several other tables."""
+    """Return whether several tables have a key to this table in their primary keys."""
     divided = [
         table
         for table in live.tables.values()

@@ -48,10 +48,10 @@ class Draft:
         name: fides_key of the data map.
         files: path inside the pack -> text.
         tables: how many tables it maps.
-        guesses: what is personal in them.
-        refused: tables whose reading ended with an error -> SQLSTATE.
-        unread: tables -> columns that alone could not be read -> SQLSTATE.
-        rows: tables -> rows whose values were looked at.
+        guesses: guesses about personal columns.
+        refused: SQLSTATE by table, for tables whose reading ended with an error.
+        unread: SQLSTATE by table and column, for single columns that could not be read.
+        rows: number of rows that were read, by table.
     """
 
     name: str

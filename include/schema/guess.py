@@ -285,17 +285,18 @@ class _Column:
         return category, "medium", f"{self._best():.0%} of the values look like it"
 
     def _by_type(self) -> _Answer | None:
-        """Guess by the type of network addresses, devices' addresses and places."""
+        """Guess by the column type: network address, device address or place."""
         if self.context.personal and self.column.base in DEVICES:
-            return "user.device.device_id", "medium", "the type of a device's address"
+            return "user.device.device_id", "medium", "the type holds device addresses"
         if self.context.personal and self.column.base in PLACES:
-            return "user.location.precise", "medium", "the type of a place, in a table about people"
+            reason = "the type holds places, in a table about people"
+            return "user.location.precise", "medium", reason
         category = "user.device.ip_address"
         if self.column.base not in NETWORKS or self._is_of_a_machine(category):
             return None
         if self.subject in (Subject.THING, Subject.ORGANIZATION):
             return None
-        return category, "medium", "the type of a network address"
+        return category, "medium", "the type holds network addresses"
 
     def _is_of_a_machine(self, category: str) -> bool:
         names = f"{self.said} {phrase(self.context.table.name)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from include.schema.people_names import DOUBLE_SURNAMES, GIVEN_NAMES, SURNAMES
 
 PLAIN = r"regexp_replace(x.v, '[-[:space:]\u00a0\u3000.()]', '', 'g')"
-"""The value without what people put between its digits."""
+"""SQL of the value without the characters that people put between its digits."""
 
 _UPPER = r"A-Z\u00c0-\u00de\u0100-\u024f"  # two letters of Latin Extended stand for either case
 _LETTER = r"A-Za-z\u00c0-\u024f"
@@ -51,7 +51,7 @@ _LUHN = (
 )
 _GIVEN = ", ".join(f"'{name}'" for name in sorted(GIVEN_NAMES))
 
-# A length or a character is compared first where that spares most values a regular expression.
+# Length or a single character is compared first, since regular expressions are slow.
 _TEXT_TESTS = {
     "mobile": f"length(plain) BETWEEN 11 AND 15 AND plain ~ '{_MOBILE}'",
     "phone": r"length(plain) BETWEEN 7 AND 16 AND plain ~ '^\+?[0-9]{7,15}$'"
@@ -88,8 +88,8 @@ def tests(form: str, *, has_unicode: bool) -> dict[str, str]:
 
     Args:
         form: ``text`` or ``date``.
-        has_unicode: whether the database's encoding is UTF8. Others cannot take Chinese characters
-            in a statement, so that the Chinese patterns are left out.
+        has_unicode: whether the database's encoding is UTF8. In other encodings, statements cannot
+            contain Chinese characters, so the Chinese patterns are omitted.
     """
     if form == "date":
         return _DATE_TESTS

@@ -1,4 +1,4 @@
-"""Counts of values that look like personal data, by column, taken inside PostgreSQL.
+"""Count values that look like personal data, by column, inside PostgreSQL.
 
 Only counts leave the database. A statement reads a sample of the rows, turns up to `GROUP` of the
 columns into rows of (column, value), and applies each pattern once, so that its memory does not
@@ -21,9 +21,9 @@ from psycopg import sql
 from include.schema.live import LiveColumn, LiveTable
 from include.schema.pattern_sql import PLAIN, tests
 
-SAMPLE = 5_000  # rows of a table that are read at most
-MOST_VALUES = 400_000  # values of a table, likewise: fewer rows are read of wide tables
-JSON_SAMPLE = 1_000  # rows of a table whose JSON is read, at most
+SAMPLE = 5_000  # most rows that are read of a table
+MOST_VALUES = 400_000  # most values that are read of a table, so fewer rows of wide tables
+JSON_SAMPLE = 1_000  # most rows of which JSON is read
 LONGEST = 200  # characters of a value
 LONGEST_JSON = 32_768  # bytes of a stored, possibly compressed JSON value
 GROUP = 16  # columns in one statement
@@ -66,7 +66,7 @@ HAVING count(*) >= 2 AND count(*) * 20 >= (SELECT count(*) FROM s)
    AND key ~ '^[[:alpha:]_][[:alnum:]_ .-]{{0,39}}$' AND key !~ '[0-9]{{4}}'
 ORDER BY count(*) DESC, key LIMIT {most}
 """
-# The whole table has failed, and another of its columns would fail too: connections (08), resources
+# These errors concern the whole table, so other columns would fail too: connections (08), resources
 # (53), object state and locks (55), cancelled statements (57), foreign data wrappers (HV).
 _OF_THE_TABLE = ("08", "53", "55", "57", "HV")
 _NO_RIGHT = "42501"
@@ -75,7 +75,7 @@ _TOO_LONG = "57014"
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of one column's values, by what they look like.
+    """Counts of one column's values by pattern.
 
     Attributes:
         filled: values that were read and are neither null nor blank.
@@ -104,9 +104,9 @@ class TableCounts:
         columns: counts by column; a column that was not read is missing.
         keys: by JSON column and key.
         refused: SQLSTATE of the error that ended the reading of the table; empty without one.
-        unread: columns that alone could not be read -> SQLSTATE.
+        unread: SQLSTATE by column, for columns that could not be read although others could.
         is_sampled: whether the rows come from all over the table, not from its beginning.
-        most: rows that are read at most of a table with so many columns; 0 where none is read.
+        most: most rows that are read of a table with so many columns; 0 if none is read.
     """
 
     columns: Mapping[str, Counts] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class TableCounts:
 
 
 def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> TableCounts:
-    """Count the values of a table by what they look like.
+    """Count the values of a table by pattern.
 
     Each statement has a transaction (or savepoint) of its own, with limits of time and memory. Give
     a read-only connection. What cannot be read is left to its name: a column that fails alone is in
@@ -155,7 +155,7 @@ def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> Tab
 
 
 class _GiveUp(Exception):
-    """The table cannot be read any further."""
+    """The rest of the table cannot be read."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -165,8 +165,8 @@ class _Value(NamedTuple):
     """A value to count.
 
     Attributes:
-        name: of the column, or of the key in it.
-        column: of the table.
+        name: name of the column, or of the key in a JSON column.
+        column: name of the column.
         expression: SQL of the value, over the columns of the sample ``s``.
     """
 
@@ -176,7 +176,7 @@ class _Value(NamedTuple):
 
 
 class _Reader:
-    """Reads one table until it is done, fails, or its time is over."""
+    """Reads one table, within a time limit."""
 
     def __init__(self, connection: psycopg.Connection[Any], table: LiveTable) -> None:
         self.connection, self.table = connection, table
@@ -193,7 +193,7 @@ class _Reader:
         """Count all columns, group by group.
 
         Raises:
-            _GiveUp: an error of the whole table, or its time is over.
+            _GiveUp: an error concerns the whole table, or the time limit is reached.
         """
         by_form: dict[str, list[_Value]] = {"text": [], "date": [], "json": []}
         for column in self.table.columns.values():
@@ -220,14 +220,14 @@ class _Reader:
         if len(group) == 1:
             self.unread[group[0].column] = code
             return
-        for value in group:  # one of them fails: which?
+        for value in group:  # find the columns that fail
             self._group(form, [value])
         codes = {self.unread.get(value.column) for value in group}
         if codes == {_NO_RIGHT} and not self.columns:
             raise _GiveUp(_NO_RIGHT)
 
     def _json(self, value: _Value) -> None:
-        """Count the keys of the first level of a JSON column, and what their values look like."""
+        """Count the first-level keys of a JSON column, and their values by pattern."""
         most = min(self.most, JSON_SAMPLE)
         source = self._sample([value.column], most)
         query = sql.SQL(_KEYS).format(

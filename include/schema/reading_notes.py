@@ -1,4 +1,4 @@
-"""Notes in a draft about its sample: the number of rows, and values that could not be read."""
+"""Notes in a draft about its sample: the number of rows, and the values that were not read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reason_of(code: str) -> str:
 
 
 def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:
-    """Yield the number of rows that were read of a table, and the values that were not."""
+    """Yield notes on the number of rows that were read of a table, and on unread values."""
     if counts.refused and not counts.columns:
         yield f"Guessed by names alone, as no value was read: {reason_of(counts.refused)}."
         return

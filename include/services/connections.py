@@ -55,7 +55,7 @@ class ConnectionSpec:
         return value.lower() == "true" if value.lower() in {"true", "false"} else value
 
 
-# A person waits in front of the process: it shows each attempt, and repeats the whole step.
+# For commands on which a person waits: they show each attempt, and retry the whole step.
 _SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
     "postgres": {"connect_timeout": 5},
     "aws": {"connect_timeout": 5, "max_attempts": 3},
@@ -66,7 +66,7 @@ _SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
 def with_short_timeouts(
     lookup: Callable[[str], ConnectionSpec | None],
 ) -> Callable[[str], ConnectionSpec | None]:
-    """Return a lookup whose connections give up sooner, unless they name their own timeouts.
+    """Return a lookup that adds short timeouts to connections without timeouts of their own.
 
     Args:
         lookup: finds a configured connection.

@@ -325,23 +325,23 @@ def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
 def unreadable_text(error: BaseException) -> UsageError | None:
     """Return the error for a text that cannot be read as UTF-8; None if this is another error.
 
-    A repetition would meet the same text. The server's message, which quotes bytes, is left out.
+    A retry would read the same text. The result omits the server's message, which quotes bytes.
 
     Args:
-        error: of psycopg, or SQLAlchemy's around it.
+        error: an error of psycopg, or SQLAlchemy's error that wraps it.
     """
     if not isinstance(getattr(error, "orig", error), UNREADABLE):
         return None
     return UsageError(
-        "The database holds a text that cannot be read as UTF-8: its encoding is SQL_ASCII, or a "
-        "value has bytes that are no character of its encoding.",
-        "Correct the value, or leave the column out of the rules. Backups, drills and restores "
-        "copy bytes and go on. A database with encoding UTF8 accepts no such text.",
+        "The database has a text that cannot be read as UTF-8: its encoding is SQL_ASCII, or a "
+        "value has bytes that are invalid in its encoding.",
+        "Correct the value, or remove the column from the rules. Backups, drills and restores "
+        "still work, since they copy bytes. A database with encoding UTF8 accepts no such text.",
     )
 
 
 def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError | UsageError:
-    """Return an error in one line: the server went away, or cannot do the work."""
+    """Return the error for a lost connection, or for a server that cannot do the work."""
     # The whole text may quote a row in its DETAIL; a lost connection has only the text.
     text = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".")
     if error.sqlstate == _FILE_MISSING:
@@ -357,10 +357,10 @@ def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceEr
 
 
 def lacks_library(address: DatabaseAddress, text: str) -> UsageError:
-    """Return the error of a server that lacks a file of an extension.
+    """Return the error for a server that lacks a file of an extension.
 
     Args:
-        address: of the database that uses the extension.
+        address: address of the database that uses the extension.
         text: message of the server.
     """
     return UsageError(

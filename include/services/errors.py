@@ -38,7 +38,7 @@ class ServiceError(ParcelSealError):
     """A service did not do its part: database, store, mail (exit code 3).
 
     Attributes:
-        is_permanent: whether a repetition would end in the same error; only a person can change it.
+        is_permanent: whether a retry would end in the same error, until a person removes the cause.
     """
 
     exit_code = 3

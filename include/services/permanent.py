@@ -1,4 +1,4 @@
-"""Tell errors that a repetition cannot remove from errors that may pass."""
+"""Distinguish permanent errors, which a retry cannot remove, from transient errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ PERMANENT_STATES = (
     "42",  # no such table or column, no right
     "58P01",  # the server lacks a file: the library of an extension
 )
-"""Classes of SQLSTATE, and one state, that only a person can change (PostgreSQL 18, appendix A)."""
+"""Classes of SQLSTATE, and one SQLSTATE, whose cause only a person can remove.
+
+See PostgreSQL 18, appendix A.
+"""
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether a repetition of the work would end in the same error.
+    """Return whether a retry would end in the same error.
 
-    Configuration, data and rights are permanent, also inside of a library's error. A service that
-    is away is not, nor is an unexpected error without an SQLSTATE.
+    Errors of configuration, data and rights are permanent, also if a library's error wraps them.
+    An unavailable service is transient, and so is an unexpected error without an SQLSTATE.
 
     Args:
-        error: that ended the work.
+        error: the error of the failed attempt.
     """
     if isinstance(error, ServiceError):
         return error.is_permanent

@@ -1,4 +1,4 @@
-"""Versions of PostgreSQL that are supported, which means tested, and client programs that fit them.
+"""Supported (that is, tested) versions of PostgreSQL servers, and client programs that fit them.
 
 docs/decisions/0041-older-servers.md gives the reasons.
 """
@@ -18,7 +18,7 @@ def major_version(version: int | str) -> int:
     """Return the major version, ``15``.
 
     Args:
-        version: as libpq counts (150004 is 15.4), or as servers and programs print it
+        version: the number of libpq (150004 is 15.4), or the text that servers and programs print
             (``15.4 (Debian 15.4-1)``, ``18beta1``).
     """
     if isinstance(version, int):
@@ -28,7 +28,7 @@ def major_version(version: int | str) -> int:
 
 
 def listed(versions: Sequence[int]) -> str:
-    """Return versions for people: ``15, 16 and 17``."""
+    """Return versions as text: ``15, 16 and 17``."""
     texts = [str(version) for version in versions]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
@@ -49,7 +49,7 @@ def require_fitting_client() -> list[int]:
     """Return the versions of servers that the client programs of this machine can back up.
 
     Raises:
-        UsageError: their own version is not supported, or a program is missing.
+        UsageError: the programs' version is not supported, or a program is missing.
     """
     client = pg_version("pg_dump")
     if servers := fitting_servers(client):
@@ -57,7 +57,7 @@ def require_fitting_client() -> list[int]:
     raise UsageError(
         f"PostgreSQL's client programs have version {client}, which is not supported.",
         f"Use programs of version {listed(SUPPORTED)}, not older than the servers: correct "
-        f"{CLIENT_VARIABLE}, or unset it for those that come along.",
+        f"{CLIENT_VARIABLE}, or unset it to use the included programs.",
     )
 
 
@@ -65,8 +65,8 @@ def require_fitting_server(version: int, where: str) -> None:
     """Refuse a server that this machine's pg_dump cannot back up.
 
     Args:
-        version: of the server, as libpq counts.
-        where: names the database for people.
+        version: version number of the server, as in libpq.
+        where: description of the database for the message.
 
     Raises:
         UsageError: the server's version is not supported, or it is newer than pg_dump.
@@ -76,12 +76,12 @@ def require_fitting_server(version: int, where: str) -> None:
         return
     if server not in SUPPORTED:
         raise UsageError(
-            f"{where} is on PostgreSQL {server}; supported are {listed(SUPPORTED)}.",
+            f"{where} is on PostgreSQL {server}; versions {listed(SUPPORTED)} are supported.",
             "Move the database to a server of a supported version.",
         )
     raise UsageError(
-        f"{where} is on PostgreSQL {server}, and pg_dump {pg_version('pg_dump')} reads "
-        f"{listed(servers)} only.",
-        f"Use client programs of version {server} or a newer supported one: correct "
-        f"{CLIENT_VARIABLE}, or unset it for those that come along.",
+        f"{where} is on PostgreSQL {server}, but pg_dump {pg_version('pg_dump')} only reads "
+        f"versions {listed(servers)}.",
+        f"Use client programs of version {server} or a newer supported version: correct "
+        f"{CLIENT_VARIABLE}, or unset it to use the included programs.",
     )

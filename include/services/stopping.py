@@ -1,7 +1,7 @@
 """End a command on SIGTERM or SIGINT within `LIMIT` seconds.
 
-The first signal raises `Interruption` in the main thread, so that each `finally` cancels
-statements, ends programs and releases locks. A second signal, or the end of the time, ends the
+The first signal raises `Interruption` in the main thread, so that `finally` blocks cancel
+statements, end programs and release locks. A second signal, or the end of the time, ends the
 process and its children at once.
 
 Python delivers a signal only to the handler that was installed last, and only when the main thread
@@ -26,17 +26,17 @@ from typing import NoReturn
 
 import psutil
 
-LIMIT = 12.0  # seconds from the first signal until the process ends at once; the contract has 15
+LIMIT = 12.0  # seconds from the first signal to the forced end; the documented limit is 15
 POLITE = 1.0  # seconds that children get between SIGINT and SIGKILL when the process ends at once
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_WAKE = signal.SIGRTMIN  # interrupts the main thread, whichever thread the kernel chose
+_WAKE = signal.SIGRTMIN  # interrupts the main thread; the kernel may have chosen another thread
 
 
 class Interruption(KeyboardInterrupt):
     """SIGTERM or SIGINT ends the command.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -45,7 +45,7 @@ class Interruption(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process that a signal ended, as shells have it: 128 and the signal."""
+        """The exit code that shells use for a process ended by a signal: 128 plus its number."""
         return 128 + self.number
 
 
@@ -67,7 +67,7 @@ def install(announce: Callable[[str], None]) -> None:
     on SIGINT too.
 
     Args:
-        announce: prints a line for the person who waits.
+        announce: prints a line on the terminal.
     """
     receiving, sending = socket.socketpair()
     sending.setblocking(False)
@@ -98,7 +98,7 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Raise an interruption only after the block, which must not end half-way.
+    """Delay an interruption to the end of the block, which must not end half-way.
 
     Raises:
         Interruption: a signal arrived while the block ran.
@@ -116,14 +116,14 @@ def at_sudden_exit(act: Callable[[], None]) -> None:
     """Run a function when this process exits without Python's clean-up.
 
     Args:
-        act: removes or ends what outlives a process, such as a server; it has about a second.
+        act: the function, which ends servers or removes files; it has about a second.
     """
     _state.last_acts.append(act)
 
 
 @contextmanager
 def last_act(act: Callable[[], None]) -> Iterator[None]:
-    """Let a function run if this process ends suddenly while the block runs."""
+    """Run a function if this process exits without Python's clean-up during the block."""
     at_sudden_exit(act)
     try:
         yield
@@ -132,7 +132,7 @@ def last_act(act: Callable[[], None]) -> Iterator[None]:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process without Python's own end, which takes seconds after a run.
+    """End this process without Python's clean-up, which takes seconds after a run.
 
     Args:
         code: the exit code.
@@ -159,7 +159,7 @@ def _raise_in_main(_number: int, _frame: FrameType | None) -> None:
 def _watch(
     receiving: socket.socket, sending: socket.socket, announce: Callable[[str], None]
 ) -> None:
-    del sending  # is kept open by the argument of the thread
+    del sending  # the thread's argument keeps the socket open
     end = None
     while True:
         patience = None if end is None else max(0.0, end - time.monotonic())
@@ -173,7 +173,7 @@ def _watch(
         end = time.monotonic() + LIMIT
         _state.number = arrived[0]
         name = signal.Signals(arrived[0]).name
-        announce(f"{name}: stopping, at most {LIMIT:.0f} s; a second signal ends it at once")
+        announce(f"{name}: stopping within {LIMIT:.0f} s; a second signal ends the command at once")
         signal.pthread_kill(_main_thread(), _WAKE)
         if len(arrived) > 1:
             break

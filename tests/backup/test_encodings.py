@@ -29,7 +29,7 @@ CREATE TABLE waybill (id int PRIMARY KEY);
 INSERT INTO customer VALUES (1, 'plain', '{NOW}');
 INSERT INTO waybill SELECT generate_series(1, 3);
 """
-# Bytes that the encoding of the database accepts. UTF8 has no equivalent of the last ones.
+# Bytes that the encoding of the database accepts. The last two have no equivalent in UTF8.
 NAMES = {
     "SQL_ASCII": b"caf\xe9 \xff\xb0\xa1",
     "LATIN1": "café ÿ".encode("latin-1"),
@@ -114,7 +114,7 @@ def test_restore_of_bytes_that_the_target_cannot_hold_says_which_encoding_it_nee
     operations: Holder,
 ) -> None:
     _, taken = new_taken("EUC_CN")
-    with pytest.raises(UsageError, match="bytes that are no text in its encoding") as refused:
+    with pytest.raises(UsageError, match="bytes that are invalid in its encoding") as refused:
         restore(taken.source(operations.opening), target)
     assert "ENCODING" in refused.value.action
 
@@ -133,14 +133,14 @@ def test_restore_into_an_encoding_that_cannot_hold_the_backup_is_refused_before_
     new_database: Callable[..., DatabaseAddress],
     operations: Holder,
 ) -> None:
-    """PostgreSQL would accept the bytes of SQL_ASCII, which are no text in the target."""
+    """PostgreSQL would accept the bytes of SQL_ASCII, which are invalid in the target."""
     _, taken = new_taken(encoding)
     target = new_database(options=C_LOCALE.format("LATIN1"))
     with pytest.raises(UsageError, match=reason):
         restore(taken.source(operations.opening), target)
 
 
-def test_backup_of_a_table_whose_name_is_not_utf8_is_refused_with_the_way_out(
+def test_backup_of_a_table_whose_name_is_not_utf8_is_refused_with_an_action(
     new_database: Callable[..., DatabaseAddress],
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -159,7 +159,7 @@ def test_backup_of_a_table_whose_name_is_not_utf8_is_refused_with_the_way_out(
 def test_reading_text_that_is_not_utf8_is_a_usage_error(
     new_database: Callable[..., DatabaseAddress], through_sqlalchemy: bool
 ) -> None:
-    """Other workflows read such a database: a repetition would meet the same text."""
+    """Other workflows read such a database, and a retry would read the same text."""
     original = new_database(COURIER, options=C_LOCALE.format("SQL_ASCII"))
     raw(original, b"UPDATE customer SET name = '" + NAMES["SQL_ASCII"] + b"'")
     engine = pooled(original.conninfo())

@@ -60,7 +60,7 @@ def test_the_next_command_is_named_last(shop: str, tmp_path: Path):
     assert last == f"PARCELSEAL_POLICY='{out}' ./parcelseal config check"
     checked = call(tmp_path / "home", "config", "check", PARCELSEAL_POLICY=str(out))
     assert checked.returncode == 0, checked.stderr
-    assert "nobody confirmed the data categories of id, name, phone, loyalty" in checked.stderr
+    assert "unconfirmed data categories of id, name, phone, loyalty" in checked.stderr
 
 
 def test_json_names_each_guess(shop: str, tmp_path: Path):

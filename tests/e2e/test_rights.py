@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from include.cli.config_connect import pack_queries, retention_lacks
+from include.cli.config_connect import lacks_retention_rights, pack_queries
 from include.policy import SHIPPED, load_pack
 from include.rights.document import PAGE, with_table
 from include.rights.intake import lacks_intake
@@ -52,13 +52,13 @@ def admin(cli: Cli) -> Iterator[psycopg.Connection[Any]]:
 def grants(conn: psycopg.Connection[Any], role: str, lacks: Lacks) -> list[str]:
     """Return the statements of what a role lacks."""
     conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-    found = [missing.grant for missing in lacks(Login(conn))]
+    statements = [missing.grant for missing in lacks(Login(conn))]
     conn.execute("RESET ROLE")
-    return found
+    return statements
 
 
 def retention(login: Login) -> Iterator[MissingRight]:
-    return retention_lacks(login, PACK.database("courier"), PACK.retention_of("courier"))
+    return lacks_retention_rights(login, PACK.database("courier"), PACK.retention_of("courier"))
 
 
 def intake(login: Login) -> Iterator[MissingRight]:
@@ -106,7 +106,7 @@ def test_each_missing_grant_is_named_and_its_statement_suffices(
             admin.execute(statement)
         assert grants(admin, role, lacks) == []
         admin.execute("ROLLBACK TO one")
-    assert [one for one in unnoticed if one[:2] not in unneeded] == []
+    assert [right for right in unnoticed if right[:2] not in unneeded] == []
 
 
 def test_missing_schema_owner_and_reading_are_named(admin: psycopg.Connection[Any]) -> None:

@@ -42,25 +42,25 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
 @pytest.mark.parametrize(
     ("kind", "kwargs", "fault"),
     [
-        (IN_SET, {"column": "s", "value_set": ("new", "lost")}, "value_set[1] is no value of"),
+        (IN_SET, {"column": "s", "value_set": ("new", "lost")}, "value_set[1] is not a value"),
         (IN_SET, {"column": "s", "value_set": ("new", "old")}, None),
-        (IN_SET, {"column": "u", "value_set": ("12",)}, "value_set[0] is no value of the type"),
-        (IN_SET, {"column": "w", "value_set": ("a", 12)}, "value_set[1] is no value of the type"),
-        (IN_SET, {"column": "i", "value_set": (1, 40000)}, "value_set[1] is no value of"),
-        (IN_SET, {"column": "i", "value_set": (1, 2.5)}, "value_set[1] is no value of"),
-        (IN_SET, {"column": "b", "value_set": (1, "yes", True)}, "value_set[0] is no value of"),
-        (IN_SET, {"column": "d", "value_set": ("today",)}, "value_set[0] is no value of"),
-        (IN_SET, {"column": "j", "value_set": ("1",)}, "for which this expectation has no meaning"),
-        (IN_SET, {"column": "a", "value_set": ("{1}", "1")}, "value_set[1] is no value of"),
-        (BETWEEN, {"column": "d", "max_value": "2024-02-29T10:00"}, "max_value is no value of"),
-        (BETWEEN, {"column": "l", "max_value": "2024-02-29T10:00Z"}, "max_value is no value of"),
+        (IN_SET, {"column": "u", "value_set": ("12",)}, "value_set[0] is not a value of the type"),
+        (IN_SET, {"column": "w", "value_set": ("a", 12)}, "value_set[1] is not a value of"),
+        (IN_SET, {"column": "i", "value_set": (1, 40000)}, "value_set[1] is not a value"),
+        (IN_SET, {"column": "i", "value_set": (1, 2.5)}, "value_set[1] is not a value"),
+        (IN_SET, {"column": "b", "value_set": (1, "yes", True)}, "value_set[0] is not a value"),
+        (IN_SET, {"column": "d", "value_set": ("today",)}, "value_set[0] is not a value"),
+        (IN_SET, {"column": "j", "value_set": ("1",)}, "which this expectation does not support"),
+        (IN_SET, {"column": "a", "value_set": ("{1}", "1")}, "value_set[1] is not a value"),
+        (BETWEEN, {"column": "d", "max_value": "2024-02-29T10:00"}, "max_value is not a value"),
+        (BETWEEN, {"column": "l", "max_value": "2024-02-29T10:00Z"}, "max_value is not a value"),
         (BETWEEN, {"column": "m", "max_value": "2024-02-29T10:00+08:00"}, None),
-        (BETWEEN, {"column": "d", "max_value": 20240229}, "max_value is no value of the type date"),
-        (BETWEEN, {"column": "n", "max_value": "ten"}, "max_value is no value of the type numeric"),
+        (BETWEEN, {"column": "d", "max_value": 20240229}, "max_value is not a value of the type d"),
+        (BETWEEN, {"column": "n", "max_value": "ten"}, "max_value is not a value of the type n"),
         (BETWEEN, {"column": "n", "min_value": "2.10", "max_value": "10"}, None),
         (BETWEEN, {"column": "n", "min_value": "10", "max_value": "2.10"}, "no value of the type"),
         (BETWEEN, {"column": "s", "min_value": "old", "max_value": "new"}, "no value of the type"),
-        (BETWEEN, {"column": "w", "max_value": 5}, "max_value is no value of the type text"),
+        (BETWEEN, {"column": "w", "max_value": 5}, "max_value is not a value of the type text"),
         (BETWEEN, {"column": "x", "min_value": "10.0.0.1", "max_value": "10.0.0.300"}, "max_value"),
         (BETWEEN, {"column": "j", "max_value": 5}, "the column j has the type json"),
         (BETWEEN, {"column": "b", "max_value": 5}, "the column b has the type boolean"),
@@ -77,7 +77,7 @@ def test_argument_that_does_not_fit_the_live_type_is_named(
     """PostgreSQL would refuse it for the whole scan, or read another value."""
     types = read_types(connection, "public", "t")
     unfit = misfits(connection, expectation("r", kind, **kwargs), types, "Asia/Shanghai")
-    messages = [in_english(one.message) for one in unfit]
+    messages = [in_english(misfit.message) for misfit in unfit]
     assert bool(messages) is (fault is not None)
     assert fault is None or fault in messages[0]
 
@@ -103,7 +103,7 @@ def test_unfit_expectations_are_problems_with_file_line_and_path(
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLE)
         problems = expectation_problems(pack, pack.database("shop"), connection)
-    places = [str(one).split(": ")[:2] for one in problems]
+    places = [str(problem).split(": ")[:2] for problem in problems]
     assert places == [
         ["quality/t.yaml:4", "[0].expectations[0].kwargs.value_set[1]"],
         ["quality/t.yaml:4", "[0].expectations[0].kwargs.value_set[2]"],
@@ -128,7 +128,7 @@ def test_unfit_expectation_is_unchecked_and_stops_no_other(
     kept = type("Names", (), {"add": lambda *_: None, "forget": lambda *_: None})()
     faulty, sound = Check(Snapshot(connection), records, rules, NOW, kept).run()
     assert faulty.fault is not None
-    assert in_english(faulty.fault) == "value_set[0] is no value of the type state"
+    assert in_english(faulty.fault) == "value_set[0] is not a value of the type state"
     assert (sound.fault, sound.broken) == (None, 1)
 
 
@@ -144,7 +144,7 @@ def test_unfit_expectation_is_unchecked_and_stops_no_other(
 def test_range_that_no_calendar_has_is_refused_at_load(
     tmp_path: Path, arguments: str, message: str
 ) -> None:
-    """With file, line and path, before any database is asked."""
+    """The problem has file, line and path, and no database is needed."""
     rule = f"{{id: a, type: {BETWEEN}, severity: warn, clause: '5.1', title: {{en: a, zh-CN: b}}, "
     suite = f"- collection: t\n  expectations:\n    - {rule}kwargs: {{column: d, {arguments}}}}}\n"
     lines = said(write_pack(tmp_path, datamap__shop=MAP, quality__t=suite))

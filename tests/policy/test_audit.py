@@ -111,7 +111,7 @@ def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> No
     ("text", "why"),
     [
         ("0.07", "should be text, so that it is read exactly"),
-        (".nan", "can mean a value that is no number of a pack"),
+        (".nan", "can mean a number that packs do not support"),
         ("7", "should be text"),
         ("1", "should be text"),
         ("0", "should be text"),

@@ -130,16 +130,16 @@ def test_a_bad_file_is_refused_with_its_line(content: str | bytes, expected: str
         ("1.", '1 or the text "1."'),
         ("+8613912345678", '8613912345678 or the text "+8613912345678"'),
         ("-0", '0 or the text "-0"'),
-        ("1e999", 'a value that is no number of a pack, or the text "1e999"'),
-        (".inf", 'a value that is no number of a pack, or the text ".inf"'),
-        (".NaN", 'a value that is no number of a pack, or the text ".NaN"'),
+        ("1e999", 'a number that packs do not support or the text "1e999"'),
+        (".inf", 'a number that packs do not support or the text ".inf"'),
+        (".NaN", 'a number that packs do not support or the text ".NaN"'),
     ],
 )
 def test_value_that_readers_of_yaml_understand_differently_is_refused(
     value: str, meanings: str
 ) -> None:
     """Without quotes it is a problem with line and path, in quotes it is text, also as a key."""
-    what_to_do = 'write the one that is meant, a text in "quotes"'
+    what_to_do = "write the intended value, text in quotes"
     assert refused(f"a:\n  - b: {value}\n") == [
         f"x.yaml:2: a[0].b: {value} can mean {meanings}: {what_to_do}"
     ]
@@ -151,13 +151,13 @@ def test_value_that_readers_of_yaml_understand_differently_is_refused(
 def test_key_without_a_value_is_refused(content: str) -> None:
     """A condition that was deleted behind its key would mean all records."""
     assert refused(content)
-    assert "there is no value: write null if none is meant" in refused(content)[0]
+    assert "the key has no value: write null for no value" in refused(content)[0]
 
 
 def test_number_with_more_digits_than_it_keeps_is_refused() -> None:
     """A limit of an amount of money is not rounded silently."""
     [line] = refused("a: 99999999999999.995\n")
-    assert "has more digits than a number keeps" in line
+    assert "has more digits than a number can store" in line
     assert read("a: 0.1\nb: 1.5e+3\nc: 9007199254740993").data == {
         "a": 0.1,
         "b": 1500.0,

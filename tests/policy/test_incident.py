@@ -164,5 +164,5 @@ def test_notices_take_no_category_that_nobody_confirmed(tmp_path: Path) -> None:
 
     (problem,) = problems_of(pack("customer: [email, phone], employee: [title]"))
     assert (problem.file, problem.path) == ("incident.yaml", "scope[0].subject.collection")
-    assert "nobody confirmed, of phone, email: check" in problem.message
+    assert "unconfirmed categories of phone, email: check" in problem.message
     assert load_pack(pack("employee: [title]")).incident is not None

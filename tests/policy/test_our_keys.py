@@ -90,9 +90,9 @@ def test_unconfirmed_fields_are_remarks_until_they_are_deleted(tmp_path: Path) -
     buyer = pack.database("shop").collections["buyer"]
     assert buyer.unconfirmed == ("phone", "raw.mail")
     assert buyer.fields["raw"].is_confirmed
-    assert [str(one) for one in pack.remarks] == [
-        "datamap/x.yaml:16: meta.parcelseal.unconfirmed.buyer: nobody confirmed the data "
-        "categories of id, phone, raw.mail"
+    assert [str(remark) for remark in pack.remarks] == [
+        "datamap/x.yaml:16: meta.parcelseal.unconfirmed.buyer: unconfirmed data categories of id, "
+        "phone, raw.mail"
     ]
     confirmed = text.replace("[id, phone, raw.mail]", "[]")
     assert load_pack(write_pack(tmp_path, datamap__x=confirmed)).remarks == ()

@@ -105,7 +105,7 @@ def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
         ("recipients: {minimum: 0}\n", "1: recipients.minimum: Input should be greater"),
         ("drill:\n  choose: newest\n", "2: drill.choose: Input should be 'latest' or 'undrilled'"),
         ("defaults: {rto_minutes: 0}\n", "1: defaults.rto_minutes: Input should be greater"),
-        ("keep:\n", "1: keep: there is no value: write null if none is meant"),
+        ("keep:\n", "1: keep: the key has no value: write null for no value"),
         ("- keep\n", "1: Input should be an object"),
         ("just words\n", "1: Input should be an object"),
     ],

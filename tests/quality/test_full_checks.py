@@ -1,4 +1,4 @@
-"""When a check examines all records, and why: it has no watermark that it could rely on."""
+"""Reasons for a full check instead of an incremental one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.quality.support import CHANGED, MAP, SUITE, Company, reason, suite, u
 FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
 
 
-def test_a_database_that_was_restored_to_an_older_state_is_checked_in_full(
+def test_database_restored_to_an_older_state_gets_a_full_check(
     company: Company,
 ) -> None:
     """Its newest record is older than the watermark."""
@@ -36,7 +36,7 @@ def test_a_database_that_was_restored_to_an_older_state_is_checked_in_full(
 @pytest.mark.parametrize(
     ("before", "check", "expected"),
     [
-        ("SELECT 1", {"full": True}, "a full check was asked for"),
+        ("SELECT 1", {"full": True}, "a full check was requested"),
         ("SELECT 1", {"days": 7}, "all of them are examined every seventh day"),
         ("SELECT 1", {"days": -2}, "the clock was set back since the last check"),
         ("VACUUM FULL person", {}, "the table was rewritten, altered, emptied or restored"),
@@ -46,27 +46,27 @@ def test_a_database_that_was_restored_to_an_older_state_is_checked_in_full(
             {},
             "the table was rewritten, altered, emptied or restored",
         ),
-        ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "PostgreSQL knows no"),
+        ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "the table has no primary"),
         ("UPDATE person SET name = name", {}, "more than {most} records changed"),
-        ("DROP INDEX person_updated_at_idx", {}, "its column {column} is first in no index"),
+        ("DROP INDEX person_updated_at_idx", {}, "no index begins with its column {column}"),
         (
             "ALTER TABLE person ALTER updated_at TYPE text USING 'x'",
             {},
-            "its column {column} is no moment, date or whole number",
+            "its column {column} is not a timestamp, date or whole number",
         ),
         (
             "ALTER TABLE person ALTER updated_at TYPE bigint USING 7",
             {},
-            "the margin for late arrivals is a period",
+            "the margin for late arrivals does not fit",
         ),
         ("ALTER TABLE person RENAME updated_at TO at", {}, "the table has no column {column}"),
         ("CREATE TABLE old () INHERITS (person)", {}, "it is a view or foreign table, or other"),
     ],
 )
-def test_a_check_says_why_it_examines_all_records(
+def test_full_check_gives_its_reason(
     company: Company, before: str, check: dict[str, Any], expected: str
 ) -> None:
-    """In its result and its report, so that nobody has to guess why it took longer today."""
+    """The result has the reason, so that a reader knows why the check took longer."""
     assert reason(company) == "no check of it was sealed yet"
     assert company.collection(company.check())["whole_because"] is None
     with psycopg.connect(company.conninfo, autocommit=True) as connection:
@@ -76,14 +76,14 @@ def test_a_check_says_why_it_examines_all_records(
     assert reason(company, **check).startswith(expected)
 
 
-def test_without_a_column_of_changes_every_check_is_full(
+def test_without_a_change_column_every_check_is_full(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """And says so."""
+    """The result has the reason."""
     rules = suite(filled=FILLED).replace(CHANGED, "")
     company = Company.make(database, state, tmp_path / "p", quality__person=rules)
     for _ in range(2):
-        assert reason(company).startswith("the policy pack names no column")
+        assert reason(company) == "the policy pack names no change column"
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_without_a_column_of_changes_every_check_is_full(
         ("CREATE INDEX ON person (updated_at DESC, name)", True),
     ],
 )
-def test_only_an_index_that_leads_to_changed_records_counts(
+def test_only_a_complete_btree_index_on_the_change_column_counts(
     company: Company, index: str, incremental_run: bool
 ) -> None:
-    """A partial one knows some of them only."""
+    """A partial index, for example, has only some of the records."""
     company.do("DROP INDEX person_updated_at_idx", index)
     company.check()
     assert company.collection(company.check())["whole"] is not incremental_run
 
 
 @pytest.mark.parametrize("parts", ["both", "one"])
-def test_every_partition_needs_the_index(
+def test_incremental_check_needs_the_index_on_every_partition(
     database: str, state: str, tmp_path: Path, parts: str
 ) -> None:
-    """Else PostgreSQL reads a partition to know what changed in it."""
+    """Without it PostgreSQL would read all records of a partition."""
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=FILLED))
     company.do(
         "CREATE TABLE kept AS TABLE person",
@@ -135,8 +135,8 @@ def test_every_partition_needs_the_index(
     assert company.open() == {"filled": {'["3"]', '["30"]', '["100"]'}}
 
 
-def test_a_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
-    """What an unsealed run examined is examined again."""
+def test_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
+    """The next check examines the records of an unsealed run again."""
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check(sealed=False)
@@ -147,10 +147,10 @@ def test_a_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
 
 
 @pytest.mark.parametrize("killed", ["before the figures", "before the seal", "before the register"])
-def test_a_check_that_was_killed_is_followed_by_a_full_one(
+def test_check_after_a_killed_check_is_full(
     company: Company, monkeypatch: pytest.MonkeyPatch, killed: str
 ) -> None:
-    """Whatever it did to the register, and whether the task is repeated or not."""
+    """At each point at which it can be killed, with or without a retry of the task."""
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
     if killed == "before the seal":
@@ -170,8 +170,8 @@ def test_a_check_that_was_killed_is_followed_by_a_full_one(
     assert not company.collection(company.check())["whole"]
 
 
-def test_a_ledger_that_lost_its_last_run_makes_the_check_a_full_one(company: Company) -> None:
-    """Recovered from an older backup it ends before the last watermark."""
+def test_check_is_full_if_the_evidence_ledger_lost_its_last_run(company: Company) -> None:
+    """A ledger that was restored from an older backup ends before the last watermark."""
     company.check()
     company.check()
     with company.state.begin() as conn:
@@ -180,8 +180,8 @@ def test_a_ledger_that_lost_its_last_run_makes_the_check_a_full_one(company: Com
     assert reason(company) == "another check began after the last sealed one"
 
 
-def test_a_run_that_was_cleared_examines_what_its_first_try_did(company: Company) -> None:
-    """Its own watermark is the last sealed one by then, and moves nothing past a change."""
+def test_cleared_run_examines_the_records_of_its_first_try(company: Company) -> None:
+    """The watermark of its first try is sealed by then, but it hides no later change."""
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check()
@@ -191,10 +191,10 @@ def test_a_run_that_was_cleared_examines_what_its_first_try_did(company: Company
     assert company.open() == {"named": {'["3"]', '["4"]'}}
 
 
-def test_another_run_with_other_rules_makes_the_check_a_full_one(
+def test_check_is_full_after_an_unsealed_run_with_other_rules(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """It resolved what only its own rules find good; killed before or after it said so."""
+    """That run resolved entries by its own rules, whether or not it recorded its figures."""
     strict = "expect_column_value_lengths_to_be_between, kwargs: {{column: name, min_value: {}}}"
     company = Company.make(
         database, state, tmp_path / "p", quality__person=suite(long=strict.format(9))
@@ -208,7 +208,7 @@ def test_another_run_with_other_rules_makes_the_check_a_full_one(
         ours, company.pack = company.pack, lenient
         company.check(sealed=False)
         assert company.open() == {}
-        if killed:  # before it kept its figures
+        if killed:  # before it recorded its figures
             with company.state.begin() as conn:
                 conn.execute(
                     text("DELETE FROM quality_check WHERE run_id = :run AND rule <> 'all records'"),
@@ -220,10 +220,8 @@ def test_another_run_with_other_rules_makes_the_check_a_full_one(
     assert not company.collection(company.check())["whole"]
 
 
-def test_an_expectation_that_changed_makes_the_check_a_full_one(
-    company: Company, tmp_path: Path
-) -> None:
-    """And one that could not be checked, and another column of changes."""
+def test_check_is_full_after_an_expectation_changed(company: Company, tmp_path: Path) -> None:
+    """Also after an expectation could not be checked, and after the change column changed."""
     company.check()
 
     def pack(name: str, old: str, new: str) -> None:
@@ -249,10 +247,10 @@ def test_an_expectation_that_changed_makes_the_check_a_full_one(
     assert because["text"].startswith("the last check could not check")
 
 
-def test_another_version_of_the_program_examines_all_records(
+def test_first_check_of_another_program_version_is_full(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an upgrade judges otherwise it judges so at once, in records of any age."""
+    """New code may judge old records differently."""
     company.check()
     with monkeypatch.context() as patched:
         for module in (watermark, incremental):
@@ -262,8 +260,8 @@ def test_another_version_of_the_program_examines_all_records(
     assert reason(company) == "another version made the last check"
 
 
-def test_a_version_is_told_from_its_files(tmp_path: Path) -> None:
-    """A condition that was corrected makes another one."""
+def test_version_depends_on_the_content_of_the_files(tmp_path: Path) -> None:
+    """A corrected condition gives another version."""
     file = tmp_path / "conditions.py"
     file.write_text("a")
     before = watermark.version_of([file], "1.0")
@@ -272,10 +270,10 @@ def test_a_version_is_told_from_its_files(tmp_path: Path) -> None:
     assert watermark.version_of([file], "1.0") != before
 
 
-def test_more_than_can_be_named_are_examined_again(
+def test_check_is_full_if_the_last_one_could_not_name_all_broken_records(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The register does not tell which of them were corrected."""
+    """The register does not show which of these records were corrected."""
     for module in (collections, history):
         monkeypatch.setattr(module, "MOST_NAMED", 5)
     company.do("UPDATE person SET name = '' WHERE id <= 6")

@@ -1,4 +1,4 @@
-"""Incremental checks: which records they examine, and what they keep of all others."""
+"""Incremental checks: the records that they examine, and the entries of all others."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tests.quality.support import MAP, SUITE, Company, reason, suite, untraced
 FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
 
 
-def test_an_incremental_check_examines_changed_records(company: Company) -> None:
-    """A new record and a changed one, and the newest of those before: the margin is read again."""
+def test_incremental_check_examines_changed_records(company: Company) -> None:
+    """A new and a changed record, and the newest old record, which is within the margin."""
     company.check()
     company.do(
         "INSERT INTO person VALUES (99, ' ', '13900000099', NULL, NULL, NULL, 1, '2026-01-20')",
         "UPDATE person SET phone = '7' WHERE id = 7",
     )
-    seen = company.collection(done := company.check())
-    assert (seen["whole"], seen["looked_at"], seen["rows"]) == (False, 3, 40)
+    figures = company.collection(done := company.check())
+    assert (figures["whole"], figures["looked_at"], figures["rows"]) == (False, 3, 40)
     assert company.open() == {"named": {'["99"]'}, "phone": {'["7"]'}}
     assert done.record.outcome is Outcome.FAIL
 
 
-def test_a_broken_record_that_did_not_change_stays_broken(company: Company) -> None:
-    """An incremental check that examines good records only is no pass."""
+def test_unchanged_broken_record_stays_broken(company: Company) -> None:
+    """An incremental check that examines only good records does not pass."""
     company.do("UPDATE person SET name = '' WHERE id = 3")
     company.check()
     company.do("UPDATE person SET phone = '13900001111' WHERE id = 4")
@@ -43,8 +43,8 @@ def test_a_broken_record_that_did_not_change_stays_broken(company: Company) -> N
         assert company.open() == {"named": {'["3"]'}}
 
 
-def test_a_corrected_record_is_resolved_when_it_is_examined(company: Company) -> None:
-    """A deleted one, or one that was corrected without a trace, by the next full check."""
+def test_corrected_record_is_resolved_when_it_is_examined(company: Company) -> None:
+    """The full check resolves deleted records, and corrections without a new change value."""
     untraced(company, "UPDATE person SET name = '' WHERE id IN (1, 2, 3, 4)")
     company.check()
     company.do(
@@ -59,8 +59,8 @@ def test_a_corrected_record_is_resolved_when_it_is_examined(company: Company) ->
     assert company.open() == {"named": {'["4"]'}}
 
 
-def test_a_change_without_a_trace_is_found_by_the_weekly_full_check(company: Company) -> None:
-    """The seventh day after the last full check, whatever was checked in between."""
+def test_weekly_full_check_finds_a_change_without_a_new_change_value(company: Company) -> None:
+    """On the seventh day after the last full check, independent of checks in between."""
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
     for _ in range(6):
@@ -70,11 +70,11 @@ def test_a_change_without_a_trace_is_found_by_the_weekly_full_check(company: Com
     assert company.open() == {"named": {'["3"]'}}
 
 
-@pytest.mark.parametrize(("late", "found"), [("1 hour", True), ("3 hours", False)])
-def test_a_late_arrival_is_found_within_the_margin(
-    company: Company, tmp_path: Path, late: str, found: bool
+@pytest.mark.parametrize(("late", "is_found"), [("1 hour", True), ("3 hours", False)])
+def test_late_arrival_is_found_within_the_margin(
+    company: Company, tmp_path: Path, late: str, is_found: bool
 ) -> None:
-    """Outside of it by the next full check."""
+    """Outside of the margin, the next full check finds it."""
     hours = SUITE.replace("PT1S", "PT2H")
     company.pack = load_pack(write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=hours))
     company.do("UPDATE person SET updated_at = now() - interval '4 hours' WHERE id = 1")
@@ -85,13 +85,13 @@ def test_a_late_arrival_is_found_within_the_margin(
         f" VALUES (99, '', '13900000099', now() - interval '{late}')"
     )
     assert not company.collection(company.check())["whole"]
-    assert company.open() == ({"named": {'["99"]'}} if found else {})
+    assert company.open() == ({"named": {'["99"]'}} if is_found else {})
     company.check(full=True)
     assert company.open() == {"named": {'["99"]'}}
 
 
-def test_a_long_transaction_is_not_missed(company: Company, database: str) -> None:
-    """It began before records that were checked, and committed after the check."""
+def test_changes_of_a_long_transaction_are_found(company: Company, database: str) -> None:
+    """The transaction began before the checked changes, and committed after the check."""
     with psycopg.connect(database) as slow:
         slow.execute("UPDATE person SET name = NULL WHERE id = 5")
         time.sleep(1.2)  # longer than the margin for late arrivals
@@ -99,16 +99,16 @@ def test_a_long_transaction_is_not_missed(company: Company, database: str) -> No
         company.check()
         assert company.open() == {}
         slow.commit()
-    seen = company.collection(company.check())
-    assert not seen["whole"]
-    assert seen["incremental"]["sees_open_transactions"]
+    figures = company.collection(company.check())
+    assert not figures["whole"]
+    assert figures["incremental"]["sees_open_transactions"]
     assert company.open() == {"named": {'["5"]'}}
 
 
-def test_a_reader_that_sees_no_open_transactions_relies_on_the_margin(
+def test_reader_without_view_of_open_transactions_relies_on_the_margin(
     company: Company, database: str
 ) -> None:
-    """The longer transaction is found by the full check, and the report says so."""
+    """The full check finds changes of the longer transaction, and the result says so."""
     reader = "seldom_reader"
     company.do(
         f"DROP ROLE IF EXISTS {reader}",
@@ -121,9 +121,9 @@ def test_a_reader_that_sees_no_open_transactions_relies_on_the_margin(
 
     def check(**how: Any) -> dict[str, Any]:
         company.conninfo = theirs
-        found = company.collection(company.check(**how))
+        figures = company.collection(company.check(**how))
         company.conninfo = mine
-        return found
+        return figures
 
     with psycopg.connect(database) as slow:
         slow.execute("UPDATE person SET name = NULL WHERE id = 5")
@@ -138,26 +138,26 @@ def test_a_reader_that_sees_no_open_transactions_relies_on_the_margin(
     company.do(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
-def test_a_clock_that_is_ahead_hides_no_later_change(company: Company) -> None:
-    """A value in the future moves no watermark; its record is examined until it is past."""
+def test_change_value_in_the_future_hides_no_later_change(company: Company) -> None:
+    """Such a value does not move the watermark; its record is examined until it is past."""
     company.do("UPDATE person SET updated_at = now() + interval '1 year' WHERE id = 1")
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
-    seen = company.collection(company.check())
-    assert (seen["whole"], seen["looked_at"]) == (False, 3)
+    figures = company.collection(company.check())
+    assert (figures["whole"], figures["looked_at"]) == (False, 3)
     assert company.open() == {"named": {'["3"]'}}
 
 
-def test_records_without_a_value_are_examined_by_every_check(company: Company) -> None:
-    """And more than a fifth of them make it a full one."""
+def test_every_check_examines_records_without_a_change_value(company: Company) -> None:
+    """If more than a fifth of the records have none, the check is full."""
     company.do("UPDATE person SET updated_at = NULL WHERE id IN (3, 4)")
     company.check()
     untraced(company, "UPDATE person SET name = '' WHERE id = 3")
-    seen = company.collection(company.check())
-    assert (seen["whole"], seen["looked_at"]) == (False, 3)
+    figures = company.collection(company.check())
+    assert (figures["whole"], figures["looked_at"]) == (False, 3)
     assert company.open() == {"named": {'["3"]'}}
     company.do("UPDATE person SET updated_at = NULL WHERE id <= 9")
-    assert reason(company) == "more than {most} records changed, or have no value there"
+    assert reason(company).startswith("more than {most} records changed, or have no value in")
     untraced(company, "UPDATE person SET updated_at = NULL")
     assert reason(company).startswith("no record has a value in its column")
 
@@ -173,10 +173,10 @@ def test_records_without_a_value_are_examined_by_every_check(company: Company) -
         ("smallint", "100000", "id", "1000"),
     ],
 )
-def test_columns_of_other_types_tell_changes_too(
+def test_change_column_may_have_each_supported_type(
     database: str, state: str, tmp_path: Path, kind: str, margin: str, old: str, new: str
 ) -> None:
-    """Moments without a timezone, days, numbers that grow with every change."""
+    """Timestamps without a timezone, dates, numbers that grow with every change."""
     rules = suite(filled=FILLED).replace("updated_at", "version").replace("PT1S", margin)
     columns = MAP.replace("updated_at, fides", "version, fides")
     company = Company.make(
@@ -189,17 +189,17 @@ def test_columns_of_other_types_tell_changes_too(
     )
     company.check()
     company.do(f"UPDATE person SET name = NULL, version = {new} WHERE id = 3")
-    seen = company.collection(company.check())
+    figures = company.collection(company.check())
     if kind == "smallint":  # the margin is wider than the type: all records are late arrivals
-        assert seen["whole_because"]["text"].startswith("more than")
+        assert figures["whole_because"]["text"].startswith("more than")
     else:
-        assert not seen["whole"]
-        assert seen["looked_at"] < 6
+        assert not figures["whole"]
+        assert figures["looked_at"] < 6
     assert company.open() == {"filled": {'["3"]'}}
 
 
-def test_records_that_are_compared_are_found_by_the_full_check(company: Company) -> None:
-    """Until then the figures are its own, and no changed record makes them better."""
+def test_only_full_checks_update_rules_that_compare_records(company: Company) -> None:
+    """Incremental checks keep the figures of the last full check."""
     company.do("UPDATE person SET (name, phone) = ('Ada', '13900001111') WHERE id IN (7, 8)")
     company.check()
     twins = {"twin": {'["8"]'}, "unique_phone": {'["7"]', '["8"]'}}
@@ -209,19 +209,17 @@ def test_records_that_are_compared_are_found_by_the_full_check(company: Company)
         "UPDATE person SET (name, phone) = (SELECT name, phone FROM person WHERE id = 9)"
         " WHERE id = 10",
     )
-    seen = company.collection(company.check())
+    figures = company.collection(company.check())
     assert company.open() == twins
-    examined = {rule["rule"]: rule["examined"] for rule in seen["rules"]}
+    examined = {rule["rule"]: rule["examined"] for rule in figures["rules"]}
     assert examined["twin"] == examined["unique_phone"] == "last_full"
     assert examined["named"] == "changed"
     company.check(full=True)
     assert company.open() == {"twin": {'["10"]'}, "unique_phone": {'["9"]', '["10"]'}}
 
 
-def test_a_table_that_is_too_full_stays_so_until_the_full_check(
-    database: str, state: str, tmp_path: Path
-) -> None:
-    """Nobody counts in between."""
+def test_only_full_checks_update_the_row_count(database: str, state: str, tmp_path: Path) -> None:
+    """Incremental checks do not count the table."""
     rule = "expect_table_row_count_to_be_between, kwargs: {max_value: 39}"
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(size=rule))
     assert company.check().record.outcome is Outcome.FAIL
@@ -230,8 +228,8 @@ def test_a_table_that_is_too_full_stays_so_until_the_full_check(
     assert company.check(full=True).record.outcome is Outcome.PASS
 
 
-def test_changes_elsewhere_are_found_by_the_full_check(company: Company) -> None:
-    """A consent that was withdrawn; the person's own record did not change."""
+def test_full_check_finds_changes_in_another_collection(company: Company) -> None:
+    """A consent was withdrawn, and the person's own record did not change."""
     company.do("INSERT INTO consent VALUES (400, 4, 'marketing')")
     untraced(company, "UPDATE person SET subscribed = true WHERE id = 4")
     company.check()
@@ -242,23 +240,23 @@ def test_changes_elsewhere_are_found_by_the_full_check(company: Company) -> None
     assert company.open() == {"consent": {'["4"]'}}
 
 
-def test_a_rule_of_scope_all_is_held_against_all_records_every_time(
+def test_rule_with_scope_all_examines_all_records_in_every_check(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """For what may not wait a week: its author asked for it."""
+    """Its author cannot wait a week for the full check."""
     daily = SUITE.replace("where: subscribed}", "where: subscribed, scope: all}")
     company = Company.make(database, state, tmp_path / "p", quality__person=daily)
     company.check()
     company.do("UPDATE consent SET purpose = 'delivery' WHERE person_id = 40")
-    seen = company.collection(company.check())
-    assert (seen["whole"], company.open()) == (False, {"consent": {'["40"]'}})
+    figures = company.collection(company.check())
+    assert (figures["whole"], company.open()) == (False, {"consent": {'["40"]'}})
     company.do("UPDATE consent SET purpose = 'marketing' WHERE person_id = 40")
     company.check()
     assert company.open() == {}
 
 
-def test_time_breaks_records_until_the_full_check_finds_them(company: Company) -> None:
-    """Seen on 1 February: sixty days later the record is not recent any more."""
+def test_full_check_finds_records_that_time_broke(company: Company) -> None:
+    """The records are of 1 February, and the rule wants them to be at most 60 days old."""
     company.check(days=27)
     company.check(days=5)
     assert len(company.open()["recent"]) == 1  # the newest is read again
@@ -266,10 +264,10 @@ def test_time_breaks_records_until_the_full_check_finds_them(company: Company) -
     assert len(company.open()["recent"]) == 40
 
 
-def test_more_records_than_were_counted_break_a_rule_all_the_same(
+def test_broken_records_may_exceed_the_count_of_the_last_full_check(
     database: str, state: str, tmp_path: Path
 ) -> None:
-    """The full check found none that the rule is about; changed ones break it."""
+    """The rule applied to no record in the full check; changed records break it now."""
     rule = "expect_column_values_to_be_email_addresses, kwargs: {column: email}"
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(email=rule))
     assert company.check().record.outcome is Outcome.ATTENTION
@@ -279,8 +277,8 @@ def test_more_records_than_were_counted_break_a_rule_all_the_same(
     assert (email["rows"], email["broken"], email["outcome"]) == (3, 3, "fail")
 
 
-def test_numbers_that_are_keys_are_written_out(database: str, state: str, tmp_path: Path) -> None:
-    """Whatever the server's own setting shortens them to: two keys are never one name."""
+def test_float_keys_are_written_with_all_digits(database: str, state: str, tmp_path: Path) -> None:
+    """Independent of the server's setting, two keys have two names."""
     company = Company.make(database, state, tmp_path / "p")
     company.do(
         "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
@@ -296,22 +294,22 @@ def test_numbers_that_are_keys_are_written_out(database: str, state: str, tmp_pa
     assert len(company.open()["named"]) == 2
 
 
-def test_a_filled_table_was_not_empty(company: Company) -> None:
-    """Nothing is said of an empty table once it has records, and all of them are examined."""
+def test_findings_of_an_empty_table_end_when_it_has_records(company: Company) -> None:
+    """The check then examines all records."""
     company.do("CREATE TABLE kept AS TABLE person", "TRUNCATE person CASCADE")
-    assert "quality.empty" in {one.code for one in company.check().record.findings}
+    assert "quality.empty" in {finding.code for finding in company.check().record.findings}
     company.do("INSERT INTO person TABLE kept")
-    seen = company.check()
-    assert not {one.code for one in seen.record.findings if one.code.startswith("quality.empt")}
-    assert company.collection(seen)["rows"] == 40
+    done = company.check()
+    assert not {one.code for one in done.record.findings if one.code.startswith("quality.empt")}
+    assert company.collection(done)["rows"] == 40
     company.do("TRUNCATE person CASCADE")
-    assert "quality.emptied" in {one.code for one in company.check().record.findings}
+    assert "quality.emptied" in {finding.code for finding in company.check().record.findings}
 
 
-def test_the_next_full_check_is_announced(company: Company) -> None:
-    """A week after the last one, as the report says."""
+def test_incremental_result_has_the_due_date_of_the_next_full_check(company: Company) -> None:
+    """The date is a week after the last full check."""
     company.check()
     full = company.at
-    told = company.collection(company.check())["incremental"]
-    assert told["full_at"] == full.isoformat()
-    assert told["full_due"] == (full + timedelta(days=7)).isoformat()
+    incremental = company.collection(company.check())["incremental"]
+    assert incremental["full_at"] == full.isoformat()
+    assert incremental["full_due"] == (full + timedelta(days=7)).isoformat()

@@ -54,7 +54,7 @@ def test_what_was_not_looked_at_has_no_figures(company: Company, database: str) 
     (broken,) = [one.value for one in done.record.metrics if one.name == "quality.broken"]
     assert broken is None
     found = concluded(company, done.record)
-    assert captions(found) == ["{collection}: it was not looked at"]
+    assert captions(found) == ["{collection}: it was not examined"]
     (looked,) = [one for one in found.facts if one.label.text == "Records looked at"]
     assert looked.note
     assert looked.note.values["names"] == "person"

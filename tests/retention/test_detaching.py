@@ -1,4 +1,4 @@
-"""`detach` sets the named columns to null and no others, or the plan says why it cannot."""
+"""`detach` sets only the named columns to null, or the plan is refused with a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
 
 
 def test_detach_sets_only_the_named_columns_to_null(place: Yard) -> None:
-    """Row by row, in a circle and with a whole partition; the tenant of a kept record stays."""
+    """Row by row, in a cycle and with a whole partition; a kept record keeps its tenant."""
     place.run(f"""
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
     CREATE TABLE child (id int PRIMARY KEY, tenant int NOT NULL, parent int,
@@ -60,14 +60,22 @@ def test_detach_sets_only_the_named_columns_to_null(place: Yard) -> None:
         ("parent must", "", "must not be null"),
         ("parent int GENERATED ALWAYS AS (id) STORED", "", "is generated"),
         ("parent int", "MATCH FULL", "MATCH FULL"),
-        ("parent int CHECK (parent IS NOT NULL)", "", "the check child_parent_check refuses it"),
-        ("parent int, CHECK ((parent IS NULL) = (tenant IS NULL))", "", "the check child_check"),
+        (
+            "parent int CHECK (parent IS NOT NULL)",
+            "",
+            "the CHECK constraint child_parent_check refuses null",
+        ),
+        (
+            "parent int, CHECK ((parent IS NULL) = (tenant IS NULL))",
+            "",
+            "CHECK constraint child_check",
+        ),
     ],
 )
 def test_plan_refuses_a_detach_that_the_table_refuses(
     place: Yard, column: str, key: str, reason: str
 ) -> None:
-    """With the reason, before anything is deleted."""
+    """The message has the reason, and nothing is deleted."""
     place.run(f"""
     CREATE DOMAIN must AS int NOT NULL;
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
@@ -83,7 +91,7 @@ def test_plan_refuses_a_detach_that_the_table_refuses(
 
 
 def test_plan_refuses_a_key_that_the_database_cannot_set_to_null(place: Yard) -> None:
-    """ON DELETE SET NULL of all columns; with a list of columns, or `detach`, it can."""
+    """ON DELETE SET NULL concerns all columns; a list of columns, or `detach`, limits it."""
     tables = """
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
     CREATE TABLE child (id int PRIMARY KEY, tenant int NOT NULL, parent int,

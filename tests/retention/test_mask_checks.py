@@ -43,8 +43,8 @@ def make(place: Yard, columns: str, mask: str, stamp: str | None, *values: str) 
         ("v grade", "name", ("'gold'", "'plain'"), "is no text"),
         ("v grade NOT NULL", "erase", ("'gold'", "'plain'"), "must not be null and is no text"),
         ("v digits", "phone", PHONES, r"\(v\): its type .*digits refuses"),
-        ("v text CHECK (v ~ '^[0-9]+$')", "phone", PHONES, "the check a_v_check"),
-        ("v text, CHECK (v IS NOT NULL OR other IS NOT NULL)", "erase", (), "the check a_check"),
+        ("v text CHECK (v ~ '^[0-9]+$')", "phone", PHONES, "CHECK constraint a_v_check"),
+        ("v text, CHECK (v IS NOT NULL OR other IS NOT NULL)", "erase", (), "constraint a_check"),
         ("v text NOT NULL UNIQUE", "erase", (), "unique index a_v_key"),
         ("v text, UNIQUE NULLS NOT DISTINCT (v)", "erase", (), "unique index a_v_key"),
         ("v text UNIQUE", "name", ("'Wang Fang'", "'Wang Li'"), "unique index a_v_key"),
@@ -58,7 +58,7 @@ def make(place: Yard, columns: str, mask: str, stamp: str | None, *values: str) 
 def test_plan_refuses_a_mask_that_the_table_refuses(
     place: Yard, columns: str, mask: str, values: tuple[str, ...] | None, reason: str | None
 ) -> None:
-    """Nothing is erased by then, of no class."""
+    """No record of any class has been erased by then."""
     if values is None:
         place.run(TABLE.format(columns=columns, names="other", over=OVER, first="''", second="''"))
         place.rules = [rule("a", "mask", mask={"v": mask})]
@@ -93,7 +93,7 @@ def test_masks_that_fit_are_planned(
 
 
 def test_record_that_a_check_refuses_does_not_keep_the_others(place: Yard) -> None:
-    """The execution passes over that record, as it does over others that the database refuses."""
+    """The execution skips that record, as any record that the database refuses."""
     check = "v text CHECK (v <> 'W**')"
     make(place, check, "name", "masked_at", "'Wang Fang'", "'Li Na'")
     tally = place.execute(place.plan())
@@ -106,5 +106,5 @@ def test_stamp_has_to_hold_a_moment(place: Yard, kind: str, fits: bool) -> None:
     if fits:
         assert place.execute(place.plan()).done == {"a": 2}
     else:
-        with pytest.raises(UsageError, match=r"\(stamp\): the stamp is a moment"):
+        with pytest.raises(UsageError, match=r"\(stamp\): its type cannot hold the moment"):
             place.plan()

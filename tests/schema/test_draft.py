@@ -37,7 +37,7 @@ def loaded(draft: Draft, folder: Path) -> MappedDatabase:
     """The drafted data map as the pack's own loader reads it."""
     write_draft(folder, {name: text for name, text in draft.files.items() if "datamap" in name})
     pack = load_pack(folder)
-    assert all("nobody confirmed" in one.message for one in pack.remarks)
+    assert all("unconfirmed" in one.message for one in pack.remarks)
     return pack.database(draft.name)
 
 

@@ -31,12 +31,12 @@ def test_major_version_reads_each_form(version: int | str, major: int) -> None:
 
 @pytest.mark.parametrize("version", [140022, 190000])
 def test_require_fitting_server_names_supported_versions(version: int) -> None:
-    with pytest.raises(UsageError, match="supported are 15, 16, 17 and 18"):
+    with pytest.raises(UsageError, match="versions 15, 16, 17 and 18 are supported"):
         require_fitting_server(version, "The database courier")
 
 
 def test_pages_name_no_version_that_is_not_supported() -> None:
-    """Nor versions of which nobody knows yet whether they work."""
+    """Pages name no future version either, since it is not tested."""
     for page in PAGES:
         for first, others, or_newer in VERSION.findall(page.read_text()):
             versions = {int(number) for number in re.findall(r"\d+", first + others)}

@@ -1,6 +1,6 @@
 """The watermark of an incremental quality check is a value of the collection's change column.
 
-Marks of transaction numbers tell it nothing: the next check of each collection is a full one.
+Watermarks by transaction numbers cannot be converted, so the next check of each collection is full.
 """
 
 from __future__ import annotations
