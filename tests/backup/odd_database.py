@@ -1,4 +1,4 @@
-"""A database of what each supported version of PostgreSQL has to offer."""
+"""A database with the unusual features that each supported version of PostgreSQL has."""
 
 from __future__ import annotations
 

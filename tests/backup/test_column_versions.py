@@ -29,7 +29,7 @@ def set_options(options: str, column: str = "a", table: str = "public.t") -> str
     ],
 )
 def test_definition_loses_the_option_and_keeps_others(statement: str, kept: str) -> None:
-    """Also in an archive's head, where each other byte stays at its position."""
+    """Also in an archive's head, without moving any other byte."""
     definition = START + statement + set_options("n_distinct=3", "z")
     expected = START + kept + set_options("n_distinct=3", "z")
     assert without_column_versions(definition) == expected
@@ -42,8 +42,8 @@ def test_definition_loses_the_option_and_keeps_others(statement: str, kept: str)
     assert loadable[6:-5].decode().replace(" ", "").split() == expected.replace(" ", "").split()
 
 
-def test_head_of_other_kinds_of_entries_stays() -> None:
-    """A function's text may be anything."""
+def test_head_of_other_kinds_of_entries_is_unchanged() -> None:
+    """The text of a function may contain such a statement."""
     definition = START + set_options("pg_attver=7")
     entry = Entry(1, 1, "f", "FUNCTION", 2, definition, "public", position=0)
     assert loadable_head(definition.encode(), [entry]) == definition.encode()
@@ -60,7 +60,7 @@ def test_position_of_an_entry_is_that_of_its_definition(source: DatabaseAddress)
 
 
 def test_restored_definitions_do_not_depend_on_the_option() -> None:
-    """The copy's server counts by itself."""
+    """The server of the copy has its own numbers."""
     tables = [
         Entry(1, 1, "t", "TABLE", 2, START + set_options(f"pg_attver={number}"), "public")
         for number in (7, 8)

@@ -135,7 +135,7 @@ def test_restore_names_all_that_the_target_lacks_and_loads_nothing(
 def test_drill_on_a_server_that_has_everything_passes_with_the_original_collation(
     needy: DatabaseAddress, icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
-    """As with a connection drill_db to a server of the company's own."""
+    """The connection drill_db names such a server of the company."""
     rig = new_rig(needy, DatabaseAddress.from_conninfo(icu.conninfo("postgres")))
     record = rig.drill()
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
@@ -147,7 +147,7 @@ def test_drill_without_the_default_collation_of_the_original_needs_attention(
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,
 ) -> None:
-    """A restore says so too."""
+    """A restore reports it too."""
     rig = new_rig(new_original(COURIER))
     (finding,) = rig.drill().findings
     assert (finding.code, finding.severity) == ("drill.locale", Outcome.ATTENTION)
@@ -187,7 +187,7 @@ def test_xml_column_without_a_value_is_drilled_on_a_server_without_libxml(
 def test_drill_role_without_the_right_to_create_an_extension_is_refused(
     new_original: Callable[..., DatabaseAddress], icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
-    """The owner of a database may create trusted extensions, as pgcrypto is; dblink is none."""
+    """The owner of a database may create trusted extensions such as pgcrypto, but not dblink."""
     with psycopg.connect(icu.conninfo("postgres"), autocommit=True) as admin:
         admin.execute("CREATE ROLE driller LOGIN CREATEDB PASSWORD 'd'")
     driller = DatabaseAddress.from_conninfo(icu.conninfo("postgres", "driller", "d"))

@@ -1,4 +1,4 @@
-"""What a database needs from its server is read from the table of contents of its archive."""
+"""The needs of a database are read from the table of contents of its archive."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ CONFLICTS = {
 def test_restore_ends_at_first_error_that_is_not_tolerated(
     version: int, stage: str, points: Points, target: DatabaseAddress, operations: Holder
 ) -> None:
-    """Also among several jobs; the error that is tolerated is not named."""
+    """Also with several jobs; the message does not name the tolerated error."""
     conflict, message, jobs = CONFLICTS[stage]
     _live, taken = points(version)
     with pytest.raises(ServiceError, match=message):
@@ -313,7 +313,7 @@ def test_backup_refuses_server_that_is_newer_than_client_programs(
     store: DirectoryStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before anything is stored, with the versions that fit."""
+    """The refusal comes before anything is stored, and names the versions that fit."""
     live = DatabaseAddress.from_conninfo(servers[EMBEDDED].conninfo("postgres"))
     monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
     with pytest.raises(UsageError, match=rf"PostgreSQL 18, and pg_dump {version}\S* reads"):

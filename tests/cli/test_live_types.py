@@ -1,4 +1,4 @@
-"""The policy pack against live types: every database is asked, and one that is down stops none."""
+"""Check the pack against live types: an unreachable database does not stop the others."""
 
 from __future__ import annotations
 

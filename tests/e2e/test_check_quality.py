@@ -63,7 +63,7 @@ def test_a_second_run_looks_at_what_changed(cli: Cli, checked: dict[str, Any]):
     assert not after["customer"]["whole"]
     assert after["customer"]["looked_at"] < before["customer"]["rows"] / 5
     assert before["address"]["whole"]
-    assert after["address"]["whole"]  # it has no column of changes
+    assert after["address"]["whole"]  # it has no change column
     figures = [
         [{**rule, "examined": ""} for rule in found["customer"]["rules"]]
         for found in (before, after)

@@ -35,8 +35,8 @@ CLIENT = f"""#!{sys.executable} -ES
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(os.environ["TEST_COMMANDS"])
-    asked = {{"words": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
-    server.sendall(json.dumps(asked).encode() + b"\\n")
+    request = {{"words": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
+    server.sendall(json.dumps(request).encode() + b"\\n")
     answer = json.loads(server.makefile().readline())
 sys.stdout.write(answer["out"])
 sys.stderr.write(answer["err"])
@@ -62,7 +62,7 @@ def script() -> str:
 
 
 def _insert(file: str, below: str, text: str) -> str:
-    """Return a program that puts lines below another one, or writes a file of them."""
+    """Return a program that inserts lines below another line, or writes them to a file."""
     return textwrap.dedent(f"""
         from pathlib import Path
         file, below, text = Path({file!r}), {below!r}, {text!r}
@@ -86,8 +86,8 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            asked = json.loads(self.rfile.readline())
-            words, environment = asked["words"], asked["environment"]
+            request = json.loads(self.rfile.readline())
+            words, environment = request["words"], request["environment"]
             if words[0] == "run":
                 own = {
                     k: v for k, v in environment.items() if k.startswith(("AIRFLOW_CONN", "PARC"))
@@ -96,7 +96,7 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
             else:
                 done = subprocess.run(
                     [sys.executable, "-m", "include.cli", *words], check=False,
-                    capture_output=True, text=True, cwd=asked["folder"], env=environment,
+                    capture_output=True, text=True, cwd=request["folder"], env=environment,
                 )  # fmt: skip
             answer = {"code": done.returncode, "out": done.stdout, "err": done.stderr}
             self.wfile.write(json.dumps(answer).encode() + b"\n")

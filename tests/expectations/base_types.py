@@ -1,6 +1,6 @@
-"""Values of each base type of PostgreSQL, and what a core expectation says of them.
+"""Values of each base type of PostgreSQL, and the expected results of core expectations.
 
-The answers are worked out in Python from the text of the values, by no query.
+Python computes the results from the text of the values, without a query.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 TIMEZONE = "Asia/Shanghai"
 _DAY = 86_400_000_000  # microseconds
-_EAST = _DAY // 3  # by which the day of the pack's timezone begins earlier
+_EAST = _DAY // 3  # offset of the pack's timezone: its days begin eight hours earlier
 
 
 def same(text: str) -> str:
@@ -26,16 +26,16 @@ class BaseType:
     """A type and its values.
 
     Attributes:
-        samples: values as text, at least two different ones, or none where the server reads none;
-            the first is in the set of the test.
+        samples: values as text, at least two different ones; empty if the server reads no text. The
+            first is in the set of the test.
         member: the first value as an argument of a pack.
-        text: canonical text of a value; None where patterns have no meaning.
-        length: length of a value; that of its text where nothing is said.
-        order: sort key of a value, None for NaN; None where ranges have no meaning.
-        ends: least and greatest value of the range.
-        inside: whether a value is in the range, where that is more than a comparison of keys.
-        equal: key of equal values; None where PostgreSQL knows no equality.
-        declared: type of the column.
+        text: returns the canonical text of a value; None if patterns have no meaning.
+        length: returns the length of a value; None for the length of its text.
+        order: returns the sort key of a value, None for NaN; None if ranges have no meaning.
+        ends: lowest and highest value of the range.
+        inside: returns whether a value is in the range; None to compare sort keys.
+        equal: returns a key that equal values share; None if PostgreSQL knows no equality.
+        declared: type of the column; None for the name of the type.
     """
 
     samples: Sequence[str]
@@ -70,7 +70,7 @@ class BaseType:
 
 
 def listed(*samples: str, **more: Any) -> BaseType:
-    """A type whose values stand here in their order."""
+    """Return a type from its values in ascending order."""
     ends = (samples[0], samples[-2])
     return BaseType(samples, order=samples.index, ends=ends, **more)
 
@@ -94,7 +94,7 @@ def _nan(text: str) -> Hashable:
 
 
 def _day(text: str) -> float:
-    """Days since a date; BC years are negative."""
+    """Return the days since a fixed date; negative for years BC."""
     if text.endswith("infinity"):
         return -math.inf if text.startswith("-") else math.inf
     if text.endswith(" BC"):
@@ -103,7 +103,7 @@ def _day(text: str) -> float:
 
 
 def _moment(text: str) -> float:
-    """Microseconds; those without an offset are of no timezone."""
+    """Return a moment in microseconds; without an offset, as in UTC."""
     if text.endswith(("infinity", " BC")):
         return _day(text) * _DAY
     moment = datetime.fromisoformat(text)
@@ -112,12 +112,12 @@ def _moment(text: str) -> float:
 
 
 def _in_february(text: str) -> bool:
-    """In the 28th and the whole 29th of February 2024, without a timezone."""
+    """Return whether a timestamp is on 28 or 29 February 2024, without a timezone."""
     return _moment("2024-02-28T00:00") <= _moment(text) < _moment("2024-03-01T00:00")
 
 
 def _in_february_of_china(text: str) -> bool:
-    """The same in the pack's timezone, whose days begin eight hours earlier."""
+    """Return whether a moment is on these days in the pack's timezone."""
     low, high = (_moment(f"2024-{day}T00:00") - _EAST for day in ("02-28", "03-01"))
     return low <= _moment(text) < high
 

@@ -1,4 +1,4 @@
-"""Each core expectation on each base type of the server, against answers worked out in Python."""
+"""Each core expectation on each base type of the server, compared with results from Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def expectation(name: str, kind: str, **kwargs: Any) -> Expectation:
 
 
 def rows_of(base: BaseType) -> list[Row]:
-    """Values of two columns: each sample, the first one twice, and null."""
+    """Return values of two columns: each sample, the first sample twice, and null."""
     samples = list(base.samples)
     if not samples:
         return [(None, None)]
@@ -59,7 +59,7 @@ def repeated(keys: list[Hashable]) -> set[int]:
 
 @dataclass(frozen=True)
 class Case:
-    """An expectation of a type, and the records that break it; None where it is refused."""
+    """An expectation, and the records that break it; None if the type is refused."""
 
     expectation: Expectation
     broken: set[int] | None
@@ -74,13 +74,13 @@ def cases(column: str, base: BaseType, count: int) -> Iterator[Case]:
         {at for at, (value, _) in enumerate(rows) if value is None},
     )
     equal = base.equal
-    wanted = equal(base.samples[0]) if equal and base.samples else None
+    first = equal(base.samples[0]) if equal and base.samples else None
     value_set = (base.first,)
     yield Case(
         expectation(
             f"on.{column}.set", "expect_column_values_to_be_in_set", **about, value_set=value_set
         ),
-        broken(rows, lambda value: equal(value) == wanted) if equal else None,
+        broken(rows, lambda value: equal(value) == first) if equal else None,
     )
     yield Case(
         expectation(f"on.{column}.unique", "expect_column_values_to_be_unique", **about),
@@ -194,8 +194,8 @@ def all_cases(columns: Mapping[str, BaseType]) -> list[Case]:
     return [case for name, base in columns.items() for case in cases(name, base, count)]
 
 
-def expected_of(wanted: list[Case]) -> dict[str, Any]:
-    return {case.expectation.id: REFUSED if case.broken is None else case.broken for case in wanted}
+def expected_of(cases: list[Case]) -> dict[str, Any]:
+    return {case.expectation.id: REFUSED if case.broken is None else case.broken for case in cases}
 
 
 def _type(name: str) -> SQL:
@@ -205,9 +205,9 @@ def _type(name: str) -> SQL:
 def test_every_core_expectation_on_every_base_type_agrees_with_the_oracle(
     database: str,
 ) -> None:
-    """The types come from the server: one that a newer PostgreSQL has fails here until it is added.
+    """The server lists the types, so a new type of a newer PostgreSQL fails until it is added.
 
-    What has no meaning for a type is refused with a reason, and nothing fails with a SQLSTATE.
+    An expectation without a meaning for a type is refused with a reason, not with a SQLSTATE.
     """
     with psycopg.connect(database) as connection:
         live = {
@@ -224,47 +224,49 @@ def test_every_core_expectation_on_every_base_type_agrees_with_the_oracle(
             columns[name] = base
         records = make_table(connection, columns)
         types = read_types(connection, "public", "every")
-        wanted = all_cases(columns)
+        every_case = all_cases(columns)
         answers: dict[str, Any] = {}
         conditions = {}
-        for case in wanted:
-            one = case.expectation
-            if unfit := misfits(connection, one, types, TIMEZONE):
-                answers[one.id] = REFUSED
+        for case in every_case:
+            rule = case.expectation
+            if unfit := misfits(connection, rule, types, TIMEZONE):
+                answers[rule.id] = REFUSED
                 assert "SQLSTATE" not in unfit[0].message.text
             else:
-                condition = condition_of(one, records, NOW, types)
+                condition = condition_of(rule, records, NOW, types)
                 assert condition is not None
-                conditions[one.id] = condition
+                conditions[rule.id] = condition
         kept = Kept()
         dialect = Snapshot(connection).engine.dialect
         counts = Finder(connection, dialect, records, None, kept, None).find(conditions)
     answers |= {name: {int(key[0]) for key in kept.keys[name]} for name in counts}
-    expected = expected_of(wanted)
+    expected = expected_of(every_case)
     assert {
-        name: (answers[name], known) for name, known in expected.items() if answers[name] != known
+        name: (answers[name], broken_rows)
+        for name, broken_rows in expected.items()
+        if answers[name] != broken_rows
     } == {}
 
 
 def test_great_expectations_reports_the_same_broken_records(database: str) -> None:
-    """Its own results have the counts of our scan, also for ends of ranges that it cannot read."""
+    """Its results have the counts of our scan, also for ranges whose ends it cannot read."""
     names = ("int4", "text", "timestamptz", "inet", "json")
     columns = {name: TYPES[name] for name in names}
-    wanted = all_cases(columns)
+    every_case = all_cases(columns)
     kept = Kept()
     with psycopg.connect(database) as connection:
         records = make_table(connection, columns)
-        expectations = [case.expectation for case in wanted]
+        expectations = [case.expectation for case in every_case]
         results = Check(Snapshot(connection), records, expectations, NOW, kept).run()
-    expected = expected_of(wanted)
+    expected = expected_of(every_case)
     for result in results:
-        known = expected[result.rule.id]
-        assert (result.fault is not None) is (known == REFUSED), result.rule.id
+        broken_rows = expected[result.rule.id]
+        assert (result.fault is not None) is (broken_rows == REFUSED), result.rule.id
         if result.fault is None:
-            assert result.broken == len(known), result.rule.id
-            assert {int(key[0]) for key in kept.keys[result.rule.id]} == known
+            assert result.broken == len(broken_rows), result.rule.id
+            assert {int(key[0]) for key in kept.keys[result.rule.id]} == broken_rows
             assert result.evr is not None
-            assert result.evr.result["unexpected_count"] == len(known)
+            assert result.evr.result["unexpected_count"] == len(broken_rows)
 
 
 ARRAYS = """

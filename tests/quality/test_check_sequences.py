@@ -1,4 +1,4 @@
-"""Random changes and checks, held against what the records themselves show."""
+"""Random changes and checks, compared with a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from include.evidence.model import Outcome
 from tests.quality.support import Company, untraced
 
-# SQL of the test's own for the records that break each rule; `pattern` are mobile numbers.
+# Independent SQL for the records that break each rule.
 BROKEN = {
     "named": "coalesce(name, '') = ''",
     "phone": "phone !~ '^139[0-9]{8}$'",
@@ -45,16 +45,16 @@ PERSONS = st.integers(1, 12)
 
 
 class Checks(RuleBasedStateMachine):
-    """A company whose records change between checks, with and without a trace.
+    """A company whose records change between checks, with and without new change values.
 
-    The model knows the watermark and the register that each check has to leave.
+    The model has the expected watermark and the expected register after each check.
     """
 
     company: ClassVar[Company]
 
     @initialize()
     def begin(self) -> None:
-        """Begin with good records and a full check."""
+        """Create good records, and make a full check."""
         self.company.do(
             "TRUNCATE person, consent",
             "INSERT INTO person SELECT n, 'Person ' || n, '139' || lpad(n::text, 8, '0'),"
@@ -70,28 +70,28 @@ class Checks(RuleBasedStateMachine):
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS)
     def change(self, change: str, person: int) -> None:
-        """Change a record as an application does."""
+        """Change a record and its change value."""
         self.clock += 10
         self._change(change, person, self.clock)
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS)
     def change_without_a_trace(self, change: str, person: int) -> None:
-        """Leave its moment alone."""
+        """Change a record without its change value."""
         untraced(self.company, f"UPDATE person SET {change} WHERE id = {person}")
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS, late=st.integers(0, 30))
     def change_late(self, change: str, person: int, late: int) -> None:
-        """Commit a moment of some seconds ago, within the margin or not."""
+        """Write a change value of some seconds ago, within the margin or outside of it."""
         self._change(change, person, self.clock - late)
 
     @rule(change=st.sampled_from(CHANGES), person=PERSONS, moment=st.sampled_from([None, 10**9]))
     def change_with_a_wrong_moment(self, change: str, person: int, moment: int | None) -> None:
-        """Write no moment, or one that lies in the future."""
+        """Write null or a moment in the future as change value."""
         self._change(change, person, moment)
 
     @rule(person=PERSONS)
     def consent(self, person: int) -> None:
-        """Give consent: another collection changes."""
+        """Add a consent, which is in another collection."""
         key = "(SELECT coalesce(max(id), 0) + 1 FROM consent)"
         self.company.do(
             f"INSERT INTO consent SELECT {key}, id, 'marketing' FROM person WHERE id = {person}"
@@ -110,32 +110,32 @@ class Checks(RuleBasedStateMachine):
         sealed=st.sampled_from([True, True, False]),
     )
     def check(self, full: bool, sealed: bool) -> None:
-        """Check, and compare the register with the model."""
+        """Make a check, and compare the register with the model."""
         truth, marked = self._truth()
         since = None if self.watermark is None else self.watermark - timedelta(seconds=1)
         is_behind = marked is None or (self.watermark is not None and marked < self.watermark)
         full = full or since is None or not self.sealed or is_behind
         done = self.company.check(full=full, sealed=sealed, days=0)
-        found = self.company.collection(done)
-        if found["whole"] and not full:  # more than a fifth of them
-            assert len(self._in_sight(since)) > found["rows"] / 5
-        assert found["whole"] or not full
-        if found["whole"]:
+        figures = self.company.collection(done)
+        if figures["whole"] and not full:  # more than a fifth of them
+            assert len(self._in_sight(since)) > figures["rows"] / 5
+        assert figures["whole"] or not full
+        if figures["whole"]:
             self.known = {rule: set(keys) for rule, keys in truth.items()}
         else:
-            assert datetime.fromisoformat(found["incremental"]["since"]) == since
+            assert datetime.fromisoformat(figures["incremental"]["since"]) == since
             for rule in BROKEN.keys() - COMPARING:
                 in_sight = self._in_sight(since)
                 self.known[rule] = self.known[rule] - in_sight | truth[rule] & in_sight
         assert self.company.open() == {
             rule: {f'["{key}"]' for key in keys} for rule, keys in self.known.items() if keys
         }
-        self._require_outcomes(found)
+        self._require_outcomes(figures)
         self.watermark, self.sealed = marked, sealed
 
-    def _require_outcomes(self, found: dict[str, Any]) -> None:
-        """No rule that is known to be broken beyond its tolerance has passed."""
-        for result in found["rules"]:
+    def _require_outcomes(self, figures: dict[str, Any]) -> None:
+        """Require that no rule with more broken records than tolerated has passed."""
+        for result in figures["rules"]:
             broken = len(self.known[result["rule"]])
             assert result["broken"] == broken
             tolerated = 0.1 * result["rows"] if result["rule"] == "phone" else 0
@@ -148,7 +148,7 @@ class Checks(RuleBasedStateMachine):
         untraced(self.company, f"UPDATE person SET {change}, updated_at = {at} WHERE id = {person}")
 
     def _truth(self) -> tuple[dict[str, set[str]], datetime | None]:
-        """The records that break each rule now, and the watermark of now."""
+        """Return the records that break each rule now, and the present watermark."""
         with psycopg.connect(self.company.conninfo) as connection:
             broken = {
                 rule: {
@@ -173,8 +173,8 @@ class Checks(RuleBasedStateMachine):
             return {row[0] for row in rows}
 
 
-def test_checks_find_what_is_in_their_sight_and_full_ones_everything(company: Company) -> None:
-    """Between two full checks the register keeps what is known and gains what changed."""
+def test_random_sequences_of_checks_agree_with_the_model(company: Company) -> None:
+    """Between two full checks the register keeps old entries and gains those of changed records."""
     company.at = datetime(2026, 3, 1, 5, tzinfo=UTC)
     machine = type("Company'sChecks", (Checks,), {"company": company})
     run_state_machine_as_test(

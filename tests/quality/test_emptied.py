@@ -18,7 +18,7 @@ from tests.quality.support import Company
         (0, "mask", "quality.emptied"),
     ],
 )
-def test_table_that_retention_emptied_is_not_reported_as_emptied(
+def test_emptied_table_is_explained_by_the_deletions_of_retention(
     company: Company, fewer: int, action: str, code: str
 ) -> None:
     """Only if the ledger has as many deletions as the last check counted records."""
@@ -34,5 +34,5 @@ def test_table_that_retention_emptied_is_not_reported_as_emptied(
                 )
             )  # fmt: skip
     company.do("DELETE FROM consent", "DELETE FROM person")
-    found = {one.code for one in company.check().record.findings}
-    assert {one for one in found if one.startswith("quality.empt")} == {code}
+    codes = {finding.code for finding in company.check().record.findings}
+    assert {found for found in codes if found.startswith("quality.empt")} == {code}

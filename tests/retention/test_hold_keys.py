@@ -43,13 +43,15 @@ RULES = """\
 def test_key_that_no_hold_can_match_is_a_problem_with_its_line(
     database: str, tmp_path: Path
 ) -> None:
-    """All of them come at once, with the types that can be keys."""
+    """All problems are reported at once, with the types that can be keys."""
     pack = load_pack(write_pack(tmp_path, datamap__shop=MAP, retention=RULES))
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE parcel (id uuid PRIMARY KEY, tags text[], doc jsonb, at date)"
         )
-        problems = [str(one) for one in key_problems(pack, pack.database("shop"), connection)]
+        problems = [
+            str(problem) for problem in key_problems(pack, pack.database("shop"), connection)
+        ]
     assert [line.split(" has the type ")[0] for line in problems[:2]] == [
         "retention.yaml:11: [0].keys.waybill[1]: a key of waybill",
         "retention.yaml:12: [0].keys.case: a key of case",

@@ -1,8 +1,8 @@
-"""No run deletes or changes a record that it did not record, whatever triggers do.
+"""Triggers cannot make a run delete or change records that it did not record.
 
-Hypothesis draws triggers that delete, change or empty other mapped tables, and puts them among
-kills, retries, holds and changes. `Play` compares what is gone with model and ledger; here each
-record that stays also has to be as the application left it.
+Hypothesis generates triggers that delete, change or empty other mapped tables, in sequences with
+kills, retries, holds and changes. `Play` compares the deleted records with model and ledger; this
+test also requires that each remaining record is unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.retention.test_interleavings import sessions as sessions
 from tests.support.registers import emptying
 
 NUMBER = int(LONGER or 15)
-WITH_PERSONS = [one for one in WORLDS if one != "links"]  # tables with the columns who and at
+WITH_PERSONS = [world for world in WORLDS if world != "links"]  # tables with columns who and at
 EFFECTS = (
     "DELETE FROM {target} WHERE {number} % 3 = {which}",
     "UPDATE {target} SET who = 'changed' WHERE {number} % 3 = {which}",
@@ -62,19 +62,19 @@ orders: st.SearchStrategy[list[Action]] = st.builds(
 
 
 class PlayWithTriggers(Play):
-    """A play in which triggers keep records of some classes from going."""
+    """A play in which triggers prevent the deletion of some records."""
 
     def create(self, triggers: list[Trigger]) -> None:
         """Create the application's triggers."""
-        for number, one in enumerate(triggers):
-            source = self.tables[one.source % len(self.tables)]
-            target = self.tables[one.target % len(self.tables)]
+        for number, trigger in enumerate(triggers):
+            source = self.tables[trigger.source % len(self.tables)]
+            target = self.tables[trigger.target % len(self.tables)]
             key = "no" if target in ("parcel", "event") else "id"
-            effect = EFFECTS[one.effect].format(target=target, number=key, which=one.which)
-            kind, timing, later = "", one.timing, ""
-            if one.timing == "DEFERRED":
+            effect = EFFECTS[trigger.effect].format(target=target, number=key, which=trigger.which)
+            kind, timing, later = "", trigger.timing, ""
+            if trigger.timing == "DEFERRED":
                 kind, timing, later = "CONSTRAINT", "AFTER", "DEFERRABLE INITIALLY DEFERRED"
-            returns = "OLD" if one.event == "DELETE" else "NEW"
+            returns = "OLD" if trigger.event == "DELETE" else "NEW"
             self.connection.execute(
                 f"""
                 CREATE FUNCTION app_{number}() RETURNS trigger LANGUAGE plpgsql AS
@@ -85,7 +85,7 @@ class PlayWithTriggers(Play):
                     END IF;
                     RETURN {returns};
                 END$$;
-                CREATE {kind} TRIGGER app_{number} {timing} {one.event} ON {source} {later}
+                CREATE {kind} TRIGGER app_{number} {timing} {trigger.event} ON {source} {later}
                     FOR EACH ROW EXECUTE FUNCTION app_{number}();
                 """.encode()
             )
@@ -108,7 +108,7 @@ class PlayWithTriggers(Play):
                 assert (who, at) == (row.who, row.at), f"{table} {key} was changed"
 
     def _compare_left(self, waiting: object) -> None:
-        """Triggers keep records; which ones is not the model's."""
+        """Skip the comparison: the model does not know which records triggers keep."""
 
 
 @pytest.mark.timeout(0 if LONGER else 300)
@@ -132,7 +132,7 @@ def test_triggers_change_no_record_in_any_order_of_kills_holds_and_changes(
     drawn: list[Trigger],
     order: list[Action],
 ) -> None:
-    """Records are deleted and masked as recorded, or stay as they were."""
+    """Records are deleted and masked as recorded, or remain unchanged."""
     rig, connection, state = sessions
     state.execute(emptying(USED).encode())
     connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
@@ -140,8 +140,8 @@ def test_triggers_change_no_record_in_any_order_of_kills_holds_and_changes(
     connection.execute("SET application_name = 'application'")
     make_partitions(connection)
     play = PlayWithTriggers(rig, world, connection, state)
-    for one in records:
-        play.happen(one)  # type: ignore[arg-type]
+    for record in records:
+        play.happen(record)  # type: ignore[arg-type]
     play.create(drawn)
     try:
         for action in order:

@@ -66,7 +66,7 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
 
 
 def test_hold_keeps_its_record_however_the_key_is_typed(place: Yard) -> None:
-    """Exactly the other records go, and the independent count knows why the held ones stay."""
+    """All other records are deleted, and the independent count attributes the rest to holds."""
     for at, (kind, held, other, typed) in enumerate(TYPED):
         place.run(
             f"CREATE TABLE t{at} (id int PRIMARY KEY, at date, k {kind});"
@@ -74,12 +74,12 @@ def test_hold_keeps_its_record_however_the_key_is_typed(place: Yard) -> None:
             f"(3, '{OVER}', NULL)"
         )
         place.hold(HoldKind.WAYBILL, typed)
-    # Each class is asked for all values: one of another type may not disturb it.
+    # Each class is searched for all values; values of another type must not disturb the search.
     place.rules = [rule(f"t{at}", keys={"waybill": "t.k"}) for at in range(len(TYPED))]
     place.enforced()
     left = {f"{kind} {typed}": place.keys(f"t{at}") for at, (kind, _, _, typed) in enumerate(TYPED)}
     assert left == {name: {1} for name in left}
-    assert {one.held for one in place.left()[0]} == {1}
+    assert {counts.held for counts in place.left()[0]} == {1}
 
 
 def test_hold_by_a_key_of_several_columns_or_of_json_keeps_its_record(place: Yard) -> None:
@@ -99,7 +99,7 @@ def test_hold_by_a_key_of_several_columns_or_of_json_keeps_its_record(place: Yar
 
 @pytest.mark.parametrize("kind", ["subject", "waybill", "case"])
 def test_key_of_a_type_that_no_hold_can_name_is_refused(place: Yard, kind: str) -> None:
-    """A plan under which a hold keeps nothing is not made; the message says which types can."""
+    """The plan is refused, since a hold would keep nothing; the message lists the valid types."""
     for at, name in enumerate(UNUSABLE):
         place.run(f"CREATE TABLE t{at} (id int PRIMARY KEY, at date, k {name})")
     for at, name in enumerate(UNUSABLE):

@@ -17,7 +17,7 @@ from tests.retention.test_key_types import TYPED, TYPES, UUID
 
 CAPITALS = UUID.upper()
 OTHER = UUID.replace("a0", "a1")
-# Requests that write a number as no server prints it name nobody by it.
+# Requests with numbers that are not written as a server prints them match no numeric key.
 REQUESTED = [
     (kind, key, other, "7" if typed == "007" else typed) for kind, key, other, typed in TYPED
 ]
@@ -80,7 +80,7 @@ def left(rig: Rig) -> list[set[int]]:
 
 
 def test_request_erases_records_however_the_key_is_typed(postgres: EmbeddedPostgres) -> None:
-    """Each class is searched for all requests, and loses the records of its own only."""
+    """Each class is searched for all requests, and loses only the records of its own request."""
     schema = tables([kind for kind, *_ in REQUESTED])
     with linked_rig(postgres, Schema(TYPES + schema.tables, schema.keys, schema.rules)) as rig:
         for at, (_kind, key, other, typed) in enumerate(REQUESTED):
@@ -95,7 +95,7 @@ def test_request_erases_records_however_the_key_is_typed(postgres: EmbeddedPostg
 
 
 def test_request_erases_records_in_classes_with_keys_of_several_types(people: Rig) -> None:
-    """The text has the key as the other class prints it; no letter is left behind."""
+    """A text column has the key as the uuid column prints it; all letters are erased."""
     people.request(CAPITALS)
     *_, counted = people.run()
     assert left(people) == [{2}, {2}, {2}]
@@ -125,12 +125,12 @@ def test_number_with_leading_zeros_erases_no_record_by_number(
         assert states(counted) == ["closed"]
 
 
-@pytest.mark.parametrize(("asked", "held"), [(CAPITALS, UUID), (UUID, CAPITALS)])
+@pytest.mark.parametrize(("subject", "held"), [(CAPITALS, UUID), (UUID, CAPITALS)])
 def test_hold_keeps_all_records_of_request_in_another_spelling(
-    people: Rig, asked: str, held: str
+    people: Rig, subject: str, held: str
 ) -> None:
     """The hold is on the person; the request stays open and restricted."""
-    people.request(asked)
+    people.request(subject)
     people.hold(HoldKind.SUBJECT, held)
     planned, *_, counted = people.run()
     assert left(people) == [{1, 2}, {1, 2}, {1, 2}]
@@ -141,7 +141,7 @@ def test_hold_keeps_all_records_of_request_in_another_spelling(
 
 
 def test_hold_in_another_spelling_keeps_remembered_record_whose_link_is_gone(people: Rig) -> None:
-    """The client goes first; a hold that is placed then is on the home too."""
+    """The client is erased first; a hold that is placed afterwards keeps the home too."""
     people.request(UUID)
     planned = people.plan()
 
@@ -158,7 +158,7 @@ def test_hold_in_another_spelling_keeps_remembered_record_whose_link_is_gone(peo
     assert states(people.verify(planned, executed)) == ["restricted"]
 
 
-def test_record_that_is_somebody_elses_now_is_not_erased(people: Rig) -> None:
+def test_record_that_belongs_to_another_person_now_is_not_erased(people: Rig) -> None:
     """A home whose client goes to another person before the run ends restricts the request."""
     request = people.request(CAPITALS)
     planned = people.plan()

@@ -20,7 +20,7 @@ CREATE TABLE b (id int PRIMARY KEY, at date, who text, n int NOT NULL DEFAULT 0)
 INSERT INTO b SELECT n, '{YOUNG}', 'p' || n FROM generate_series(1, 6) AS n;
 CREATE TABLE log (id int, at timestamptz DEFAULT now());
 """
-# Statements of a trigger on `a` that fires when record 3 goes.
+# Statements of a trigger on `a` that fires when record 3 is deleted.
 DOES = {
     "deletes": "DELETE FROM b WHERE id = OLD.id",
     "updates": "UPDATE b SET n = n + 1 WHERE id = OLD.id",
@@ -61,7 +61,7 @@ def state_of_b(place: Yard) -> list[tuple[object, ...]]:
 def test_deletion_is_rolled_back_where_a_trigger_changes_another_mapped_table(
     place: Yard, does: str, timing: str
 ) -> None:
-    """Also where the trigger fires at the commit only. Records without that effect go."""
+    """Also if the trigger fires at the commit. Records without that effect are deleted."""
     place.hold(HoldKind.SUBJECT, "p3")
     place.run("UPDATE a SET who = 'other' WHERE id = 3")
     deferred = "DEFERRABLE INITIALLY DEFERRED" if timing == "deferred" else ""
@@ -86,7 +86,7 @@ def test_deletion_is_rolled_back_where_a_trigger_changes_another_mapped_table(
 def test_deletion_is_rolled_back_where_a_trigger_deletes_more_of_the_same_table(
     place: Yard,
 ) -> None:
-    """Records that the plan does not name: a young one, and one under legal hold."""
+    """The trigger deletes records outside of the plan: a young record, and one on hold."""
     place.run(f"INSERT INTO a VALUES (7, '{YOUNG}', 'p7'), (8, '{OVER}', 'p8')")
     place.hold(HoldKind.SUBJECT, "p8")
     place.run(trigger("DELETE FROM a WHERE id > 6"))
@@ -95,7 +95,7 @@ def test_deletion_is_rolled_back_where_a_trigger_deletes_more_of_the_same_table(
 
 
 def test_deletion_is_rolled_back_where_a_rule_deletes_elsewhere(place: Yard) -> None:
-    """DO ALSO of a rule, which no trigger shows."""
+    """A rule with DO ALSO has no trigger."""
     place.run("CREATE RULE also AS ON DELETE TO a DO ALSO DELETE FROM b WHERE id = OLD.id")
     tally = place.execute(place.plan())
     assert tally.done == {}
@@ -111,7 +111,7 @@ def test_masks_are_rolled_back_where_a_trigger_changes_another_mapped_table(plac
 
 
 def test_history_that_a_trigger_writes_is_allowed_and_counted(place: Yard) -> None:
-    """Of a mapped table the number is known; a table that the data map lacks is not looked at."""
+    """Rows in a mapped table are counted; tables outside of the data map are not checked."""
     place.run(trigger(f"INSERT INTO log VALUES (OLD.id); INSERT INTO b VALUES (9, '{YOUNG}', 'x')"))
     tally = place.execute(place.plan())
     assert (tally.done, tally.refused) == ({"a": 6}, {})
@@ -163,7 +163,7 @@ def test_updates_of_triggers_in_a_circle_are_allowed_by_its_classes(place: Yard)
 
 
 def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -> None:
-    """Of one table and of its own, in one statement and in several."""
+    """Keys of another table and of the same table, in one statement and in several."""
     place.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, a int REFERENCES a ON DELETE SET NULL, at date);
@@ -217,7 +217,7 @@ def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
     place.mapped |= {"e": "e", "f": "f"}
     place.rules = [rule("e", "drop_partition", detach=["f.e", "f.e_at"])]
     tally = place.execute(place.plan())
-    assert tally.done == {"e": 1}  # row by row: record 2, to which nothing refers
+    assert tally.done == {"e": 1}  # row by row: record 2, to which no record refers
     assert tally.partitions == {}
     assert len(state_of_b(place)) == 6
     place.run("DROP TRIGGER react ON f")
@@ -263,7 +263,7 @@ def test_plan_and_execution_refuse_a_server_that_counts_no_changes(place: Yard) 
 
 
 def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) -> None:
-    """Of the tables whose records go or lose a key; neither disabled ones nor those of INSERT."""
+    """For tables whose records are deleted or lose a key; not if disabled or only for INSERT."""
     place.run(
         f"""
         CREATE TABLE c (id int PRIMARY KEY, a int REFERENCES a ON DELETE SET NULL, at date);
@@ -285,7 +285,8 @@ def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) 
         place.run(f'DROP PUBLICATION "{place.name}"')
     function = f"{place.name}.react"
     assert [
-        (one.collection, one.kind, one.name, one.events, one.function) for one in reactions
+        (reaction.collection, reaction.kind, reaction.name, reaction.events, reaction.function)
+        for reaction in reactions
     ] == [
         ("a", "trigger", "gone", ("DELETE",), function),
         ("c", "trigger", "changed", ("UPDATE",), function),
@@ -311,7 +312,7 @@ def test_plan_refuses_a_rule_that_replaces_the_deletion(place: Yard) -> None:
 def test_plan_refuses_a_publication_of_a_table_without_replica_identity(
     place: Yard, publish: str
 ) -> None:
-    """PostgreSQL would refuse each record; where deletions are not published it does not."""
+    """PostgreSQL would refuse each deletion, unless the publication leaves out deletions."""
     place.run(
         f"""
         CREATE TABLE e (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);

@@ -18,11 +18,11 @@ from include.retention.verify import Inspection
 from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
 
 TABLES, MORE_TABLES = 12, 24
-KEYS = (1, 2, 3)  # of each table, to the tables so far before it
+KEYS = (1, 2, 3)  # foreign keys of each table, by their distance to the referenced table
 
 
 class RecordingCursor(psycopg.Cursor[Any]):
-    """A cursor that adds up the lengths of its statements on its connection."""
+    """A cursor that adds the length of each statement to a sum on its connection."""
 
     characters = 0
 
@@ -34,7 +34,7 @@ class RecordingCursor(psycopg.Cursor[Any]):
 
 @contextmanager
 def related_tables(postgres: EmbeddedPostgres, tables: int, *, is_circle: bool) -> Iterator[Yard]:
-    """Make tables with three foreign keys each; a young record keeps the old ones of the first."""
+    """Create tables with three foreign keys each; a young record keeps old ones of the first."""
     names = [f"t{at}" for at in range(tables)]
     statements = [
         f"CREATE TABLE {name} (id int PRIMARY KEY, at date, k1 int, k2 int, k3 int);"

@@ -1,4 +1,4 @@
-"""Guesses where values, types and relations say more than names."""
+"""Guesses by values, types and relations that outweigh names."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def categories(postgres: EmbeddedPostgres, script: str) -> dict[str, str]:
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
         guesses = guess(live, counts_of(connection, live))
-    return {f"{one.table}.{one.column}": one.category for one in guesses}
+    return {f"{marked.table}.{marked.column}": marked.category for marked in guesses}
 
 
 @pytest.mark.parametrize(
     ("names", "orders", "is_customer"),
     [(PEOPLE, "", True), (FIRMS, "", False), ("NULL", "", False), ("NULL", "REFERENCES", True)],
 )
-def test_values_and_relations_say_whom_a_table_of_partners_holds(
+def test_table_of_partners_holds_customers_by_values_or_relations(
     postgres: EmbeddedPostgres, names: str, orders: str, is_customer: bool
 ) -> None:
-    """Names of people, or orders that lead to it; names of companies leave it one of companies."""
+    """Names of people, or orders that refer to it; with names of companies it holds companies."""
     reference = f"{orders} res_partner" if orders else ""
     script = f"""CREATE TABLE res_partner (id int PRIMARY KEY, name text, street text);
     CREATE TABLE sale_order (id int PRIMARY KEY, partner_id int {reference}, amount numeric);
@@ -42,7 +42,7 @@ def test_values_and_relations_say_whom_a_table_of_partners_holds(
 
 
 def test_values_of_bank_accounts_and_addresses_are_known(postgres: EmbeddedPostgres) -> None:
-    """By the check digits of an IBAN, not by its form; by addresses of both versions of IP."""
+    """By the check digits of an IBAN, not by its form; by IPv4 and IPv6 addresses."""
     script = f"""CREATE TABLE x (a text, b text, c text, d text);
     INSERT INTO x SELECT '{IBAN}', '{RIGHT_FORM}', '198.51.100.' || n, '2001:db8::' || n
     FROM generate_series(1, 40) n;"""
@@ -56,7 +56,7 @@ def test_values_of_bank_accounts_and_addresses_are_known(postgres: EmbeddedPostg
 def test_types_of_networks_are_addresses_of_people_but_not_of_machines(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """Whatever the column is called."""
+    """The name of the column does not matter."""
     script = """CREATE TABLE visit_log (at timestamptz, origin inet, block cidr, gateway inet);
     CREATE TABLE server (id int, address inet);"""
     assert categories(postgres, script) == {
@@ -67,7 +67,7 @@ def test_types_of_networks_are_addresses_of_people_but_not_of_machines(
 
 @pytest.mark.parametrize("kind", ["tsrange", "tstzrange", "daterange", "datemultirange"])
 def test_periods_of_a_persons_records_are_personal(postgres: EmbeddedPostgres, kind: str) -> None:
-    """As their dates are; those of a price are not."""
+    """Their dates are personal too; periods of a price are not."""
     script = f"""CREATE TABLE customer (id int PRIMARY KEY, name text);
     CREATE TABLE rental (id int PRIMARY KEY, customer_id int REFERENCES customer, period {kind});
     CREATE TABLE price (id int PRIMARY KEY, period {kind});"""
@@ -77,7 +77,7 @@ def test_periods_of_a_persons_records_are_personal(postgres: EmbeddedPostgres, k
 
 
 def test_clocks_of_rows_are_not_personal(postgres: EmbeddedPostgres) -> None:
-    """A trigger sets them; when an account was opened says something about its person."""
+    """A trigger sets these clocks; the opening date of an account is about its person."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, name text, created_at timestamptz,
         last_update timestamptz, write_date timestamp, last_login timestamptz);"""
     guessed = categories(postgres, script)
@@ -100,7 +100,7 @@ def test_names_with_blanks_and_tables_without_keys_are_read(postgres: EmbeddedPo
 def test_records_about_a_customer_are_no_information_about_work(
     postgres: EmbeddedPostgres,
 ) -> None:
-    """A review that a customer wrote; the review of an employee is. A staff id is about staff."""
+    """A customer's review is not about work, an employee's appraisal is; a staff id is of staff."""
     script = """CREATE TABLE customer (id int PRIMARY KEY, name text);
     CREATE TABLE staff (id int PRIMARY KEY, name text);
     CREATE TABLE review (id int PRIMARY KEY, customer_id int REFERENCES customer, stars int);
@@ -112,7 +112,8 @@ def test_records_about_a_customer_are_no_information_about_work(
     assert guessed["appraisal.stars"] == "user.workplace"
     with scratch(postgres, script) as connection:
         subjects = {
-            (one.table, one.column): one.subject for one in guess(read_schema(connection), {})
+            (marked.table, marked.column): marked.subject
+            for marked in guess(read_schema(connection), {})
         }
     assert subjects["rental", "staff_id"] == "employee"
     assert subjects["rental", "customer_id"] == ""

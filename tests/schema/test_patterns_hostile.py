@@ -47,7 +47,9 @@ def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgr
         counts = counted(connection)
     assert not counts.refused
     assert not counts.unread
-    shares = {name: one.share("email", "ip", "latin_name") for name, one in counts.columns.items()}
+    shares = {
+        name: column.share("email", "ip", "latin_name") for name, column in counts.columns.items()
+    }
     assert shares == {
         "c": 1.0, "p": 1.0, "d": 1.0, "feeling": 0.0, "m": 1.0, "host": 1.0, "net": 1.0,
         "fixed": 1.0, "at": 0.0, "doubled": 0.0,
@@ -55,7 +57,7 @@ def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgr
 
 
 def test_a_column_that_fails_leaves_the_others(postgres: EmbeddedPostgres) -> None:
-    """A virtual column that divides by zero, JSON that is none of jsonb, beside 20 others."""
+    """A virtual column that divides by zero, and JSON that jsonb refuses, beside 20 others."""
     others = ", ".join(f"c{number} text" for number in range(GROUP + 4))
     script = f"""CREATE TABLE t (mail text, zero int, {others}, j json,
         part text GENERATED ALWAYS AS ((1 / zero)::text) VIRTUAL);
@@ -114,7 +116,7 @@ def test_tables_without_rows_to_read_end_no_draft(
 def test_a_locked_table_is_given_up(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody alters it; the next table is read."""
+    """Another session alters the table; the next table is read."""
     monkeypatch.setattr("include.schema.patterns.LOCK_TIMEOUT", "100ms")
     with scratch(postgres, "CREATE TABLE t (v text)") as connection:
         tables = read_schema(connection).tables

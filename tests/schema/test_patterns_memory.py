@@ -17,17 +17,17 @@ from tests.schema.support import scratch
 
 MEBIBYTE = 1024  # of /proc/PID/status, which counts kibibytes
 BOUND = 64 * MEBIBYTE
-STEP = 0.002  # seconds between two looks
+STEP = 0.002  # seconds between two measurements
 
 
 def private_memory(process: int) -> int:
-    """Return kibibytes that only this process has: PostgreSQL's shared buffers are not in it."""
+    """Return the private memory of a process in kibibytes, without PostgreSQL's shared buffers."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     return int(status.partition("RssAnon:")[2].split()[0])
 
 
 class Peak:
-    """The most memory that a backend had beyond what it had at first, in kibibytes."""
+    """The peak growth of a backend's memory, in kibibytes."""
 
     def __init__(self) -> None:
         self.grown = 0
