@@ -2,7 +2,8 @@
 
 The first signal raises `Interruption` in the main thread, so that `finally` blocks cancel
 statements, end programs and release locks. A second signal, or the end of the time, ends the
-process and its children at once.
+process and its children at once. Signals within `REPEAT` seconds of the first one count as the
+first: `timeout` sends its signal to the command and then to the command's group.
 
 Python delivers a signal only to the handler that was installed last, and only when the main thread
 runs. Airflow's task runner installs its own handler of SIGTERM in each task, which does nothing.
@@ -27,6 +28,7 @@ from typing import NoReturn
 import psutil
 
 LIMIT = 12.0  # seconds from the first signal to the forced end; the documented limit is 15
+REPEAT = 1.0  # seconds after the first signal in which further ones count as the same
 POLITE = 1.0  # seconds that children get between SIGINT and SIGKILL when the process ends at once
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WAKE = signal.SIGRTMIN  # interrupts the main thread; the kernel may have chosen another thread
@@ -160,22 +162,25 @@ def _watch(
     receiving: socket.socket, sending: socket.socket, announce: Callable[[str], None]
 ) -> None:
     del sending  # the thread's argument keeps the socket open
-    end = None
+    begun = None
     while True:
-        patience = None if end is None else max(0.0, end - time.monotonic())
+        patience = None if begun is None else max(0.0, begun + LIMIT - time.monotonic())
         if not select.select([receiving], [], [], patience)[0]:
             break
         arrived = [number for number in receiving.recv(64) if number in _SIGNALS]
         if not arrived:
             continue
-        if end is not None:
-            break
-        end = time.monotonic() + LIMIT
-        _state.number = arrived[0]
-        name = signal.Signals(arrived[0]).name
-        announce(f"{name}: stopping within {LIMIT:.0f} s; a second signal ends the command at once")
-        signal.pthread_kill(_main_thread(), _WAKE)
-        if len(arrived) > 1:
+        if begun is None:
+            begun = time.monotonic()
+            _state.number = arrived[0]
+            signal.pthread_kill(_main_thread(), _WAKE)
+            name = signal.Signals(arrived[0]).name
+            with suppress(Exception):  # a pipe to which it prints may have ended by the same signal
+                announce(
+                    f"{name}: stopping within {LIMIT:.0f} s; "
+                    "a second signal ends the command at once"
+                )
+        elif time.monotonic() - begun >= REPEAT:
             break
     _end_at_once()
 

@@ -38,6 +38,16 @@ except stopping.Interruption as ended:
     child.wait()
     stopping.exit_now(ended.exit_code)
 """
+SLOW = """
+try:
+    time.sleep(60)
+except stopping.Interruption as ended:
+    time.sleep(0.5)
+    child.terminate()
+    child.wait()
+    print("cleaned up", flush=True)
+    stopping.exit_now(ended.exit_code)
+"""
 DEAF = """
 while True:
     try:
@@ -91,11 +101,31 @@ def test_second_signal_ends_process_and_children_at_once() -> None:
     process.send_signal(signal.SIGTERM)
     assert "stopping" in process.stdout.readline()
     assert process.stdout.readline() == "deaf\n"
+    time.sleep(1.1)  # until a signal is a second one
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 5
+    assert not psutil.pid_exists(child)
+
+
+def test_signal_that_timeout_sends_twice_leaves_time_to_clean_up() -> None:
+    process, child = start(SLOW)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "cleaned up" in printed
+    assert not psutil.pid_exists(child)
+
+
+def test_signal_ends_a_process_that_cannot_announce_it() -> None:
+    process, child = start("stopping.install(lambda _: 1 / 0)" + POLITE)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
     assert not psutil.pid_exists(child)
 
 
