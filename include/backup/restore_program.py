@@ -20,7 +20,7 @@ from include.backup.check_limits import check_that_refused
 from include.backup.explain import PROGRAM_ERROR, explain
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import ending_with_us, pg_version, program
+from include.services.programs import cancel, ending_with_us, pg_version, program
 from include.services.server_versions import major_version
 
 TIMEOUT_STATEMENT = "SET transaction_timeout = 0;"
@@ -107,7 +107,11 @@ class RestoreProcess:
 
     def failure(self) -> ServiceError | UsageError | None:
         """Wait for pg_restore's end, and return the error of a failure, without values of rows."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait()
+        except BaseException:  # a signal ends the command: nothing may be loaded any more
+            cancel(self.process)
+            raise
         self._reader.join()
         if code == 0 and not self._error:
             return None

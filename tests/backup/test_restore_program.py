@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -94,3 +95,22 @@ def test_program_is_ended_at_its_first_other_error(output: Path) -> None:
     process = RestoreProcess([], RestoreTarget(ADDRESS, knows_timeout=False))
     assert 'relation "a" already exists' in str(process.failure())
     assert time.monotonic() - started < 30
+
+
+def test_program_is_ended_when_a_signal_interrupts_the_wait(output: Path) -> None:
+    """It holds locks for which the clean-up of a restore would wait."""
+    output.touch()
+    Path(f"{output}.long").touch()
+    process = RestoreProcess([], RestoreTarget(ADDRESS))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.failure()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert process.process.poll() is not None
