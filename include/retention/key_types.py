@@ -48,6 +48,8 @@ _INTEGERS = {
     "oid": (0, 2**32 - 1),
 }
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_MAGNITUDES = range(-16_384, 131_072)  # powers of ten of a numeric's first digit
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _BYTES = re.compile(r"\\x(?:[0-9a-f]{2})*", re.ASCII | re.IGNORECASE)
 _SEPARATORS = re.compile(r"[:.-]")
@@ -178,7 +180,7 @@ class KeyType:
                 whole = int(value) if _WHOLE.fullmatch(value) else None
                 return str(whole) if whole is not None and least <= whole <= most else None
             case Form.NUMERIC:
-                return _plain(Decimal(value))
+                return _plain(Decimal(value)) if _DECIMAL.fullmatch(value) else None
             case Form.DATE:
                 return date.fromisoformat(value).isoformat() if _DAY.fullmatch(value) else None
             case Form.TIMESTAMP:
@@ -209,7 +211,7 @@ class KeyType:
 
 
 def _plain(number: Decimal) -> str | None:
-    if not number.is_finite():
+    if number.adjusted() not in _MAGNITUDES:  # its text could have 10**9 digits
         return None
     text = f"{number:f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
