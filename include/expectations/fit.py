@@ -176,7 +176,8 @@ def _members(
     faulty = {at for at, value in enumerate(values) if not _is_written_for(value, kind)}
     rest = [at for at in range(len(values)) if at not in faulty]
     casts = {at: f"{member(values[at], kind, timezone)} IS NULL" for at in rest}
-    if casts and _failing(connection, ", ".join(casts.values())):
+    # An array, since a query has at most 1,664 columns.
+    if casts and _failing(connection, f"ARRAY[{', '.join(casts.values())}]"):
         faulty |= {at for at, cast in casts.items() if _failing(connection, cast)}
     return [Misfit(("value_set", at), _unfit(f"value_set[{at}]", kind)) for at in sorted(faulty)]
 

@@ -39,6 +39,12 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
         yield made
 
 
+def test_set_of_many_values_fits(connection: psycopg.Connection) -> None:
+    """A list of codes has more members than a query of PostgreSQL has columns."""
+    codes = expectation("r", IN_SET, column="i", value_set=tuple(range(2_000)))
+    assert misfits(connection, codes, read_types(connection, "public", "t"), "UTC") == []
+
+
 @pytest.mark.parametrize(
     ("kind", "kwargs", "fault"),
     [
