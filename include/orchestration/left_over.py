@@ -43,17 +43,20 @@ def locked_run(dag_id: str, logical_date: datetime) -> Iterator[None]:
 def seal_left_over(dag: Any, announce: Callable[[str], None]) -> None:
     """Seal each run of a workflow whose process has ended.
 
-    The next start retries a run that cannot be sealed now.
+    The next start retries a run that cannot be sealed now. A run that another process seals is
+    left to it.
 
     Args:
         dag: Airflow's object of the workflow.
         announce: prints a line on the terminal.
     """
-    for run in _running(dag.dag_id):
-        if not _has_process(dag.dag_id, run.logical_date):
-            announce(f"sealing the interrupted run {run.run_id} of {dag.dag_id}")
-            if not seal_run_now(dag, run.logical_date):
-                announce(f"{run.run_id} could not be sealed; the next start tries again")
+    for run_id, logical_date in _running(dag.dag_id).items():
+        with _claimed(dag.dag_id, logical_date) as is_left_over:
+            # Another process may have sealed it before the claim.
+            if is_left_over and run_id in _running(dag.dag_id):
+                announce(f"sealing the interrupted run {run_id} of {dag.dag_id}")
+                if not seal_run_now(dag, logical_date):
+                    announce(f"{run_id} could not be sealed; the next start tries again")
 
 
 def seal_run_now(dag: Any, logical_date: datetime) -> str | None:
@@ -127,15 +130,23 @@ def _seal_of(session: Any, dag_id: str, run_id: str) -> Any:
     )
 
 
-def _running(dag_id: str) -> list[Any]:
+def _running(dag_id: str) -> dict[str, datetime]:
+    """Return the logical dates of the runs of `./parcelseal run` that did not end, by run id.
+
+    Where the environment names the database of an Airflow, its scheduler has runs there too.
+    """
     from airflow.models.dagrun import DagRun
+    from airflow.utils.types import DagRunTriggeredByType
     from sqlalchemy import select
 
+    query = select(DagRun.run_id, DagRun.logical_date).where(
+        DagRun.dag_id == dag_id,
+        DagRun.state == "running",
+        DagRun.triggered_by == DagRunTriggeredByType.TEST,
+    )
     with _session() as session:
-        query = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.state == "running")
-        runs = list(session.scalars(query.order_by(DagRun.logical_date)))
-        session.expunge_all()
-    return runs
+        rows = session.execute(query.order_by(DagRun.logical_date)).all()
+    return {row.run_id: row.logical_date for row in rows}
 
 
 def _find(session: Any, dag_id: str, logical_date: datetime) -> Any:
@@ -147,17 +158,21 @@ def _find(session: Any, dag_id: str, logical_date: datetime) -> Any:
     )
 
 
-def _has_process(dag_id: str, logical_date: datetime) -> bool:
+@contextmanager
+def _claimed(dag_id: str, logical_date: datetime) -> Iterator[bool]:
+    """Hold the lock of a run while the block runs; yield whether no process holds it."""
     path = _lock_file(dag_id, logical_date)
-    try:
-        with path.open("a") as lock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
             path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # the folder does not exist
-        pass
-    return False
 
 
 def _lock_file(dag_id: str, logical_date: datetime) -> Path:
