@@ -65,7 +65,7 @@ def lacks_retention(
         for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
             read[schema, name].update(_SYSTEM, columns)
         locked[table] = oid
-        if rule.deletes or rule.on_request:
+        if rule.deletes:
             deleted[table] = oid
         if rule.action == "drop_partition":
             dropped[table] = oid
@@ -73,8 +73,7 @@ def lacks_retention(
         for detached in rule.detach:
             other, _dot, field = detached.partition(".")
             referring = database.collections[other]
-            columns = _whole_key(login, oid, (referring.schema_name, referring.table), field)
-            changed[referring.schema_name, referring.table].update(columns)
+            changed[referring.schema_name, referring.table].add(field)
     for schema in sorted({schema for schema, _name in read}):
         yield from login.lacks_schema(declared.RETENTION_SCHEMA, schema)
     for table, columns in sorted(read.items()):
@@ -88,6 +87,8 @@ def lacks_retention(
                 Identifier(*table),
             )
     for table, oid in sorted(locked.items()):
+        if changed[table]:
+            continue  # its columns are granted below
         if not login.ask("SELECT has_any_column_privilege(%s::oid, 'UPDATE')", oid):
             keys = _key(login, oid) or sorted(read[table] - set(_SYSTEM))
             yield from login.lacks_columns(declared.RETENTION_LOCK, "UPDATE", *table, keys[:1])
@@ -107,14 +108,6 @@ def lacks_retention(
 
 def _key(login: Login, oid: int) -> list[str]:
     return [str(name) for (name,) in login.connection.execute(_KEY, [oid])]
-
-
-def _whole_key(login: Login, oid: int, referring: Table, field: str) -> list[str]:
-    """Return all columns of the foreign key that contains a detached field."""
-    for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
-        if (schema, name) == referring and field in columns:
-            return list(columns)
-    return [field]
 
 
 def _named(rule: RetentionRule) -> set[str]:
