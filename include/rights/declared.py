@@ -16,7 +16,7 @@ class Right:
     Attributes:
         connection: id of the login's connection, or the way to it in the policy pack.
         workflows: names of the workflows that need it.
-        grant: the statement that grants it; names in capitals depend on the database.
+        grant: the statement that grants it, with ``{names}`` for parts that depend on the database.
         reason: why the workflows need it.
     """
 
@@ -24,6 +24,11 @@ class Right:
     workflows: str
     grant: str
     reason: str
+
+    @property
+    def privilege(self) -> str:
+        """Return the privilege of a statement ``GRANT``."""
+        return self.grant.split()[1]
 
 
 READERS = "backup_offsite, check_quality, enforce_retention"
@@ -38,123 +43,148 @@ QUERY_WORKFLOWS = (
 READ_ALL = Right(
     "of each mapped database",
     READERS,
-    "GRANT pg_read_all_data TO ROLE",
+    "GRANT pg_read_all_data TO {role}",
     "a backup reads every schema, table and sequence",
 )
 READ_LARGE_OBJECTS = Right(
     "of each mapped database",
     "backup_offsite",
-    "GRANT SELECT ON LARGE OBJECT NUMBER TO ROLE",
+    "GRANT SELECT ON LARGE OBJECT {number} TO {role}",
     "pg_read_all_data does not include large objects",
 )
 READ_ALL_ROWS = Right(
     "of each mapped database",
     READERS,
-    "ALTER ROLE ROLE BYPASSRLS",
+    "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide rows from a backup",
 )
 RETENTION_SCHEMA = Right(
     "retention_db",
     RETENTION,
-    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a table with record classes, and of a table that refers to one",
 )
 RETENTION_READ = Right(
     "retention_db",
     RETENTION,
-    "GRANT SELECT (ctid, tableoid, COLUMNS) ON TABLE TO ROLE",
-    "primary keys, columns that retention.yaml names, and foreign keys that refer to its tables",
+    "GRANT SELECT ({columns}) ON {table} TO {role}",
+    "ctid and tableoid, primary keys, columns that retention.yaml names, and foreign keys that "
+    "refer to its tables",
 )
 RETENTION_DELETE = Right(
     "retention_db",
     RETENTION,
-    "GRANT DELETE ON TABLE TO ROLE",
+    "GRANT DELETE ON {table} TO {role}",
     "the tables of classes that are deleted",
 )
 RETENTION_LOCK = Right(
     "retention_db",
     RETENTION,
-    "GRANT UPDATE (KEY) ON TABLE TO ROLE",
+    "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "SELECT ... FOR UPDATE needs the right to update at least one column of the table",
 )
 RETENTION_CHANGE = Right(
     "retention_db",
     RETENTION,
-    "GRANT UPDATE (COLUMNS) ON TABLE TO ROLE",
-    "masked and stamped columns, and foreign keys that are detached",
+    "GRANT UPDATE ({columns}) ON {table} TO {role}",
+    "masked and stamped columns, and the columns that `detach` names",
 )
 RETENTION_DROP = Right(
     "retention_db",
     RETENTION,
-    "GRANT OWNER TO ROLE WITH INHERIT FALSE, SET TRUE",
+    "GRANT {owner} TO {role} WITH INHERIT FALSE, SET TRUE",
     "only the owner may drop a partition; needed for drop_partition, on PostgreSQL 16, 17 and 18",
+)
+RETENTION_DROP_15 = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT {owner} TO {role}",
+    "the same on PostgreSQL 15, where the role inherits the owner's rights unless it is NOINHERIT",
 )
 QUERY_SCHEMA = Right(
     QUERY_LOGINS,
     QUERY_WORKFLOWS,
-    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema that the queries of the pack name; for incidents, the schemas of `scope` and "
     "`staff`",
 )
 QUERY_READ = Right(
     QUERY_LOGINS,
     QUERY_WORKFLOWS,
-    "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
+    "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the columns that the queries of the pack name; for incidents, also mapped personal columns",
 )
 INTAKE_SCHEMA = Right(
     INTAKE,
     "review_intake",
-    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a formal table",
 )
 INTAKE_READ = Right(
     INTAKE,
     "review_intake",
-    "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
+    "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the mapped columns of the incoming table, and the columns of other tables that intake.yaml "
     "and the quality suite of the incoming table name (the check does not test the suite's)",
 )
 INTAKE_UPDATE = Right(
     INTAKE,
     "review_intake",
-    "GRANT UPDATE (COLUMNS) ON TABLE TO ROLE",
+    "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "state, review and back-reference columns of the incoming table",
 )
 INTAKE_INSERT = Right(
     INTAKE,
     "review_intake",
-    "GRANT INSERT (COLUMNS) ON TABLE TO ROLE",
+    "GRANT INSERT ({columns}) ON {table} TO {role}",
     "the columns of formal tables that intake.yaml fills",
 )
 INTAKE_NUMBER = Right(
     INTAKE,
     "review_intake",
-    "GRANT USAGE ON SEQUENCE SEQUENCE TO ROLE",
+    "GRANT USAGE ON SEQUENCE {sequence} TO {role}",
     "sequences that generate new keys of formal tables",
 )
 STATE_CREATE = Right(
     "state_db",
     "all",
-    "GRANT CREATE ON DATABASE DATABASE TO ROLE",
+    "GRANT CREATE ON DATABASE {database} TO {role}",
     "migrations, and the separate schema of an incident drill",
+)
+STATE_SCHEMA = Right(
+    "state_db",
+    "all",
+    "GRANT CREATE ON SCHEMA {schema} TO {role}",
+    "migrations create tables in the schema public",
 )
 STATE_OWN = Right(
     "state_db",
     "all",
-    "ALTER TABLE TABLE OWNER TO ROLE",
+    "ALTER TABLE {table} OWNER TO {role}",
     "migrations change the tables",
+)
+PAGES_SCHEMA = Right(
+    "pages_db",
+    "compliance pages",
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
+    "the schema public, which has the tables",
 )
 PAGES_READ = Right(
     "pages_db",
     "compliance pages",
-    "GRANT SELECT ON TABLE TO ROLE",
+    "GRANT SELECT ON {table} TO {role}",
     "the tables that the pages show; `./parcelseal migrate --pages-role ROLE` grants them",
+)
+PAGES_COLUMNS = Right(
+    "pages_db",
+    "compliance pages",
+    "GRANT SELECT ({columns}) ON {table} TO {role}",
+    "tables of which the pages show some columns; granted likewise",
 )
 DRILL_CREATE = Right(
     "drill_db",
     "drill_restore",
-    "ALTER ROLE ROLE CREATEDB",
+    "ALTER ROLE {role} CREATEDB",
     "a drill restores into a database of its own",
 )
 
@@ -168,6 +198,7 @@ DECLARED = (
     RETENTION_LOCK,
     RETENTION_CHANGE,
     RETENTION_DROP,
+    RETENTION_DROP_15,
     QUERY_SCHEMA,
     QUERY_READ,
     INTAKE_SCHEMA,
@@ -176,7 +207,10 @@ DECLARED = (
     INTAKE_INSERT,
     INTAKE_NUMBER,
     STATE_CREATE,
+    STATE_SCHEMA,
     STATE_OWN,
+    PAGES_SCHEMA,
     PAGES_READ,
+    PAGES_COLUMNS,
     DRILL_CREATE,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from include.rights.declared import DECLARED
@@ -14,11 +15,14 @@ END = "<!-- end of rights -->"
 def rights_table() -> str:
     """Return the declared rights as a table in Markdown."""
     lines = ["| login | statement | workflows | reason |", "|---|---|---|---|"]
-    lines += [
-        f"| {right.connection} | `{right.grant}` | {right.workflows} | {right.reason} |"
-        for right in DECLARED
-    ]
+    for right in DECLARED:
+        cells = (right.connection, f"`{_in_capitals(right.grant)}`", right.workflows, right.reason)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _in_capitals(grant: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), grant)
 
 
 def with_table(page: str) -> str:

@@ -37,7 +37,7 @@ def lacks_intake(
         {database.collections[target.collection].schema_name for target in rule.targets}
     ):
         yield from login.lacks_schema(declared.INTAKE_SCHEMA, name)
-    yield from login.lacks_columns(declared.INTAKE_READ, "SELECT", *table, incoming.fields)
+    yield from login.lacks_columns(declared.INTAKE_READ, *table, incoming.fields)
     staff = rule.people
     key, account = Identifier("p", staff.key), Identifier("p", staff.account)
     people = f"{_table(database, staff.collection)} p WHERE {staff.reviewers}"
@@ -50,11 +50,11 @@ def lacks_intake(
     for target in rule.targets:
         yield from lacks_query(login, _source(database, rule, target), *rights)
     settled = [rule.state.column, rule.reviewed.by, rule.reviewed.at, rule.back_reference.column]
-    yield from login.lacks_columns(declared.INTAKE_UPDATE, "UPDATE", *table, settled)
+    yield from login.lacks_columns(declared.INTAKE_UPDATE, *table, settled)
     for target in rule.targets:
         formal = database.collections[target.collection]
         yield from login.lacks_columns(
-            declared.INTAKE_INSERT, "INSERT", formal.schema_name, formal.table, target.columns
+            declared.INTAKE_INSERT, formal.schema_name, formal.table, target.columns
         )
     for collection, column in rule.keys.values():
         yield from _lacks_sequence(login, _table(database, collection), column)
@@ -66,8 +66,7 @@ def _lacks_sequence(login: Login, table: str, column: str) -> Iterator[MissingRi
         yield login.lacks(
             declared.INTAKE_NUMBER,
             f"USAGE on sequence {row[0]}.{row[1]}",
-            "GRANT USAGE ON SEQUENCE {} TO {role}",
-            Identifier(row[0], row[1]),
+            sequence=Identifier(row[0], row[1]),
         )
 
 

@@ -80,9 +80,9 @@ class Login:
         assert row is not None
         self.role = str(row[0])
 
-    def lacks(self, right: Right, message: str, statement: str, *parts: Composable) -> MissingRight:
-        """Return a missing right; ``{role}`` in the statement is this login's role."""
-        text = SQL(statement + ";").format(*parts, role=Identifier(self.role))
+    def lacks(self, right: Right, message: str, **names: Composable) -> MissingRight:
+        """Return a missing right; names are those in its statement, except this login's role."""
+        text = SQL(right.grant + ";").format(**names, role=Identifier(self.role))
         return MissingRight(right, f"{self.role} lacks {message}", text.as_string(self.connection))
 
     def ask(self, query: str, *parameters: Any) -> bool:
@@ -104,19 +104,15 @@ class Login:
         if not self.ask(
             "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", schema
         ):
-            name = Identifier(schema)
-            yield self.lacks(
-                right, f"USAGE on schema {schema}", "GRANT USAGE ON SCHEMA {} TO {role}", name
-            )
+            yield self.lacks(right, f"USAGE on schema {schema}", schema=Identifier(schema))
 
     def lacks_columns(
-        self, right: Right, privilege: str, schema: str, table: str, columns: Iterable[str]
+        self, right: Right, schema: str, table: str, columns: Iterable[str]
     ) -> Iterator[MissingRight]:
         """Yield the columns of a table on which the login lacks a privilege, as one right.
 
         Args:
             right: the declaration.
-            privilege: ``SELECT`` or ``UPDATE``.
             schema: of the table.
             table: its name.
             columns: their names, system columns too.
@@ -129,14 +125,13 @@ class Login:
             "AND a.attname = ANY (%s) AND NOT has_column_privilege(a.attrelid, a.attnum, %s) "
             "ORDER BY a.attnum"
         )
-        rows = self.connection.execute(query, [oid, list(columns), privilege])
+        rows = self.connection.execute(query, [oid, list(columns), right.privilege])
         if missing := [str(name) for (name,) in rows]:
             yield self.lacks(
                 right,
-                f"{privilege} on {', '.join(missing)} of {schema}.{table}",
-                f"GRANT {privilege} ({{}}) ON {{}} TO {{role}}",
-                SQL(", ").join(map(Identifier, missing)),
-                Identifier(schema, table),
+                f"{right.privilege} on {', '.join(missing)} of {schema}.{table}",
+                columns=SQL(", ").join(map(Identifier, missing)),
+                table=Identifier(schema, table),
             )
 
 
@@ -145,17 +140,12 @@ def lacks_reading(login: Login) -> Iterator[MissingRight]:
     if tables := login.connection.execute(_UNREADABLE).fetchall():
         schema, name = tables[0]
         more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
-        yield login.lacks(
-            declared.READ_ALL,
-            f"SELECT on {schema}.{name}{more}",
-            "GRANT pg_read_all_data TO {role}",
-        )
+        yield login.lacks(declared.READ_ALL, f"SELECT on {schema}.{name}{more}")
     if hidden := login.connection.execute(_HIDDEN_ROWS).fetchall():
         schema, name = hidden[0]
         yield login.lacks(
             declared.READ_ALL_ROWS,
             f"BYPASSRLS: row-level security hides rows of {schema}.{name}",
-            "ALTER ROLE {role} BYPASSRLS",
         )
     objects = [number for (number,) in login.connection.execute(_LARGE_OBJECTS)]
     if len(objects) > _MOST_NAMED:
@@ -170,8 +160,7 @@ def lacks_reading(login: Login) -> Iterator[MissingRight]:
         yield login.lacks(
             declared.READ_LARGE_OBJECTS,
             f"SELECT on large object {number}",
-            "GRANT SELECT ON LARGE OBJECT {} TO {role}",
-            sql.Literal(number),
+            number=sql.Literal(number),
         )
 
 
@@ -179,7 +168,7 @@ def lacks_drill(login: Login) -> Iterator[MissingRight]:
     """Yield the missing rights of a login to create scratch databases."""
     query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
     if not login.ask(query):
-        yield login.lacks(declared.DRILL_CREATE, "CREATEDB", "ALTER ROLE {role} CREATEDB")
+        yield login.lacks(declared.DRILL_CREATE, "CREATEDB")
 
 
 def lacks_state(login: Login) -> Iterator[MissingRight]:
@@ -190,14 +179,11 @@ def lacks_state(login: Login) -> Iterator[MissingRight]:
         yield login.lacks(
             declared.STATE_CREATE,
             f"CREATE on database {row[0]}",
-            "GRANT CREATE ON DATABASE {} TO {role}",
-            Identifier(row[0]),
+            database=Identifier(row[0]),
         )
     if not login.ask("SELECT has_schema_privilege('public', 'CREATE')"):
         yield login.lacks(
-            declared.STATE_CREATE,
-            "CREATE on schema public",
-            "GRANT CREATE ON SCHEMA public TO {role}",
+            declared.STATE_SCHEMA, "CREATE on schema public", schema=Identifier("public")
         )
     foreign = login.connection.execute(
         "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND NOT pg_has_role(relowner, "
@@ -207,8 +193,7 @@ def lacks_state(login: Login) -> Iterator[MissingRight]:
         yield login.lacks(
             declared.STATE_OWN,
             f"ownership of public.{name}",
-            "ALTER TABLE {} OWNER TO {role}",
-            Identifier("public", name),
+            table=Identifier("public", name),
         )
 
 
@@ -222,15 +207,14 @@ def lacks_pages(
         tables: tables that the pages read in full.
         columns: columns that the pages read in further tables, by table.
     """
-    yield from login.lacks_schema(declared.PAGES_READ, "public")
+    yield from login.lacks_schema(declared.PAGES_SCHEMA, "public")
     for name in tables:
         oid = login.table("public", name)
         if oid and not login.ask("SELECT has_table_privilege(%s::oid, 'SELECT')", oid):
             yield login.lacks(
                 declared.PAGES_READ,
                 f"SELECT on public.{name}",
-                "GRANT SELECT ON {} TO {role}",
-                Identifier("public", name),
+                table=Identifier("public", name),
             )
     for name, named in columns:
-        yield from login.lacks_columns(declared.PAGES_READ, "SELECT", "public", name, named)
+        yield from login.lacks_columns(declared.PAGES_COLUMNS, "public", name, named)

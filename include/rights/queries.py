@@ -52,7 +52,7 @@ def lacks_query(
         columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
         named = columns if takes_all else [name for name in columns if name in words]
         yield from login.lacks_schema(schema_right, schema)
-        yield from login.lacks_columns(read_right, "SELECT", schema, table, named)
+        yield from login.lacks_columns(read_right, schema, table, named)
 
 
 def _is_refused(login: Login, query: str) -> bool:

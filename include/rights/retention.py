@@ -77,32 +77,31 @@ def lacks_retention(
     for schema in sorted({schema for schema, _name in read}):
         yield from login.lacks_schema(declared.RETENTION_SCHEMA, schema)
     for table, columns in sorted(read.items()):
-        yield from login.lacks_columns(declared.RETENTION_READ, "SELECT", *table, sorted(columns))
+        yield from login.lacks_columns(declared.RETENTION_READ, *table, sorted(columns))
     for table, oid in sorted(deleted.items()):
         if not login.ask("SELECT has_table_privilege(%s::oid, 'DELETE')", oid):
             yield login.lacks(
                 declared.RETENTION_DELETE,
                 f"DELETE on {'.'.join(table)}",
-                "GRANT DELETE ON {} TO {role}",
-                Identifier(*table),
+                table=Identifier(*table),
             )
     for table, oid in sorted(locked.items()):
         if changed[table]:
             continue  # its columns are granted below
         if not login.ask("SELECT has_any_column_privilege(%s::oid, 'UPDATE')", oid):
             keys = _key(login, oid) or sorted(read[table] - set(_SYSTEM))
-            yield from login.lacks_columns(declared.RETENTION_LOCK, "UPDATE", *table, keys[:1])
+            yield from login.lacks_columns(declared.RETENTION_LOCK, *table, keys[:1])
     for table, columns in sorted(changed.items()):
-        yield from login.lacks_columns(declared.RETENTION_CHANGE, "UPDATE", *table, sorted(columns))
+        yield from login.lacks_columns(declared.RETENTION_CHANGE, *table, sorted(columns))
     for table, oid in sorted(dropped.items()):
         if not login.ask(_CAN_BECOME_OWNER, oid):
             row = login.connection.execute(_OWNER, [oid]).fetchone()
             assert row is not None
+            is_old = login.connection.info.server_version < 160_000
             yield login.lacks(
-                declared.RETENTION_DROP,
+                declared.RETENTION_DROP_15 if is_old else declared.RETENTION_DROP,
                 f"membership in {row[0]}, the owner of {'.'.join(table)}",
-                "GRANT {} TO {role} WITH INHERIT FALSE, SET TRUE",
-                Identifier(row[0]),
+                owner=Identifier(row[0]),
             )
 
 
