@@ -17,7 +17,6 @@ MAX_DIGITS = 4000  # Python refuses to convert longer numbers
 _CONSTANTS: dict[str, bool | None] = {"null": None, "Null": None, "NULL": None, "~": None}
 _CONSTANTS |= dict.fromkeys(("true", "True", "TRUE"), True)
 _CONSTANTS |= dict.fromkeys(("false", "False", "FALSE"), False)
-
 _BOOLEANS_OF_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+][0-9]+)?", re.ASCII)
@@ -60,14 +59,6 @@ def plain_value(text: str) -> str | int | float | bool | None:
     if _FLOAT.fullmatch(text):
         return _exact(text)
     raise AmbiguousScalar(_choice(text, list(dict.fromkeys(_readings(text)))))
-
-
-def is_plain_text(text: str) -> bool:
-    """Return whether every YAML reader takes a scalar for text."""
-    try:
-        return isinstance(plain_value(text), str)
-    except AmbiguousScalar:
-        return False
 
 
 def _boolean_of_1_1(text: str) -> str | None:

@@ -17,7 +17,16 @@ from include.policy.document import (
     read_bytes,
     read_document,
 )
-from include.policy.scalars import is_plain_text
+from include.policy.scalars import AmbiguousScalar, plain_value
+
+
+def is_plain_text(text: str) -> bool:
+    """Return whether a text means itself for every reader of YAML."""
+    try:
+        return isinstance(plain_value(text), str)
+    except AmbiguousScalar:
+        return False
+
 
 # PyYAML writes 1e3 and 0o7 without quotes, which are numbers of YAML 1.2: a pack quotes them.
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f\x85"), max_size=12).filter(
