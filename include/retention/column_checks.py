@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -25,23 +24,10 @@ ORDER BY k.conname
 """
 
 
-@dataclass(frozen=True)
-class Assigned:
-    """A new value of a column.
-
-    Attributes:
-        value: SQL over the record ``t``.
-        is_constant: whether it is the same for every record.
-    """
-
-    value: Composable
-    is_constant: bool = False
-
-
 def failing_check(
     connection: psycopg.Connection[Any],
     relation: Relation,
-    assigned: Mapping[str, Assigned],
+    assigned: Mapping[str, Composable],
     which: Composable,
 ) -> str | None:
     """Return the name of a CHECK constraint that refuses each tried record with its new values.
@@ -52,7 +38,7 @@ def failing_check(
     Args:
         connection: inside of the plan's view of the database.
         relation: the table.
-        assigned: new values by column.
+        assigned: column -> its new value, SQL over the record ``t``.
         which: condition over ``t`` that selects the records that may be changed.
     """
     for name, expression, columns, types in connection.execute(_CHECKS, [relation.oid]).fetchall():
@@ -82,11 +68,11 @@ def failing_check(
 
 
 def _columns(
-    columns: Sequence[str], types: Sequence[str], assigned: Mapping[str, Assigned]
+    columns: Sequence[str], types: Sequence[str], assigned: Mapping[str, Composable]
 ) -> Composable:
     return SQL(", ").join(
         SQL("({})::{} AS {}").format(
-            assigned[column].value if column in assigned else quoted("t", column),
+            assigned[column] if column in assigned else quoted("t", column),
             pack_sql(kind),
             quoted(column),
         )

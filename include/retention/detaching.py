@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Composable
 from include.erasure.masks import shapes
 from include.erasure.places import Place
 from include.policy.fragments import both, quoted
-from include.retention.column_checks import Assigned, failing_check
+from include.retention.column_checks import failing_check
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Relation
 from include.services.errors import UsageError
@@ -112,7 +112,7 @@ def _obstacle(
         return f"{', '.join(generated)} is generated"
     if facts.is_full and set(columns) != set(reference.key.columns):
         return "the key is MATCH FULL, so all of its columns must be named"
-    assigned: Mapping[str, Assigned] = {column: Assigned(SQL("NULL"), True) for column in columns}
+    assigned: Mapping[str, Composable] = dict.fromkeys(columns, SQL("NULL"))
     refers = both([SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in columns])
     if check := failing_check(connection, child, assigned, refers):
         return f"the CHECK constraint {check} refuses null"

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Composable
 from include.erasure.masks import Mask, assignments
 from include.policy.fragments import either, fixed, pack_sql, quoted
 from include.retention.classes import RecordClass
-from include.retention.column_checks import TRIED, Assigned, failing_check
+from include.retention.column_checks import TRIED, failing_check
 from include.retention.graph import Graph
 from include.services.errors import UsageError
 
@@ -107,7 +107,7 @@ class _MaskCheck:
         if reason is not None:
             raise self._refusal(name, reason)
 
-    def _assigned(self, name: str) -> Assigned:
+    def _assigned(self, name: str) -> Composable:
         """Return the masked value of a column, as UPDATE would compute it."""
         try:
             part = assignments(Mask({name: self.kinds[name]}), self.record_class.shapes, SQL(""))
@@ -117,9 +117,9 @@ class _MaskCheck:
                 error.action,
             ) from None
         _column, value = part.as_string(None).split(" = ", 1)
-        return Assigned(pack_sql(value), self.kinds[name] == "erase")
+        return pack_sql(value)
 
-    def _require_type(self, name: str, kind: str, assigned: Assigned) -> None:
+    def _require_type(self, name: str, kind: str, assigned: Composable) -> None:
         """Refuse a mask whose values cannot be cast to the column's type, such as a domain."""
         if self._casts(name, kind, assigned, SQL("LIMIT {}").format(TRIED)) is not False:
             return
@@ -131,13 +131,13 @@ class _MaskCheck:
                 break
         raise self._refusal(name, f"its type {kind} refuses the masked value")
 
-    def _casts(self, name: str, kind: str, assigned: Assigned, limit: Composable) -> bool | None:
+    def _casts(self, name: str, kind: str, assigned: Composable, limit: Composable) -> bool | None:
         """Return whether the masked values of some records fit; None if there is no record."""
         query = SQL(
             "SELECT count(v::text), count(*) FROM (SELECT ({value})::{kind} AS v FROM {table} AS t "
             "WHERE {name} IS NOT NULL {limit}) AS s"
         ).format(
-            value=assigned.value,
+            value=assigned,
             kind=pack_sql(kind),
             table=self.relation.identifier,
             name=quoted("t", name),
@@ -150,7 +150,7 @@ class _MaskCheck:
             return False
         return None if row is None or not row[1] else True
 
-    def _clashes(self, assigned: Mapping[str, Assigned]) -> Iterator[tuple[str, str]]:
+    def _clashes(self, assigned: Mapping[str, Composable]) -> Iterator[tuple[str, str]]:
         """Yield unique indexes in which masked values repeat, as masked columns and name."""
         with self.connection.cursor(row_factory=dict_row) as cursor:
             indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
@@ -159,7 +159,7 @@ class _MaskCheck:
             filled = [SQL("{} IS NOT NULL").format(part) for part in parts]
             columns = [
                 SQL("({})::{} AS {}").format(
-                    assigned[column].value if column in assigned else quoted("t", column),
+                    assigned[column] if column in assigned else quoted("t", column),
                     pack_sql(kind),
                     quoted(column),
                 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import add, sub
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -60,7 +59,7 @@ class Records:
     """Records of a table, or of one of its partitions.
 
     Attributes:
-        digest: XOR of the hashes of their keys, so that some can be taken out or put in.
+        digest: XOR of the hashes of their keys, so that some can be taken out.
         by_class: numbers of deletable records, for the deleting classes in their order.
     """
 
@@ -70,17 +69,10 @@ class Records:
 
     def without(self, others: Records) -> Records:
         """Return the figures without some of these records."""
-        return self._joined(others, sub)
-
-    def with_(self, others: Records) -> Records:
-        """Return the figures together with other records."""
-        return self._joined(others, add)
-
-    def _joined(self, others: Records, by: Callable[[int, int], int]) -> Records:
         return Records(
-            by(self.records, others.records),
+            self.records - others.records,
             self.digest ^ others.digest,
-            [by(mine, theirs) for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
+            [mine - theirs for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
         )
 
 
