@@ -16,8 +16,10 @@ from psycopg import sql
 from include.rights import declared
 from include.rights.declared import Right
 from include.rights.missing import Login, MissingRight
+from include.services.errors import UsageError
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+_QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _TABLES = """
 SELECT n.nspname::text, c.relname::text, c.oid::bigint FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -43,10 +45,30 @@ def lacks_query(
         query: a SELECT of the pack; parameters as ``:name``.
         schema_right: the declaration of USAGE on its schemas.
         read_right: the declaration of SELECT on its columns.
+
+    Raises:
+        UsageError: the query is refused for another right, such as that to execute a function.
     """
-    if not _is_refused(login, query):
+    refusal = _refusal(login, query)
+    if refusal is None:
         return
-    words = set(re.findall(r"\w+", query))
+    is_explained = False
+    for missing in _lacks_reading(login, query, schema_right, read_right):
+        is_explained = True
+        yield missing
+    if not is_explained:
+        raise UsageError(
+            f"{login.role} may not execute a query of the policy pack: {refusal}.",
+            "Grant the right on that object.",
+        )
+
+
+def _lacks_reading(
+    login: Login, query: str, schema_right: Right, read_right: Right
+) -> Iterator[MissingRight]:
+    plain = set(re.findall(r"\w+", query))
+    quoted = {name.replace('""', '"') for name in _QUOTED.findall(query)}
+    words = plain | quoted | {word.lower() for word in plain}
     takes_all = bool(re.search(r"(?<![(\w])\*|\.\*", query))
     for schema, table, oid in login.connection.execute(_TABLES, [sorted(words)]).fetchall():
         columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
@@ -55,16 +77,17 @@ def lacks_query(
         yield from login.lacks_columns(read_right, schema, table, named)
 
 
-def _is_refused(login: Login, query: str) -> bool:
+def _refusal(login: Login, query: str) -> str | None:
+    """Return PostgreSQL's reason if the login lacks a right; None also for other errors."""
     text = "EXPLAIN " + _PARAMETER.sub("NULL", query.rstrip().rstrip(";"))
     connection = login.connection
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(sql.SQL(text))
-    except psycopg.errors.InsufficientPrivilege:
-        return True
+    except psycopg.errors.InsufficientPrivilege as error:
+        return error.diag.message_primary or ""
     except psycopg.OperationalError:
         raise
     except psycopg.Error:
-        return False
-    return False
+        return None
+    return None
