@@ -167,7 +167,7 @@ def assignments(mask: Mask, found: Mapping[str, Shape], at: Composable) -> Compo
         UsageError: a column cannot hold what the mask leaves.
     """
     parts = [
-        SQL("{} = {}").format(Identifier(name), _fitting(name, found[name], kind))
+        SQL("{} = {}").format(Identifier(name), masked_value(name, found[name], kind))
         for name, kind in mask.columns.items()
         if name in found
     ]
@@ -247,7 +247,17 @@ def _null(_: Composable) -> Composable:
     return SQL("NULL::text")
 
 
-def _fitting(name: str, shape: Shape, kind: MaskKind) -> Composable:
+def masked_value(name: str, shape: Shape, kind: MaskKind) -> Composable:
+    """Return the masked value of a column of the record of alias ``t``, as UPDATE computes it.
+
+    Args:
+        name: of the column.
+        shape: of the column.
+        kind: of the mask.
+
+    Raises:
+        UsageError: the column cannot hold what the mask leaves.
+    """
     if kind == "erase":
         if not shape.filled:
             return SQL("NULL")

@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.erasure.masks import Mask, assignments
+from include.erasure.masks import masked_value
 from include.policy.fragments import either, fixed, pack_sql, quoted
 from include.retention.classes import RecordClass
 from include.retention.column_checks import TRIED, failing_check
@@ -110,14 +110,13 @@ class _MaskCheck:
     def _assigned(self, name: str) -> Composable:
         """Return the masked value of a column, as UPDATE would compute it."""
         try:
-            part = assignments(Mask({name: self.kinds[name]}), self.record_class.shapes, SQL(""))
+            value = masked_value(name, self.record_class.shapes[name], self.kinds[name])
         except UsageError as error:
             raise UsageError(
                 f"The class {self.record_class.name} cannot be masked. {error.message}",
                 error.action,
             ) from None
-        _column, value = part.as_string(None).split(" = ", 1)
-        return pack_sql(value)
+        return fixed(value)
 
     def _require_type(self, name: str, kind: str, assigned: Composable) -> None:
         """Refuse a mask whose values cannot be cast to the column's type, such as a domain."""

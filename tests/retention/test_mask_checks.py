@@ -92,6 +92,17 @@ def test_masks_that_fit_are_planned(
     assert place.planned() == {"a": 2}
 
 
+def test_mask_of_a_column_with_an_odd_name_is_planned(place: Yard) -> None:
+    """The catalogue's names may hold any character, also those of an assignment."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date, "v = 100%" text);
+    INSERT INTO a VALUES (1, '{OVER}', 'Wang Fang')
+    """)
+    place.rules = [rule("a", "mask", mask={"v = 100%": "name"})]
+    assert place.execute(place.plan()).done == {"a": 1}
+    assert place.keys("a", '"v = 100%"') == {"W**"}
+
+
 def test_record_that_a_check_refuses_does_not_keep_the_others(place: Yard) -> None:
     """The execution skips that record, as any record that the database refuses."""
     check = "v text CHECK (v <> 'W**')"
