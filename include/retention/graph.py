@@ -344,7 +344,7 @@ class Graph:
             }
             for name in self.emptied
         }
-        reached = {name: _closure(name, before) for name in self.emptied}
+        reached = {name: links.reached(name, before) for name in self.emptied}
         group = {
             name: tuple(sorted({name} | {one for one in reached[name] if name in reached[one]}))
             for name in self.emptied
@@ -368,17 +368,6 @@ def _merged(
     for name, own in sorted(group.items()):
         merged.setdefault(own, set()).update(group[one] for one in before[name])
     return {own: sorted(others - {own}) for own, others in merged.items()}
-
-
-def _closure(start: str, before: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(before[start])
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += before[name]
-    return found
 
 
 def _row(alias: str, columns: Sequence[str]) -> Composable:

@@ -7,7 +7,7 @@ record: the keys of a request's records are remembered before anything is erased
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from include.policy.retention import RetentionRule
@@ -46,17 +46,17 @@ def order(before: Mapping[Name, list[Name]], links: Sequence[tuple[Name, Name]])
         links: pairs of which the first is found through the second.
     """
     for first, second in links:
-        if first != second and first not in before[second] and second not in _all(before, first):
+        if first != second and first not in before[second] and second not in reached(first, before):
             before[second].append(first)
 
 
-def _all(before: Mapping[Name, list[Name]], start: Name) -> set[Name]:
-    """Return all that goes before one, directly or not."""
-    reached: set[Name] = set()
-    waiting = list(before[start])
+def reached(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name]:
+    """Return all that follows one, directly or not."""
+    found: set[Name] = set()
+    waiting = list(following[start])
     while waiting:
         name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            waiting += before[name]
-    return reached
+        if name not in found:
+            found.add(name)
+            waiting += following[name]
+    return found
