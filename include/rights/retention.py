@@ -17,7 +17,7 @@ from include.rights import declared
 from include.rights.missing import Login, MissingRight
 
 _SYSTEM = ("ctid", "tableoid")
-_OF_RECORD = re.compile(r'\bt\.(?:"([^"]+)"|(\w+))')
+_OF_RECORD = re.compile(r'\bt\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))')
 _KEY = """
 SELECT a.attname::text FROM pg_index x JOIN pg_attribute a
   ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
@@ -121,5 +121,6 @@ def _named(rule: RetentionRule) -> set[str]:
         elif clock:
             names.update(clock)
     for text in texts:
-        names.update(quoted or plain for quoted, plain in _OF_RECORD.findall(text))
+        for quoted, plain in _OF_RECORD.findall(text):
+            names.add(quoted.replace('""', '"') or plain.lower())
     return names

@@ -36,7 +36,7 @@ def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
                 "mask",
                 mask={"words": "erase"},
                 on_request=True,
-                keys={"subject": "t.person"},
+                keys={"subject": "t.Person"},
             ),
         ]
         yield made
