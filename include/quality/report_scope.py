@@ -69,13 +69,7 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
             )
         )
     if not incremental["sees_open_transactions"]:
-        items.append(
-            _(
-                "records whose transaction was open for longer than the margin for late arrivals "
-                "({margin}): the database does not show open transactions to this check",
-                margin=verbatim(incremental["margin"]),
-            )
-        )
+        items.append(_late(incremental["margin"]))
     column, since = incremental["column"], incremental["since"]
     return [
         Paragraph(
@@ -93,3 +87,17 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
             caption=_("For engineers: the records that were examined"),
         ),
     ]
+
+
+def _late(margin: str) -> Message:
+    if margin.isdecimal():  # the column holds numbers, of which no transaction's start is known
+        return _(
+            "records that were committed after the last check and whose number is more than "
+            "{margin} below the greatest one that it read",
+            margin=verbatim(margin),
+        )
+    return _(
+        "records whose transaction was open for longer than the margin for late arrivals "
+        "({margin}): the database does not show open transactions to this check",
+        margin=verbatim(margin),
+    )

@@ -85,6 +85,30 @@ def test_an_incremental_check_states_what_it_does_not_see(company: Company) -> N
     assert examined["twin"] == "by the last full check"
 
 
+def test_column_of_numbers_is_not_said_to_hide_transactions(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Its margin is a number, and the rights of the reader change nothing."""
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        datamap__shop=MAP.replace("updated_at, fides", "version, fides"),
+        quality__person=SUITE.replace("updated_at", "version").replace("PT1S", "3"),
+    )
+    company.do(
+        "ALTER TABLE person ADD version bigint",
+        "UPDATE person SET version = id",
+        "CREATE INDEX ON person (version)",
+    )
+    company.check()
+    items = [
+        item.text for item in not_seen(concluded(company, company.check().record))["steps"].items
+    ]
+    assert not any("transaction" in item for item in items)
+    assert items[-1].startswith("records that were committed after the last check")
+
+
 def not_seen(found: Conclusion) -> dict[str, Any]:
     """The blocks of the statement, by kind."""
     blocks = [block for section in found.sections for block in section.blocks]
