@@ -23,7 +23,9 @@ from include.services.objectstore.directory import DirectoryStore
 from tests.backup.drill_rig import KEYS, Rig
 from tests.backup.support import SEEN, rows, take
 from tests.support.holders import NOW, Holder
-from tests.support.system_postgres import icu_server
+from tests.support.servers import WITH_ICU, icu_server
+
+pytestmark = pytest.mark.postgres(WITH_ICU)
 
 COURIER = f"""
 CREATE TABLE customer (id int PRIMARY KEY, name text, seen timestamptz);

@@ -21,6 +21,8 @@ SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
 # Versions before 17 have no built-in locale.
 LOCALE = ("--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
 MARK = "postgres"
+WITH_ICU = 17  # Debian's; the embedded server is built without ICU
+ICU = ("--encoding", "UTF8", "--locale-provider", "icu", "--icu-locale", "de", "--locale", "C")
 
 
 def programs_of(version: int) -> Path:
@@ -101,11 +103,33 @@ class Servers:
 @contextmanager
 def running_servers(embedded: EmbeddedPostgres) -> Iterator[Servers]:
     """Yield the servers, and stop them and remove their data at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="parcelseal-versions-"))
+    with _data_folder("parcelseal-versions-") as folder:
+        servers = Servers(embedded, folder)
+        try:
+            yield servers
+        finally:
+            servers.stop()
+
+
+@contextmanager
+def icu_server() -> Iterator[EmbeddedPostgres]:
+    """Start a server of version `WITH_ICU` with the ICU locale ``de``; stop it at the end."""
+    with _data_folder("parcelseal-icu-") as folder:
+        settings = {**SETTINGS, "max_connections": "30"}
+        server = EmbeddedPostgres(folder / "pg", settings, programs_of(WITH_ICU), ICU)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def _data_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder that the servers' own user can enter, and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
-    servers = Servers(embedded, folder)
     try:
-        yield servers
+        yield folder
     finally:
-        servers.stop()
         shutil.rmtree(folder, ignore_errors=True)
