@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.local.sample.formats import (
-    id_check_character,
-    is_id_number,
-    is_mobile,
-    is_waybill_number,
-    s10_check_digit,
-)
+from include.local.sample.formats import id_check_character, s10_check_digit
 from include.local.sample.people import check_characters
+from tests.support.id_numbers import is_id_number
 
 SEVENTEEN = st.text("0123456789", min_size=17, max_size=17)
 SERIAL = st.text("0123456789", min_size=8, max_size=8)
@@ -69,32 +64,9 @@ def test_the_column_form_agrees_with_the_plain_one(numbers: list[str]) -> None:
     assert bytes(check_characters(matrix)).decode() == "".join(map(id_check_character, numbers))
 
 
-@pytest.mark.parametrize(
-    "phone",
-    [
-        *("13800138000", "+86 138-0013-8000", "+8619912345678", "8613800138000"),
-        *("0086 13800138000", "165 0000 1111"),
-    ],
-)
-def test_mobile_numbers_are_valid_however_written(phone: str) -> None:
-    """+86, spaces and hyphens are stripped first."""
-    assert is_mobile(phone)
-
-
-@pytest.mark.parametrize(
-    "phone",
-    ["12800001111", "1380013800", "138001380000", "1390O139000", "", "１３８００１３８０００"],
-)
-def test_other_numbers_are_refused(phone: str) -> None:
-    """Wrong prefix, wrong length, letters, full-width digits."""
-    assert not is_mobile(phone)
-
-
 def test_the_published_s10_number_is_valid() -> None:
     """UPU S10's own example: RA 47312482 9 US."""
     assert s10_check_digit("47312482") == "9"
-    assert is_waybill_number("RA473124829US")
-    assert not is_waybill_number("RA473124828US")
 
 
 @given(SERIAL)
@@ -103,20 +75,3 @@ def test_s10_check_digits_follow_the_remainder(serial: str) -> None:
     total = sum(int(d) * w for d, w in zip(serial, (8, 6, 4, 2, 3, 5, 9, 7), strict=True))
     digit = int(s10_check_digit(serial))
     assert digit == [5, 0, 9, 8, 7, 6, 5, 4, 3, 2, 1][total % 11]
-
-
-@pytest.mark.parametrize(
-    ("number", "valid"),
-    [
-        ("SF1234567890123", True),
-        ("123456789012", True),
-        ("JD12345678901", True),
-        ("JD1234567890123", True),
-        ("SF123456789012", False),
-        ("JD1234567890", False),
-        ("JD12345678901234", False),
-    ],
-)
-def test_domestic_waybill_numbers_have_their_carrier_s_form(number: str, *, valid: bool) -> None:
-    """SF and JD publish forms without a check digit."""
-    assert is_waybill_number(number) is valid
