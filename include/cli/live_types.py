@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import psycopg
 
 from include.expectations.fit import expectation_problems
 from include.policy import PackProblem
+from include.policy.datamap import MappedDatabase
 from include.retention.hold_keys import key_problems
 from include.services.errors import ParcelSealError
 from include.workplace import Workplace
@@ -23,14 +26,20 @@ def type_problems(place: Workplace) -> Iterator[PackProblem]:
     """
     pack = place.pack
     for database in pack.databases.values():
-        try:
-            address = place.database(database.connection)
-            with address.connect(autocommit=True) as connection:
-                problems = key_problems(pack, database, connection)
-                problems += expectation_problems(pack, database, connection)
-        except ParcelSealError:
-            continue
-        except psycopg.Error as error:
-            message = f"the types of {database.name} could not be read (SQLSTATE {error.sqlstate})"
-            problems = [PackProblem("", None, "", message)]
-        yield from problems
+        for find in (key_problems, expectation_problems):
+            yield from _found(place, database, partial(find, pack, database))
+
+
+def _found(
+    place: Workplace,
+    database: MappedDatabase,
+    find: Callable[[psycopg.Connection[Any]], list[PackProblem]],
+) -> list[PackProblem]:
+    try:
+        with place.database(database.connection).connect(autocommit=True) as connection:
+            return find(connection)
+    except ParcelSealError:
+        return []
+    except psycopg.Error as error:
+        message = f"the types of {database.name} could not be read (SQLSTATE {error.sqlstate})"
+        return [PackProblem("", None, "", message)]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from include.cli import live_types
 from include.cli.live_types import type_problems
+from include.services.errors import ServiceError
 from include.workplace import Workplace
 from tests.policy.packs import write_pack
 from tests.retention.place import spec
@@ -39,18 +42,34 @@ SUITE = """\
 """
 
 
-def test_problems_of_types_are_found_though_a_database_is_down(
-    database: str, tmp_path: Path
-) -> None:
-    """Keys of holds and expectations, in one list."""
+@pytest.fixture
+def place(database: str, tmp_path: Path) -> Workplace:
+    """A pack over two databases, of which one is down, with a key and a rule that do not fit."""
     maps = {f"datamap__{name}": MAP.format(name=name) for name in ("down", "shop")}
     pack = write_pack(tmp_path / "pack", **maps, retention=RULE, quality__t=SUITE)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (id jsonb PRIMARY KEY, at date)")
     down = "host=127.0.0.1 port=1 user=x password=x dbname=x connect_timeout=1"
     specs = {"shop_db": spec("shop_db", database), "down_db": spec("down_db", down)}
-    place = Workplace(tmp_path / "home", pack, specs.get)
+    return Workplace(tmp_path / "home", pack, specs.get)
+
+
+def test_problems_of_types_are_found_though_a_database_is_down(place: Workplace) -> None:
+    """Keys of holds and expectations, in one list."""
     assert [str(problem).split(":")[:3] for problem in type_problems(place)] == [
         ["retention.yaml", "8", " [0].keys.case"],
         ["quality/t.yaml", "5", " [0].expectations[0].type"],
     ]
+
+
+def test_expectations_are_checked_where_keys_cannot_be(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session may hold the lock of a table whose keys are asked."""
+
+    def locked(*_: object) -> None:
+        raise ServiceError("Another session holds a lock.")
+
+    monkeypatch.setattr(live_types, "key_problems", locked)
+    (problem,) = type_problems(place)
+    assert problem.file == "quality/t.yaml"
