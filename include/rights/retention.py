@@ -50,6 +50,7 @@ def lacks_retention(
         database: the database in the data map.
         rules: its record classes.
     """
+    mapped = {(each.schema_name, each.table) for each in database.collections.values()}
     read: dict[Table, set[str]] = defaultdict(set)
     changed: dict[Table, set[str]] = defaultdict(set)
     deleted: dict[Table, int] = {}
@@ -64,6 +65,8 @@ def lacks_retention(
         read[table].update(_SYSTEM, _key(login, oid), _named(rule))
         for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
             read[schema, name].update(_SYSTEM, columns)
+            child = login.table(schema, name) if (schema, name) in mapped else None
+            read[schema, name].update(_key(login, child) if child else ())
         locked[table] = oid
         if rule.deletes:
             deleted[table] = oid

@@ -18,8 +18,11 @@ TABLES = f"""
 CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));
 CREATE TABLE child (id int PRIMARY KEY, tenant int NOT NULL, parent int,
   FOREIGN KEY (tenant, parent) REFERENCES parent);
+CREATE TABLE keeper (id int PRIMARY KEY, tenant int, parent int,
+  FOREIGN KEY (tenant, parent) REFERENCES parent);
 CREATE TABLE letter (id int PRIMARY KEY, at date, person text, words text);
-INSERT INTO parent VALUES (7, 1, '{OVER}');
+INSERT INTO parent VALUES (7, 1, '{OVER}'), (7, 2, '{OVER}');
+INSERT INTO keeper VALUES (1, 7, 2);
 INSERT INTO child VALUES (1, 7, 1);
 INSERT INTO letter VALUES (1, '{OVER}', 'a', 'x');
 """
