@@ -118,7 +118,7 @@ class Lengths(Column):
         return self
 
 
-_LIKE_A_DAY = re.compile(r"\d{4}-\d", re.ASCII)
+_LIKE_A_DAY = re.compile(r"\d{4}-\d{1,2}-\d", re.ASCII)
 Bound = Annotated[int | float | Name, AfterValidator(_bound)]
 
 

@@ -32,12 +32,23 @@ def is_permanent(error: BaseException) -> bool:
         return error.is_permanent
     if isinstance(error, (ParcelSealError, KeyboardInterrupt)):
         return True
-    return sqlstate_of(error).startswith(PERMANENT_STATES)
+    return sqlstate_of(error).startswith(PERMANENT_STATES) and not _is_outdated_plan(error)
 
 
 def sqlstate_of(error: BaseException) -> str:
     """Return the SQLSTATE of an error or of the database error that it wraps; empty if none."""
+    return getattr(_database_error(error), "sqlstate", None) or ""
+
+
+def _is_outdated_plan(error: BaseException) -> bool:
+    """Return whether a table changed under a prepared statement, which a new session prepares anew.
+
+    PostgreSQL gives the error the SQLSTATE of unsupported features, 0A000.
+    """
+    diagnosis = getattr(_database_error(error), "diag", None)
+    return getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery"
+
+
+def _database_error(error: BaseException) -> BaseException:
     wrapped = getattr(error, "orig", None)
-    if isinstance(wrapped, BaseException):
-        return sqlstate_of(wrapped)
-    return getattr(error, "sqlstate", None) or ""
+    return _database_error(wrapped) if isinstance(wrapped, BaseException) else error

@@ -157,3 +157,10 @@ def test_range_that_no_calendar_has_is_refused_at_load(
     assert lines
     assert lines[0].startswith("quality/t.yaml:3: [0].expectations[0].kwargs")
     assert message in lines[0]
+
+
+def test_range_of_texts_may_begin_like_a_year(tmp_path: Path) -> None:
+    rule = f"{{id: a, type: {BETWEEN}, severity: warn, clause: '5.1', title: {{en: a, zh-CN: b}}, "
+    kwargs = "kwargs: {column: s, min_value: 4711-12, max_value: 4711-99}"
+    suite = f"- collection: t\n  expectations:\n    - {rule}{kwargs}}}\n"
+    assert load_pack(write_pack(tmp_path, datamap__shop=MAP, quality__t=suite)).suites
