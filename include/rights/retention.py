@@ -60,9 +60,11 @@ def lacks_retention(
         collection = database.collections[rule.collection]
         table = collection.schema_name, collection.table
         oid = login.table(*table)
-        if oid is None or rule.action == "keep":
+        if oid is None:
             continue
         read[table].update(_SYSTEM, _key(login, oid), _named(rule))
+        if rule.action == "keep":  # it may keep records of other classes: it is planned too
+            continue
         for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
             read[schema, name].update(_SYSTEM, columns)
             child = login.table(schema, name) if (schema, name) in mapped else None
