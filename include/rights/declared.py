@@ -69,7 +69,7 @@ RETENTION_READ = Right(
     RETENTION,
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "ctid and tableoid, primary keys, columns that retention.yaml names, and foreign keys that "
-    "refer to its tables",
+    "refer to its tables, with the primary keys of the referring tables",
 )
 RETENTION_DELETE = Right(
     "retention_db",

@@ -18,7 +18,9 @@ TABLES = f"""
 CREATE TABLE item (id int PRIMARY KEY, at date);
 CREATE TABLE bill (id int PRIMARY KEY, item int REFERENCES item, at date);
 CREATE TABLE person (id int PRIMARY KEY, name text, at date);
-INSERT INTO item VALUES (1, '{OVER}'), (2, '{OVER}');
+CREATE TABLE receipt (no int PRIMARY KEY, item int REFERENCES item);
+INSERT INTO item VALUES (1, '{OVER}'), (2, '{OVER}'), (3, '{OVER}');
+INSERT INTO receipt VALUES (7, 3);
 INSERT INTO bill VALUES (1, 2, '{OVER}');
 INSERT INTO person VALUES (1, 'Ada', '{OVER}');
 """
@@ -52,15 +54,15 @@ def grants(place: Yard, role: str) -> list[str]:
         ]
 
 
-def test_the_grants_suffice_where_a_class_is_kept(place: Yard, role: str) -> None:
-    """The kept class keeps records of another one: its clock and key are read too."""
+def test_the_grants_suffice_where_others_keep_records(place: Yard, role: str) -> None:
+    """A kept class and a table without a class refer to them: their keys are read too."""
     for statement in grants(place, role):
         place.run(statement)
     assert grants(place, role) == []
     plan = place.plan()
     place.conninfo += f" options='-c role={role} -c search_path={place.name}'"
     assert not place.execute(plan).refused
-    assert place.keys("item") == {2}
+    assert place.keys("item") == {2, 3}
     assert place.run("SELECT name FROM person") == [(None,)]
 
 
