@@ -11,10 +11,12 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.cli.live_types import type_problems
+from include.erasure.identity import are_one_database, server_of
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
+from include.retention.desk import ANOTHER_DATABASE
 from include.rights import declared
 from include.rights.incident import incident_queries
 from include.rights.intake import lacks_intake
@@ -120,6 +122,33 @@ def retention_logins(place: Workplace) -> Iterator[Problem]:
         address = partial(place.role_database, conn_id, mapped.connection)
         lacks = partial(lacks_retention_rights, database=mapped, rules=rules)
         yield from _try(conn_id, address, lacks)
+
+
+def writers(place: Workplace) -> Iterator[Problem]:
+    """Check that the connections that change records lead to the mapped databases."""
+    pack = place.pack
+    pairs = [
+        (pack.disposition.connection, mapped)
+        for mapped in pack.databases.values()
+        if pack.retention_of(mapped.name)
+    ]
+    pairs += [
+        (rule.connection, pack.database_of(rule.collection, rule.database)) for rule in pack.intake
+    ]
+    for conn_id, mapped in pairs:
+        try:
+            own = place.role_database(conn_id, mapped.connection)
+            with connected(place.database(mapped.connection)) as read, connected(own) as written:
+                is_same = are_one_database(server_of(read), server_of(written))
+        except (ParcelSealError, psycopg.Error):
+            continue  # the checks of the logins report it
+        if not is_same:
+            yield Problem(
+                connection=conn_id,
+                message=f"leads to another database than {mapped.connection}, which is mapped as "
+                f"{mapped.name}",
+                action=ANOTHER_DATABASE.format(conn_id=conn_id, mapped=mapped.connection),
+            )
 
 
 def lacks_retention_rights(
@@ -233,6 +262,7 @@ Check = Callable[[Workplace], Iterable[Problem]]
 CHECKS: tuple[Check, ...] = (
     mapped_databases,
     live_types,
+    writers,
     retention_logins,
     query_logins,
     intake_logins,

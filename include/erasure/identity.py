@@ -35,6 +35,17 @@ def is_known(server: str | None) -> bool:
     return server is not None and UNKNOWN not in server
 
 
+def are_one_database(one: str, other: str) -> bool:
+    """Whether two sessions are on the same database, of the same server or a standby of it.
+
+    Args:
+        one: as `server_of` returns it.
+        other: likewise. Parts that either of them does not know are not compared.
+    """
+    system, _timeline, database = zip(one.split("/"), other.split("/"), strict=True)
+    return all(UNKNOWN in pair or len(set(pair)) == 1 for pair in (system, database))
+
+
 def transaction_of(connection: psycopg.Connection[Any]) -> str:
     """Return the number of the open transaction, 64 bits in decimal; it gets one if it has none.
 

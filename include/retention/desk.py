@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from include.erasure import request_records, requests
+from include.erasure.identity import are_one_database, server_of
 from include.erasure.ledger import ErasureKeys
 from include.holds import records
 from include.policy.datamap import MappedDatabase
@@ -20,9 +21,13 @@ from include.retention.planning import Schedule, make_plan
 from include.retention.session import prepare
 from include.retention.subjects import remember
 from include.services.clock import Clock
-from include.services.database import DatabaseAddress
+from include.services.database import DatabaseAddress, connected
 from include.services.errors import UsageError
 
+ANOTHER_DATABASE = (
+    "Correct the address of {conn_id}. If the pack maps several databases, remove {conn_id}: each "
+    "database is then worked on with its own connection ({mapped}), which needs the rights."
+)
 YEARS = range(1900, 9000)  # far enough from the ends of what dates can be to add any period
 
 
@@ -92,6 +97,25 @@ class Desk:
             requests=[one for one in asked if one.oversized_at is None],
             keys=self.keys,
             remembered=remembered,
+        )
+
+    def require_one_database(self) -> None:
+        """Check that records would be deleted in the database in which the plan counted them.
+
+        Raises:
+            UsageError: the two connections lead to different databases.
+            ServiceError: one of them cannot be reached.
+        """
+        if self.reader == self.writer:
+            return
+        with connected(self.reader) as read, connected(self.writer) as written:
+            if are_one_database(server_of(read), server_of(written)):
+                return
+        conn_id = self.disposition.connection
+        raise UsageError(
+            f"The connection {conn_id} leads to another database than "
+            f"{self.database.connection}, which is mapped as {self.database.name}.",
+            ANOTHER_DATABASE.format(conn_id=conn_id, mapped=self.database.connection),
         )
 
     def plan(self, as_of: str | None, *, ahead: bool = False) -> Plan:

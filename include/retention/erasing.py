@@ -49,8 +49,10 @@ def execute(
     Raises:
         ControlFailed: the plan was edited, rules or foreign keys are others since, or the erasure
             ledger lacks entries of the database.
+        UsageError: the connection that may delete leads to another database.
         ServiceError: a database failed, or others hold locks; repeat it.
     """
+    desk.require_one_database()
     with desk.state.connect() as conn:
         require_no_entry_missing(conn, desk.database.name)
     seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
@@ -14,7 +15,9 @@ from include.retention.desk import moment_of
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import disposition
+from tests.retention.rig import OLD, TABLES, Rig
 from tests.retention.yard import CLOCK, OVER, Yard, rule, yard
+from tests.support.databases import fresh
 
 NOW = datetime(2026, 3, 1, 17, 30, tzinfo=UTC)  # 2 March in Shanghai
 
@@ -96,3 +99,18 @@ def test_a_clock_that_was_set_back_behind_a_plan_stops_everything(place: Yard) -
     finally:
         with place.state.begin() as conn:
             conn.execute(disposition.delete().where(disposition.c.database == place.name))
+
+
+def test_records_of_another_database_are_not_deleted(postgres: EmbeddedPostgres, rig: Rig) -> None:
+    """The schedule of one database would be executed on the records of another one."""
+    rig.insert("person", id=1, at=OLD, name="Ada")
+    plan = rig.plan()
+    with fresh(postgres) as name:
+        other = postgres.conninfo(name)
+        with psycopg.connect(other) as connection:
+            connection.execute(TABLES.encode())
+            connection.execute("INSERT INTO person (id, at, name) VALUES (1, '2020-01-01', 'Bob')")
+        with pytest.raises(UsageError, match="leads to another database than customer_db"):
+            rig.but(writer=other).execute(plan)
+        with psycopg.connect(other) as connection:
+            assert connection.execute("SELECT name FROM person").fetchall() == [("Bob",)]
