@@ -135,7 +135,8 @@ class CollectionCheck:
 
     def _choose(self, records: Records, table: LiveTable) -> Watermark | None:
         """Choose the records to examine; return the watermark for the next check."""
-        tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed)
+        zone = self.run.timezone
+        tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed, zone)
         if isinstance(tracked, Message):
             self.because = tracked
             return None

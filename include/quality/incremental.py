@@ -101,8 +101,8 @@ def incremental_check(
         return _("another version made the last check")
     if last.watermark.identity != watermark.identity:
         return _(
-            "the table was rewritten, altered, emptied or restored, or the pack names another "
-            "change column"
+            "the table was rewritten, altered, emptied or restored, or the policy pack names "
+            "another change column or timezone"
         )
     behind = tracking.is_behind(last.watermark)
     if isinstance(behind, Message):

@@ -52,9 +52,15 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
     incremental = collection.get("incremental")
     if not incremental:
         return []
+    column, since = incremental["column"], incremental["since"]
     items = [
         _("records that were changed or loaded without a new value in the change column"),
+        _(
+            "records that were loaded late, with a value below {since} in that column",
+            since=verbatim(since),
+        ),
         _("records that were deleted: their entries stay in the quarantine register"),
+        _("that a primary key changed: the entry of the old key stays in the quarantine register"),
         _(
             "changes in other collections, such as a consent that was withdrawn, unless the record "
             "itself changed too"
@@ -70,7 +76,6 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
         )
     if not incremental["sees_open_transactions"]:
         items.append(_late(incremental["margin"]))
-    column, since = incremental["column"], incremental["since"]
     return [
         Paragraph(
             text=_(

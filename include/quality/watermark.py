@@ -64,11 +64,10 @@ def version_of(files: Iterable[Path], *others: str) -> str:
     return hashlib.sha256(content + "".join(others).encode()).hexdigest()[:12]
 
 
+# The modules of include.expectations that judge a record, with all that they import of it.
+JUDGING = ("broken", "conditions", "core", "days", "fit", "formats", "gx", "types")
 VERSION = version_of(
-    (
-        Path(conditions.__file__).parent / f"{name}.py"
-        for name in ("broken", "conditions", "core", "fit", "formats", "gx", "types")
-    ),
+    (Path(conditions.__file__).parent / f"{name}.py" for name in JUDGING),
     version("great-expectations"),
 )
 
@@ -79,7 +78,8 @@ class Watermark:
 
     Attributes:
         version: digest of the code that judges records.
-        identity: digest of server, database, table, columns, key and change column.
+        identity: digest of server, database, table, columns, key and change column, and of the
+            pack's timezone.
         value: value of the change column; the next check reads records with a greater value.
     """
 
@@ -225,6 +225,7 @@ def tracking(
     table: LiveTable,
     live: LiveSchema,
     changed: ChangeColumn | None,
+    timezone: str,
 ) -> ChangeTracking | Message:
     """Return the change tracking of a collection, or the reason for full checks only.
 
@@ -234,6 +235,7 @@ def tracking(
         table: its live table.
         live: all live tables.
         changed: the change column, from the policy pack; None if the pack names none.
+        timezone: of the policy pack; rules take the day of a moment in it.
     """
     if changed is None:
         return _("the policy pack names no change column")
@@ -266,7 +268,7 @@ def tracking(
         return row
     if not row[0]:
         return _("no index begins with its column {column}", column=changed.column)
-    text = f"{row[1]} {table.primary_key} {changed!r}"
+    text = f"{row[1]} {table.primary_key} {changed!r} {timezone}"
     identity = hashlib.sha256(text.encode()).hexdigest()[:32]
     assert view.activity is not None
     return ChangeTracking(view, collection, table, changed, column.base, view.activity, identity)

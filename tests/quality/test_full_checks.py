@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from include.policy import load_pack
 from include.quality import check as checks
 from include.quality import collection as collections
 from include.quality import history, incremental, watermark
+from include.quality.run import Run
+from include.workplace import ROOT
 from tests.policy.packs import write_pack
+from tests.quality import support
 from tests.quality.support import CHANGED, MAP, SUITE, Company, reason, suite, untraced
 
 FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
@@ -268,6 +273,26 @@ def test_version_depends_on_the_content_of_the_files(tmp_path: Path) -> None:
     assert watermark.version_of([file], "1.1") != before
     file.write_text("b")
     assert watermark.version_of([file], "1.0") != before
+
+
+def test_the_version_has_each_module_that_judges() -> None:
+    """Else a correction there would not reach records that did not change."""
+    folder = ROOT / "include" / "expectations"
+    for name in watermark.JUDGING:
+        imported = re.findall(
+            r"^from include\.expectations\.(\w+) import", (folder / f"{name}.py").read_text(), re.M
+        )
+        assert set(imported) <= set(watermark.JUDGING), name
+
+
+def test_another_timezone_of_the_pack_examines_all_records(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment may then belong to another day, which rules compare."""
+    company.check()
+    monkeypatch.setattr(support, "Run", partial(Run, timezone="Asia/Shanghai"))
+    assert reason(company).startswith("the table was rewritten")
+    assert company.collection(company.check())["whole_because"] is None
 
 
 def test_check_is_full_if_the_last_one_could_not_name_all_broken_records(

@@ -72,6 +72,8 @@ def test_an_incremental_check_states_what_it_does_not_see(company: Company) -> N
     assert blocks["paragraph"].text.values["due"] == (company.at + timedelta(days=6)).date()
     items = [item.text for item in blocks["steps"].items]
     assert any(item.startswith("new breaches of expectations that compare") for item in items)
+    assert any(item.startswith("records that were loaded late") for item in items)
+    assert any(item.startswith("that a primary key changed") for item in items)
     assert not any("open transactions" in item for item in items)  # this reader sees them
     assert blocks["code"].lines[0].startswith("updated_at >= 2026-01-02 15:59:59")
     table = next(
