@@ -11,6 +11,7 @@ import os
 import pwd
 import secrets
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -49,6 +50,7 @@ BUILTIN_LOCALE = (
 
 # One shared lock per cluster and process, held for the process's life whoever made the handle.
 _USES: dict[Path, IO[str]] = {}
+_UNFINISHED = "data.new-"
 
 
 @dataclass
@@ -166,12 +168,19 @@ class EmbeddedPostgres:
             yield
 
     def _create(self) -> None:
+        """Create the cluster in a folder of its own, and give it its name once it is complete.
+
+        A signal may end `initdb` at any moment, or this process while `initdb` goes on. What is in
+        ``data`` then would pass for a cluster, and no start would repair it.
+        """
         user = server_user()
-        self.data.mkdir(exist_ok=True)
+        for left_over in self.folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))
         if user:
             _let_user_in(self.programs)
-            _let_user_in(self.data)
-            os.chown(self.data, user.pw_uid, user.pw_gid)
+            _let_user_in(self.folder)
+            os.chown(unfinished, user.pw_uid, user.pw_gid)
         password_file = self.folder / "password"
         if not password_file.exists():
             password_file.touch(mode=0o600)
@@ -184,12 +193,15 @@ class EmbeddedPostgres:
             once.flush()
             self._run(
                 "initdb",
-                "--pgdata", str(self.data),
+                "--pgdata", str(unfinished),
                 "--username", SUPERUSER,
                 "--auth", "scram-sha-256",
                 "--pwfile", once.name,
                 *self.locale,
             )  # fmt: skip
+        if self.data.exists():  # an empty folder, of an earlier version that was interrupted
+            self.data.rmdir()
+        unfinished.rename(self.data)
 
     def _start(self) -> None:
         user = server_user()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -61,3 +62,31 @@ def test_the_server_outlives_one_user_and_stops_with_the_last() -> None:
     other.wait()
     mine.stop_if_unused()
     assert not mine.running()
+
+
+def test_start_after_an_interrupted_initdb_creates_the_cluster_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parts that initdb had written passed for a cluster, and every later start failed."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-test-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "pg")
+    run = EmbeddedPostgres._run
+
+    def interrupt_initdb(self: EmbeddedPostgres, name: str, *words: str, check: bool = True) -> Any:
+        if name != "initdb":
+            return run(self, name, *words, check=check)
+        (Path(words[1]) / "PG_VERSION").write_text("18\n")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(EmbeddedPostgres, "_run", interrupt_initdb)
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    try:
+        server.start()
+        with psycopg.connect(server.conninfo("postgres")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert not list(server.folder.glob("data.new-*"))
+    finally:
+        server.stop()
