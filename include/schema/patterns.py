@@ -202,9 +202,11 @@ class _Reader:
         for form in ("text", "date", "json"):
             for group in _groups(by_form[form]):
                 self._group(form, group)
-        for value in by_form["json"]:
-            if value.column not in self.unread:
-                self._json(value)
+        documents = [value for value in by_form["json"] if value.column not in self.unread]
+        for value in documents:
+            # Each of the columns may have `MOST_KEYS` keys, and each key is a value to read.
+            most = max(1, min(self.most, JSON_SAMPLE, MOST_VALUES // (len(documents) * MOST_KEYS)))
+            self._json(value, most)
 
     def _group(self, form: str, group: Sequence[_Value]) -> None:
         try:
@@ -226,9 +228,13 @@ class _Reader:
         if codes == {_NO_RIGHT} and not self.columns:
             raise _GiveUp(_NO_RIGHT)
 
-    def _json(self, value: _Value) -> None:
-        """Count the first-level keys of a JSON column, and their values by pattern."""
-        most = min(self.most, JSON_SAMPLE)
+    def _json(self, value: _Value, most: int) -> None:
+        """Count the first-level keys of a JSON column, and their values by pattern.
+
+        Args:
+            value: the column.
+            most: largest number of rows to read.
+        """
         source = self._sample([value.column], most)
         query = sql.SQL(_KEYS).format(
             sample=source,

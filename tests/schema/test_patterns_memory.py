@@ -12,7 +12,7 @@ import psycopg
 
 from include.local.postgres import EmbeddedPostgres
 from include.schema.live import read_schema
-from include.schema.patterns import MOST_VALUES, TableCounts, count_patterns
+from include.schema.patterns import MOST_KEYS, MOST_VALUES, TableCounts, count_patterns
 from tests.schema.support import scratch
 
 MEBIBYTE = 1024  # of /proc/PID/status, which counts kibibytes
@@ -99,3 +99,17 @@ def test_wide_tables_are_read_in_fewer_rows(postgres: EmbeddedPostgres) -> None:
     assert counts.rows == MOST_VALUES // 400
     assert len(counts.columns) == 400
     assert grown <= BOUND
+
+
+def test_tables_with_many_json_columns_are_read_in_fewer_rows(postgres: EmbeddedPostgres) -> None:
+    """Each JSON column has up to 60 keys; 100 of them took more than a minute for 300 rows."""
+    names = ", ".join(f"c{number} jsonb" for number in range(100))
+    document = "jsonb_build_object('phone', '13812345678')"
+    values = ", ".join([document] * 100)
+    script = (
+        f"CREATE TABLE t ({names}); INSERT INTO t SELECT {values} FROM generate_series(1, 300) n;"
+    )
+    counts, _grown = counted(postgres, script)
+    read = sum(keys["phone"].rows for keys in counts.keys.values())
+    assert len(counts.keys) == 100
+    assert read * MOST_KEYS <= MOST_VALUES
