@@ -25,7 +25,13 @@ from include.backup.manifest import (
     TableRecord,
 )
 from include.backup.point_folder import DUMP_NAME, folder
-from include.backup.snapshot import Clock, Snapshot, open_snapshot, unreadable_name
+from include.backup.snapshot import (
+    Clock,
+    Snapshot,
+    missing_tables,
+    open_snapshot,
+    unreadable_name,
+)
 from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
 from include.encryption.records import EncryptionRecord, RecipientRecord
@@ -94,7 +100,7 @@ def take_backup(
         ServiceError: database, pg_dump or store failed; nothing is left in the store.
     """
     with open_snapshot(source) as snapshot:
-        missing = _missing(snapshot, mapped, source)
+        missing = missing_tables(snapshot.connection, mapped, source.place)
         point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
         context = {"database": database, "restore_point": point}
         key = folder(database, point) + DUMP_NAME
@@ -153,18 +159,6 @@ def take_backup(
         stored,
         tuple(missing),
     )
-
-
-def _missing(
-    snapshot: Snapshot, mapped: Sequence[tuple[str, str]], source: DatabaseAddress
-) -> list[str]:
-    missing = snapshot.missing(mapped)
-    if mapped and len(missing) == len(mapped):
-        raise UsageError(
-            f"{source.place} has none of the {len(mapped)} mapped tables: it is another database.",
-            "Check the connection's database name and the data map.",
-        )
-    return missing
 
 
 class _PgDump:

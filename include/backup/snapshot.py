@@ -44,6 +44,35 @@ JOIN pg_user_mapping m ON m.oid = v.umid WHERE v.umoptions IS NULL AND m.umoptio
 UNKNOWN_OPTIONS = "WHERE v.umoptions IS NULL"
 
 
+def missing_tables(
+    connection: psycopg.Connection, tables: Sequence[tuple[str, str]], place: str
+) -> list[str]:
+    """Return which of these tables the database does not have.
+
+    Args:
+        connection: to the database; only its catalogue is read.
+        tables: schema and name of each.
+        place: the database, for messages.
+
+    Raises:
+        UsageError: the database has none of them.
+    """
+    # to_regclass() would need USAGE on the schemas.
+    rows = connection.execute(
+        "SELECT format('%%I.%%I', m.schema, m.name)"
+        " FROM unnest(%s::text[], %s::text[]) m (schema, name) WHERE NOT EXISTS"
+        " (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "  WHERE n.nspname = m.schema AND c.relname = m.name)",
+        [[schema for schema, _ in tables], [name for _, name in tables]],
+    ).fetchall()
+    if tables and len(rows) == len(tables):
+        raise UsageError(
+            f"{place} has none of the {len(tables)} mapped tables: it is another database.",
+            "Check the connection's database name and the data map.",
+        )
+    return [row[0] for row in rows]
+
+
 @dataclass(frozen=True)
 class Clock:
     """A column whose newest value says how fresh the data is."""
@@ -80,14 +109,6 @@ class Snapshot:
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return int(row[0])
-
-    def missing(self, tables: Sequence[tuple[str, str]]) -> list[str]:
-        """Return which of these tables (schema, name) the database does not have."""
-        names = [sql.Identifier(schema, name).as_string(self.connection) for schema, name in tables]
-        found = self.connection.execute(
-            "SELECT name FROM unnest(%s::text[]) name WHERE to_regclass(name) IS NULL", [names]
-        )
-        return [row[0] for row in found]
 
     def mappings_without_options(self) -> tuple[str, ...]:
         """Return the user mappings whose options pg_dump cannot read, ``role SERVER server``."""

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import Identifier
 
+from include.backup.snapshot import missing_tables
 from include.cli.live_types import type_problems
 from include.erasure.identity import are_one_database, server_of
 from include.policy import PolicyPack
@@ -94,14 +95,19 @@ def _hasty(place: Workplace) -> Workplace:
 
 
 def mapped_databases(place: Workplace) -> Iterator[Problem]:
-    """Check that mapped databases have a supported version, and their logins read everything."""
+    """Check the version and tables of mapped databases, and that their logins read everything."""
     for mapped in place.pack.databases.values():
         address = partial(place.database, mapped.connection)
-        yield from _try(mapped.connection, address, partial(_lacks_reading, name=mapped.name))
+        lacks = partial(_lacks_reading, mapped=mapped, address=address)
+        yield from _try(mapped.connection, address, lacks)
 
 
-def _lacks_reading(login: Login, name: str) -> Iterator[MissingRight]:
-    require_fitting_server(login.connection.info.server_version, name)
+def _lacks_reading(
+    login: Login, mapped: MappedDatabase, address: Callable[[], DatabaseAddress]
+) -> Iterator[MissingRight]:
+    require_fitting_server(login.connection.info.server_version, mapped.name)
+    tables = [(each.schema_name, each.table) for each in mapped.collections.values()]
+    missing_tables(login.connection, tables, address().place)
     yield from lacks_reading(login)
 
 

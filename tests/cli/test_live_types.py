@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from include.cli import live_types
+from include.cli.config_connect import mapped_databases
 from include.cli.live_types import type_problems
 from include.services.errors import ServiceError
 from include.workplace import Workplace
@@ -73,3 +74,17 @@ def test_expectations_are_checked_where_keys_cannot_be(
     monkeypatch.setattr(live_types, "key_problems", locked)
     (problem,) = type_problems(place)
     assert problem.file == "quality/t.yaml"
+
+
+def test_mapped_databases_names_database_without_any_mapped_table(
+    database: str, tmp_path: Path
+) -> None:
+    """The address of another database is well-formed, and its login works."""
+    pack = write_pack(tmp_path / "pack", datamap__shop=MAP.format(name="shop"))
+    place = Workplace(tmp_path / "home", pack, {"shop_db": spec("shop_db", database)}.get)
+    (problem,) = mapped_databases(place)
+    assert problem.connection == "shop_db"
+    assert problem.message.endswith("has none of the 1 mapped tables: it is another database.")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (id int PRIMARY KEY, at date)")
+    assert list(mapped_databases(place)) == []
