@@ -168,6 +168,7 @@ def lacks_retention_rights(
             _condition(database, rule),
             declared.RETENTION_SCHEMA,
             declared.RETENTION_READ,
+            declared.RETENTION_ALL_ROWS,
         )
 
 

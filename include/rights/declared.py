@@ -89,6 +89,12 @@ RETENTION_CHANGE = Right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "masked and stamped columns, and the columns that `detach` names",
 )
+RETENTION_ALL_ROWS = Right(
+    "retention_db",
+    RETENTION,
+    "ALTER ROLE {role} BYPASSRLS",
+    "row-level security would hide expired records, and records that refer to them",
+)
 RETENTION_DROP = Right(
     "retention_db",
     RETENTION,
@@ -114,6 +120,12 @@ QUERY_READ = Right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the columns that the queries of the pack name; for incidents, also mapped personal columns",
 )
+QUERY_ALL_ROWS = Right(
+    QUERY_LOGINS,
+    QUERY_WORKFLOWS,
+    "ALTER ROLE {role} BYPASSRLS",
+    "row-level security would hide rows from the queries of the pack",
+)
 INTAKE_SCHEMA = Right(
     INTAKE,
     "review_intake",
@@ -126,6 +138,12 @@ INTAKE_READ = Right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the mapped columns of the incoming table, and the columns of other tables that intake.yaml "
     "and the quality suite of the incoming table name (the check does not test the suite's)",
+)
+INTAKE_ALL_ROWS = Right(
+    INTAKE,
+    "review_intake",
+    "ALTER ROLE {role} BYPASSRLS",
+    "row-level security would hide incoming records, or rows that intake.yaml names",
 )
 INTAKE_UPDATE = Right(
     INTAKE,
@@ -197,12 +215,15 @@ DECLARED = (
     RETENTION_DELETE,
     RETENTION_LOCK,
     RETENTION_CHANGE,
+    RETENTION_ALL_ROWS,
     RETENTION_DROP,
     RETENTION_DROP_15,
     QUERY_SCHEMA,
     QUERY_READ,
+    QUERY_ALL_ROWS,
     INTAKE_SCHEMA,
     INTAKE_READ,
+    INTAKE_ALL_ROWS,
     INTAKE_UPDATE,
     INTAKE_INSERT,
     INTAKE_NUMBER,

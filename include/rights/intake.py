@@ -41,7 +41,7 @@ def lacks_intake(
     staff = rule.people
     key, account = Identifier("p", staff.key), Identifier("p", staff.account)
     people = f"{_table(database, staff.collection)} p WHERE {staff.reviewers}"
-    rights = declared.INTAKE_SCHEMA, declared.INTAKE_READ
+    rights = declared.INTAKE_SCHEMA, declared.INTAKE_READ, declared.INTAKE_ALL_ROWS
     yield from lacks_query(
         login,
         f"SELECT {key.as_string()}, {account.as_string()} FROM {people}",  # noqa: S608 - of the pack

@@ -50,6 +50,11 @@ _ALL_LARGE_OBJECTS = """DO $$ DECLARE number oid; BEGIN
         EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', number, {role});
     END LOOP;
 END $$"""
+# Statements may address partitions, each of which may have row-level security of its own.
+_HIDES_ROWS = """
+SELECT bool_or(row_security_active(relid))
+FROM (SELECT %s::oid UNION SELECT relid FROM pg_partition_tree(%s::oid)) t (relid)
+"""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,25 @@ class Login:
                 columns=SQL(", ").join(map(Identifier, missing)),
                 table=Identifier(schema, table),
             )
+
+    def lacks_all_rows(
+        self, right: Right, tables: Iterable[tuple[str, str]]
+    ) -> Iterator[MissingRight]:
+        """Yield BYPASSRLS if row-level security hides rows of a table.
+
+        Sessions set `row_security = off`, and PostgreSQL refuses to hide rows.
+
+        Args:
+            right: the declaration of BYPASSRLS for these tables.
+            tables: schema and name of each table.
+        """
+        for schema, name in tables:
+            oid = self.table(schema, name)
+            if oid is not None and self.ask(_HIDES_ROWS, oid, oid):
+                yield self.lacks(
+                    right, f"BYPASSRLS: row-level security hides rows of {schema}.{name}"
+                )
+                return
 
 
 def lacks_reading(login: Login) -> Iterator[MissingRight]:

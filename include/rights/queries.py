@@ -8,7 +8,7 @@ occurs in the query's text, so that one check is enough.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -37,23 +37,34 @@ def lacks_query(
     query: str,
     schema_right: Right = declared.QUERY_SCHEMA,
     read_right: Right = declared.QUERY_READ,
+    rows_right: Right = declared.QUERY_ALL_ROWS,
 ) -> Iterator[MissingRight]:
-    """Yield the missing rights of a login for a query; other errors of the query are ignored.
+    """Yield the missing rights of a login for a query.
 
     Args:
         login: the login that executes the query.
         query: a SELECT of the pack; parameters as ``:name``.
         schema_right: the declaration of USAGE on its schemas.
         read_right: the declaration of SELECT on its columns.
+        rows_right: the declaration of BYPASSRLS.
 
     Raises:
-        UsageError: the query is refused for another right, such as that to execute a function.
+        UsageError: the database lacks a table or column of the query, or the query is refused for
+            another right, such as that to execute a function.
     """
-    refusal = _refusal(login, query)
-    if refusal is None:
-        return
+    words = _words(query)
+    tables = login.connection.execute(_TABLES, [sorted(words)]).fetchall()
+    refusal = _refusal(login, query, hides_rows=True)
     is_explained = False
-    for missing in _lacks_reading(login, query, schema_right, read_right):
+    if refusal is None:
+        refusal = _refusal(login, query, hides_rows=False)
+        if refusal is None:
+            return
+    else:
+        for missing in _lacks_columns(login, query, words, tables, schema_right, read_right):
+            is_explained = True
+            yield missing
+    for missing in login.lacks_all_rows(rows_right, [(schema, name) for schema, name, _ in tables]):
         is_explained = True
         yield missing
     if not is_explained:
@@ -63,29 +74,53 @@ def lacks_query(
         )
 
 
-def _lacks_reading(
-    login: Login, query: str, schema_right: Right, read_right: Right
-) -> Iterator[MissingRight]:
+def _words(query: str) -> set[str]:
     plain = set(re.findall(r"\w+", query))
     quoted = {name.replace('""', '"') for name in _QUOTED.findall(query)}
-    words = plain | quoted | {word.lower() for word in plain}
+    return plain | quoted | {word.lower() for word in plain}
+
+
+def _lacks_columns(
+    login: Login,
+    query: str,
+    words: set[str],
+    tables: Sequence[tuple[str, str, int]],
+    schema_right: Right,
+    read_right: Right,
+) -> Iterator[MissingRight]:
     takes_all = bool(re.search(r"(?<![(\w])\*|\.\*", query))
-    for schema, table, oid in login.connection.execute(_TABLES, [sorted(words)]).fetchall():
+    for schema, table, oid in tables:
         columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
         named = columns if takes_all else [name for name in columns if name in words]
         yield from login.lacks_schema(schema_right, schema)
         yield from login.lacks_columns(read_right, schema, table, named)
 
 
-def _refusal(login: Login, query: str) -> str | None:
-    """Return PostgreSQL's reason if the login lacks a right; None also for other errors."""
+def _refusal(login: Login, query: str, *, hides_rows: bool) -> str | None:
+    """Return PostgreSQL's reason if the login lacks a right for a query, None if it may execute it.
+
+    Args:
+        login: the login that executes the query.
+        query: a SELECT of the pack.
+        hides_rows: whether row-level security may hide rows; otherwise it is a reason too.
+
+    Raises:
+        UsageError: the database lacks a table or column of the query.
+    """
     text = "EXPLAIN " + _PARAMETER.sub("NULL", query.rstrip().rstrip(";"))
     connection = login.connection
+    setting = "on" if hides_rows else "off"
     try:
         with connection.transaction(force_rollback=True):
+            connection.execute(sql.SQL("SET LOCAL row_security = {}").format(sql.SQL(setting)))
             connection.execute(sql.SQL(text))
     except psycopg.errors.InsufficientPrivilege as error:
         return error.diag.message_primary or ""
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise UsageError(
+            f"A query of the policy pack fails: {error.diag.message_primary}.",
+            "Does the connection lead to the right database? Otherwise correct the policy pack.",
+        ) from None
     except psycopg.OperationalError:
         raise
     except psycopg.Error:

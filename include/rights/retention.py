@@ -83,6 +83,7 @@ def lacks_retention(
         yield from login.lacks_schema(declared.RETENTION_SCHEMA, schema)
     for table, columns in sorted(read.items()):
         yield from login.lacks_columns(declared.RETENTION_READ, *table, sorted(columns))
+    yield from login.lacks_all_rows(declared.RETENTION_ALL_ROWS, sorted(read))
     for table, oid in sorted(deleted.items()):
         if not login.ask("SELECT has_table_privilege(%s::oid, 'DELETE')", oid):
             yield login.lacks(

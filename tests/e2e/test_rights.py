@@ -136,6 +136,25 @@ def test_missing_schema_owner_and_reading_are_named(admin: psycopg.Connection[An
     )
 
 
+def test_row_level_security_is_named_for_each_login_that_reads_the_table(
+    admin: psycopg.Connection[Any],
+) -> None:
+    """Sessions refuse to read with hidden rows, so that a run would end with SQLSTATE 42501."""
+    for protected in ("waybill", "tracking_event", "intake_record", "employee"):
+        name = sql.Identifier(protected)
+        admin.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(name))
+    admin.execute("SET row_security = off")
+    for role, lacks in (
+        ("courier_retention", retention),
+        ("courier_intake", intake),
+        ("courier_training", queries),
+    ):
+        statements = set(grants(admin, role, lacks))
+        assert statements == {f'ALTER ROLE "{role}" BYPASSRLS;'}
+        admin.execute(statements.pop())
+        assert grants(admin, role, lacks) == []
+
+
 def test_config_check_tries_connections_and_prints_grants(cli: Cli) -> None:
     assert cli.json("config", "check", "--connect")["valid"] is True
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
