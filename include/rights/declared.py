@@ -95,13 +95,14 @@ RETENTION_ALL_ROWS = Right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide expired records, and records that refer to them",
 )
-RETENTION_DROP = Right(
+RETENTION_OWNER = Right(
     "retention_db",
     RETENTION,
     "GRANT {owner} TO {role} WITH INHERIT FALSE, SET TRUE",
-    "only the owner may drop a partition; needed for drop_partition, on PostgreSQL 16, 17 and 18",
+    "tables with partitions, on PostgreSQL 16, 17 and 18: statements name partitions, which rights "
+    "on the table do not cover, and only the owner drops a partition",
 )
-RETENTION_DROP_15 = Right(
+RETENTION_OWNER_15 = Right(
     "retention_db",
     RETENTION,
     "GRANT {owner} TO {role}",
@@ -216,8 +217,8 @@ DECLARED = (
     RETENTION_LOCK,
     RETENTION_CHANGE,
     RETENTION_ALL_ROWS,
-    RETENTION_DROP,
-    RETENTION_DROP_15,
+    RETENTION_OWNER,
+    RETENTION_OWNER_15,
     QUERY_SCHEMA,
     QUERY_READ,
     QUERY_ALL_ROWS,

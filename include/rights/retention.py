@@ -36,6 +36,11 @@ SELECT pg_has_role(c.relowner, CASE WHEN current_setting('server_version_num')::
                                     THEN 'MEMBER' ELSE 'SET' END)
 FROM pg_class c WHERE c.oid = %s
 """
+# Statements of a run name partitions, which rights on the partitioned table do not cover.
+_LACKS_PARTITION = """
+SELECT EXISTS (SELECT FROM pg_partition_tree(%s::oid) WHERE isleaf AND level > 0
+               AND NOT has_table_privilege(relid, 'DELETE'))
+"""
 _OWNER = "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = %s"
 Table = tuple[str, str]  # schema and name
 
@@ -55,7 +60,7 @@ def lacks_retention(
     changed: dict[Table, set[str]] = defaultdict(set)
     deleted: dict[Table, int] = {}
     locked: dict[Table, int] = {}
-    dropped: dict[Table, int] = {}
+    owned: dict[Table, int] = {}
     for rule in rules:
         collection = database.collections[rule.collection]
         table = collection.schema_name, collection.table
@@ -72,8 +77,8 @@ def lacks_retention(
         locked[table] = oid
         if rule.deletes:
             deleted[table] = oid
-        if rule.action == "drop_partition":
-            dropped[table] = oid
+        if rule.action == "drop_partition" or login.ask(_LACKS_PARTITION, oid):
+            owned[table] = oid
         changed[table].update(rule.mask, [rule.stamp] if rule.stamp else [])
         for detached in rule.detach:
             other, _dot, field = detached.partition(".")
@@ -99,14 +104,14 @@ def lacks_retention(
             yield from login.lacks_columns(declared.RETENTION_LOCK, *table, keys[:1])
     for table, columns in sorted(changed.items()):
         yield from login.lacks_columns(declared.RETENTION_CHANGE, *table, sorted(columns))
-    for table, oid in sorted(dropped.items()):
+    for table, oid in sorted(owned.items()):
         if not login.ask(_CAN_BECOME_OWNER, oid):
             row = login.connection.execute(_OWNER, [oid]).fetchone()
             assert row is not None
             is_old = login.connection.info.server_version < 160_000
             yield login.lacks(
-                declared.RETENTION_DROP_15 if is_old else declared.RETENTION_DROP,
-                f"membership in {row[0]}, the owner of {'.'.join(table)}",
+                declared.RETENTION_OWNER_15 if is_old else declared.RETENTION_OWNER,
+                f"membership in {row[0]}, the owner of {'.'.join(table)} and its partitions",
                 owner=Identifier(row[0]),
             )
 
