@@ -130,7 +130,7 @@ def retention_logins(place: Workplace) -> Iterator[Problem]:
         yield from _try(conn_id, address, lacks)
 
 
-def writers(place: Workplace) -> Iterator[Problem]:
+def writing_connections(place: Workplace) -> Iterator[Problem]:
     """Check that the connections that change records lead to the mapped databases."""
     pack = place.pack
     pairs = [
@@ -269,7 +269,7 @@ Check = Callable[[Workplace], Iterable[Problem]]
 CHECKS: tuple[Check, ...] = (
     mapped_databases,
     live_types,
-    writers,
+    writing_connections,
     retention_logins,
     query_logins,
     intake_logins,

@@ -146,7 +146,7 @@ def test_lacks_retention_names_owner_of_partitions_that_are_deleted_from(
     admin.execute("REVOKE courier_owner FROM courier_retention")
 
     def deleting(login: Login) -> Iterator[MissingRight]:
-        return retention_lacks(login, PACK.database("courier"), rules)
+        return lacks_retention_rights(login, PACK.database("courier"), rules)
 
     (statement,) = grants(admin, "courier_retention", deleting)
     assert statement == 'GRANT "courier_owner" TO "courier_retention" WITH INHERIT FALSE, SET TRUE;'
