@@ -216,6 +216,7 @@ class Work:
             relations.by_collection[name].oid
             for record_class in classes
             for name in record_class.rule.triggers_update
+            if name in relations.by_collection  # the database may lack the table
         }
         return TransactionCounters(
             self.connection, relations, frozenset(dropped), frozenset(updatable)
