@@ -195,7 +195,7 @@ def record_nulled(
         going: the records to delete, as for `detach`.
     """
     query = SQL("SELECT count(*) FROM {child} AS c, {referred}").format(
-        child=reference.key.identifier, referred=_referred(reference, going)
+        child=reference.key.constrained, referred=_referred(reference, going)
     )
     row = connection.execute(query, _places(going)).fetchone()
     assert row is not None

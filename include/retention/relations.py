@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.sql import Composable
+from psycopg.sql import SQL, Composable
 
 from include.erasure.references import COMPARED, Reference
 from include.policy.datamap import MappedCollection, MappedDatabase
@@ -75,7 +75,7 @@ WITH RECURSIVE parts AS (
 SELECT k.conname::text AS name, -- PostgreSQL 18 does nothing for a key that is NOT ENFORCED
        CASE WHEN to_jsonb(k) ->> 'conenforced' = 'false' THEN 'a'
             ELSE k.confdeltype::text END AS on_delete, k.convalidated AS validated,
-       p.root::bigint AS parent, k.conrelid::bigint AS child,
+       p.root::bigint AS parent, k.conrelid::bigint AS child, cc.relkind = 'p' AS partitioned,
        cn.nspname::text AS child_schema, cc.relname::text AS child_table,
        {COMPARED},
        array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
@@ -172,6 +172,7 @@ class ForeignKey:
         partitions: oids of the partitions that it leads to, where it leads not to all.
         whole_numbers: whether both columns are of whole numbers, by column.
         validated: whether PostgreSQL has looked at all records; not of one that is NOT VALID.
+        partitioned: whether the child is a partitioned table.
     """
 
     name: str
@@ -188,6 +189,7 @@ class ForeignKey:
     partitions: tuple[int, ...] = ()
     whole_numbers: tuple[bool, ...] = ()
     validated: bool = True
+    partitioned: bool = False
 
     @property
     def numbered(self) -> tuple[str, str] | None:
@@ -199,6 +201,11 @@ class ForeignKey:
     def identifier(self) -> Composable:
         """The child's qualified name for a query with parameters."""
         return quoted(self.child_schema, self.child_table)
+
+    @property
+    def constrained(self) -> Composable:
+        """The records that the key is about, without those of inheriting tables (INHERITS)."""
+        return self.identifier if self.partitioned else SQL("ONLY {}").format(self.identifier)
 
     def joined(self, child: str, parent: str) -> Composable:
         """The condition that a child's record refers to a parent's, as the key itself compares.

@@ -30,7 +30,7 @@ SELECT root::bigint, sum(pg_stat_get_xact_tuples_inserted(oid))::bigint,
        sum(pg_stat_get_xact_tuples_updated(oid))::bigint,
        sum(pg_stat_get_xact_tuples_deleted(oid))::bigint,
        md5(string_agg(coalesce(pg_relation_filenode(oid), 0)::text, ' ' ORDER BY oid)),
-       current_setting('track_counts')::boolean
+       array_agg(oid::bigint), current_setting('track_counts')::boolean
 FROM parts
 WHERE oid <> ALL (%(dropped)s::oid[])
   AND root NOT IN (SELECT oid FROM parts p WHERE p.oid <> p.root)
@@ -107,6 +107,7 @@ class _Reading:
     updated: int = 0
     deleted: int = 0
     files: str = ""
+    parts: Collection[int] = ()
 
 
 @dataclass
@@ -118,7 +119,8 @@ class TransactionCounters:
         relations: the mapped tables.
         dropped: oids of partitions that the transaction drops.
         updatable: oids of tables in which triggers may update rows.
-        deleted: rows that were recorded as deleted, by the oid of the collection's table.
+        deleted: rows that were recorded as deleted, by the oid of the collection's table or of a
+            part of it.
         updated: likewise, of updated rows.
     """
 
@@ -154,8 +156,9 @@ class TransactionCounters:
             if oid not in self._before and oid not in after:
                 continue  # a part of another collection's table
             before, now = self._before.get(oid, _Reading()), after.get(oid, _Reading())
-            updated = now.updated - before.updated - self.updated[oid]
-            deleted = now.deleted - before.deleted - self.deleted[oid]
+            parts = {oid, *before.parts, *now.parts}
+            updated = now.updated - before.updated - sum(map(self.updated.__getitem__, parts))
+            deleted = now.deleted - before.deleted - sum(map(self.deleted.__getitem__, parts))
             added = now.inserted - before.inserted
             # A row that moves to another partition counts as deleted and inserted.
             if relation.partitioned and 0 < deleted == -updated and added >= deleted:

@@ -187,6 +187,32 @@ def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -
     assert place.run("SELECT count(*) FROM c WHERE a IS NULL") == [(20,)]
 
 
+@pytest.mark.parametrize("heir", ["without the key", "with its own key", "made before"])
+def test_keys_that_the_database_sets_to_null_are_not_those_of_inheriting_tables(
+    place: Yard, heir: str
+) -> None:
+    """A foreign key is about the rows of its own table alone (INHERITS)."""
+    key = "FOREIGN KEY (a) REFERENCES a ON DELETE SET NULL"
+    columns = "(id int PRIMARY KEY, a int, at date"
+    place.run(
+        {
+            "without the key": f"CREATE TABLE c {columns}, {key}); CREATE TABLE d () INHERITS (c);",
+            "with its own key": f"CREATE TABLE c {columns}, {key});"
+            f"CREATE TABLE d ({key}) INHERITS (c);",
+            "made before": f"CREATE TABLE d {columns}, {key}); CREATE TABLE c {columns});"
+            "ALTER TABLE d INHERIT c;",
+        }[heir]
+    )
+    place.run("INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (3, 3)")
+    place.mapped |= {"c": "c", "d": "d"}
+    place.rules = [rule("a")]
+    tally = place.execute(place.plan())
+    assert (tally.done, tally.refused) == ({"a": 6}, {})
+    assert place.run("SELECT count(*) FROM ONLY d WHERE a IS NULL") == [
+        (0 if heir == "without the key" else 2,)
+    ]
+
+
 def test_records_that_move_to_another_partition_are_expected_changes(place: Yard) -> None:
     """PostgreSQL counts such an update as a deletion and an insertion."""
     place.run(
