@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import masked_value
-from include.policy.fragments import either, fixed, pack_sql, quoted
+from include.policy.fragments import both, either, fixed, pack_sql, quoted
 from include.retention.classes import RecordClass
 from include.retention.column_checks import TRIED, failing_check
 from include.retention.graph import Graph
@@ -39,7 +39,8 @@ _UNIQUE = """
 SELECT c.relname::text AS name, used.columns, used.types,
        array(SELECT pg_get_indexdef(i.indexrelid, place, true)
              FROM generate_series(1, i.indnkeyatts) AS place) AS parts,
-       to_jsonb(i) ->> 'indnullsnotdistinct' = 'true' AS nulls_repeat
+       to_jsonb(i) ->> 'indnullsnotdistinct' = 'true' AS nulls_repeat,
+       coalesce(pg_get_expr(i.indpred, i.indrelid), 'true') AS predicate
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 CROSS JOIN LATERAL (
     SELECT array_agg(a.attname::text ORDER BY a.attnum) AS columns,
@@ -49,7 +50,7 @@ CROSS JOIN LATERAL (
                    AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
                    AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))
 ) AS used
-WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND used.columns && %s::text[]
+WHERE i.indrelid = %s AND i.indisunique AND used.columns && %s::text[]
 ORDER BY 1
 """
 
@@ -134,12 +135,13 @@ class _MaskCheck:
         """Return whether the masked values of some records fit; None if there is no record."""
         query = SQL(
             "SELECT count(v::text), count(*) FROM (SELECT ({value})::{kind} AS v FROM {table} AS t "
-            "WHERE {name} IS NOT NULL {limit}) AS s"
+            "WHERE {name} IS NOT NULL AND {belongs} {limit}) AS s"
         ).format(
             value=assigned,
             kind=pack_sql(kind),
             table=self.relation.identifier,
             name=quoted("t", name),
+            belongs=self.record_class.belongs,
             limit=fixed(limit),
         )
         try:
@@ -155,7 +157,9 @@ class _MaskCheck:
             indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
         for index in indexes:
             parts = [SQL("({})").format(pack_sql(part)) for part in index["parts"]]
-            filled = [SQL("{} IS NOT NULL").format(part) for part in parts]
+            filled = [SQL("({})").format(pack_sql(index["predicate"]))]
+            if not index["nulls_repeat"]:
+                filled += [SQL("{} IS NOT NULL").format(part) for part in parts]
             columns = [
                 SQL("({})::{} AS {}").format(
                     assigned[column] if column in assigned else quoted("t", column),
@@ -173,7 +177,7 @@ class _MaskCheck:
                 table=self.relation.identifier,
                 which=self._filled(),
                 tried=TRIED,
-                filled=SQL("true") if index["nulls_repeat"] else SQL(" AND ").join(filled),
+                filled=both(filled),
             )
             try:
                 with self.connection.transaction():
@@ -187,10 +191,9 @@ class _MaskCheck:
                 )
 
     def _filled(self) -> Composable:
-        """Return the condition that a masked column of the record has a value."""
-        return either(
-            [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
-        )
+        """Return the condition that a record of the class has a value in a masked column."""
+        filled = [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
+        return both([self.record_class.belongs, either(filled)])
 
     def _refusal(self, columns: str, reason: str) -> UsageError:
         return UsageError(

@@ -103,6 +103,45 @@ def test_mask_of_a_column_with_an_odd_name_is_planned(place: Yard) -> None:
     assert place.keys("a", '"v = 100%"') == {"W**"}
 
 
+@pytest.mark.parametrize("predicate", ["at IS NOT NULL", "v IS NOT NULL", "length(v) < 1"])
+def test_plan_refuses_a_mask_that_repeats_in_a_partial_unique_index(
+    place: Yard, predicate: str
+) -> None:
+    """An index of the records that an application has not deleted, for one."""
+    make(place, "v text NOT NULL", "erase", None)
+    place.run(f"CREATE UNIQUE INDEX u ON a (v) WHERE {predicate}")
+    with pytest.raises(UsageError, match="masked values repeat in the unique index u"):
+        place.plan()
+
+
+@pytest.mark.parametrize(
+    "index", ["(v) WHERE at IS NULL", "(v) WHERE v > ''", "(v, coalesce(other, id::text))"]
+)
+def test_mask_that_repeats_outside_of_a_unique_index_is_planned(place: Yard, index: str) -> None:
+    make(place, "v text NOT NULL", "erase", None)
+    place.run(f"CREATE UNIQUE INDEX u ON a {index}")
+    assert place.execute(place.plan()).done == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("limit", "mask"),
+    [
+        ("v text, CHECK (other <> 'firm' OR v ~ '^[0-9]+$')", "phone"),
+        ("v text NOT NULL, UNIQUE (v, other)", "erase"),
+    ],
+)
+def test_masks_are_tried_on_records_of_the_class_alone(place: Yard, limit: str, mask: str) -> None:
+    """Records of another kind in the same table are never masked."""
+    make(place, limit, "erase", None)
+    place.run(
+        "DELETE FROM a;"
+        f"INSERT INTO a SELECT n, '{OVER}', 'firm', NULL, n FROM generate_series(1, 300) n;"
+        f"INSERT INTO a SELECT n, '{OVER}', n, NULL, n FROM generate_series(301, 302) n;"
+    )
+    place.rules = [rule("a", "mask", mask={"v": mask}, where="t.id > 300")]
+    assert place.execute(place.plan()).done == {"a": 2}
+
+
 def test_record_that_a_check_refuses_does_not_keep_the_others(place: Yard) -> None:
     """The execution skips that record, as any record that the database refuses."""
     check = "v text CHECK (v <> 'W**')"
