@@ -336,7 +336,7 @@ def _sample_clause(table: LiveTable, rows: int) -> str:
 
 def _form(column: LiveColumn) -> str | None:
     if column.is_array:
-        return None
+        return "text" if column.base in _TEXT else None
     if column.base in _TEXT | _NUMBERS | _NETWORKS or column.form == "e":
         return "text"
     if column.base in _DATES:
@@ -345,8 +345,13 @@ def _form(column: LiveColumn) -> str | None:
 
 
 def _expression(column: LiveColumn) -> sql.Composable:
-    """Return SQL of a column's value: text, date, or 1 for JSON, which is only counted."""
-    name = sql.Identifier("s", column.name)
+    """Return SQL of a column's value: text, date, or 1 for JSON, which is only counted.
+
+    Of an array it is the first item.
+    """
+    name: sql.Composable = sql.Identifier("s", column.name)
+    if column.is_array:
+        name = sql.SQL("({0})[array_lower({0}, 1)]").format(name)
     if column.base in JSON:
         return sql.SQL("CASE WHEN {} IS NOT NULL THEN 1 END").format(name)
     if column.base in _DATES:

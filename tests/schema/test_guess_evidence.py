@@ -53,6 +53,20 @@ def test_values_of_bank_accounts_and_addresses_are_known(postgres: EmbeddedPostg
     }
 
 
+def test_items_of_arrays_are_values_too(postgres: EmbeddedPostgres) -> None:
+    """Of each array the first item is read, also where a domain is the array."""
+    script = """CREATE DOMAIN mails AS text[];
+    CREATE TABLE x (a text[], b mails, c varchar(30)[], d text[], e int[], f text[]);
+    INSERT INTO x SELECT ARRAY['a' || n || '@example.com'], ARRAY['b' || n || '@example.com', ''],
+    ARRAY['139' || lpad(n::text, 8, '0')], ARRAY['red', 'blue'], ARRAY[n], '{}'
+    FROM generate_series(1, 40) n;"""
+    assert categories(postgres, script) == {
+        "x.a": "user.contact.email",
+        "x.b": "user.contact.email",
+        "x.c": "user.contact.phone_number",
+    }
+
+
 def test_types_of_networks_are_addresses_of_people_but_not_of_machines(
     postgres: EmbeddedPostgres,
 ) -> None:
