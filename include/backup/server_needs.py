@@ -55,7 +55,8 @@ _HAS_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu'
 _PROBE = "pg_temp.parcelseal_probe"
 ACTION = (
     "Nothing was loaded. Install the missing features on that server. For an extension, install "
-    "its package. For a collation, install the locale of the operating system, then run SELECT "
+    "its package; if only a superuser may create it, the connection needs a superuser's login. "
+    "For a collation, install the locale of the operating system, then run SELECT "
     "pg_import_system_collations('pg_catalog'); ICU collations need a server that was built with "
     "ICU. For an encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING '...' LOCALE 'C'. Or "
     "use a server that has all features: another target of the restore, or another server for "
