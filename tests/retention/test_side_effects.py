@@ -304,6 +304,7 @@ def test_plan_names_the_triggers_rules_and_publications_that_react(place: Yard) 
         CREATE TRIGGER gone AFTER DELETE ON a FOR EACH ROW EXECUTE FUNCTION react();
         CREATE TRIGGER off AFTER DELETE ON a FOR EACH ROW EXECUTE FUNCTION react();
         ALTER TABLE a DISABLE TRIGGER off;
+        ALTER TABLE a ENABLE ALWAYS TRIGGER gone;
         CREATE TRIGGER new AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION react();
         CREATE TRIGGER changed AFTER UPDATE OR DELETE ON c FOR EACH ROW EXECUTE FUNCTION react();
         CREATE RULE also AS ON DELETE TO a DO ALSO NOTIFY gone;
