@@ -59,6 +59,7 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
             "records that were loaded late, with a value below {since} in that column",
             since=verbatim(since),
         ),
+        _("records of a partition that was emptied and loaded again, or attached"),
         _("records that were deleted: their entries stay in the quarantine register"),
         _("that a primary key changed: the entry of the old key stays in the quarantine register"),
         _(

@@ -28,7 +28,8 @@ _LEAST = -(2**63)
 
 # Each partition needs an index of its own or its parent's. A restored, promoted, emptied or
 # rewritten table has another identity, and so has one whose columns changed: its records may differ
-# although their change column does not.
+# although their change column does not. Files of partitions do not count, so that a new partition
+# of each month causes no full check: one that was emptied and loaded again is not recognized.
 _CATALOG = SQL("""
 WITH RECURSIVE parts AS (
     SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
