@@ -165,4 +165,6 @@ def test_notices_take_no_category_that_nobody_confirmed(tmp_path: Path) -> None:
     (problem,) = problems_of(pack("customer: [email, phone], employee: [title]"))
     assert (problem.file, problem.path) == ("incident.yaml", "scope[0].subject.collection")
     assert "unconfirmed categories of phone, email: check" in problem.message
+    (problem,) = problems_of(pack("invoice: [billing_address]"))
+    assert (problem.file, problem.path) == ("incident.yaml", "scope[0].records[1].collection")
     assert load_pack(pack("employee: [title]")).incident is not None
