@@ -12,11 +12,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 SEAL = "seal"  # task id, in every workflow
+_is_interrupted = ContextVar("is_interrupted", default=False)
 _FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 log = logging.getLogger(__name__)
@@ -89,12 +91,21 @@ def seal_run_now(dag: Any, logical_date: datetime) -> str | None:
         seal = _seal_of(session, dag.dag_id, run_id)
         session.expunge_all()
     if seal.state != "success":
-        _run_task(ti=seal, task=dag.task_dict[SEAL])
+        reset = _is_interrupted.set(True)
+        try:
+            _run_task(ti=seal, task=dag.task_dict[SEAL])
+        finally:
+            _is_interrupted.reset(reset)
     with _session() as session:
         if _seal_of(session, dag.dag_id, run_id).state != "success":
             return None
         _find(session, dag.dag_id, logical_date).set_state("failed")
     return run_id
+
+
+def is_interrupted() -> bool:
+    """Return whether the run that this process seals ended before its other tasks."""
+    return _is_interrupted.get()
 
 
 def _session() -> Any:

@@ -22,11 +22,12 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
+from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
 from include.orchestration.run_bundle import seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
-from include.orchestration.step_records import failed, interrupted, unanswered
+from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.services import stopping
@@ -267,8 +268,15 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     with place.state.connect() as conn:
         records = [*steps_of(conn, dag_id, run_id), *more]
         artifacts = artifacts_of(conn, dag_id, run_id)
-    records += _without_record(records)
+    if not is_interrupted():
+        records += _without_record(records)
     conclusion = conclude(place, records, artifacts)
+    if is_interrupted():
+        conclusion = replace(
+            conclusion,
+            outcome=Outcome.FAIL,
+            findings=[interrupted_run(), *conclusion.findings],
+        )
     live = live_of(place)
     if live is not place:
         conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
@@ -327,8 +335,6 @@ def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
     states = get_current_context()["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])
     red = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
     reason = _("it left no record")
-    if stopping.interruption():
-        reason = _("the step was interrupted")
     return [failed(task, "", _("The task {task}", task=task), reason, "") for task in red]
 
 

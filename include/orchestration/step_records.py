@@ -42,6 +42,19 @@ def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord
     return failed(name, part, title, _("the step was interrupted"), clause)
 
 
+def interrupted_run() -> Finding:
+    """Return the finding about a run that a signal or a crash ended."""
+    return Finding(
+        code="run.interrupted",
+        severity=Outcome.FAIL,
+        subject="run",
+        message=_(
+            "The run was interrupted before it ended: somebody stopped it, or its process crashed."
+        ),
+        action=_("Run the workflow again. Later steps of this run have no result."),
+    )
+
+
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:
     """Return the record of a step whose last answer did not count.
 
