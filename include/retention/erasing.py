@@ -100,6 +100,7 @@ def execute(
     _waiting(seen, waiting)
     _shortfalls(seen, tally)
     _side_effects(seen, tally, made)
+    _copies(seen, tally, desk)
     return seen.record(
         {
             "done": done,
@@ -313,6 +314,28 @@ def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
                     names=known or "-",
                 ),
                 subject=name,
+            )
+
+
+def _copies(seen: Examination, tally: Tally, desk: Desk) -> None:
+    """Report personal data that triggers copied into tables of which nothing is erased."""
+    classes = {rule.collection for rule in desk.rules}
+    for collection in desk.database.collections.values():
+        table = f"{collection.schema_name}.{collection.table}"
+        copies = tally.inserted.get(table, 0)
+        if copies and collection.name not in classes and collection.fields_about(()):
+            seen.find(
+                "retention.copied",
+                Outcome.ATTENTION,
+                _(
+                    "While records were erased, triggers or rules inserted {count} records into "
+                    "{table}, which has personal data and no record class. They may hold what was "
+                    "erased.",
+                    count=copies,
+                    table=table,
+                ),
+                _("Say in retention.yaml how long the records of that table are kept."),
+                subject=collection.name,
             )
 
 

@@ -9,6 +9,7 @@ import pytest
 from include.evidence.model import Outcome, StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
+from include.policy.datamap import MappedField
 from include.retention import circles, proof
 from include.retention.proof import Copy
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
@@ -188,6 +189,41 @@ def test_a_chain_that_got_short_enough_is_no_circle(
     executed = rig.execute(rig.plan())
     assert executed.data["done"] == {"node": 30}
     assert (found(executed), executed.data["knots"]) == ({}, {})
+
+
+def test_copies_of_erased_personal_data_without_a_record_class_are_a_finding(rig: Rig) -> None:
+    """A table with a class is looked after, and one without personal data holds nobody's."""
+    trigger = """
+        CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO tag (id, at) VALUES (OLD.id, OLD.at); RETURN OLD; END$$;
+        CREATE TRIGGER react AFTER DELETE ON note FOR EACH ROW EXECUTE FUNCTION react();
+        """
+    note = [one for one in rig.rules if one.collection == "note"]
+    kept = [*note, *(one for one in rig.rules if one.collection == "tag")]
+    who = MappedField(name="who", categories=("user.unique_id",))
+    tag = rig.database.collections["tag"]
+    tag = tag.model_copy(update={"fields": {**tag.fields, "who": who}})
+    personal = rig.database.model_copy(
+        update={"collections": {**rig.database.collections, "tag": tag}}
+    )
+    rig.sql(trigger)
+    try:
+        copies = []
+        for number, other in enumerate(
+            [
+                rig.but(rules=note, database=personal),
+                rig.but(rules=kept, database=personal),
+                rig.but(rules=note),
+            ]
+        ):
+            other.insert("note", id=number, at=OLD)
+            run = f"r{number}"
+            executed = other.execute(other.plan(run), run)
+            assert executed.data["inserted"] == {"public.tag": 1}
+            copies.append(found(executed).get("retention.copied"))
+    finally:
+        rig.sql("DROP FUNCTION react CASCADE")
+    assert copies == [(Outcome.ATTENTION, "tag"), None, None]
 
 
 def test_side_effect_of_a_trigger_names_table_figures_and_trigger(rig: Rig) -> None:
