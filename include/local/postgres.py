@@ -23,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
+from include.local.trusted_extensions import write_control_files
 from include.services.errors import ServiceError
 from include.services.programs import program_folder
 
@@ -214,12 +215,24 @@ class EmbeddedPostgres:
                 os.chown(path, user.pw_uid, user.pw_gid)
         options = {
             **SETTINGS,
+            **self._trusted_extensions(),
             "unix_socket_directories": str(self.socket_folder),
             **self.settings,
         }
         # pg_ctl hands this text to a shell.
         text = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
         self._pg_ctl("start", "-w", "-t", str(START_TIMEOUT), "-l", str(self.log), "-o", text)
+
+    def _trusted_extensions(self) -> dict[str, str]:
+        if self.programs != program_folder():
+            return {}  # another version's programs, which may not know the setting
+        folder = self.folder / "extensions"
+        if ":" in str(folder):
+            return {}  # the setting separates folders by it
+        path = write_control_files(self.programs, folder)
+        if server_user():
+            _let_user_in(folder)
+        return {"extension_control_path": path}
 
     def _pg_ctl(
         self, verb: str, *words: str, check: bool = True

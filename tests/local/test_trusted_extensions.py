@@ -1,0 +1,48 @@
+"""The embedded server: which extensions a role without superuser rights may create."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.local.trusted_extensions import TRUSTED
+
+
+@pytest.fixture
+def plain(database: str, postgres: EmbeddedPostgres) -> str:
+    """Return the address of a database for its owner, who is no superuser."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        name = admin.info.dbname
+        admin.execute("DROP ROLE IF EXISTS plain_owner")
+        admin.execute("CREATE ROLE plain_owner LOGIN PASSWORD 'p'")
+        admin.execute(f"ALTER DATABASE {name} OWNER TO plain_owner".encode())
+    return postgres.conninfo(name, "plain_owner", "p")
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_owner_creates_and_describes_a_trusted_extension(plain: str, name: str) -> None:
+    """As a restore does; what the extension reserves for monitoring stays reserved."""
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"CREATE EXTENSION {name}".encode())
+        connection.execute(f"COMMENT ON EXTENSION {name} IS 'of the dump'".encode())
+        is_super = connection.execute("SELECT current_setting('is_superuser')").fetchone()
+        owners = connection.execute(
+            "SELECT DISTINCT pg_get_userbyid(p.proowner)::text FROM pg_proc p JOIN pg_depend d "
+            "ON d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass "
+            "JOIN pg_extension e ON e.oid = d.refobjid WHERE e.extname = %s",
+            [name],
+        ).fetchall()
+    assert is_super == ("off",)
+    assert owners in ([], [("postgres",)])
+
+
+@pytest.mark.parametrize("name", ["dblink", "file_fdw", "pageinspect", "postgres_fdw"])
+def test_owner_cannot_create_an_extension_that_reaches_files_or_servers(
+    plain: str, name: str
+) -> None:
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        psycopg.connect(plain) as connection,
+    ):
+        connection.execute(f"CREATE EXTENSION {name}".encode())
