@@ -57,7 +57,7 @@ def plan(
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
     from include.retention.plan import combined
-    from include.retention.steps import tripped
+    from include.retention.steps import may_be_approved, tripped
 
     place = workplace()
     chosen = _chosen(place.pack, database)
@@ -66,6 +66,11 @@ def plan(
         desks = {one: place.retention_desk(one) for one in chosen}
         plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
         waits = {one.database: tripped(desks[one.database], one) for one in plans}
+        stuck = {
+            plan.database
+            for plan in plans
+            if waits[plan.database] and not may_be_approved(desks[plan.database], plan)
+        }
         with place.state.connect() as conn:
             reviews = due_for_review(conn, today)
     if as_json:
@@ -81,6 +86,14 @@ def plan(
                 markup=False,
                 soft_wrap=True,
             )
+        if one.database in stuck:
+            errors.print(
+                "Nobody may approve it: name owners and approvers, who are different people, in "
+                "disposition.yaml.",
+                markup=False,
+                soft_wrap=True,
+            )
+        _tell_triggers(one)
     if len(plans) > 1:
         results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
     left_out = [one for one in place.pack.databases if one not in chosen and database is None]
@@ -158,6 +171,19 @@ def _stays(one: PlannedClass) -> Iterator[tuple[str, str, str, str]]:
     for key in one.referred_by:
         note = NOT_MAPPED if key.collection is None else ""
         yield one.name, f"{key.records:,}", f"{key.table}, foreign key {key.constraint}", note
+
+
+def _tell_triggers(plan: Plan) -> None:
+    """Name triggers and rules, which may make the run keep records."""
+    names = [one.label for one in plan.reactions if one.kind != "publication"]
+    if names:
+        errors.print(
+            f"Triggers and rules that react: {', '.join(names)}. A deletion or mask in which they "
+            "change other mapped records is rolled back; `triggers_update` of the class allows "
+            "updates (docs/retention.md).",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _tell_reviews(reviews: Sequence[Hold]) -> None:

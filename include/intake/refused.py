@@ -33,8 +33,8 @@ def refusals(connection: psycopg.Connection[Any], incoming: Incoming) -> Iterato
         raise UsageError(
             f"The user {connection.info.user} lacks {right}, or row security would hide "
             f"rows of it (SQLSTATE {error.sqlstate}).",
-            "Grant it: docs/intake.md lists the rights. Where a table has row security, the user "
-            "needs BYPASSRLS.",
+            "Grant it: the configuration check prints the statement when it tries the connections "
+            "(--connect). Where a table has row security, the user needs BYPASSRLS.",
         ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         kind, name = _named(error, incoming)

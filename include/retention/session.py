@@ -129,8 +129,8 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
         raise UsageError(
             f"The user {connection.info.user} lacks a right in {database}, or row security would "
             f"hide rows (SQLSTATE {error.sqlstate}{_about(error)}).",
-            "Grant it: docs/retention.md lists the rights. Where a table has row security, the "
-            "user needs BYPASSRLS.",
+            "Grant it: the configuration check prints the statement when it tries the connections "
+            "(--connect). Where a table has row security, the user needs BYPASSRLS.",
         ) from None
     except (
         psycopg.errors.InvalidSqlStatementName,

@@ -108,8 +108,7 @@ def tripped(desk: Desk, made: Plan) -> list[Tripped]:
 
 def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
     """Enter the request for a decision; what stands in the way of one is a finding."""
-    people = _people(desk, made)
-    if not people.owners or not people.approvers:
+    if not may_be_approved(desk, made):
         seen.find(
             "retention.nobody_to_ask",
             Outcome.FAIL,
@@ -124,11 +123,17 @@ def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
             kind=KIND,
             subject=desk.database.name,
             sha256=made.sha256,
-            requested_by=people.owners,
+            requested_by=_people(desk, made).owners,
             dag_id=desk.dag_id,
             run_id=desk.run_id,
         )
     return told.of_request(asked)
+
+
+def may_be_approved(desk: Desk, plan: Plan) -> bool:
+    """Return whether disposition.yaml names people who may approve a plan."""
+    people = _people(desk, plan)
+    return bool(people.owners and people.approvers)
 
 
 def _people(desk: Desk, made: Plan | None = None) -> People:

@@ -126,6 +126,21 @@ def test_what_will_wait_for_a_second_person_is_said(
     assert (waits["invoice_record"], waits["staff"]) == ("percent", None)
 
 
+def test_plan_names_triggers_that_react(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with place.database("customer_db").connect(autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN OLD; END$$;"
+            "CREATE TRIGGER react AFTER DELETE ON invoice FOR EACH ROW EXECUTE FUNCTION react()"
+        )
+        try:
+            command.plan(as_of=MOMENT)
+        finally:
+            connection.execute("DROP FUNCTION react CASCADE")
+    assert "react (public.invoice, public.react)" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_nothing_is_written_and_nobody_asked(
     place: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:

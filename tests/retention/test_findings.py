@@ -10,7 +10,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedField
-from include.retention import circles, proof
+from include.retention import circles, proof, steps
 from include.retention.proof import Copy
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
 from tests.support.registers import UNGUARDED, tamper
@@ -49,6 +49,9 @@ def test_a_large_plan_that_nobody_may_approve_fails(rig: Rig) -> None:
     nobody = rig.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
     nobody.insert("note", id=1, at=OLD)
     planned = nobody.plan()
+    plan = steps.planned(nobody.desk(), planned)
+    assert not steps.may_be_approved(nobody.desk(), plan)
+    assert steps.may_be_approved(rig.desk(), plan)
     assert found(planned)["retention.nobody_to_ask"][0] is Outcome.FAIL
     assert "request" not in planned.data
     assert nobody.execute(planned).data["done"] == {}
