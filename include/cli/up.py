@@ -80,13 +80,25 @@ def run_all(place: Workplace, airflow: Standalone, *, answer: bool) -> list[RunR
         airflow: that runs them.
         answer: whether to answer human steps, each as a person entitled to; otherwise a run that
             waits for people is left to them.
+
+    Raises:
+        ServiceError: Airflow does not answer, or a run takes too long; the results of the runs
+            before it are printed.
     """
     api = airflow.api()
     wanted = len(list((ROOT / "dags").glob("*.py")))
     workflows = sorted(api.scheduled_workflows(wanted), key=lambda one: (one not in FIRST, one))
     if not workflows:
         raise ServiceError("Airflow found no workflow.", f"See {airflow.log}.")
-    return [_run_one(place, airflow, api, dag_id, answer=answer) for dag_id in workflows]
+    done: list[RunResult] = []
+    try:
+        for dag_id in workflows:
+            done.append(_run_one(place, airflow, api, dag_id, answer=answer))  # noqa: PERF401
+    except ServiceError:
+        if done:
+            _show_runs(done)
+        raise
+    return done
 
 
 def _run_one(
@@ -119,6 +131,17 @@ def show(place: Workplace, done: list[RunResult]) -> bool:
     """Print the table of outcomes, and whether all evidence verifies."""
     from include.evidence.verify import verify_all
 
+    _show_runs(done)
+    with place.state.connect() as conn:
+        checked = verify_all(place.store("evidence_store"), conn, place.trusted)
+    if checked.verified:
+        results.print(f"evidence {checked.bundles} bundles verified")
+    else:
+        errors.print(f"evidence NOT verified: {checked.first_bad}: {checked.reason}")
+    return checked.verified
+
+
+def _show_runs(done: list[RunResult]) -> None:
     table = Table(title="Workflows", title_justify="left")
     for name in ("workflow", "run", "outcome", "findings"):
         table.add_column(name)
@@ -130,13 +153,6 @@ def show(place: Workplace, done: list[RunResult]) -> bool:
             results.print(f"report   {report}", soft_wrap=True)
         if one.error:
             errors.print(f"error    {one.dag_id}: {one.error}", soft_wrap=True)
-    with place.state.connect() as conn:
-        checked = verify_all(place.store("evidence_store"), conn, place.trusted)
-    if checked.verified:
-        results.print(f"evidence {checked.bundles} bundles verified")
-    else:
-        errors.print(f"evidence NOT verified: {checked.first_bad}: {checked.reason}")
-    return checked.verified
 
 
 def _wait(airflow: Standalone) -> None:

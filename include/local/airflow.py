@@ -218,7 +218,7 @@ class Standalone:
             raise ServiceError(
                 f"{user} has no password in this Airflow.", "Answer the step in Airflow yourself."
             )
-        return AirflowApi.login(self.url, user, self.passwords[user])
+        return AirflowApi.login(self.url, user, self.passwords[user], str(self.log))
 
     def stop(self) -> None:
         """Stop Airflow and everything it started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,37 +10,50 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from include.services.errors import ServiceError
+
+TIMEOUT = 60.0  # seconds for one answer; Airflow on a busy machine takes longer at times
+RETRIES = 5  # of a request that only reads
+BACKOFF = 0.5  # seconds; doubled before each further retry
 
 
 @dataclass
 class AirflowApi:
-    """The few calls of Airflow's REST API that the command line needs."""
+    """The few calls of Airflow's REST API that the command line needs.
+
+    Attributes:
+        log: where Airflow writes its output, for the advice in errors; may be empty.
+    """
 
     url: str
     session: requests.Session
+    log: str = ""
 
     @classmethod
-    def login(cls, url: str, user: str, password: str) -> AirflowApi:
+    def login(cls, url: str, user: str, password: str, log: str = "") -> AirflowApi:
         """Return a session as that user; raises ServiceError."""
-        session = requests.Session()
-        answer = session.post(
-            f"{url}/auth/token", json={"username": user, "password": password}, timeout=30
-        )
+        session = _session(url)
+        body = {"username": user, "password": password}
+        try:
+            answer = session.post(f"{url}/auth/token", json=body, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            raise _no_answer(error, log) from None
         if not answer.ok:
             raise ServiceError(f"Airflow refused the log-in of {user} ({answer.status_code}).")
         session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        return cls(url, session)
+        return cls(url, session, log)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call the API and return its JSON; raises ServiceError."""
         try:
             answer = self.session.request(
-                method, f"{self.url}/api/v2/{path}", json=body, timeout=60
+                method, f"{self.url}/api/v2/{path}", json=body, timeout=TIMEOUT
             )
         except requests.RequestException as error:
-            raise ServiceError(f"Airflow's API does not answer: {type(error).__name__}.") from None
+            raise _no_answer(error, self.log) from None
         if not answer.ok:
             raise ServiceError(
                 f"Airflow's API answered {answer.status_code} to {method} {path}: "
@@ -104,6 +118,32 @@ class AirflowApi:
         )
         entered = {**question.form, **given}
         self.call("PATCH", path, {"chosen_options": [option], "params_input": entered})
+
+
+def _session(url: str) -> requests.Session:
+    """Return a session that repeats reads and log-ins after a late or broken answer.
+
+    Other requests are repeated only if no connection was made: Airflow may have received them.
+    """
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it logs each retry
+    session = requests.Session()
+    for prefix, methods in (("", ("GET",)), ("/auth/token", ("POST",))):
+        retry = Retry(
+            total=RETRIES,
+            connect=RETRIES,
+            read=RETRIES,
+            backoff_factor=BACKOFF,
+            allowed_methods=methods,
+        )
+        session.mount(f"{url}{prefix}", HTTPAdapter(max_retries=retry))
+    return session
+
+
+def _no_answer(error: requests.RequestException, log: str) -> ServiceError:
+    return ServiceError(
+        f"Airflow's API does not answer: {type(error).__name__}.",
+        f"The machine is busy{f'; see {log}' if log else ''}. Run `up` again.",
+    )
 
 
 @dataclass(frozen=True)
