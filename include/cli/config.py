@@ -169,7 +169,7 @@ def _database(dsn: str | None) -> Iterator[DatabaseAddress]:
     if place.lookup(CUSTOMER_DB) is not None:  # nothing of the local profile is needed
         yield place.database(CUSTOMER_DB)
         return
-    with local_stack(place, customers=DEFAULT_CUSTOMERS):
+    with local_stack(place, customers=DEFAULT_CUSTOMERS, read=[CUSTOMER_DB]):
         yield place.database(CUSTOMER_DB)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import psycopg
 
 from include.cli.console import tell
 from include.local.airflow import stop_orphan
-from include.local.profile import STAND_INS
+from include.local.profile import SAMPLE_CONNECTIONS, STAND_INS
 from include.local.roles import COURIER
 from include.services import stopping
 from include.services.errors import UsageError
@@ -37,17 +37,28 @@ def make_home(place: Workplace) -> None:
 
 @contextmanager
 def local_stack(
-    place: Workplace, *, customers: int | None = None, always: bool = False
+    place: Workplace,
+    *,
+    customers: int | None = None,
+    read: Collection[str] | None = None,
+    always: bool = False,
 ) -> Iterator[None]:
     """Run the embedded server, and where workflows run the local mail server, meanwhile.
 
     Args:
         place: the workplace.
-        customers: load the sample courier database of that size when there is none yet; None loads
-            nothing.
+        customers: load the sample courier database of that size, if there is none yet and it stands
+            in for a connection of `read`; None loads nothing.
+        read: connections whose records the command reads; None for those of the mapped databases.
         always: start even when every connection is configured (Airflow's own database is local).
     """
-    needed = always or any(map(place.is_local, STAND_INS))
+    stand_ins, uses_sample = set(STAND_INS), False
+    if customers is not None:
+        if read is None:
+            read = {mapped.connection for mapped in place.pack.databases.values()}
+        uses_sample = any(map(place.is_local, {*read} & {*SAMPLE_CONNECTIONS}))
+        stand_ins -= {*SAMPLE_CONNECTIONS}
+    needed = always or uses_sample or any(map(place.is_local, stand_ins))
     if not needed:
         yield
         return
@@ -56,7 +67,7 @@ def local_stack(
     try:
         with stopping.last_act(place.local.postgres.end_at_once_if_unused):
             place.local.prepare(place.clock.now(), tell)
-            if customers is not None and place.is_local("customer_db"):
+            if customers is not None and uses_sample:
                 load_sample(place, customers)
             if always and place.lookup("mail") is None:  # workflows run, and may send messages
                 place.local.mail.start()

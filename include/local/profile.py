@@ -36,6 +36,16 @@ STATE = "parcelseal_state"
 # intake_db, retention_db, audit_db, training_db, partners_db, incident_db are not: they stand in
 # only where customer_db does; and pages_db only where state_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
+# connections whose stand-in is the sample courier database
+SAMPLE_CONNECTIONS = (
+    "customer_db",
+    "intake_db",
+    "retention_db",
+    "audit_db",
+    "training_db",
+    "partners_db",
+    "incident_db",
+)
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do on the whole server; each logs in with a password of its own
 ROLES = {

@@ -1,0 +1,91 @@
+"""What a command starts and loads of the local profile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from include.cli.stack import local_stack
+from include.local.profile import COURIER, STAND_INS
+from include.services.connections import ConnectionSpec
+from include.workplace import Workplace
+from tests.cli.places import SHOP_RETENTION
+from tests.cli.test_errors import call
+from tests.policy.packs import SHOP, write_pack
+
+FOREIGN = SHOP.replace(
+    "fides_key: shop", "fides_key: shop\nmeta: {parcelseal: {connection: shop_db}}"
+)
+TABLE = "CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at timestamptz)"
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home that the server's user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-stack-"))
+    folder.chmod(0o755)
+    yield folder / "home"
+    Workplace(folder / "home", folder, lambda _: None).local.postgres.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def foreign_pack(folder: Path) -> Path:
+    return write_pack(folder, datamap__shop=FOREIGN, retention=SHOP_RETENTION)
+
+
+def test_command_on_a_foreign_database_loads_no_sample(
+    home: Path, tmp_path: Path, database: str
+) -> None:
+    """The local state database needs the server, but no customers."""
+    with psycopg.connect(database) as connection:
+        connection.execute(TABLE)
+    given = conninfo_to_dict(database)
+    shop = {
+        "conn_type": "postgres", "host": given["host"], "login": given["user"],
+        "password": given["password"], "schema": given["dbname"],
+    }  # fmt: skip
+    pack = foreign_pack(tmp_path / "pack")
+    done = call(
+        home, "retention", "plan", "--json",
+        PARCELSEAL_POLICY=str(pack), AIRFLOW_CONN_SHOP_DB=json.dumps(shop),
+        TMPDIR=os.environ.get("TMPDIR", "/tmp"),  # noqa: S108 - as this process
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [one["name"] for one in json.loads(done.stdout)["classes"]] == ["buyer"]
+    assert "sample" not in done.stderr
+    place = Workplace(home, pack, lambda _: None)
+    with local_stack(place), psycopg.connect(place.local.owner_conninfo(COURIER)) as courier:
+        assert courier.execute("SELECT to_regclass('public.customer')").fetchone() == (None,)
+
+
+def configured(*conn_ids: str) -> dict[str, ConnectionSpec]:
+    return {one: ConnectionSpec(one, "postgres", host="db.example") for one in conn_ids}
+
+
+def test_command_without_a_local_connection_starts_no_server(home: Path, tmp_path: Path) -> None:
+    """No database of the pack is customer_db; nothing has to stand in for that connection."""
+    lookup = configured("shop_db", *STAND_INS[1:]).get
+    place = Workplace(home, foreign_pack(tmp_path / "pack"), lookup)
+    with local_stack(place, customers=10):
+        assert not home.exists()
+
+
+def test_command_loads_the_sample_that_stands_in_for_a_connection(
+    home: Path, tmp_path: Path
+) -> None:
+    lookup = configured(*STAND_INS[1:]).get
+    place = Workplace(home, write_pack(tmp_path / "pack"), lookup)
+    assert place.pack.database("shop").connection == "customer_db"
+    with (
+        local_stack(place, customers=10),
+        psycopg.connect(place.local.owner_conninfo(COURIER)) as courier,
+    ):
+        assert courier.execute("SELECT count(*) FROM customer").fetchone() == (10,)
