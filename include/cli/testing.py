@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from include.services.errors import UsageError
+from include.services.programs import ending_with_us
 from include.services.stopping import Interruption
 from include.workplace import ROOT
 
@@ -79,6 +80,8 @@ def run_program(words: Sequence[str], environment: Mapping[str, str] | None = No
     """Run a Python program of this tree; on a signal, end it as by Ctrl-C.
 
     The program then stops the servers that it started. If that takes too long, `stopping` ends it.
+    It has a session of its own, since `timeout` signals the whole process group and SIGTERM ends a
+    Python program without its clean-up. The program also gets SIGINT when this thread ends.
 
     Args:
         words: the command.
@@ -90,13 +93,13 @@ def run_program(words: Sequence[str], environment: Mapping[str, str] | None = No
     Raises:
         Interruption: a signal ended the command; the program has ended too.
     """
-    process = subprocess.Popen(words, cwd=ROOT, env=environment)
+    process = subprocess.Popen(
+        ending_with_us(words), cwd=ROOT, env=environment, start_new_session=True
+    )
     try:
         return process.wait()
-    except Interruption as interrupted:
-        # A terminal sends Ctrl-C to both; a second signal would end the program's own clean-up.
-        if interrupted.number != signal.SIGINT or not sys.stdin.isatty():
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
+    except Interruption:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
         process.wait()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def start(script: str, before: str = START) -> tuple[subprocess.Popen[str], int]
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     assert process.stdout is not None
@@ -151,5 +153,35 @@ def test_program_of_a_command_cleans_up_before_the_command_ends() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)
+    assert "cleaned up" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_process_group_leaves_the_program_time_to_clean_up(number: int) -> None:
+    """`timeout` and the terminal's Ctrl-C signal the whole group."""
+    process, _child = start(PROGRAM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    os.killpg(process.pid, number)
+    printed, _ = process.communicate(timeout=30)
+    assert printed.count("cleaned up") == 1
+
+
+def test_programs_of_the_program_end_with_it() -> None:
+    helper = 'import subprocess; subprocess.Popen(["sleep", "60"])'
+    process, _child = start(PROGRAM.replace("import time", f"import time; {helper}"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)  # until each process has closed its output
+    assert "cleaned up" in printed
+
+
+def test_program_cleans_up_when_its_command_is_killed() -> None:
+    process, _child = start(PROGRAM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.kill()
     printed, _ = process.communicate(timeout=30)
     assert "cleaned up" in printed
