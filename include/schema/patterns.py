@@ -69,7 +69,7 @@ ORDER BY count(*) DESC, key LIMIT {most}
 # These errors concern the whole table, so other columns would fail too: connections (08), resources
 # (53), object state and locks (55), cancelled statements (57), foreign data wrappers (HV).
 _OF_THE_TABLE = ("08", "53", "55", "57", "HV")
-_NO_RIGHT = "42501"
+NO_RIGHT = "42501"
 _TOO_LONG = "57014"
 
 
@@ -225,8 +225,8 @@ class _Reader:
         for value in group:  # find the columns that fail
             self._group(form, [value])
         codes = {self.unread.get(value.column) for value in group}
-        if codes == {_NO_RIGHT} and not self.columns:
-            raise _GiveUp(_NO_RIGHT)
+        if codes == {NO_RIGHT} and not self.columns:
+            raise _GiveUp(NO_RIGHT)
 
     def _json(self, value: _Value, most: int) -> None:
         """Count the first-level keys of a JSON column, and their values by pattern.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from include.schema.live import LiveTable
-from include.schema.patterns import LOCK_TIMEOUT, TIMEOUT, TableCounts
+from include.schema.patterns import LOCK_TIMEOUT, NO_RIGHT, TIMEOUT, TableCounts
 
+NOTHING_TO_READ = "55000"
 _REASONS = {
-    "42501": (
+    NO_RIGHT: (
         "its user has no right to read it",
-        "grant SELECT to the user and draft again",
+        "GRANT pg_read_all_data TO the user and draft again",
     ),
     "57014": (
         f"reading it took longer than {TIMEOUT:.0f} s",
@@ -20,7 +21,7 @@ _REASONS = {
         f"another session held its lock for {LOCK_TIMEOUT.removesuffix('s')} s",
         "draft again",
     ),
-    "55000": (
+    NOTHING_TO_READ: (
         "it has nothing to read: a materialized view that was never refreshed, or a foreign table",
         "refresh the view and draft again",
     ),
@@ -36,17 +37,38 @@ _REASONS = {
 }
 
 
+def explained(code: str) -> tuple[str, str]:
+    """Return the reason for values that could not be read, and the action.
+
+    Args:
+        code: SQLSTATE.
+    """
+    known = _REASONS.get(code) or _REASONS.get(code[:2])
+    if known is None:
+        return f"PostgreSQL ended the statement with SQLSTATE {code}", "see the log of the server"
+    reason, action = known
+    return f"{reason} (SQLSTATE {code})", action
+
+
 def reason_of(code: str) -> str:
     """Return the reason for values that could not be read, and the action, in one sentence.
 
     Args:
         code: SQLSTATE.
     """
-    explained = _REASONS.get(code) or _REASONS.get(code[:2])
-    if explained is None:
-        return f"PostgreSQL ended the statement with SQLSTATE {code}: see the log of the server"
-    reason, action = explained
-    return f"{reason} (SQLSTATE {code}): {action}"
+    return ": ".join(explained(code))
+
+
+def first_refusal(counts: Mapping[str, TableCounts]) -> tuple[str, str] | None:
+    """Return a table that could not be read and the SQLSTATE, if no table could be read.
+
+    Args:
+        counts: by label of the table.
+    """
+    if any(table.columns for table in counts.values()):
+        return None
+    refused = ((label, table.refused) for label, table in counts.items())
+    return next((one for one in refused if one[1] not in {"", NOTHING_TO_READ}), None)
 
 
 def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:

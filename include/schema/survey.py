@@ -13,7 +13,8 @@ from psycopg import sql
 from include.schema.draft import Draft, draft_pack
 from include.schema.guess import guess
 from include.schema.live import read_schema
-from include.schema.patterns import count_patterns
+from include.schema.patterns import NO_RIGHT, count_patterns
+from include.schema.reading_notes import explained, first_refusal
 from include.services.database import unreadable_text
 from include.services.errors import ServiceError, UsageError
 
@@ -58,8 +59,8 @@ def survey(
         progress: called with a table's label, the number of tables done, and of all tables.
 
     Raises:
-        UsageError: the name cannot be a fides_key, there is no table to map, or names of tables or
-            columns are not UTF-8.
+        UsageError: the name cannot be a fides_key, there is no table to map, no table can be read,
+            or names of tables or columns are not UTF-8.
         ServiceError: the database went away.
     """
     require_name(name)
@@ -86,7 +87,17 @@ def survey(
         raise UsageError(
             "The database has no tables to map.", "Check the database's name and the user's rights."
         )
+    if refusal := first_refusal({tables[key].label: table for key, table in counts.items()}):
+        raise _unreadable(*refusal, connection.info.user)
     return draft_pack(live, counts, guess(live, counts), name=name, connection=connection_id)
+
+
+def _unreadable(label: str, code: str, user: str) -> UsageError:
+    reason, action = explained(code)
+    if code == NO_RIGHT:
+        action = f"GRANT pg_read_all_data TO {sql.Identifier(user).as_string()}; and draft again"
+    advice = f"{action[0].upper()}{action[1:]}."
+    return UsageError(f"No table could be read. {label}: {reason}.", advice)
 
 
 def write_draft(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.cli.test_errors import call
 
@@ -112,3 +113,42 @@ def test_errors_are_one_line_without_the_password(
     assert part in done.stderr
     assert "geheim" not in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def stranger(shop: str) -> Iterator[str]:
+    """The address of the shop for a role that may connect, and read nothing."""
+    role = "stranger_of_shop"
+    with psycopg.connect(shop, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        yield make_conninfo(shop, user=role, password="x")
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_map_of_a_database_without_a_readable_table_is_refused(
+    shop: str, stranger: str, tmp_path: Path
+) -> None:
+    """Nothing is written, so that the same command works after the GRANT."""
+    words = ("config", "map", "--dsn", stranger, "--out", str(tmp_path / "pack"))
+    done = call(tmp_path / "home", *words)
+    assert done.returncode == 2, done.stderr
+    error, advice = done.stderr.splitlines()[-2:]
+    assert "No table could be read. public.customer: its user has no right to read it" in error
+    assert advice.strip().startswith('GRANT pg_read_all_data TO "stranger_of_shop";')
+    assert not (tmp_path / "pack").exists()
+    with psycopg.connect(shop) as connection:
+        connection.execute("GRANT pg_read_all_data TO stranger_of_shop")
+    done = call(tmp_path / "home", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_map_of_a_database_with_one_readable_table_names_the_others(
+    shop: str, stranger: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(shop) as connection:
+        connection.execute("CREATE TABLE rider (id int, name text)")
+        connection.execute("GRANT SELECT ON rider TO stranger_of_shop")
+    done = call(tmp_path / "home", "config", "map", "--dsn", stranger, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["refused"] == {"public.customer": "42501"}
+    assert "GRANT pg_read_all_data TO" in done.stderr
