@@ -69,6 +69,7 @@ class IncrementalCheck:
             "full_at": self.last.full_at.isoformat(),
             "full_due": due.isoformat(),
             "sees_open_transactions": self.tracking.sees_open_transactions,
+            "has_timezone": self.tracking.type == "timestamptz",
         }
 
 

@@ -77,6 +77,15 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
         )
     if not incremental["sees_open_transactions"]:
         items.append(_late(incremental["margin"]))
+    elif not incremental.get("has_timezone", True):
+        items.append(
+            _(
+                "records whose transaction was open for longer than the margin for late arrivals "
+                "({margin}), if the application writes the column in another timezone than the "
+                "server's or UTC",
+                margin=verbatim(incremental["margin"]),
+            )
+        )
     return [
         Paragraph(
             text=_(

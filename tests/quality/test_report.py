@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from include.evidence.model import StepRecord
 from include.policy import load_pack
@@ -109,6 +110,17 @@ def test_column_of_numbers_is_not_said_to_hide_transactions(
     ]
     assert not any("transaction" in item for item in items)
     assert items[-1].startswith("records that were committed after the last check")
+
+
+@pytest.mark.parametrize(("kind", "is_named"), [("timestamp", True), ("timestamptz", False)])
+def test_report_names_other_timezones_of_a_column_without_timezone(
+    company: Company, kind: str, is_named: bool
+) -> None:
+    """The start of an open transaction limits the watermark in these two timezones only."""
+    company.do(f"ALTER TABLE person ALTER updated_at TYPE {kind}")
+    company.check()
+    items = not_seen(concluded(company, company.check().record))["steps"].items
+    assert any("in another timezone" in item.text for item in items) is is_named
 
 
 def not_seen(found: Conclusion) -> dict[str, Any]:
