@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,6 +89,8 @@ def main() -> NoReturn:
     atexit.register(end)
     code = _run(sys.argv[1:])
     if code and (interrupted := stopping.interruption()):
+        with suppress(OSError, ValueError):  # the program that reads stderr may have ended
+            errors.print("interrupted")
         stopping.exit_now(interrupted.exit_code)
     sys.exit(code)
 
@@ -108,12 +111,13 @@ def _run(words: list[str]) -> int:
     except ParcelSealError as error:
         return _fail(words, error)
     except (typer.Abort, KeyboardInterrupt):
-        errors.print("interrupted")
+        if stopping.interruption() is None:  # otherwise `main` prints it
+            errors.print("interrupted")
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
         if interrupted := stopping.interruption():  # the clean-up failed
             log = _keep(value_free(error))
-            errors.print(f"interrupted; the clean-up failed, see {log}", soft_wrap=True)
+            errors.print(f"the clean-up failed, see {log}", soft_wrap=True)
             return interrupted.exit_code
         from include.services.database import unreadable_text
 

@@ -12,6 +12,7 @@ Therefore a thread reads the signals from `signal.set_wakeup_fd`, which no handl
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -172,6 +173,8 @@ def _watch(
             continue
         if begun is None:
             begun = time.monotonic()
+            # Its ROLLBACK fails in a session that the signal broke off, and it logs the session.
+            logging.getLogger("psycopg").setLevel(logging.CRITICAL)
             _state.number = arrived[0]
             signal.pthread_kill(_main_thread(), _WAKE)
             name = signal.Signals(arrived[0]).name

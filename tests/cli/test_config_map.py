@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from include.workplace import ROOT
 from tests.cli.test_errors import call
 
 SHOP = """
@@ -152,3 +158,30 @@ def test_map_of_a_database_with_one_readable_table_names_the_others(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["refused"] == {"public.customer": "42501"}
     assert "GRANT pg_read_all_data TO" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_map_ends_with_one_closing_line(
+    shop: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "include.cli", "config", "map", "--dsn", shop]
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    with psycopg.connect(shop) as holder, psycopg.connect(shop, autocommit=True) as watcher:
+        holder.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PARCELSEAL_HOME": str(tmp_path / "home")},
+        )
+        while not watcher.execute(waiting, [holder.info.dbname]).fetchall():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (128 + number, "")
+    lines = [line for line in errors.splitlines() if line]
+    assert lines[0].startswith(f"· {number.name}: stopping")
+    assert lines[1:] == ["interrupted"]

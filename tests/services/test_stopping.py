@@ -9,6 +9,7 @@ import sys
 import time
 
 import psutil
+import psycopg
 import pytest
 
 from include.workplace import ROOT
@@ -23,6 +24,11 @@ child = subprocess.Popen(["sleep", "60"])
 def ready():
     print(child.pid, flush=True)
 """
+END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+STDERR_TO_STDOUT = "import os; os.dup2(1, 2)"
 POLITE = """
 try:
     ready()
@@ -78,6 +84,18 @@ try:
 finally:
     print("cleaned up", flush=True)
 '''])
+"""
+
+
+# A signal within psycopg's own code leaves the session busy, so that its ROLLBACK fails.
+BUSY = """
+import psycopg
+with psycopg.connect({database!r}) as connection, connection.transaction():
+    connection.pgconn.send_query(b"SELECT pg_sleep(60)")
+    ready()
+    child.kill()
+    child.wait()
+    time.sleep(60)
 """
 
 
@@ -185,3 +203,16 @@ def test_program_cleans_up_when_its_command_is_killed() -> None:
     process.kill()
     printed, _ = process.communicate(timeout=30)
     assert "cleaned up" in printed
+
+
+def test_interrupted_transaction_logs_nothing(database: str) -> None:
+    """Psycopg's log has the host, the user and the name of the database."""
+    process, _child = start(BUSY.format(database=database), STDERR_TO_STDOUT + START)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)
+    with psycopg.connect(database) as connection:
+        connection.execute(END_OTHERS)
+        name = connection.info.dbname
+    assert "Interruption: interrupted by SIGTERM" in printed
+    assert "ignored" not in printed
+    assert name not in printed
