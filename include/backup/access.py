@@ -120,11 +120,15 @@ class TargetAccess:
         owners: restore owners, grants, publications and subscriptions of the backup at the end.
         is_new: whether the target is not in use yet. If the role owns it, other roles cannot
             connect to it until `open`.
+
+    Attributes:
+        is_unfinished: whether `close` began to change the target, and `open` has not ended.
     """
 
     target: DatabaseAddress
     owners: bool
     is_new: bool
+    is_unfinished: bool = field(default=False, init=False)
     _statements: str = field(default="", init=False)
     _functions: frozenset[int] = field(default=frozenset(), init=False)  # not of the backup
     _closed: bool = field(default=False, init=False)
@@ -156,6 +160,7 @@ class TargetAccess:
                     "Create the target from template0, or revoke these rights with ALTER DEFAULT "
                     "PRIVILEGES.",
                 )
+            self.is_unfinished = True
             self._functions = frozenset(definer_functions(connection))
             row = connection.execute(_CONNECT).fetchone()
             assert row is not None
@@ -170,6 +175,11 @@ class TargetAccess:
                 self._set_comment(connection, self._comment)  # somebody opened it by hand
             elif is_owner and was_closed:
                 self._closed = True  # by an earlier try, which did not end
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether `close` closed the target, or found it closed by an earlier restore."""
+        return self._closed
 
     @property
     def connect_state(self) -> str:
@@ -212,6 +222,7 @@ class TargetAccess:
                     "Erasures were replayed, and nothing is open to others. See the server's log, "
                     "then grant access by hand.",
                 ) from None
+        self.is_unfinished = False
 
     def _change(self, connection: psycopg.Connection, statement: str) -> None:
         connection.execute(sql.SQL(statement).format(sql.Identifier(self.target.name)))

@@ -50,6 +50,7 @@ WHO_AM_I = (
 _COMMENT = """
 SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
 """
+HAD_CONTENT = "The target had content before, and may hold part of the backup now."
 
 
 @dataclass(frozen=True)
@@ -200,22 +201,57 @@ def _not_compared(live: DatabaseAddress, reason: str) -> UsageError:
 
 def refuse_content(target: DatabaseAddress) -> None:
     """Raise UsageError when the target has tables."""
+    tables, is_closed = _content(target)
+    if tables and is_closed:
+        raise _half_copy(target, tables)
+    if tables:
+        raise UsageError(
+            f"The target {target.place} is not empty: it has {tables} tables.",
+            "Create a new database for the restore, or add --into-existing to load into this one.",
+        )
+
+
+def interrupted_copy(
+    target: DatabaseAddress, *, had_content: bool, was_closed: bool
+) -> UsageError | None:
+    """Return what a restore that was interrupted after its first change leaves in the target.
+
+    Args:
+        target: the database.
+        had_content: the restore loaded into a database that may have had tables.
+        was_closed: the restore closed the target to other roles.
+
+    Returns:
+        The message and the action; None if the target has no tables, or was opened.
+
+    Raises:
+        ServiceError: the database failed.
+    """
+    if had_content:
+        return UsageError(f"The restore into {target.place} did not finish.", HAD_CONTENT)
+    tables, is_closed = _content(target)
+    if not tables or (was_closed and not is_closed):
+        return None
+    return _half_copy(target, tables, is_closed=is_closed)
+
+
+def _content(target: DatabaseAddress) -> tuple[int, bool]:
+    """Return the number of tables, and whether a restore that did not finish closed the target."""
     with connected(target) as connection:
         tables = connection.execute(ALL_TABLES).fetchall()
         row = connection.execute(_COMMENT).fetchone()
-    if tables and row is not None and CLOSED in (row[0] or ""):
-        name = target.name.replace('"', '""')
-        raise UsageError(
-            f"The target {target.place} has {len(tables)} tables and is closed, as its comment "
-            "says: it is the copy of an earlier restore that did not finish or did not open it.",
-            f'If nobody needs that copy, drop it (DROP DATABASE "{name}"), create it again, and '
-            "repeat the restore. Or restore into another new database.",
-        )
-    if tables:
-        raise UsageError(
-            f"The target {target.place} is not empty: it has {len(tables)} tables.",
-            "Create a new database for the restore, or add --into-existing to load into this one.",
-        )
+    return len(tables), row is not None and CLOSED in (row[0] or "")
+
+
+def _half_copy(target: DatabaseAddress, tables: int, *, is_closed: bool = True) -> UsageError:
+    name = target.name.replace('"', '""')
+    state = " and is closed, as its comment says" if is_closed else ""
+    return UsageError(
+        f"The target {target.place} has {tables} tables{state}: it is the copy of an earlier "
+        "restore that did not finish or did not open it.",
+        f'If nobody needs that copy, drop it (DROP DATABASE "{name}"), create it again, and '
+        "repeat the restore. Or restore into another new database.",
+    )
 
 
 def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[str, int]:
@@ -249,7 +285,7 @@ def _never_say_drop(*, when: bool) -> Iterator[None]:
         yield
     except ServiceError as error:
         if when:
-            error.action = "The target had content before, and may hold part of the backup now."
+            error.action = HAD_CONTENT
         raise
     except Refused as error:
         if when:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from include.cli.console import errors, print_json, results, tell
+from include.cli.console import complain, errors, print_json, results, tell
 from include.cli.erasures_of_restore import (
     count_erasures,
     is_complete,
@@ -20,10 +21,12 @@ from include.cli.erasures_of_restore import (
     state_is_blank,
 )
 from include.cli.stack import local_stack, workplace
+from include.services import stopping
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
+    from include.backup.access import TargetAccess
     from include.backup.archive import Entry
     from include.backup.listing import KnownWork
     from include.backup.manifest import Rejected, RestorePoint
@@ -105,7 +108,7 @@ def restore(
     place = workplace()
     address = DatabaseAddress.from_conninfo(into)
     mapped = place.pack.database(database)
-    with local_stack(place), sole_restore(address) as confirm_alone:
+    with local_stack(place), sole_restore(address) as confirm_alone, ExitStack() as stack:
         target = without_event_triggers(address)
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
@@ -116,6 +119,7 @@ def restore(
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
+        stack.enter_context(_naming_interrupted_copy(access))
 
         def prepare(head: bytes, entries: Sequence[Entry]) -> None:
             if not skip_erasures:
@@ -194,6 +198,24 @@ def restore(
         )
         return 1
     return 0
+
+
+@contextmanager
+def _naming_interrupted_copy(access: TargetAccess) -> Iterator[None]:
+    """Print what a restore leaves in its target if a signal ends it after its first change."""
+    from include.backup.restore import interrupted_copy
+
+    try:
+        yield
+    except BaseException:
+        if stopping.interruption() and access.is_unfinished:
+            with suppress(ParcelSealError):
+                left = interrupted_copy(
+                    access.target, had_content=not access.is_new, was_closed=access.is_closed
+                )
+                if left:
+                    complain(left.message, left.action)
+        raise
 
 
 def _choose(place: Workplace, database: str, point: str) -> RestorePoint:

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from include.backup.access import CLOSED
-from include.backup.restore import refuse_content, refuse_live
+from include.backup.restore import interrupted_copy, refuse_content, refuse_live
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
@@ -110,6 +110,25 @@ def test_a_half_copy_of_an_earlier_restore_is_named_with_how_to_remove_it(
         refuse_content(target)
     assert f'DROP DATABASE "{target.name}"' in refused.value.action
     assert "--into-existing" not in refused.value.action
+
+
+def test_copy_of_an_interrupted_restore_that_could_not_close_it_is_named(
+    target: DatabaseAddress,
+) -> None:
+    """A role that does not own the database sets no comment."""
+    assert interrupted_copy(target, had_content=False, was_closed=False) is None
+    run(target, "CREATE TABLE buyer ()")
+    left = interrupted_copy(target, had_content=False, was_closed=False)
+    assert left is not None
+    assert "has 1 tables: it is the copy" in left.message
+    assert f'DROP DATABASE "{target.name}"' in left.action
+
+
+def test_copy_that_was_opened_before_the_interruption_is_not_named(
+    target: DatabaseAddress,
+) -> None:
+    run(target, "CREATE TABLE buyer ()")
+    assert interrupted_copy(target, had_content=False, was_closed=True) is None
 
 
 def test_a_target_with_tables_of_its_own_is_not_to_be_dropped(target: DatabaseAddress) -> None:
