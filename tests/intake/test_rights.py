@@ -57,7 +57,7 @@ def test_a_missing_right_names_what_to_grant(
     right = "USAGE on the schema" if table == "public" else "a right on the table"
     assert f"lacks {right} {table}, " in caught.value.message
     assert ROLE in caught.value.message
-    assert "docs/intake.md" in caught.value.action
+    assert "prints the statement" in caught.value.action
     assert "denied" not in str(caught.value)
     assert caught.value.__cause__ is None
 
