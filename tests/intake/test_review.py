@@ -229,7 +229,7 @@ def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
     weak = DatabaseAddress({**address.parameters, "user": "intake_nobody"}, "x")
     checked = rig.checked()
     rig.answered(checked)
-    with pytest.raises(UsageError, match=r"SQLSTATE 42501.*prints the statement"):
+    with pytest.raises(UsageError, match=r"SQLSTATE 42501.*docs/intake.md"):
         settle.settle(replace(rig.desk, writer=weak), checked)
     rig.rows("DROP OWNED BY intake_nobody")
     rig.rows("DROP ROLE intake_nobody")
