@@ -80,8 +80,10 @@ def run_program(words: Sequence[str], environment: Mapping[str, str] | None = No
     """Run a Python program of this tree; on a signal, end it as by Ctrl-C.
 
     The program then stops the servers that it started. If that takes too long, `stopping` ends it.
-    It has a session of its own, since `timeout` signals the whole process group and SIGTERM ends a
-    Python program without its clean-up. The program also gets SIGINT when this thread ends.
+    It has a process group of its own, since `timeout` signals the whole group and SIGTERM ends a
+    Python program without its clean-up; in front of a terminal it stays in our group, which alone
+    may read from it. It stays in our session, in which the kernel compares nice values (autogroup).
+    The program also gets SIGINT when this thread ends.
 
     Args:
         words: the command.
@@ -93,13 +95,18 @@ def run_program(words: Sequence[str], environment: Mapping[str, str] | None = No
     Raises:
         Interruption: a signal ended the command; the program has ended too.
     """
+    group = None if sys.stdin.isatty() else 0
     process = subprocess.Popen(
-        ending_with_us(words), cwd=ROOT, env=environment, start_new_session=True
+        ending_with_us(words), cwd=ROOT, env=environment, process_group=group
     )
     try:
         return process.wait()
-    except Interruption:
+    except Interruption as interrupted:
+        # A terminal sends Ctrl-C to the whole group; a second SIGINT would end the clean-up.
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
+            if group == 0:
+                os.killpg(process.pid, signal.SIGINT)
+            elif interrupted.number != signal.SIGINT:
+                process.send_signal(signal.SIGINT)
         process.wait()
         raise

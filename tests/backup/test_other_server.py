@@ -199,4 +199,4 @@ def test_drill_role_without_the_right_to_create_an_extension_is_refused(
     with pytest.raises(UsageError) as refused:
         rig.drill()
     assert "lacks the extension dblink, which only a superuser may create." in refused.value.message
-    assert "a superuser's login in the connection" in (refused.value.action or "")
+    assert "the connection needs a superuser's login" in (refused.value.action or "")

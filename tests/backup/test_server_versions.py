@@ -316,6 +316,6 @@ def test_backup_refuses_server_that_is_newer_than_client_programs(
     """The refusal comes before anything is stored, and names the versions that fit."""
     live = DatabaseAddress.from_conninfo(servers[EMBEDDED].conninfo("postgres"))
     monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
-    with pytest.raises(UsageError, match=rf"PostgreSQL 18, and pg_dump {version}\S* reads"):
+    with pytest.raises(UsageError, match=rf"PostgreSQL 18, but pg_dump {version}\S* only reads"):
         take(live, store, recipients, signer)
     assert list(store.list()) == []
