@@ -163,13 +163,14 @@ def lacks_retention_rights(
     """Yield the missing rights of a login for `enforce_retention`, on other tables too."""
     yield from lacks_retention(login, database, rules)
     for rule in rules:
-        yield from lacks_query(
-            login,
-            _condition(database, rule),
-            declared.RETENTION_SCHEMA,
-            declared.RETENTION_READ,
-            declared.RETENTION_ALL_ROWS,
-        )
+        if query := _condition(database, rule):
+            yield from lacks_query(
+                login,
+                query,
+                declared.RETENTION_SCHEMA,
+                declared.RETENTION_READ,
+                declared.RETENTION_ALL_ROWS,
+            )
 
 
 def query_logins(place: Workplace) -> Iterator[Problem]:
@@ -302,8 +303,8 @@ def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
     return Problem(connection=conn_id, message=error.message, action=error.action or None)
 
 
-def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str:
-    """Return a query that reads all columns that the expressions of a class read."""
+def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str | None:
+    """Return a query that reads what the expressions of a class read; None without any."""
     collection = mapped.collections[rule.collection]
     table = Identifier(collection.schema_name, collection.table).as_string()
     conditions = [rule.where, rule.suspended and rule.suspended.where]
@@ -311,4 +312,6 @@ def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str:
     clocks = [rule.clock, *(minimum.clock for minimum in rule.minimum)]
     read = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case]
     read += [clock.sql for clock in clocks if isinstance(clock, SqlClock)]
+    if not read and where == "true":
+        return None
     return f"SELECT {', '.join(read)} FROM {table} t WHERE {where}"  # noqa: S608 - of the pack
