@@ -214,11 +214,11 @@ def refuse_content(target: DatabaseAddress) -> None:
 def interrupted_copy(
     target: DatabaseAddress, *, had_content: bool, was_closed: bool
 ) -> UsageError | None:
-    """Return what a restore that was interrupted after its first change leaves in the target.
+    """Describe the content that an interrupted restore left in the target.
 
     Args:
         target: the database.
-        had_content: the restore loaded into a database that may have had tables.
+        had_content: the target may have had tables before the restore (`--into-existing`).
         was_closed: the restore closed the target to other roles.
 
     Returns:

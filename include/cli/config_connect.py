@@ -304,7 +304,7 @@ def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
 
 
 def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str | None:
-    """Return a query that reads what the expressions of a class read; None without any."""
+    """Return a query that reads what the expressions of a class read; None if it has none."""
     collection = mapped.collections[rule.collection]
     table = Identifier(collection.schema_name, collection.table).as_string()
     conditions = [rule.where, rule.suspended and rule.suspended.where]

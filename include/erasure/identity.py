@@ -35,14 +35,16 @@ def is_known(server: str | None) -> bool:
     return server is not None and UNKNOWN not in server
 
 
-def are_one_database(one: str, other: str) -> bool:
-    """Whether two sessions are on the same database, of the same server or a standby of it.
+def are_one_database(first: str, second: str) -> bool:
+    """Return whether two sessions are on the same database, of one server or its standby.
+
+    Parts that one of the sessions does not know are not compared.
 
     Args:
-        one: as `server_of` returns it.
-        other: likewise. Parts that either of them does not know are not compared.
+        first: the database of a session, as `server_of` returns it.
+        second: the database of the other session.
     """
-    system, _timeline, database = zip(one.split("/"), other.split("/"), strict=True)
+    system, _timeline, database = zip(first.split("/"), second.split("/"), strict=True)
     return all(UNKNOWN in pair or len(set(pair)) == 1 for pair in (system, database))
 
 

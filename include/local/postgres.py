@@ -169,10 +169,10 @@ class EmbeddedPostgres:
             yield
 
     def _create(self) -> None:
-        """Create the cluster in a folder of its own, and give it its name once it is complete.
+        """Create the cluster in a temporary folder, and rename the folder when it is complete.
 
-        A signal may end `initdb` at any moment, or this process while `initdb` goes on. What is in
-        ``data`` then would pass for a cluster, and no start would repair it.
+        A signal may end `initdb` or this process at any moment. Half a cluster in ``data`` would
+        count as complete, and no start would repair it.
         """
         user = server_user()
         for left_over in self.folder.glob(f"{_UNFINISHED}*"):
@@ -225,10 +225,10 @@ class EmbeddedPostgres:
 
     def _trusted_extensions(self) -> dict[str, str]:
         if self.programs != program_folder():
-            return {}  # another version's programs, which may not know the setting
+            return {}  # versions before 18 do not know the setting
         folder = self.folder / "extensions"
         if ":" in str(folder):
-            return {}  # the setting separates folders by it
+            return {}  # the setting separates folders by colons
         path = write_control_files(self.programs, folder)
         if server_user():
             _let_user_in(folder)

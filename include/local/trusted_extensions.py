@@ -1,11 +1,10 @@
 """Extensions that a drill on the embedded server may create without a superuser's login.
 
-A drill logs in as a role that is no superuser, because a dump executes functions of its database.
-PostgreSQL then refuses each extension that its authors have not marked as trusted, also those of
-many ordinary databases, such as ``vector`` and ``pg_stat_statements``. Copies of their control
-files with ``trusted = true`` stand in a folder before the usual one (`extension_control_path`,
-PostgreSQL 18). Their objects belong to the superuser as before, so that functions for monitoring
-stay with their usual roles.
+A drill does not log in as a superuser, because a dump executes functions of its database. To such
+a role PostgreSQL refuses each extension that its authors have not marked as trusted, such as
+``vector`` and ``pg_stat_statements``, which ordinary databases have. The server therefore reads
+copies of their control files with ``trusted = true`` first (`extension_control_path`, PostgreSQL
+18). The superuser still owns their functions, so functions for monitoring keep their usual rights.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ TRUSTED = (
     "refint",
     "vector",
 )
-"""Extensions whose functions neither read files nor reach other servers or change pages by hand."""
+"""Extensions whose functions do not read files, reach other servers or change pages directly."""
 
 
 def write_control_files(programs: Path, folder: Path) -> str:
@@ -35,7 +34,7 @@ def write_control_files(programs: Path, folder: Path) -> str:
 
     Args:
         programs: folder of the server's programs; extensions are in ``share`` beside it.
-        folder: where the files go; the server reads it.
+        folder: target folder; the server reads it.
 
     Returns:
         The value of `extension_control_path`.
@@ -44,7 +43,7 @@ def write_control_files(programs: Path, folder: Path) -> str:
     copies = folder / "extension"
     copies.mkdir(parents=True, exist_ok=True)
     for each in (folder, copies):
-        each.chmod(0o755)  # whatever the umask is, the server's user reads them
+        each.chmod(0o755)  # the server's user reads them, independent of the umask
     for name in TRUSTED:
         text = (original / f"{name}.control").read_text(encoding="utf-8")
         quoted = str(original).replace("'", "''")

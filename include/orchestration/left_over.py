@@ -144,7 +144,7 @@ def _seal_of(session: Any, dag_id: str, run_id: str) -> Any:
 def _running(dag_id: str) -> dict[str, datetime]:
     """Return the logical dates of the runs of `./parcelseal run` that did not end, by run id.
 
-    Where the environment names the database of an Airflow, its scheduler has runs there too.
+    If the environment names another Airflow's database, it also has the runs of its scheduler.
     """
     from airflow.models.dagrun import DagRun
     from airflow.utils.types import DagRunTriggeredByType
@@ -171,7 +171,7 @@ def _find(session: Any, dag_id: str, logical_date: datetime) -> Any:
 
 @contextmanager
 def _claimed(dag_id: str, logical_date: datetime) -> Iterator[bool]:
-    """Hold the lock of a run while the block runs; yield whether no process holds it."""
+    """Lock the file of a run while the block runs; yield False if a process has the lock."""
     path = _lock_file(dag_id, logical_date)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:

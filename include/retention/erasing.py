@@ -318,7 +318,7 @@ def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
 
 
 def _copies(seen: Examination, tally: Tally, desk: Desk) -> None:
-    """Report personal data that triggers copied into tables of which nothing is erased."""
+    """Report personal data that triggers copied into tables without a record class."""
     classes = {rule.collection for rule in desk.rules}
     for collection in desk.database.collections.values():
         table = f"{collection.schema_name}.{collection.table}"

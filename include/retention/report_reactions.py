@@ -44,14 +44,11 @@ def reactions(case: Case) -> list[Block]:
                 ],
             )
         )
-    blocks += [
-        Paragraph(text=_inserted(table, rows))
-        for table, rows in case.execution.get("inserted", {}).items()
-    ]
-    blocks += [
-        Paragraph(text=_updated(table, rows))
-        for table, rows in case.execution.get("updated", {}).items()
-    ]
+    for figures, sentence in (("inserted", _inserted), ("updated", _updated)):
+        blocks += [
+            Paragraph(text=sentence(table, rows))
+            for table, rows in case.execution.get(figures, {}).items()
+        ]
     return blocks
 
 

@@ -186,7 +186,7 @@ PAGES_SCHEMA = Right(
     "pages_db",
     "compliance pages",
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "the schema public, which has the tables",
+    "the schema of these tables, public",
 )
 PAGES_READ = Right(
     "pages_db",
@@ -198,7 +198,7 @@ PAGES_COLUMNS = Right(
     "pages_db",
     "compliance pages",
     "GRANT SELECT ({columns}) ON {table} TO {role}",
-    "tables of which the pages show some columns; granted likewise",
+    "tables that the pages read in part; granted likewise",
 )
 DRILL_CREATE = Right(
     "drill_db",

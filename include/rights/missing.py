@@ -50,7 +50,7 @@ _ALL_LARGE_OBJECTS = """DO $$ DECLARE number oid; BEGIN
         EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', number, {role});
     END LOOP;
 END $$"""
-# Statements may address partitions, each of which may have row-level security of its own.
+# Statements may name partitions, and each partition may have row-level security of its own.
 _HIDES_ROWS = """
 SELECT bool_or(row_security_active(relid))
 FROM (SELECT %s::oid UNION SELECT relid FROM pg_partition_tree(%s::oid)) t (relid)

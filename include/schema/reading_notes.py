@@ -43,10 +43,10 @@ def explained(code: str) -> tuple[str, str]:
     Args:
         code: SQLSTATE.
     """
-    known = _REASONS.get(code) or _REASONS.get(code[:2])
-    if known is None:
+    explanation = _REASONS.get(code) or _REASONS.get(code[:2])
+    if explanation is None:
         return f"PostgreSQL ended the statement with SQLSTATE {code}", "see the log of the server"
-    reason, action = known
+    reason, action = explanation
     return f"{reason} (SQLSTATE {code})", action
 
 
@@ -68,7 +68,7 @@ def first_refusal(counts: Mapping[str, TableCounts]) -> tuple[str, str] | None:
     if any(table.columns for table in counts.values()):
         return None
     refused = ((label, table.refused) for label, table in counts.items())
-    return next((one for one in refused if one[1] not in {"", NOTHING_TO_READ}), None)
+    return next((pair for pair in refused if pair[1] not in {"", NOTHING_TO_READ}), None)
 
 
 def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:

@@ -41,7 +41,7 @@ def sqlstate_of(error: BaseException) -> str:
 
 
 def _is_outdated_plan(error: BaseException) -> bool:
-    """Return whether a table changed under a prepared statement, which a new session prepares anew.
+    """Return whether a table changed after a statement on it was prepared; a retry prepares again.
 
     PostgreSQL gives the error the SQLSTATE of unsupported features, 0A000.
     """

@@ -47,10 +47,10 @@ def test_command_on_a_foreign_database_loads_no_sample(
     """The local state database needs the server, but no customers."""
     with psycopg.connect(database) as connection:
         connection.execute(TABLE)
-    given = conninfo_to_dict(database)
+    parameters = conninfo_to_dict(database)
     shop = {
-        "conn_type": "postgres", "host": given["host"], "login": given["user"],
-        "password": given["password"], "schema": given["dbname"],
+        "conn_type": "postgres", "host": parameters["host"], "login": parameters["user"],
+        "password": parameters["password"], "schema": parameters["dbname"],
     }  # fmt: skip
     pack = foreign_pack(tmp_path / "pack")
     done = call(
@@ -59,7 +59,7 @@ def test_command_on_a_foreign_database_loads_no_sample(
         TMPDIR=os.environ.get("TMPDIR", "/tmp"),  # noqa: S108 - as this process
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [one["name"] for one in json.loads(done.stdout)["classes"]] == ["buyer"]
+    assert [entry["name"] for entry in json.loads(done.stdout)["classes"]] == ["buyer"]
     assert "sample" not in done.stderr
     place = Workplace(home, pack, lambda _: None)
     with local_stack(place), psycopg.connect(place.local.owner_conninfo(COURIER)) as courier:
@@ -67,11 +67,11 @@ def test_command_on_a_foreign_database_loads_no_sample(
 
 
 def configured(*conn_ids: str) -> dict[str, ConnectionSpec]:
-    return {one: ConnectionSpec(one, "postgres", host="db.example") for one in conn_ids}
+    return {name: ConnectionSpec(name, "postgres", host="db.example") for name in conn_ids}
 
 
 def test_command_without_a_local_connection_starts_no_server(home: Path, tmp_path: Path) -> None:
-    """No database of the pack is customer_db; nothing has to stand in for that connection."""
+    """No database of the pack uses the connection customer_db, so it needs no stand-in."""
     lookup = configured("shop_db", *STAND_INS[1:]).get
     place = Workplace(home, foreign_pack(tmp_path / "pack"), lookup)
     with local_stack(place, customers=10):

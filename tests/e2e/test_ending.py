@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from include.cli.run_start import require_services
+from include.local.profile import AIRFLOW_RUNS
 from include.orchestration.retrying import RetryTime
 from include.services.errors import UsageError
 from tests.e2e import databases
@@ -56,6 +57,13 @@ def slowly(task, session):
     Path({mark!r}).touch()
     time.sleep(2)
 TaskInstance.prepare_db_for_next_try = slowly
+"""
+# A copy of the killed run, as the scheduler would have started it.
+SCHEDULED = """
+CREATE TEMP TABLE scheduled AS SELECT * FROM dag_run WHERE state = 'running';
+UPDATE scheduled SET id = -1, run_id = 'scheduled', triggered_by = 'TIMETABLE',
+    logical_date = logical_date - interval '1 day';
+INSERT INTO dag_run SELECT * FROM scheduled
 """
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
 
@@ -150,11 +158,13 @@ class Restarted:
         run: its JSON.
         announced: what it wrote to stderr.
         sealed: bundles of other runs that it sealed.
+        scheduled_state: state of a run of Airflow's scheduler, which was running all the time.
     """
 
     run: dict[str, Any]
     announced: str
     sealed: set[Path]
+    scheduled_state: str
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +174,13 @@ def restarted(cli: Cli, environment: dict[str, str]) -> Restarted:
         os.kill(command.pid, signal.SIGKILL)
         command.wait()
     before = sealed_bundles(cli)
-    done = cli.call("run", "backup_offsite", "--json", **environment)
+    with psycopg.connect(cli.postgres(AIRFLOW_RUNS), autocommit=True) as airflow:
+        airflow.execute(SCHEDULED)
+        done = cli.call("run", "backup_offsite", "--json", **environment)
+        (state,) = airflow.execute("DELETE FROM dag_run WHERE id = -1 RETURNING state").fetchone()
     run = json.loads(done.stdout)
-    return Restarted(run, done.stderr, sealed_bundles(cli) - before - {Path(run["bundle"])})
+    sealed = sealed_bundles(cli) - before - {Path(run["bundle"])}
+    return Restarted(run, done.stderr, sealed, state)
 
 
 def test_next_start_seals_a_killed_run(restarted: Restarted) -> None:
@@ -176,6 +190,11 @@ def test_next_start_seals_a_killed_run(restarted: Restarted) -> None:
     assert codes >= {"run.interrupted", "backup.failed"}
     assert "gate.failed" not in codes  # it was interrupted, not refused
     assert restarted.run["outcome"] == "attention"
+
+
+def test_next_start_leaves_runs_of_the_scheduler_alone(restarted: Restarted) -> None:
+    """The database may be that of an Airflow, whose scheduler has no lock on our files."""
+    assert restarted.scheduled_state == "running"
 
 
 def test_drill_on_a_server_without_an_extension_ends_at_once_with_advice(

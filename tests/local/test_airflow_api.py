@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from include.local import airflow_api
 from include.local.airflow_api import AirflowApi
 from include.services.errors import ServiceError
+from tests.support.airflow_server import AirflowAnswers, serving
 from tests.support.faulty_proxy import Fault, FaultyProxy, first
 
 LOG = "logs/airflow.log"
 
 
-class _Airflow(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self._answer(200, {"state": "running"})
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(201, {"access_token": "t", "dag_run_id": "manual"})
-
-    def _answer(self, status: int, content: dict[str, str]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_given: object) -> None:
-        """Print nothing."""
+class AlwaysRunning(AirflowAnswers):
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        self.answer(200, {"state": "running"})
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A proxy in front of a server that answers as Airflow does."""
-    monkeypatch.setattr(airflow_api, "TIMEOUT", 0.3, raising=False)
-    monkeypatch.setattr(airflow_api, "BACKOFF", 0.01, raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Airflow) as server:
-        threading.Thread(target=server.serve_forever).start()
-        with FaultyProxy(f"http://127.0.0.1:{server.server_port}") as proxy:
-            yield proxy
-        server.shutdown()
+    monkeypatch.setattr(airflow_api, "TIMEOUT", 0.3)
+    monkeypatch.setattr(airflow_api, "BACKOFF", 0.01)
+    with serving(AlwaysRunning) as url, FaultyProxy(url) as proxy:
+        yield proxy
 
 
 def sent(proxy: FaultyProxy, method: str) -> int:
-    return sum(one.method == method and "/api/" in one.path for one in proxy.requests)
+    return sum(request.method == method and "/api/" in request.path for request in proxy.requests)
 
 
 def test_read_is_repeated_after_late_and_broken_answers(
     proxy: FaultyProxy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
-    late = first(2, lambda one: one.method == "GET", Fault(hang_seconds=1))
-    broken = first(2, lambda one: one.method == "GET", Fault(lose_answer=True))
-    proxy.rule = lambda one: late(one) or broken(one)
+    late = first(2, lambda request: request.method == "GET", Fault(hang_seconds=1))
+    broken = first(2, lambda request: request.method == "GET", Fault(lose_answer=True))
+    proxy.rule = lambda request: late(request) or broken(request)
     assert api.state("backup_offsite", "manual") == "running"
     assert sent(proxy, "GET") == 5
     assert capfd.readouterr().err == ""
@@ -66,7 +47,7 @@ def test_read_is_repeated_after_late_and_broken_answers(
 
 def test_api_that_stays_silent_is_an_error_with_an_action(proxy: FaultyProxy) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
-    proxy.rule = lambda one: Fault(hang_seconds=1)
+    proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="Airflow's API does not answer") as silent:
         api.state("backup_offsite", "manual")
     assert "busy" in silent.value.action
@@ -77,7 +58,7 @@ def test_api_that_stays_silent_is_an_error_with_an_action(proxy: FaultyProxy) ->
 def test_start_of_a_run_is_not_repeated(proxy: FaultyProxy) -> None:
     """Airflow may have started the run, although its answer was lost."""
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
-    proxy.rule = first(1, lambda one: one.method == "POST", Fault(lose_answer=True))
+    proxy.rule = first(1, lambda request: request.method == "POST", Fault(lose_answer=True))
     with pytest.raises(ServiceError, match="does not answer") as lost:
         api.trigger("backup_offsite")
     assert "`up` again" in lost.value.action
@@ -85,12 +66,12 @@ def test_start_of_a_run_is_not_repeated(proxy: FaultyProxy) -> None:
 
 
 def test_login_is_repeated_after_a_late_answer(proxy: FaultyProxy) -> None:
-    proxy.rule = first(1, lambda one: True, Fault(hang_seconds=1))
+    proxy.rule = first(1, lambda request: True, Fault(hang_seconds=1))
     assert AirflowApi.login(proxy.endpoint, "admin", "x", LOG).trigger("backup_offsite") == "manual"
 
 
 def test_login_without_an_answer_is_an_error_with_an_action(proxy: FaultyProxy) -> None:
-    proxy.rule = lambda one: Fault(hang_seconds=1)
+    proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="does not answer") as silent:
         AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
     assert LOG in silent.value.action
