@@ -34,7 +34,12 @@ settings.register_profile(
 settings.load_profile("suite")
 # Not durable, since tests never survive a power cut; and a password in one round instead of 4096,
 # which take most of the time of the twenty thousand connections that tests open.
-HASTY = {"fsync": "off", "full_page_writes": "off", "scram_iterations": "1"}
+HASTY = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_prepared_transactions": "2",
+    "scram_iterations": "1",
+}
 
 MISSING_SERVERS = pytest.StashKey[list[str]]()
 

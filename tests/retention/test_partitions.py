@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -250,7 +250,30 @@ def test_dispose_goes_on_after_a_partition_with_its_own_foreign_key_was_dropped(
     assert tally.partitions == {"event": 1}
 
 
-@pytest.mark.parametrize("change", ["ALTER TABLE event DETACH PARTITION", "DROP TABLE"])
+def detach_without_end(place: Yard) -> None:
+    """Begin to detach a partition; a reader delays it, and it is interrupted and stays pending."""
+    statement = (
+        f"ALTER TABLE {place.name}.event DETACH PARTITION {place.name}.event_old CONCURRENTLY"
+    )
+    with (
+        psycopg.connect(place.conninfo, autocommit=True) as application,
+        psycopg.connect(place.conninfo) as reader,
+    ):
+        reader.execute(f"SELECT FROM {place.name}.event LIMIT 1")
+        application.execute("SET statement_timeout = 500")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            application.execute(statement.encode())
+    assert place.run("SELECT inhrelid FROM pg_inherits WHERE inhdetachpending")
+
+
+CHANGES: dict[str, Callable[[Yard], object]] = {
+    "detached": lambda place: place.run("ALTER TABLE event DETACH PARTITION event_old"),
+    "being_detached": detach_without_end,
+    "dropped": lambda place: place.run("DROP TABLE event_old"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_walk_leaves_a_partition_that_an_application_took_away(
     place: Yard, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -265,12 +288,21 @@ def test_walk_leaves_a_partition_that_an_application_took_away(
         if walk.leaf.name == "event_old":
             begun.append(first)
             if len(begun) == 2:
-                place.run(f"{change} event_old")
+                CHANGES[change](place)
         return real(walk, first, end)
 
     monkeypatch.setattr(batches._Walk, "_batch", batch)
     tally = place.execute(plan)
     assert tally.done == place.done() == {"event": 5 + 4}
-    if change != "DROP TABLE":
+    if change != "dropped":
         assert place.run("SELECT count(*) FROM event_old") == [(5,)]
     assert place.keys("event") == set()
+
+
+def test_partition_that_an_application_is_detaching_keeps_its_records(place: Yard) -> None:
+    """It is no longer dropped whole, and its records are the application's."""
+    plan = place.plan()
+    detach_without_end(place)
+    tally = place.execute(plan)
+    assert (tally.partitions, tally.done) == ({}, {})
+    assert place.run("SELECT count(*) FROM event_old") == [(9,)]

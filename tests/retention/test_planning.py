@@ -310,3 +310,15 @@ def test_records_that_a_minimum_without_a_date_keeps_are_counted(place: Yard) ->
     assert planned.as_json()["minimum_not_started"] == 1
     place.rules = [rule("m", minimum=minimum[1:])]
     assert place.plan().classes[0].minimum_not_started == 0
+
+
+def test_masked_record_needs_no_date_of_a_minimum(place: Yard) -> None:
+    """A record that still has its name is counted; a record that was masked before is not."""
+    place.run(f"""
+    CREATE TABLE m (id int PRIMARY KEY, at date, paid date, who text);
+    INSERT INTO m VALUES (1, '{OVER}', NULL, 'a'), (2, '{OVER}', NULL, NULL);
+    """)
+    basis = {"instrument": "Tax", "version": "1", "article": "9"}
+    minimum = [{"clock": "paid", "period": "P1Y", "basis": basis}]
+    place.rules = [rule("m", "mask", mask={"who": "erase"}, minimum=minimum)]
+    assert place.plan().classes[0].minimum_not_started == 1

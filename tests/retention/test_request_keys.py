@@ -102,6 +102,27 @@ def test_request_erases_records_in_classes_with_keys_of_several_types(people: Ri
     assert states(counted) == ["closed"]
 
 
+@pytest.mark.parametrize(
+    ("key_type", "key", "typed"),
+    [
+        ("macaddr", "08:00:2b:01:02:03", "08002B-010203"),
+        ("macaddr8", "08:00:2b:01:02:03:04:05", "0800.2b01.0203.0405"),
+        ("bytea", r"\x0aff", r"\x0AFF"),
+    ],
+)
+def test_request_erases_the_text_copy_of_a_device_or_binary_key(
+    postgres: EmbeddedPostgres, key_type: str, key: str, typed: str
+) -> None:
+    """A text column has the key as PostgreSQL prints it, and not as the request spells it."""
+    with linked_rig(postgres, tables([key_type, "text"])) as rig:
+        for name in ("t0", "t1"):
+            rig.insert(name, id=1, at=YOUNG, k=key)
+        rig.request(typed)
+        *_, counted = rig.run()
+        assert [ids(rig, name) for name in ("t0", "t1")] == [set(), set()]
+        assert states(counted) == ["closed"]
+
+
 def test_request_of_earlier_version_is_found_by_the_next_run(people: Rig) -> None:
     """Two requests of one person, in two spellings, are closed together."""
     people.request(CAPITALS)

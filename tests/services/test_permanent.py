@@ -28,3 +28,10 @@ def test_feature_that_the_server_lacks_is_permanent(database: str) -> None:
     ):
         connection.execute(query)
     assert is_permanent(caught.value)
+
+
+def test_value_that_does_not_fit_is_permanent(database: str) -> None:
+    """The next attempt reads the same value."""
+    with psycopg.connect(database) as connection, pytest.raises(psycopg.DataError) as caught:
+        connection.execute("SELECT 'x'::int")
+    assert is_permanent(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1200)]
 DAG = "review_intake"
 SECONDS = 240  # a busy machine is slow
 BATCH = "IN-000006"  # left pending by test_people.py
+OTHER_BATCH = "IN-000007"  # waits for review until the tests end, so that the run is not sealed
+RECORDS = 23  # of the batch, after one is moved to the other batch
 
 
 @dataclass
@@ -54,10 +57,10 @@ class Review:
         """Return whether the task waits for an answer."""
         return bool(self.api.call("GET", self.path)["state"] == "awaiting_input")
 
-    def answer(self, form: dict[str, Any]) -> None:
-        """Approve with a form, no sooner than people do."""
+    def answer(self, form: dict[str, Any], option: str = "Approve") -> None:
+        """Choose an option with a form, no sooner than people do."""
         time.sleep(PATIENCE)
-        assert patch(self.reviewer, self.path, form=form) == 200
+        assert patch(self.reviewer, self.path, option, form) == 200
 
     def asked_again(self, created_at: str) -> None:
         """Wait until Airflow shows a form that was made later."""
@@ -68,24 +71,41 @@ class Review:
         )
 
 
-def waiting(api: AirflowApi) -> dict[str, Any] | None:
-    """Return the batch's open question, or None."""
+def waiting(api: AirflowApi, batch: str) -> dict[str, Any] | None:
+    """Return the open question of a batch, or None."""
     answer = api.call("GET", f"{RUNS.format(DAG)}/~/hitlDetails?response_received=false&limit=100")
     details: list[dict[str, Any]] = answer["hitl_details"]
     for detail in details:
-        if BATCH in detail["subject"] and detail["task_instance"]["state"] == "awaiting_input":
+        if batch in detail["subject"] and detail["task_instance"]["state"] == "awaiting_input":
             return detail
     return None
 
 
-@pytest.fixture(scope="module")
-def review(running: Running, api: AirflowApi) -> Review:
-    """A run whose review of the batch waits, with the form of the first check."""
-    api.trigger(DAG)
-    until(lambda: waiting(api) is not None, "the review waits", SECONDS)
-    question = waiting(api)
+def asked(running: Running, api: AirflowApi, batch: str) -> Review:
+    """Wait until a batch's review asks its question."""
+    until(lambda: waiting(api, batch) is not None, f"the review of {batch} waits", SECONDS)
+    question = waiting(api, batch)
     assert question is not None
     return Review(api, running.airflow.api_as(REVIEWER), question["task_instance"])
+
+
+@pytest.fixture(scope="module")
+def review(running: Running, api: AirflowApi) -> Iterator[Review]:
+    """A run whose review of the batch waits, with the form of the first check.
+
+    A second batch waits too and is rejected last: a sealed run repeats none of its tasks.
+    """
+    with running.courier() as conn:
+        conn.execute(
+            "UPDATE intake_record SET batch_id = %s WHERE intake_id = "
+            "(SELECT max(intake_id) FROM intake_record WHERE batch_id = %s)",
+            [OTHER_BATCH, BATCH],
+        )
+    api.trigger(DAG)
+    yield asked(running, api, BATCH)
+    other = asked(running, api, OTHER_BATCH)
+    other.answer(other.form(), "Reject")
+    running.ended(api, DAG, other.task["dag_run_id"])
 
 
 def repeat_check(running: Running, review: Review) -> None:
@@ -136,7 +156,7 @@ def test_an_answer_to_an_outdated_form_lets_nothing_in_and_is_asked_for_again(
     assert sha256 in review.detail()["body"]
     assert sha256 not in shown["body"]
     review.answer(now)
-    until(lambda: running.customers() == customers + 24, "the batch is let in", SECONDS)
+    until(lambda: running.customers() == customers + RECORDS, "the batch is let in", SECONDS)
     run = DAG, review.task["dag_run_id"]
     with running.place.state.connect() as conn:
         approvals = registry.approvals_of(conn, *run)

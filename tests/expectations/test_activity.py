@@ -1,0 +1,23 @@
+"""The start of the oldest transaction whose changes a snapshot does not contain."""
+
+from __future__ import annotations
+
+import psycopg
+
+from include.expectations.activity import Activity
+
+
+def test_prepared_transaction_counts_as_open(database: str) -> None:
+    """It has no session any more; a later commit makes its changes visible."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE parcel (id int)")
+        connection.execute("BEGIN; INSERT INTO parcel VALUES (1); PREPARE TRANSACTION 'late'")
+        (prepared,) = connection.execute("SELECT now()").fetchone() or (None,)
+        try:
+            activity = Activity.read(connection)
+            (is_older,) = connection.execute(
+                "SELECT %s::timestamptz < %s", [activity.oldest, prepared]
+            ).fetchone() or (None,)
+        finally:
+            connection.execute("ROLLBACK PREPARED 'late'")
+    assert is_older
