@@ -45,6 +45,8 @@ class KeptRecords:
             record that refers to a number outside of them keeps none of these records.
         refused: ctids of records that remain for another reason, by the oid of their table.
         details: figures to count, by collection.
+        few: numbers of `remaining` records, by collection and index of the key, if they are known
+            to be few. PostgreSQL plans by them.
         joins: number of joins in the expressions.
     """
 
@@ -53,6 +55,7 @@ class KeptRecords:
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     refused: Mapping[int, Sequence[str]] = field(default_factory=dict)
     details: Mapping[str, Detail] = field(default_factory=dict)
+    few: Mapping[tuple[str, int], int] = field(default_factory=dict)
     joins: int = field(default=0, init=False)
     _may_go: dict[str, Composable] = field(default_factory=dict, init=False)
     _made_columns: dict[str, Composable] = field(default_factory=dict, init=False)
@@ -61,8 +64,7 @@ class KeptRecords:
     def expressions(self) -> Composable:
         """Return the ``WITH RECURSIVE`` part of a statement."""
         made: list[Composable] = []
-        self.joins = 0
-        self._counts = []
+        self.joins, self._counts = 0, []
         for group in self.graph.groups:
             members = [name for name in group if name in self.collections]
             if self._is_circle(members):
@@ -95,6 +97,24 @@ class KeptRecords:
             self._may_go[collection] = _composed(condition)
         return self._may_go[collection]
 
+    def remaining(self, collection: str, at: int) -> Composable | None:
+        """Return the records that keep others by a key and may not be deleted, as a subquery.
+
+        Args:
+            collection: the collection of the kept records.
+            at: index of the key in `Graph.references`.
+
+        Returns:
+            None if the key keeps no record.
+        """
+        reference = self.graph.references(collection)[at]
+        which = self.graph.keeping(reference)
+        if which is None:
+            return None
+        if child := self._followed(reference):
+            which = negated(self.may_go(child))
+        return self._staying(collection, reference, which)
+
     def free(self, collection: str) -> Composable:
         """Return the condition that the record ``t`` is not among the kept ones."""
         group = self.graph.group_of(collection)
@@ -122,15 +142,18 @@ class KeptRecords:
         """Return whether records of a group may keep each other."""
         return any(self._inside(name) for name in group if name in self.collections)
 
+    def _followed(self, reference: Reference) -> str | None:
+        """Return the referring collection if its deletable records keep none; None otherwise."""
+        child = reference.child
+        return child if child in self.collections and not reference.sets_null else None
+
     def _inside(self, collection: str) -> list[tuple[int, Reference]]:
         """Return the keys by which records of its own group keep records of a collection."""
         group = self.graph.group_of(collection)
         return [
             (at, reference)
             for at, reference in enumerate(self.graph.references(collection))
-            if reference.child in group
-            and reference.child in self.collections
-            and not reference.sets_null
+            if self._followed(reference) in group
         ]
 
     def _alone(self, collection: str) -> Composable:
@@ -285,11 +308,8 @@ class KeptRecords:
 
     def _leading_on(self, collection: str) -> list[str]:
         """Return the columns of foreign keys to collections outside of its own group."""
-        beyond = (
-            self.graph.group_of(collection)
-            if self._is_circle(self.graph.group_of(collection))
-            else ()
-        )
+        group = self.graph.group_of(collection)
+        beyond = group if self._is_circle(group) else ()
         return list(
             dict.fromkeys(
                 column
@@ -310,17 +330,15 @@ class KeptRecords:
         inside = dict(self._inside(collection))
         found: list[tuple[int, Composable]] = []
         for at, reference in enumerate(self.graph.references(collection)):
-            keeping = self.graph.keeping(reference)
-            if keeping is None:
+            remaining = self.remaining(collection, at)
+            if remaining is None:
                 continue
-            child = reference.child
-            each = [self._staying(collection, reference, keeping)]
-            if child in self.collections and not reference.sets_null:
-                assert child is not None
-                stays = negated(self.may_go(child))
-                each = [self._staying(collection, reference, stays)]
-                if at not in inside:
-                    each.append(self._kept_of(child, reference))
+            if (number := self.few.get((collection, at))) is not None:
+                limited = "(SELECT * FROM {} AS remaining LIMIT {})"
+                remaining = SQL(limited).format(remaining, literal(number))
+            each = [remaining]
+            if (child := self._followed(reference)) and at not in inside:
+                each.append(self._kept_of(child, reference))
             for records in each:
                 self.joins += 1
                 referred = SQL("(EXISTS (SELECT FROM {} AS r WHERE {}))").format(

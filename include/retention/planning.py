@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 FEWEST_FOR_WORKERS = 200_000  # records of the largest table
+FEWEST_FOR_COUNT = 1_000_000  # deletable records of a table whose keeping records are counted first
+FEW = 0.01  # keeping records for each deletable record
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class _Planner:
             bounds={name: scans[name].bounds for name in ready},
             details={name: self._detail(name) for name in ready},
         )
+        kept.few = self._few(kept, scans)
         expressions = kept.expressions()
         if not kept.joins:
             return {}
@@ -230,6 +233,28 @@ class _Planner:
             else:
                 found[name].by_key[key] = by_class
         return found
+
+    def _few(self, kept: KeptRecords, scans: Mapping[str, Scan]) -> dict[tuple[str, int], int]:
+        """Count the keeping records of large tables, by collection and key, where they are few.
+
+        PostgreSQL takes the age of a record and the number to which it refers for independent. It
+        expects many keeping records, and would read the large table once more.
+        """
+        few: dict[tuple[str, int], int] = {}
+        for name in kept.collections:
+            ready = scans[name].ready.records
+            if ready < FEWEST_FOR_COUNT:
+                continue
+            for at, reference in enumerate(self.graph.references(name)):
+                remaining = kept.remaining(name, at)
+                if remaining is None or reference.key.numbered is None:
+                    continue
+                query = SQL("SELECT count(*) FROM {} AS r").format(remaining)
+                row = self.connection.execute(query, {}).fetchone()
+                assert row is not None
+                if row[0] <= FEW * ready:
+                    few[name, at] = row[0]
+        return few
 
     def _detail(self, collection: str) -> Detail:
         """Return the figures of a kept record: its digest, and the classes that may delete it."""
