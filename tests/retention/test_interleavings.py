@@ -2,7 +2,7 @@
 
 Kills at every stage, retries, holds placed and released, records that come and change, requests,
 a new key of the ledger: hypothesis draws them in any order, and a model of the schedule in Python
-says what may be gone. TEST_INTERLEAVINGS sets how many orders are tried (40); with it a
+says what may be gone. TEST_INTERLEAVINGS sets how many orders are tried (25); with it a
 failing order is made as short as possible too, which takes minutes.
 """
 
@@ -36,7 +36,7 @@ from tests.support.databases import pooled
 from tests.support.registers import emptying
 
 LONGER = os.environ.get("TEST_INTERLEAVINGS", "")
-NUMBER = int(LONGER or 40)
+NUMBER = int(LONGER or 25)
 USED = (
     "erasure", "erasure_batch", "erasure_request", "erasure_request_record", "legal_hold",
     "disposition", "run_step", "run_artifact",

@@ -1,6 +1,6 @@
 """Any order of the whole system's operations keeps the invariants of docs/architecture.md.
 
-TEST_SYSTEM_SEQUENCES sets the number of sequences (default 60). If it is set, a failing sequence is
+TEST_SYSTEM_SEQUENCES sets the number of sequences (default 30). If it is set, a failing sequence is
 also shortened, which takes minutes. TEST_SYSTEM_DEFECT brings a defect of `tests.system.defects`
 back, to measure how soon a random sequence finds it; that sequence is not shortened.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.system.machine import SystemMachine
 
 LONGER = os.environ.get("TEST_SYSTEM_SEQUENCES", "")
-SEQUENCES = int(LONGER or 60)
+SEQUENCES = int(LONGER or 30)
 STEPS = 10 if LONGER else 4  # and two more at the end of each sequence
 DEFECT = os.environ.get("TEST_SYSTEM_DEFECT", "")
 
