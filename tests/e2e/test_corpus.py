@@ -26,7 +26,7 @@ from tests.e2e.corpus.schemas import AS_OF, MOMENT, SCHEMAS, Schema, complete
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 OWNER = "corpus_owner"
 ERASER = "corpus_eraser"
-# What an application's trigger needs, no check can know (docs/connections.md).
+# Rights of the application's triggers, which no check can know (docs/connections.md).
 OF_TRIGGERS = {
     "booking": "GRANT INSERT ON guest_history TO corpus_eraser",
     "crm": 'GRANT INSERT ON "Vertrieb DE"."Änderungsprotokoll" TO corpus_eraser; '

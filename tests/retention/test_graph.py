@@ -1,4 +1,4 @@
-"""What goes of any tables that refer to each other in any way is what set algebra says."""
+"""A run deletes the records of any graph of tables that set algebra determines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Schema:
     links: tuple[dict[int, int], ...]
 
     def ready(self) -> set[Row]:
-        """Return what may go as far as it itself is concerned."""
+        """Return the expired rows without a hold, whatever refers to them."""
         return {
             (table, number)
             for table, rows in enumerate(self.rows)
@@ -52,14 +52,14 @@ class Schema:
         }
 
     def gone(self) -> set[Row]:
-        """What goes: the largest set to whose rows nothing refers that stays."""
-        found = self.ready()
-        while kept := found & set().union(*self.kept(found)):
-            found -= kept
-        return found
+        """Return the rows to delete: the largest set to which no remaining row refers."""
+        deleted = self.ready()
+        while kept := deleted & set().union(*self.kept(deleted)):
+            deleted -= kept
+        return deleted
 
     def kept(self, gone: set[Row]) -> list[set[Row]]:
-        """Return by key the rows to which a row refers that stays and keeps them."""
+        """Return by key the rows that a remaining row keeps by referring to them."""
         return [
             {
                 (parent, target)
@@ -70,10 +70,10 @@ class Schema:
         ]
 
     def unexplained(self) -> set[Row]:
-        """Return what may go and no other record explains, as the count afterwards is to say.
+        """Return the expired rows for which the count after a run should find no reason to remain.
 
-        Any mapped record that refers to a row explains it. Within a circle of tables, one that may
-        go itself does so only if it is explained.
+        A mapped row that refers to a row is a reason. In a cycle of tables, an expired row is a
+        reason only if it has a reason itself.
         """
         ready = self.ready()
         explained: set[Row] = set()
@@ -94,7 +94,7 @@ class Schema:
         return ready - explained
 
     def _leads(self, child: int, parent: int) -> bool:
-        """Return whether keys that are not set to null lead from one table to another."""
+        """Return whether keys that are not set to null lead from a table to another."""
         reached: set[int] = set()
         waiting = [child]
         while waiting:
@@ -112,7 +112,7 @@ class Schema:
         return not nulled or kind == "unmapped" or (held and kind in ("delete", "keep"))
 
     def statements(self) -> str:
-        made = [
+        statements = [
             f"CREATE TABLE t{table} (id int PRIMARY KEY, at date, held text, code text UNIQUE, "
             "UNIQUE (id, code));"
             for table in range(len(self.rows))
@@ -120,26 +120,28 @@ class Schema:
         for table, rows in enumerate(self.rows):
             for number, (over, held) in enumerate(rows):
                 mark = "'held'" if held else "NULL"
-                made.append(
+                statements.append(
                     f"INSERT INTO t{table} VALUES ({number}, '{OVER if over else YOUNG}', {mark}, "
                     f"'c{number}');"
                 )
         for at, (child, parent, action, kind) in enumerate(self.keys):
             effect = "NO ACTION" if action == "detached" else action
             columns = {f"k{at}_{target}": own for target, own in COLUMNS[kind].items()}
-            made += [f"ALTER TABLE t{child} ADD {name} {own};" for name, own in columns.items()]
-            made.append(
+            statements += [
+                f"ALTER TABLE t{child} ADD {name} {own};" for name, own in columns.items()
+            ]
+            statements.append(
                 f"ALTER TABLE t{child} ADD CONSTRAINT k{at} FOREIGN KEY ({', '.join(columns)}) "
                 f"REFERENCES t{parent} ({', '.join(COLUMNS[kind])}) ON DELETE {effect};"
             )
             for source, target in self.links[at].items():
                 values = {"id": str(target), "code": f"'c{target}'"}
                 changes = [f"k{at}_{name} = {values[name]}" for name in COLUMNS[kind]]
-                made.append(f"UPDATE t{child} SET {', '.join(changes)} WHERE id = {source};")
-        return "\n".join(made)
+                statements.append(f"UPDATE t{child} SET {', '.join(changes)} WHERE id = {source};")
+        return "\n".join(statements)
 
     def rules(self) -> list[Any]:
-        found = []
+        rules = []
         for table, kind in enumerate(self.kinds):
             if kind not in ("delete", "keep"):
                 continue
@@ -151,8 +153,8 @@ class Schema:
             ]
             # A column of the record without its table: other tables have one of the same name.
             more = {"detach": detach, "where": "id >= 0"} if kind == "delete" else {}
-            found.append(rule(f"t{table}", kind, keys={"subject": "t.held"}, **more))
-        return found
+            rules.append(rule(f"t{table}", kind, keys={"subject": "t.held"}, **more))
+        return rules
 
 
 @st.composite
@@ -196,7 +198,7 @@ PLAIN = (True, False)
     ),
     True,
 )
-@example(  # two knots that share a record, beside a chain that hangs on one of them
+@example(  # two cycles that share a record, and a chain that refers to a record of one cycle
     Schema(
         ("delete", "delete", "delete"),
         (
@@ -213,7 +215,7 @@ PLAIN = (True, False)
 def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
     postgres: EmbeddedPostgres, schema: Schema, counts_first: bool
 ) -> None:
-    """Counted, planned, deleted and entered in the ledger; no record refers to nothing then."""
+    """Count, plan, ledger and tables agree; afterwards, each reference leads to a record."""
     with pytest.MonkeyPatch.context() as patch, yard(postgres, schema.statements()) as place:
         if counts_first:  # as of large tables that few records keep
             patch.setattr(planning, "FEWEST_FOR_COUNT", 1)
