@@ -51,14 +51,18 @@ def local_stack(
             in for a connection of `read`; None loads nothing.
         read: connections whose records the command reads; None for those of the mapped databases.
         always: start even when every connection is configured (Airflow's own database is local).
+
+    Raises:
+        UsageError: a connection of `read` is unreadable, or the home folder cannot be used.
     """
     stand_ins, uses_sample = set(STAND_INS), False
     if customers is not None:
         if read is None:
             read = {mapped.connection for mapped in place.pack.databases.values()}
-        uses_sample = any(map(place.is_local, {*read} & {*SAMPLE_CONNECTIONS}))
+        of_sample = [it for it in SAMPLE_CONNECTIONS if it in read and place.is_local(it)]
+        uses_sample = bool(of_sample)
         stand_ins -= {*SAMPLE_CONNECTIONS}
-    needed = always or uses_sample or any(map(place.is_local, stand_ins))
+    needed = always or uses_sample or any(_is_local(place, name) for name in stand_ins)
     if not needed:
         yield
         return
@@ -75,6 +79,18 @@ def local_stack(
     finally:
         place.local.mail.stop_if_unused()
         place.local.postgres.stop_if_unused()
+
+
+def _is_local(place: Workplace, name: str) -> bool:
+    """Return whether the local profile stands in for a connection.
+
+    It does not for an unreadable one. Commands that need the connection report it; others, such as
+    `backup list` without state database, go on.
+    """
+    try:
+        return place.is_local(name)
+    except UsageError:
+        return False
 
 
 def load_sample(place: Workplace, customers: int) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -14,8 +14,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from include.cli.stack import local_stack
-from include.local.profile import COURIER, STAND_INS
+from include.local.profile import COURIER, SAMPLE_CONNECTIONS, STAND_INS
 from include.services.connections import ConnectionSpec
+from include.services.errors import UsageError
 from include.workplace import Workplace
 from tests.cli.places import SHOP_RETENTION
 from tests.cli.test_errors import call
@@ -89,3 +90,38 @@ def test_command_loads_the_sample_that_stands_in_for_a_connection(
         psycopg.connect(place.local.owner_conninfo(COURIER)) as courier,
     ):
         assert courier.execute("SELECT count(*) FROM customer").fetchone() == (10,)
+
+
+def unreadable(broken: str, *others: str) -> Callable[[str], ConnectionSpec | None]:
+    """Return a lookup of configured connections in which one cannot be read."""
+
+    def lookup(conn_id: str) -> ConnectionSpec | None:
+        if conn_id == broken:
+            raise UsageError(f"Connection {broken} cannot be read.")
+        return configured(*others).get(conn_id)
+
+    return lookup
+
+
+def test_command_that_does_not_read_a_connection_accepts_an_unreadable_one(
+    home: Path, tmp_path: Path
+) -> None:
+    """`backup list` shows the restore points although state_db is misspelt."""
+    others = [name for name in STAND_INS if name != "state_db"]
+    place = Workplace(home, write_pack(tmp_path / "pack"), unreadable("state_db", *others))
+    with local_stack(place):
+        assert not home.exists()
+
+
+@pytest.mark.parametrize("broken", ["customer_db", "incident_db"])
+def test_command_refuses_an_unreadable_connection_before_it_starts(
+    home: Path, tmp_path: Path, broken: str
+) -> None:
+    """Whichever of the connections to the sample it is."""
+    place = Workplace(home, write_pack(tmp_path / "pack"), unreadable(broken))
+    with (
+        pytest.raises(UsageError, match=broken),
+        local_stack(place, customers=10, read=SAMPLE_CONNECTIONS),
+    ):
+        pass
+    assert not home.exists()
