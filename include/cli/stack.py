@@ -43,7 +43,7 @@ def local_stack(
     read: Collection[str] | None = None,
     always: bool = False,
 ) -> Iterator[None]:
-    """Run the embedded server, and where workflows run the local mail server, meanwhile.
+    """Run the embedded server during the block, and the local mail server if workflows run.
 
     Args:
         place: the workplace.
@@ -59,8 +59,9 @@ def local_stack(
     if customers is not None:
         if read is None:
             read = {mapped.connection for mapped in place.pack.databases.values()}
-        of_sample = [it for it in SAMPLE_CONNECTIONS if it in read and place.is_local(it)]
-        uses_sample = bool(of_sample)
+        # A list, since `any` would stop at the first and miss an unreadable connection.
+        samples = [name for name in SAMPLE_CONNECTIONS if name in read and place.is_local(name)]
+        uses_sample = bool(samples)
         stand_ins -= {*SAMPLE_CONNECTIONS}
     needed = always or uses_sample or any(_is_local(place, name) for name in stand_ins)
     if not needed:
@@ -84,8 +85,8 @@ def local_stack(
 def _is_local(place: Workplace, name: str) -> bool:
     """Return whether the local profile stands in for a connection.
 
-    It does not for an unreadable one. Commands that need the connection report it; others, such as
-    `backup list` without state database, go on.
+    An unreadable connection has no stand-in. Commands that need it report the error; others, such
+    as `backup list` without the state database, continue.
     """
     try:
         return place.is_local(name)

@@ -45,8 +45,8 @@ class KeptRecords:
             record that refers to a number outside of them keeps none of these records.
         refused: ctids of records that remain for another reason, by the oid of their table.
         details: figures to count, by collection.
-        few: numbers of `remaining` records, by collection and index of the key, if they are known
-            to be few. PostgreSQL plans by them.
+        few: numbers of `remaining` records, by collection and index of the key, where they are few.
+            The statement has them as limits, by which PostgreSQL estimates its costs.
         joins: number of joins in the expressions.
     """
 
@@ -98,7 +98,7 @@ class KeptRecords:
         return self._may_go[collection]
 
     def remaining(self, collection: str, at: int) -> Composable | None:
-        """Return the records that keep others by a key and may not be deleted, as a subquery.
+        """Return the records that keep others by a key and are not deletable, as a subquery.
 
         Args:
             collection: the collection of the kept records.
@@ -143,12 +143,12 @@ class KeptRecords:
         return any(self._inside(name) for name in group if name in self.collections)
 
     def _followed(self, reference: Reference) -> str | None:
-        """Return the referring collection if its deletable records keep none; None otherwise."""
+        """Return the collection that refers by a key, if its deletable records keep no others."""
         child = reference.child
         return child if child in self.collections and not reference.sets_null else None
 
     def _inside(self, collection: str) -> list[tuple[int, Reference]]:
-        """Return the keys by which records of its own group keep records of a collection."""
+        """Return the keys within the group of a collection that keep its records, with indexes."""
         group = self.graph.group_of(collection)
         return [
             (at, reference)

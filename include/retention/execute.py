@@ -129,8 +129,8 @@ class Executor:
         check_keys({plan.key_id, *others}, schedule.keys)
         require_same(self.state, schedule.keys, self.clock.now())
         places = places_of(schedule.database)
-        names = {rule.collection for rule in schedule.rules}
-        key_types = {name: types_of_key(connection, places[name]) for name in names}
+        collections = {rule.collection for rule in schedule.rules}
+        key_types = {name: types_of_key(connection, places[name]) for name in collections}
         resolve(
             self.state,
             connection,

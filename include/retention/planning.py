@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 FEWEST_FOR_WORKERS = 200_000  # records of the largest table
-FEWEST_FOR_COUNT = 1_000_000  # deletable records of a table whose keeping records are counted first
-FEW = 0.01  # keeping records for each deletable record
+FEWEST_FOR_COUNT = 1_000_000  # deletable records of a table; fewer are read again in short time
+FEW = 0.01  # share: keeping records of deletable records
 
 
 @dataclass(frozen=True)
@@ -235,10 +235,10 @@ class _Planner:
         return found
 
     def _few(self, kept: KeptRecords, scans: Mapping[str, Scan]) -> dict[tuple[str, int], int]:
-        """Count the keeping records of large tables, by collection and key, where they are few.
+        """Count the records that keep records of large tables, by collection and key, if few do.
 
-        PostgreSQL takes the age of a record and the number to which it refers for independent. It
-        expects many keeping records, and would read the large table once more.
+        PostgreSQL assumes that the age of a record does not depend on the number to which it
+        refers. It expects many keeping records, and would read the large table once more.
         """
         few: dict[tuple[str, int], int] = {}
         for name in kept.collections:

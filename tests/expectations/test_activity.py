@@ -12,11 +12,11 @@ def test_prepared_transaction_counts_as_open(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE parcel (id int)")
         connection.execute("BEGIN; INSERT INTO parcel VALUES (1); PREPARE TRANSACTION 'late'")
-        (prepared,) = connection.execute("SELECT now()").fetchone() or (None,)
+        (afterwards,) = connection.execute("SELECT now()").fetchone() or (None,)
         try:
             activity = Activity.read(connection)
             (is_older,) = connection.execute(
-                "SELECT %s::timestamptz < %s", [activity.oldest, prepared]
+                "SELECT %s::timestamptz < %s", [activity.oldest, afterwards]
             ).fetchone() or (None,)
         finally:
             connection.execute("ROLLBACK PREPARED 'late'")

@@ -33,5 +33,7 @@ def serving(answers: type[AirflowAnswers]) -> Iterator[str]:
     """Serve on a free port of this machine while the block runs; yield the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
