@@ -12,8 +12,9 @@ from benchmarks._incident_data import AS_OF
 from include.incident.desk import Desk
 from include.incident.opening import open_incident
 from include.notify.outbox import Run
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.model import PolicyPack
+from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 

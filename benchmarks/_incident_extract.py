@@ -25,8 +25,8 @@ from include.encryption.packing import ZSTD_LEVEL
 from include.encryption.recipients import new_pair, opening_key_from_pem, recipient_from_pem
 from include.incident.evidence.extract import Extract, context_of, extract, key_of, opened
 from include.incident.evidence.log_query import LogQuery
+from include.incident.scope_rules import AccessLog
 from include.policy.datamap import MappedDatabase
-from include.policy.incident_scope import AccessLog
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore

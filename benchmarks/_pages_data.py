@@ -18,7 +18,8 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Metric, Outcome, Result, RunContext
 from include.evidence.signing import Signer
 from include.messages import _
-from include.policy import SHIPPED, PolicyPack, load_pack
+from include.policy import SHIPPED, PolicyPack
+from include.registry import load_pack
 from include.reports.model import Report
 from include.reports.render import render_all
 from include.services.clock import FixedClock

@@ -16,10 +16,11 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.model import RunContext
 from include.expectations.docs import data_docs
 from include.local.sample import load
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.quality import history, report
 from include.quality.check import Checked, check_database
 from include.quality.run import Run
+from include.registry import load_pack
 from include.reports.html import render_html
 from include.reports.i18n import LOCALES
 from include.reports.model import Report

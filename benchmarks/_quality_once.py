@@ -20,9 +20,10 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     begun = time.monotonic()
     from include.erasure.ledger import ErasureKeys
     from include.expectations import gx
-    from include.policy import SHIPPED, load_pack
+    from include.policy import SHIPPED
     from include.quality.check import check_database
     from include.quality.run import Run
+    from include.registry import load_pack
     from include.services.database import DatabaseAddress
     from include.state.connect import engine
 

@@ -27,18 +27,18 @@ from include.notify.letters import Writer
 from include.notify.outbox import Run
 from include.policy.notices import NoticeRules
 from include.policy.rules import Calendar, Role
-from include.policy.training import TrainingRules
 from include.services.connections import ConnectionSpec
-from include.services.database import DatabaseAddress
 from include.services.mail import MailServer
 from include.state.connect import engine
 from include.training import confirm, obligations
-from include.training.desk import Desk
+from include.training.ladder import reached
 from include.training.names import COPY, DEPARTMENT, REMINDER
 from include.training.obligations import Due, Untrained
-from include.training.plan import plan
-from include.training.sources import COLUMNS
-from include.workdays.calendar import Workdays
+from include.training.rules import TRAINING, TrainingRules
+from include.training.sources import COLUMNS, open_sources
+from include.training.workflow import PLAN
+from include.workflow.run_context import RunContext
+from tests.support.contexts import pack_of, run_context, step_record
 
 OWNER = Role(
     id="human_resources",
@@ -69,33 +69,32 @@ class DayClock:
         return self._start + timedelta(hours=10, seconds=time.monotonic() - self._begun)
 
 
-def desk_of(given: dict[str, Any]) -> Desk:
-    """What the steps of a run work with."""
-    return Desk(
-        rules=RULES,
-        roles={OWNER.id: OWNER},
-        readers={"bench": DatabaseAddress.from_conninfo(given["company"])},
+def context_of(given: dict[str, Any]) -> RunContext[TrainingRules]:
+    """Return the context of a run."""
+    pack = pack_of(
+        {"bench": "bench_db"},
+        {TRAINING.file: RULES},
+        calendar=CALENDAR,
         notices=NOTICES,
-        workdays=Workdays(CALENDAR),
-        state=engine(given["state"]),
-        clock=DayClock(),
-        zone=CALENDAR.zone,
-        run=Run("remind_training", given["run"]),
+        roles={OWNER.id: OWNER},
     )
+    run = Run("remind_training", given["run"])
+    databases = {"bench": given["company"]}
+    return run_context(TRAINING, pack, databases, engine(given["state"]), DayClock(), run)
 
 
 def ours(given: dict[str, Any]) -> dict[str, Any]:
     """All obligations, as the plan gets them."""
-    desk = desk_of(given)
+    run = context_of(given)
     begun = time.monotonic()
-    with desk.sources() as sources:
+    with open_sources(run) as sources:
         found = list(
             obligations.everything(
                 sources,
-                day=desk.today,
-                reached=desk.reached,
+                day=run.today,
+                reached=reached(run.rules.ladder, run.workdays, run.today),
                 waived=[],
-                grace=desk.rules.leave_grace,
+                grace=run.rules.leave_grace,
             )
         )
     seconds = time.monotonic() - begun
@@ -137,29 +136,30 @@ def _digest(rows: Iterable[tuple[Any, ...]]) -> str:
 
 def planned(given: dict[str, Any]) -> dict[str, Any]:
     """The first step of a run."""
-    desk = desk_of(given)
+    run = context_of(given)
     begun = time.monotonic()
-    record = plan(desk)
+    record = step_record(PLAN, run)
     return {"seconds": time.monotonic() - begun, "told": record.data["told"]}
 
 
 def sent(given: dict[str, Any]) -> dict[str, Any]:
     """The second step: every notice is asked about once more, and sent."""
-    desk = desk_of(given)
+    run = context_of(given)
     extra = {"from_email": "Training <training@courier.example>"}
     extra |= {"disable_ssl": "true", "disable_tls": "true"}
     spec = ConnectionSpec("mail", "smtp", "127.0.0.1", given["port"], extra=extra)
     writer = Writer(NOTICES.languages, CALENDAR.timezone)
     office = Office(
-        state=desk.state,
+        state=run.state,
         channels={"mail": MailChannel(lambda: MailServer.from_connection(spec), writer)},
         rules=NOTICES,
-        workdays=desk.workdays,
+        workdays=run.workdays,
         quiet=CALENDAR.quiet,
-        zone=desk.zone,
-        clock=desk.clock,
+        zone=run.zone,
+        clock=run.clock,
         confirm={
-            kind: partial(confirm.still_wanted, desk, kind) for kind in (REMINDER, COPY, DEPARTMENT)
+            kind: partial(confirm.still_due, run, kind=kind)
+            for kind in (REMINDER, COPY, DEPARTMENT)
         },
     )
     begun = time.monotonic()

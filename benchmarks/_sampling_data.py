@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from include.policy.audit import Population
 from include.policy.datamap import MappedDatabase
 from include.sampling.quarters import Quarter
+from include.sampling.rules import Population
 
 DATABASE = "bench"
 QUARTER = Quarter(2026, 3, ZoneInfo("Asia/Shanghai"))

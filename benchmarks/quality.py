@@ -22,7 +22,8 @@ from rich.table import Table
 from benchmarks import _quality_history
 from benchmarks._measure import Targets, console, machine
 from benchmarks._quality_bench import QualityBench, Timed, peers_interpreter
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.workplace import ROOT
 
 FULL, SQL = "ParcelSeal, all", "one SQL statement"

@@ -3,12 +3,12 @@
 **Policy clause 6.2:** everyone is trained regularly in law, protection skills and emergency handling; new staff at onboarding.
 
 **What it does.** It works out in SQL who has to take which course by when (`training.yaml`): onboarding after joining,
-yearly courses, new versions, leave, waivers. It tells people 30, 7 and 1 days before a course is due and when it is
-overdue, each rung once; from the second overdue rung their supervisor too; heads of departments once a week. Everything
-for one person goes into one mail a day. Whoever took the course hears no more of it: that is looked at again just before
-each mail is sent.
+yearly courses, new versions, leave, waivers. It reminds people 30, 7 and 1 days before a course is due and when it is
+overdue, once each; from the second overdue reminder on also their supervisor; heads of departments once a week. One mail
+a day holds all reminders of a person. Just before each mail is sent, reminders of courses that were taken meanwhile are
+withdrawn.
 
-**Schedule:** daily at 09:30 in the policy pack's timezone; on days off it measures and tells nobody. Starting it again, by
+**Schedule:** daily at 09:30 in the policy pack's timezone; on days off it measures and sends no reminder. Starting it again, by
 hand or for a past day, sends nothing twice. **Inputs:** people, courses and completions (`customer_db`, read with the rights
 of `training_db`; or uploaded files, `./parcelseal training upload`), connections `state_db`, `mail`, `evidence_store`.
 
@@ -24,52 +24,17 @@ sent goes with the next run (`./parcelseal notices list`). More: docs/training.m
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import dag
 
-from airflow.sdk import TriggerRule, dag, task
-
-from include.orchestration import notices, training
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.training.workflow import REMIND_TRAINING
 
 
-@dag(
-    dag_id="remind_training",
-    dag_display_name="Training reminders",
-    description="Tell people once which courses are due, stop on completion, report coverage, seal.",
-    doc_md=__doc__,
-    schedule=cron("30 9 * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "human_resources"},
-    tags=[Tag.TRAINING, Tag.CLAUSE_6_2, Tag.DAILY],
-)
+@dag(**dag_settings(REMIND_TRAINING, schedule="30 9 * * *", page=__doc__))
 def remind_training() -> None:
     """Remind people of courses and leave a sealed bundle."""
-
-    @task
-    def plan() -> dict[str, Any]:
-        """Work out who is told what today; queue it once."""
-        return training.plan()
-
-    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
-    def send() -> dict[str, Any]:
-        """Send what is queued and still wanted, one message a day and person."""
-        return notices.send(training.CLAUSE)
-
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return training.seal_training()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    plan() >> send() >> sealed
-    gate(sealed)
+    tasks = tasks_of(REMIND_TRAINING)
+    tasks.seal_after(tasks.plan() >> tasks.send())
 
 
 remind_training()

@@ -3,10 +3,10 @@
 **Policy clauses 4.3 and 4.4:** partners are reviewed for security first; third parties that receive customer information
 are bound to confidentiality.
 
-**What it does.** It reads the register of partners (`partners.yaml`) and looks at what binds each one with access: the
-confidentiality agreement, the data-processing agreement, the security review of its tier. The role that answers for
-partners, and the partner's own contact, are told 90, 30 and 7 days before something ends, each rung once, and every week
-while it has lapsed. What was mended meanwhile is not sent. Reviews themselves are done with `./parcelseal partners`:
+**What it does.** It reads the register of partners (`partners.yaml`) and checks the obligations of each partner with
+access: the confidentiality agreement, the data-processing agreement, the security review of its tier. The responsible
+role and the partner's own contact get a reminder 90, 30 and 7 days before a term ends, each once, and every week after
+it has lapsed. A reminder is not sent if its cause was corrected meanwhile. Reviews are done with `./parcelseal partners`:
 a questionnaire goes out and comes back as an Excel workbook, its answers are scored, and another person decides.
 
 **Schedule:** Mondays at 09:40 in the policy pack's timezone. Starting it again sends nothing twice. **Inputs:** `partners.yaml`
@@ -23,52 +23,17 @@ be sent goes with the next run (`./parcelseal notices list`). More: docs/partner
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import dag
 
-from airflow.sdk import TriggerRule, dag, task
-
-from include.orchestration import partners
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.partners.workflow import REVIEW_PARTNERS
 
 
-@dag(
-    dag_id="review_partners",
-    dag_display_name="Partner reviews",
-    description="Look at what binds each partner, tell people once before it ends, report, seal.",
-    doc_md=__doc__,
-    schedule=cron("40 9 * * 1"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "compliance"},
-    tags=[Tag.PARTNERS, Tag.CLAUSE_4_3, Tag.CLAUSE_4_4, Tag.WEEKLY],
-)
+@dag(**dag_settings(REVIEW_PARTNERS, schedule="40 9 * * 1", page=__doc__))
 def review_partners() -> None:
-    """Look at every partner, remind people and leave a sealed bundle."""
-
-    @task
-    def look() -> dict[str, Any]:
-        """Say what binds each partner today; queue what people are to be told, once."""
-        return partners.look()
-
-    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
-    def send() -> dict[str, Any]:
-        """Send what is queued and still so, one message a day and recipient."""
-        return partners.send()
-
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return partners.seal_partners()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    look() >> send() >> sealed
-    gate(sealed)
+    """Check every partner, send reminders and leave a sealed bundle."""
+    tasks = tasks_of(REVIEW_PARTNERS)
+    tasks.seal_after(tasks.check() >> tasks.send())
 
 
 review_partners()

@@ -1,22 +1,21 @@
-"""What a command or a task works with: connections, policy pack, stores, keys, state.
+"""The services of a command or a task: connections, policy pack, stores, keys, state database.
 
-The one place where connections become services. Domain code is handed the services and knows
-neither connections nor environment.
+The one place that makes services of connections. It knows no workflow and no local profile:
+`include.composition` puts them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from include.local.profile import LocalProfile
-from include.policy import SHIPPED, PolicyPack
-from include.policy.kept import kept_pack
+from include.policy import PolicyPack
 from include.services.clock import Clock, SystemClock
-from include.services.connections import ConnectionSpec, configured
+from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from include.services.mail import MailServer
@@ -28,71 +27,78 @@ from include.services.stores import open_store
 from include.services.transport import Route
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy import Engine
 
-    from include.backup.drill import DrillPlace
-    from include.backup.offsite import Offsite
     from include.encryption.recipients import OpeningKey, Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
     from include.evidence.register_figures import Register
     from include.evidence.registers import EvidenceReader
     from include.evidence.signing import Signer
-    from include.retention.desk import Desk
+    from include.policy.datamap import MappedDatabase
 
 ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
-HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
-LOCAL_VARIABLE, OFF = "PARCELSEAL_LOCAL_PROFILE", "off"  # in production nothing stands in
-READERS = 8  # connections that a server of pages keeps to the state database
+LOCAL_VARIABLE = "PARCELSEAL_LOCAL_PROFILE"
 
 Lookup = Callable[[str], ConnectionSpec | None]
 
 
+class StandIns(Protocol):
+    """Connections for those that are not configured, such as those of the local profile."""
+
+    @property
+    def data_folders(self) -> list[Path]:
+        """Return the folders of the databases; a store on the same disk is not off-site."""
+        ...
+
+    def stands_in(self, conn_id: str) -> bool:
+        """Return whether there is a stand-in for a connection; creates nothing."""
+        ...
+
+    def connection(self, conn_id: str) -> ConnectionSpec | None:
+        """Return the stand-in for a connection, or None if it has none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Workplace:
-    """Everything a run needs, made when it is first asked for.
+    """The services of a run, each made at its first use.
 
     Args:
         home: folder of the local profile.
         policy: folder of the policy pack.
-        lookup: finds a configured connection, None when it is not configured.
+        lookup: returns a configured connection, or None if it is not configured.
         clock: the time.
-        stand_ins: whether the local profile stands in for connections that nobody configured.
+        load: reads the policy pack.
+        stand_ins: connections for those that are not configured; None in production.
+        open_state: an engine of the migrated state database; by default one of ``state_db``.
     """
 
     home: Path
     policy: Path
     lookup: Lookup
     clock: Clock = field(default_factory=SystemClock)
-    stand_ins: bool = field(default=True, kw_only=True)
-
-    @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str], lookup: Lookup | None = None
-    ) -> Workplace:
-        """Make the workplace that an environment describes."""
-        home = Path(environment.get(HOME_VARIABLE) or ROOT / ".parcelseal").expanduser()
-        policy = Path(environment.get(POLICY_VARIABLE) or SHIPPED).expanduser()
-        return cls(
-            home.absolute(),
-            policy.absolute(),
-            lookup or (lambda conn_id: configured(conn_id, environment)),
-            stand_ins=environment.get(LOCAL_VARIABLE, "").strip().lower() != OFF,
-        )
+    _: KW_ONLY
+    load: Callable[[Path], PolicyPack]
+    stand_ins: StandIns | None = None
+    open_state: Engine | None = None
 
     @cached_property
     def pack(self) -> PolicyPack:
         """The policy pack; raises PackError with every fault of a bad one."""
-        return kept_pack(self.policy)
-
-    @cached_property
-    def local(self) -> LocalProfile:
-        """The local profile of this home."""
-        return LocalProfile(self.home)
+        return self.load(self.policy)
 
     def is_local(self, conn_id: str) -> bool:
-        """Say whether the local profile stands in for a connection; nothing is made for it."""
-        return self.stand_ins and self.lookup(conn_id) is None and self.local.stands_in(conn_id)
+        """Return whether a stand-in serves as a connection; creates nothing."""
+        if self.stand_ins is None or self.lookup(conn_id) is not None:
+            return False
+        return self.stand_ins.stands_in(conn_id)
+
+    @property
+    def is_drill(self) -> bool:
+        """Whether these are the services of an incident drill."""
+        return False
 
     def mail_is_caught(self) -> bool:
         """Say whether mail gets to nobody: files of the local profile, or of a stack's catcher."""
@@ -106,10 +112,12 @@ class Workplace:
             UsageError: there is neither.
         """
         spec = self.lookup(conn_id)
-        if spec is None and self.stand_ins:
-            spec = self.local.connection(conn_id)
+        if spec is None and self.stand_ins is not None:
+            spec = self.stand_ins.connection(conn_id)
         if spec is None:
-            why = "has none of that name" if self.stand_ins else f"is off ({LOCAL_VARIABLE})"
+            why = (
+                f"is off ({LOCAL_VARIABLE})" if self.stand_ins is None else "has none of that name"
+            )
             raise UsageError(
                 f"There is no connection {conn_id}, and the local profile {why}.",
                 f"Set AIRFLOW_CONN_{conn_id.upper()} or add it in Airflow.",
@@ -138,9 +146,19 @@ class Workplace:
             return self.database(mapped)
         return self.database(conn_id)
 
+    @contextmanager
+    def staff(self, holder: MappedDatabase) -> Iterator[psycopg.Connection]:
+        """Connect to the database of a staff table; the pack names tables there without schema."""
+        with self.database(holder.connection).connect() as connection:
+            path = [holder.schema_name]
+            connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
+            yield connection
+
     def store(self, conn_id: str) -> ObjectStore:
         """Open a store; one on a local database's own disk will say so in its preflight."""
-        live = [self.local.postgres.data] if self.is_local("customer_db") else []
+        live = []
+        if self.stand_ins is not None and self.is_local("customer_db"):
+            live = self.stand_ins.data_folders
         return open_store(self.connection(conn_id), live)
 
     def connection_faults(self) -> list[str]:
@@ -208,28 +226,11 @@ class Workplace:
         from include.state.connect import engine
         from include.state.migrate import ensure_current, migrate
 
+        if self.open_state is not None:
+            return self.open_state
         made = engine(self.database("state_db").conninfo())
         if self.is_local("state_db"):
             migrate(made)
-        ensure_current(made)
-        return made
-
-    @cached_property
-    def reader(self) -> Engine:
-        """The state database for pages, as one who only reads: the connection pages_db.
-
-        Raises:
-            UsageError: migrations are pending (only the local profile migrates by itself).
-        """
-        from include.state.connect import reading_engine
-        from include.state.migrate import ensure_current
-        from include.state.reading import grant_pages
-
-        address = self.role_database("pages_db", "state_db")
-        if self.is_local("pages_db") and self.is_local("state_db"):
-            with self.state.begin() as conn:
-                grant_pages(conn, self.connection("pages_db").login)
-        made = reading_engine(address.conninfo(), READERS)
         ensure_current(made)
         return made
 
@@ -250,15 +251,6 @@ class Workplace:
         if named and not spec.text("signing_key"):
             return named  # a reader's workplace verifies and has no private key
         return [*named, *([self.signer.public_pem] if self.signer.public_pem not in named else [])]
-
-    def offsite(self) -> Offsite:
-        """Return the off-site store with its recipients and signer."""
-        from include.backup.offsite import Offsite
-
-        recipients, unreadable = self.recipients()
-        return Offsite(
-            self.store("offsite_store"), recipients, unreadable, self.signer, self.trusted
-        )
 
     def recipients(self) -> tuple[list[Recipient], list[UnreadableRecipient]]:
         """Return to whose keys copies and evidence are encrypted, and who cannot be used."""
@@ -318,49 +310,6 @@ class Workplace:
                 'Write {"current": "1", "keys": {"1": "..."}}.',
             )
         return ErasureKeys({str(name): str(key).encode() for name, key in named.items()}, current)
-
-    def retention_desk(
-        self, database: str, run: tuple[str, str] = ("", ""), starter: str | None = None
-    ) -> Desk:
-        """Return what the steps of `enforce_retention` work with.
-
-        Args:
-            database: of the data map.
-            run: dag id and run id; nothing of a preview is remembered, and it has none.
-            starter: user id of who started the run; None when its schedule did.
-        """
-        from include.retention.desk import Desk
-
-        pack = self.pack
-        mapped, staff = pack.database(database), pack.disposition.approval.staff
-        holder = pack.database_of(staff.collection, staff.database) if staff else None
-        return Desk(
-            database=mapped,
-            rules=pack.retention_of(database),
-            disposition=pack.disposition,
-            timezone=pack.calendar.timezone,
-            reader=self.database(mapped.connection),
-            writer=self.role_database(pack.disposition.connection, mapped.connection),
-            staff=(holder, self.database(holder.connection)) if holder else None,
-            state=self.state,
-            keys=self.erasure_keys,
-            clock=self.clock,
-            dag_id=run[0],
-            run_id=run[1],
-            starter=starter,
-        )
-
-    def drill_place(self) -> DrillPlace:
-        """Return where drills restore, with the names that they must not touch."""
-        from include.backup.drill import DrillPlace
-        from include.erasure.replay import schedule_of
-
-        live = {self.database(one.connection).name for one in self.pack.databases.values()}
-        schedules = {
-            name: schedule_of(one, self.pack.retention_of(name))
-            for name, one in self.pack.databases.items()
-        }
-        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys, schedules)
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from include.composition import workplace_of
 from include.policy import SHIPPED
 from include.services.errors import UsageError
 from include.services.routes import remarks_of
-from include.workplace import Workplace
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_erasure_keys_without_a_current_one_are_refused(
     """By name of the connection, with an example; never a traceback."""
     extra = json.dumps({"extra": {"erasure_keys": given}, "conn_type": "postgres"})
     environment = {"PARCELSEAL_HOME": str(tmp_path), "AIRFLOW_CONN_STATE_DB": extra}
-    place = Workplace.from_environment(environment)
+    place = workplace_of(environment)
     with pytest.raises(UsageError, match="state_db"):
         _ = place.erasure_keys
 
@@ -40,14 +40,12 @@ def test_erasure_keys_are_read_by_name(tmp_path: Path) -> None:
     keys = {"current": 1, "keys": {1: "x" * 32}}
     extra = json.dumps({"extra": {"erasure_keys": keys}, "conn_type": "postgres"})
     environment = {"PARCELSEAL_HOME": str(tmp_path), "AIRFLOW_CONN_STATE_DB": extra}
-    assert Workplace.from_environment(environment).erasure_keys.current == "1"
+    assert workplace_of(environment).erasure_keys.current == "1"
 
 
 def faults(tmp_path: Path, **connections: str) -> list[str]:
     named = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
-    return Workplace.from_environment(
-        {"PARCELSEAL_HOME": str(tmp_path), **named}
-    ).connection_faults()
+    return workplace_of({"PARCELSEAL_HOME": str(tmp_path), **named}).connection_faults()
 
 
 def test_without_connections_nothing_is_wrong(tmp_path: Path) -> None:
@@ -59,7 +57,7 @@ def test_without_connections_nothing_is_wrong(tmp_path: Path) -> None:
 def test_nothing_stands_in_where_the_local_profile_is_off(tmp_path: Path) -> None:
     """A connection that was forgotten in production is named; no empty folder takes its place."""
     environment = {"PARCELSEAL_HOME": str(tmp_path / "none"), "PARCELSEAL_LOCAL_PROFILE": "off"}
-    place = Workplace.from_environment(environment)
+    place = workplace_of(environment)
     for conn_id in ("offsite_store", "state_db", "mail"):
         assert not place.is_local(conn_id)
         with pytest.raises(UsageError, match=f"no connection {conn_id}, .* is off"):
@@ -73,7 +71,7 @@ def test_a_store_that_is_configured_needs_no_home(tmp_path: Path, profile: str) 
     """An API server has no home: whether backups are local is asked, and nothing made for it."""
     (tmp_path / "evidence").mkdir()
     store = {"conn_type": "fs", "extra": {"path": str(tmp_path / "evidence")}}
-    place = Workplace.from_environment(
+    place = workplace_of(
         {
             "PARCELSEAL_HOME": str(tmp_path / "none"),
             "PARCELSEAL_LOCAL_PROFILE": profile,
@@ -202,7 +200,7 @@ def test_connection_faults_name_a_robot_without_https(tmp_path: Path) -> None:
         roles.read_text().replace("- id: management", "- robot: chat\n  id: management")
     )
     robot = {"conn_type": "http", "host": "http://chat.example", "extra": {"kind": "wecom"}}
-    found = Workplace.from_environment(
+    found = workplace_of(
         {
             "PARCELSEAL_HOME": str(tmp_path),
             "PARCELSEAL_POLICY": str(tmp_path / "pack"),
@@ -222,7 +220,7 @@ def test_databases_that_choose_a_weaker_mode_are_remarks(tmp_path: Path) -> None
         "AIRFLOW_CONN_STATE_DB": "postgresql://u:p@db.example/d",
         "AIRFLOW_CONN_DRILL_DB": "postgresql://u:p@localhost/d?hostaddr=10.0.0.5&sslmode=require",
     }
-    place = Workplace.from_environment({"PARCELSEAL_HOME": str(tmp_path), **named})
+    place = workplace_of({"PARCELSEAL_HOME": str(tmp_path), **named})
     assert [(one.conn_id, str(one.transport)) for one in place.routes()] == [
         ("customer_db", "plain"),
         ("drill_db", "unverified"),
@@ -248,7 +246,7 @@ def test_a_faulty_mail_server_is_named_without_its_password(tmp_path: Path) -> N
 
 def test_mail_has_a_stand_in_while_its_server_runs_only(tmp_path: Path) -> None:
     """Elsewhere somebody has to name one: nothing goes to whatever listens on port 25."""
-    place = Workplace.from_environment({"PARCELSEAL_HOME": str(tmp_path)})
+    place = workplace_of({"PARCELSEAL_HOME": str(tmp_path)})
     with pytest.raises(UsageError, match="no connection mail"):
         place.connection("mail")
     (tmp_path / "mail").mkdir()

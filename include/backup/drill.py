@@ -39,9 +39,9 @@ from include.backup.target_version import require_dumpable, require_fitting_targ
 from include.encryption.crypto import Refused
 from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
-from include.erasure.replay import Replay, Schedule, holding_text, replay
-from include.evidence.examination import Examination
+from include.erasure.replay import Replay, Schedule, holding_text, replay, schedule_of
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
@@ -49,6 +49,7 @@ from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
+from include.workplace import Workplace
 
 ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
 
@@ -79,7 +80,7 @@ def chosen(
     rejected: Sequence[Rejected],
 ) -> StepRecord:
     """Record the choice, and restore points that cannot be trusted."""
-    seen = Examination("choose", CLAUSE, database)
+    seen = StepFindings("choose", CLAUSE, database)
     for one in rejected:
         seen.find(
             "drill.untrusted",
@@ -112,7 +113,7 @@ def drilled_points(state: Engine, database: str) -> set[str]:
 
 def refusals(source: Source, clock: Clock) -> StepRecord:
     """Prove first that a damaged copy or a wrong key would be refused."""
-    seen = Examination("refusals", CLAUSE, source.manifest.database)
+    seen = StepFindings("refusals", CLAUSE, source.manifest.database)
     proofs = prove_refusals(source, clock.now())
     names = {
         "flipped_byte": _("a copy with one flipped byte"),
@@ -167,6 +168,18 @@ class DrillPlace:
     jobs: int = 2
 
 
+def drill_place_of(services: Workplace) -> DrillPlace:
+    """Return the server of drills, with the databases that a drill must not touch."""
+    pack = services.pack
+    live = {services.database(mapped.connection).name for mapped in pack.databases.values()}
+    schedules = {
+        name: schedule_of(mapped, pack.retention_of(name))
+        for name, mapped in pack.databases.items()
+    }
+    server = services.database("drill_db")
+    return DrillPlace(server, live, services.state, services.erasure_keys, schedules)
+
+
 def drill(
     database: MappedDatabase,
     source: Source,
@@ -190,7 +203,7 @@ def drill(
             work.
         Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
-    seen = Examination("drill", CLAUSE, database.name)
+    seen = StepFindings("drill", CLAUSE, database.name)
     manifest = source.manifest
     require_fitting_target(
         manifest,

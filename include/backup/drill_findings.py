@@ -10,8 +10,8 @@ from include.backup.compare import Comparison
 from include.backup.database_locale import DatabaseLocale
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
@@ -20,7 +20,7 @@ MOST_NAMES = 10  # in a message; the step's record has all of them
 STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
 
 
-def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequence[str]) -> None:
+def judge_tables(seen: StepFindings, missing_rows: Sequence[str], different: Sequence[str]) -> None:
     """Enter the findings about rows and contents of tables.
 
     Args:
@@ -36,7 +36,7 @@ def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequ
         seen.find("drill.content", Outcome.FAIL, message, STOP)
 
 
-def judge_check(seen: Examination, refused: CheckRefusesRows) -> None:
+def judge_check(seen: StepFindings, refused: CheckRefusesRows) -> None:
     """Add a finding that names the CHECK constraint because of which the load failed."""
     seen.find(
         "drill.check_constraint",
@@ -54,7 +54,7 @@ def judge_check(seen: Examination, refused: CheckRefusesRows) -> None:
     )
 
 
-def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) -> None:
+def judge_schema(seen: StepFindings, comparison: Comparison, manifest: Manifest) -> None:
     """Name the definitions that differ; the server's version explains only changed ones."""
     differing, copy_version = comparison.definitions, comparison.server_version
     if differing.missing:
@@ -93,7 +93,7 @@ def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) 
         )
 
 
-def judge_locale(seen: Examination, original: DatabaseLocale, copy: DatabaseLocale) -> None:
+def judge_locale(seen: StepFindings, original: DatabaseLocale, copy: DatabaseLocale) -> None:
     """Add a finding if the copy has another default collation than the original."""
     if not original.sorts_like(copy):
         seen.find(
@@ -119,7 +119,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def judge_newest(
-    seen: Examination, moments: Sequence[datetime | None], manifest: Manifest, rules: DrillRules
+    seen: StepFindings, moments: Sequence[datetime | None], manifest: Manifest, rules: DrillRules
 ) -> str | None:
     """Enter the finding about the newest record of the copy.
 
@@ -151,7 +151,7 @@ def judge_newest(
 
 
 def judge_targets(
-    seen: Examination, database: MappedDatabase, usable_after: float, age: timedelta
+    seen: StepFindings, database: MappedDatabase, usable_after: float, age: timedelta
 ) -> None:
     """Measure RTO and RPO, and enter the findings about them.
 

@@ -34,9 +34,9 @@ from include.backup.prune import Verdict
 from include.backup.snapshot import Clock as ClockColumn
 from include.backup.unfinished import clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
+from include.evidence.step_findings import StepFindings
 from include.holds.registry import restore_points_held
 from include.holds.restore_points import RestorePointGuard
 from include.messages import _
@@ -47,6 +47,7 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.services.transport import Destination, Route
+from include.workplace import Workplace
 
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 
@@ -60,6 +61,17 @@ class Offsite:
     unreadable: Sequence[UnreadableRecipient]
     signer: Signer
     trusted: Sequence[bytes]
+
+
+def offsite_of(services: Workplace) -> Offsite:
+    """Return the off-site store with its recipients and signer.
+
+    Raises:
+        UsageError: a connection is missing or cannot be used.
+    """
+    recipients, unreadable = services.recipients()
+    store = services.store("offsite_store")
+    return Offsite(store, recipients, unreadable, services.signer, services.trusted)
 
 
 def check(
@@ -86,7 +98,7 @@ def check(
     Raises:
         StoreError: the store cannot be reached.
     """
-    seen = Examination("preflight", CLAUSE)
+    seen = StepFindings("preflight", CLAUSE)
     to_stores = [route for route in routes if route.destination is Destination.STORE]
     check_routes(seen, [route for route in routes if route not in to_stores])
     problems = check_store(seen, offsite.store)
@@ -199,7 +211,7 @@ def back_up(
         missing = tuple(sql.Identifier(*one).as_string() for one in mapped if one not in there)
     # Of an earlier try nobody measured how long it took.
     seconds = None if published else (clock.now() - started).total_seconds()
-    seen = Examination("backup", CLAUSE, database.name)
+    seen = StepFindings("backup", CLAUSE, database.name)
     report_unfinished(seen, cleared)
     for table in missing:
         seen.find(
@@ -321,7 +333,7 @@ def prune_restore_points(
                     verdicts[number] = prune.held(verdict)
                 else:
                     remove(verdict.id, guard)
-    seen = Examination("prune", CLAUSE, database)
+    seen = StepFindings("prune", CLAUSE, database)
     report_points(seen, points, rejected, refused)
     copies = [point.id for point in points if point.is_copy]
     report_copies(seen, database, copies)

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from include.backup.manifest import Rejected, RestorePoint
 from include.backup.point_folder import folder
 from include.backup.unfinished import Cleared
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 
 
-def report_unfinished(findings: Examination, cleared: Cleared) -> None:
+def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
     """Report the folders that are no restore points and were not cleared."""
     for prefix in cleared.locked:
         findings.find(
@@ -61,7 +61,7 @@ def report_unfinished(findings: Examination, cleared: Cleared) -> None:
 
 
 def report_points(
-    findings: Examination,
+    findings: StepFindings,
     points: Sequence[RestorePoint],
     rejected: Sequence[Rejected],
     refused: Sequence[str],
@@ -103,7 +103,7 @@ def report_points(
         )
 
 
-def report_copies(findings: Examination, database: str, copies: Sequence[str]) -> None:
+def report_copies(findings: StepFindings, database: str, copies: Sequence[str]) -> None:
     """Report restore points whose recorded version the store never had.
 
     Args:
@@ -129,7 +129,7 @@ def report_copies(findings: Examination, database: str, copies: Sequence[str]) -
 
 
 def report_lost(
-    findings: Examination, database: str, lost: Sequence[str], held: Collection[str]
+    findings: StepFindings, database: str, lost: Sequence[str], held: Collection[str]
 ) -> None:
     """Report published restore points that are gone although no run removed them.
 

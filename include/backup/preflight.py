@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from include.encryption.recipients import Recipient, UnreadableRecipient, distinct
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Recipients
@@ -18,7 +18,7 @@ CLAUSE = "4.2"
 STORE_AWAY = "Start it, or correct the connection offsite_store; the backup is tried again."
 
 
-def check_store(seen: Examination, store: ObjectStore) -> Sequence[StoreProblem]:
+def check_store(seen: StepFindings, store: ObjectStore) -> Sequence[StoreProblem]:
     """Note every fault of the off-site store, and return them.
 
     Raises:
@@ -69,7 +69,7 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
     )
 
 
-def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
+def check_routes(seen: StepFindings, routes: Iterable[Route]) -> None:
     """Note connections to other machines that are not verified over TLS.
 
     To a store or KMS that is a fault: whoever stands between could keep backups from being stored,
@@ -106,7 +106,7 @@ _ROUTE_ACTIONS = {
 
 
 def check_sites(
-    seen: Examination,
+    seen: StepFindings,
     databases: Iterable[MappedDatabase],
     store: ObjectStore,
     problems: Collection[StoreProblem],
@@ -146,7 +146,7 @@ def check_sites(
     return found
 
 
-def _unknown_site(seen: Examination, database: MappedDatabase, store: ObjectStore) -> None:
+def _unknown_site(seen: StepFindings, database: MappedDatabase, store: ObjectStore) -> None:
     if not store.site and not database.site:
         message = _("Nobody said where the off-site store and the database stand.")
         action = _("Name the sites in the connection offsite_store and in the data map.")
@@ -165,7 +165,7 @@ def _site(name: str) -> str:
 
 
 def check_recipients(
-    seen: Examination,
+    seen: StepFindings,
     recipients: Sequence[Recipient],
     unreadable: Sequence[UnreadableRecipient],
     rules: Recipients,

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import psycopg
-
-from include.approvals.people import members
 from include.cli.console import tell
-from include.intake.batches import unit_of_work
-from include.intake.names import Incoming
-from include.intake.people import reviewers
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi, Question
-from include.policy.datamap import MappedDatabase
-from include.retention.people import people_of
+from include.registry import workflows
 from include.sampling import seeds
 from include.services.errors import ServiceError
 from include.workplace import Workplace
@@ -44,78 +36,20 @@ def people(place: Workplace) -> list[str]:
 
 
 def who_is_asked(place: Workplace) -> dict[str, list[Sequence[str]]]:
-    """Return the user ids of all whom a workflow may ask, by the pack, in groups of one duty.
+    """Return the user ids of everyone whom each workflow may ask, in groups of one duty.
 
-    Workflows that the pack leaves out are not there. A group that could not be looked up is empty:
-    the workflow's own run says why.
+    Workflows that the pack leaves out are missing. A group that could not be read is empty: the
+    workflow's own run reports why.
     """
-    found: dict[str, list[Sequence[str]]] = {}
-    if place.pack.intake:
-        found["review_intake"] = [_reviewers(place)]
-    if place.pack.retention:
-        found["enforce_retention"] = [_approvers(place)]
-    if place.pack.audit:
-        found["sample_audit"] = [_auditors(place)]
-    if place.pack.incident:
-        found["respond_to_incident"] = found["update_incident"] = _incident_team(place)
-    return found
-
-
-def _reviewers(place: Workplace) -> Sequence[str]:
-    """Who may review batches of incoming records, of any rule."""
-    found: dict[str, None] = {}
-    for rule in place.pack.intake:
-        mapped = place.pack.database_of(rule.collection, rule.database)
-        incoming = Incoming(rule, mapped)
-        # A database that lacks the tables is reported by the workflow's own run.
-        with suppress(psycopg.Error), place.database(mapped.connection).connect() as connection:
-            connection.autocommit = True
-            with unit_of_work(connection, incoming, write=False):
-                found |= dict.fromkeys(reviewers(connection, incoming))
-    return [*found]
-
-
-def _approvers(place: Workplace) -> Sequence[str]:
-    """Who may approve a plan of `enforce_retention` that is larger than usual."""
-    rule = place.pack.disposition.approval
-    if not place.pack.retention or rule.staff is None:
-        return rule.approvers.accounts
-    holder = place.pack.database_of(rule.staff.collection, rule.staff.database)
-    with suppress(psycopg.Error), _staff(place, holder) as connection:
-        return people_of(connection, holder, rule, ()).approvers
-    return ()
-
-
-def _auditors(place: Workplace) -> Sequence[str]:
-    """Who may enter the seed of `sample_audit`."""
-    rules = place.pack.audit
-    if rules is None or rules.staff is None:
-        return rules.auditors.accounts if rules else ()
-    holder = place.pack.database_of(rules.staff.collection, rules.staff.database)
-    with suppress(psycopg.Error), _staff(place, holder) as connection:
-        return members(connection, holder, rules.staff, rules.auditors)
-    return ()
-
-
-def _incident_team(place: Workplace) -> list[Sequence[str]]:
-    """Who may answer a step of `respond_to_incident`, by duty."""
-    rules = place.pack.incident
-    if rules is None:
-        return []
-    groups = [group for duty in rules.team for group in (duty.people, duty.deputies)]
-    holder = place.pack.database_of(rules.staff.collection, rules.staff.database)
-    with suppress(psycopg.Error), _staff(place, holder) as connection:
-        return [members(connection, holder, rules.staff, group) for group in groups]
-    return [group.accounts for group in groups]
-
-
-@contextmanager
-def _staff(place: Workplace, holder: MappedDatabase) -> Iterator[psycopg.Connection]:
-    """Conditions of the pack name tables without their schema, as in the workflows."""
-    with place.database(holder.connection).connect() as connection:
-        path = [holder.schema_name]
-        connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
-        yield connection
+    asked: dict[str, list[Sequence[str]]] = {}
+    for workflow in workflows():
+        if workflow.respondents is None:
+            continue
+        run = workflow.context(place)
+        groups = workflow.respondents(run) if run is not None else []
+        if groups:
+            asked[workflow.id] = groups
+    return asked
 
 
 def _able(found: Iterable[str]) -> list[str]:

@@ -210,6 +210,7 @@ def migrate(
     ] = "",
 ) -> int:
     """Bring the state database to the schema of this version."""
+    from include.registry import pages_tables
     from include.state.connect import engine
     from include.state.migrate import migrate as apply
     from include.state.migrate import newest_revision
@@ -221,7 +222,7 @@ def migrate(
         apply(made)
         if pages_role:
             with made.begin() as conn:
-                grant_pages(conn, pages_role)
+                grant_pages(conn, pages_role, pages_tables())
     results.print(f"state database at revision {newest_revision()}")
     if pages_role:
         results.print(f"{pages_role} reads what the compliance pages show, and nothing else")

@@ -13,13 +13,12 @@ from psycopg.sql import Identifier
 from include.backup.snapshot import missing_tables
 from include.cli.live_types import type_problems
 from include.erasure.identity import are_one_database, server_of
-from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
+from include.registry import pages_tables, workflows
 from include.retention.desk import ANOTHER_DATABASE
 from include.rights import declared
-from include.rights.incident import incident_queries
 from include.rights.intake import lacks_intake
 from include.rights.missing import (
     Login,
@@ -36,9 +35,9 @@ from include.services.database import DatabaseAddress, connected
 from include.services.errors import ParcelSealError, UsageError
 from include.services.fate import Fate
 from include.services.server_versions import require_fitting_server
+from include.workflow.declaration import LoginQuery
 from include.workplace import STORES, Workplace
 
-_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # audits define it for queries
 Lacks = Callable[[Login], Iterable[MissingRight]]
 
 
@@ -174,38 +173,21 @@ def lacks_retention_rights(
 
 
 def query_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that logins may execute the queries of audit, training, partners and incidents."""
-    for conn_id, database, query in pack_queries(place.pack):
-        mapped = place.pack.database(database)
-        address = partial(place.role_database, conn_id, mapped.connection)
-        yield from _try(conn_id, address, partial(lacks_query, query=query))
+    """Check that the logins of workflows may execute the queries of the pack."""
+    for query in pack_queries(place):
+        mapped = place.pack.database(query.database)
+        address = partial(place.role_database, query.connection, mapped.connection)
+        yield from _try(query.connection, address, partial(lacks_query, query=query.sql))
 
 
-def pack_queries(pack: PolicyPack) -> list[tuple[str, str, str]]:
-    """Return the complete queries of a pack, each with its connection and database."""
-    queries: list[tuple[str, str, str]] = []
-    if audit := pack.audit:
-        queries += [
-            (audit.connection, each.database, f"{_PERIOD} {each.sql}") for each in audit.populations
-        ]
-        if staff := audit.staff:
-            holder = pack.database_of(staff.collection, staff.database)
-            collection = holder.collections[staff.collection]
-            table = Identifier(collection.schema_name, collection.table).as_string()
-            account = Identifier(staff.account).as_string()
-            where = audit.auditors.where or "true"
-            text = f"SELECT p.{account} FROM {table} p WHERE {where}"  # noqa: S608 - of the pack
-            queries.append((audit.connection, holder.name, text))
-    if training := pack.training:
-        queries += [
-            (training.connection, source.database, source.sql)
-            for source in training.sources.values()
-            if source.database and source.sql
-        ]
-    if pack.partners:
-        register = pack.partners.source
-        queries.append((pack.partners.connection, register.database, register.sql))
-    return [*queries, *incident_queries(pack)]
+def pack_queries(services: Workplace) -> list[LoginQuery]:
+    """Return the complete queries of a pack."""
+    queries: list[LoginQuery] = []
+    for workflow in workflows():
+        run = workflow.context(services)
+        if run is not None and workflow.queries is not None:
+            queries += workflow.queries(run)
+    return queries
 
 
 def intake_logins(place: Workplace) -> Iterator[Problem]:
@@ -218,7 +200,7 @@ def intake_logins(place: Workplace) -> Iterator[Problem]:
 
 def own_databases(place: Workplace) -> Iterator[Problem]:
     """Check the state database, the login of the pages, and the server for drills."""
-    from include.state.reading import COLUMNS_READ_BY_PAGES, READ_BY_PAGES
+    from include.state.reading import COLUMNS_READ_BY_PAGES, tables_read
 
     yield from _try("state_db", partial(place.database, "state_db"), lacks_state)
     try:
@@ -226,7 +208,8 @@ def own_databases(place: Workplace) -> Iterator[Problem]:
     except ParcelSealError as error:
         yield _from_error("state_db", error)
     if place.lookup("pages_db") is not None:
-        pages = partial(lacks_pages, tables=READ_BY_PAGES, columns=COLUMNS_READ_BY_PAGES.items())
+        tables = tables_read(pages_tables())
+        pages = partial(lacks_pages, tables=tables, columns=COLUMNS_READ_BY_PAGES.items())
         yield from _try("pages_db", partial(place.database, "pages_db"), pages)
     yield from _try("drill_db", partial(place.database, "drill_db"), lacks_drill)
 

@@ -76,6 +76,7 @@ def add(
 def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
     """Refuse a hold that no key can match. Unreachable databases do not prevent a hold."""
     from include.holds.registry import RECORD_KINDS
+    from include.retention.desk import desk_of
     from include.retention.hold_keys import can_keep, require_match
     from include.retention.key_types import UnusableKey
 
@@ -86,7 +87,7 @@ def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
         if not any(getattr(rule.keys, kind) for rule in place.pack.retention_of(name)):
             continue
         try:
-            desk = place.retention_desk(name)
+            desk = desk_of(place, name)
             answers.append(can_keep(desk.reader, desk.database, desk.rules, kind, values))
         except UnusableKey:
             raise
@@ -111,6 +112,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
     A message reports each database whose records cannot be counted; the result omits it.
     """
     from include.holds.registry import HoldKind
+    from include.retention.desk import desk_of
     from include.retention.reach import reach
 
     found: dict[str, dict[str, int]] = {}
@@ -121,7 +123,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
         if not pack.retention_of(name):
             continue
         try:
-            found[name] = reach(place.retention_desk(name), hold)
+            found[name] = reach(desk_of(place, name), hold)
         except ParcelSealError as error:
             errors.print(
                 f"The hold counts. How many records of {name} it is on could not be counted: "

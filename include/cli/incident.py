@@ -236,7 +236,7 @@ def documents(
 
 
 def _desk(place: Any) -> Desk:
-    from include.orchestration.incident_desk import desk_of
+    from include.incident.desk import desk_of
 
     return desk_of(place)
 

@@ -54,7 +54,9 @@ def list_(
     """List the recipients that new backups are encrypted to."""
     place = workplace()
     with local_stack(place):
-        offsite = place.offsite()
+        from include.backup.offsite import offsite_of
+
+        offsite = offsite_of(place)
     listed = [
         {
             "name": one.name,

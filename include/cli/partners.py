@@ -14,9 +14,11 @@ from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.messages import Message
-    from include.partners.desk import Desk
     from include.partners.history import Review
-    from include.partners.standing import Bound
+    from include.partners.partner_status import PartnerObligations
+    from include.partners.rules import PartnerRules
+    from include.workflow.run_context import RunContext
+    from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Partners, their reviews and their standing.")
 
@@ -31,12 +33,14 @@ def list_partners(as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place):
         from include.partners import history
+        from include.partners.partner_status import bound_of
+        from include.partners.register import register_of
 
-        desk = _desk(place)
-        register = desk.register()
+        run = _context(place)
+        register = register_of(run)
         with place.state.connect() as conn:
-            bound = desk.bound(history.known(conn), register.partners)
-    found = [_told(desk, one) for one in bound]
+            bound = bound_of(run, history.known(conn), register.partners)
+    found = [_told(run, one) for one in bound]
     if as_json:
         odd = [
             {"partner": one.partner, "code": one.code, "message": _text(one.message)}
@@ -71,16 +75,17 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place):
         from include.partners import history
-        from include.partners.standing import of
+        from include.partners.partner_status import bound_of, of
+        from include.partners.register import partner_of
 
-        desk = _desk(place)
-        named = desk.partner(partner)
+        run = _context(place)
+        named = partner_of(run, partner)
         with place.state.connect() as conn:
-            (bound,) = desk.bound(history.known(conn, partner), {partner: named})
+            (bound,) = bound_of(run, history.known(conn, partner), {partner: named})
             reviews = history.history(conn, partner)
-    reasons = [_text(one) for one in of(bound, desk.today).reasons]
+    reasons = [_text(one) for one in of(bound, run.today).reasons]
     if as_json:
-        told = _told(desk, bound) | {"reasons": reasons}
+        told = _told(run, bound) | {"reasons": reasons}
         print_json(told | {"reviews": [_review(one) for one in reviews]})
         return 0
     results.print(_text(named.title), markup=False)
@@ -119,19 +124,20 @@ def questionnaire(
     """Issue the questionnaire of a partner's review; opens a review where none is open."""
     from include.partners import reviews
     from include.partners.questionnaire.writing import write
+    from include.partners.register import partner_of
 
     place = workplace()
     with local_stack(place):
-        desk = _desk(place)
-        named = desk.partner(partner)
+        run = _context(place)
+        named = partner_of(run, partner)
         with place.state.begin() as conn:
             review = reviews.issue(
                 conn,
                 named,
-                desk.rules,
+                run.rules,
                 by=by,
-                at=desk.now,
-                timezone=str(desk.zone),
+                at=run.now,
+                timezone=str(run.zone),
                 anew=anew,
             )
             assert review.issued is not None
@@ -202,7 +208,9 @@ def decide(
     from include.partners import reviews
 
     if passed == failed:  # with both, the last one must not win unseen
-        raise UsageError("What did the review come to?", "Write --passed or --failed, one of them.")
+        raise UsageError(
+            "The result of the review is missing.", "Write --passed or --failed, one of them."
+        )
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         review = reviews.decide(
@@ -221,10 +229,11 @@ def reopen(
 ) -> int:
     """After an incident: open a review again; nothing may be shared until it passes."""
     from include.partners import history, reviews
+    from include.partners.register import partner_of
 
     place = workplace()
     with local_stack(place):
-        _desk(place).partner(partner)  # one that exists: a typing error would block nobody
+        partner_of(_context(place), partner)  # one that exists: a typing error would block nobody
         with place.state.begin() as conn:
             before = history.open_one(conn, partner)
             review = reviews.reopen(conn, partner, because=because, by=by, at=place.clock.now())
@@ -246,9 +255,11 @@ def reopen(
 @app.command("standing")
 def standing(partner: Partner, as_json: AsJson = False) -> int:
     """Say whether anything may be shared with a partner now; exit code 1 where nothing may."""
+    from include.partners.partner_status import standing_of
+
     place = workplace()
     with local_stack(place):
-        found = _desk(place).standing(partner)
+        found = standing_of(_context(place), partner)
     reasons = [_text(one) for one in found.reasons]
     if as_json:
         print_json({"partner": partner, "allowed": found.allowed, "reasons": reasons})
@@ -260,10 +271,11 @@ def standing(partner: Partner, as_json: AsJson = False) -> int:
     return 0 if found.allowed else 1
 
 
-def _desk(place: Any) -> Desk:
-    from include.orchestration.partners_desk import desk_of
+def _context(place: Workplace) -> RunContext[PartnerRules]:
+    from include.partners.rules import PARTNERS
+    from include.workflow.run_context import context_of
 
-    return desk_of(place)
+    return context_of(PARTNERS, place)
 
 
 def _show(review: Review, as_json: bool) -> int:
@@ -290,26 +302,26 @@ def _warn(review: Review) -> None:
         )
 
 
-def _told(desk: Desk, one: Bound) -> dict[str, Any]:
-    from include.partners.standing import of
-    from include.partners.terms import What
+def _told(run: RunContext[PartnerRules], one: PartnerObligations) -> dict[str, Any]:
+    from include.partners.partner_status import of
+    from include.partners.terms import ObligationKind
 
-    def ends(*what: What) -> dict[str, Any] | None:
+    def ends(*what: ObligationKind) -> dict[str, Any] | None:
         term = one.term(*what)
         if term is None:
             return None
         day = term.last_day.isoformat() if term.last_day else None
-        return {"what": str(term.what), "until": day, "state": str(term.state(desk.today))}
+        return {"what": str(term.what), "until": day, "state": str(term.state(run.today))}
 
     return {
         "partner": one.partner.number,
         "name": one.partner.name,
         "tier": one.partner.tier,
         "live_access": one.partner.live,
-        "nda": ends(What.NDA),
-        "agreement": ends(What.AGREEMENT),
-        "review": ends(What.REVIEW, What.FAILED, What.REOPENED),
-        "allowed": of(one, desk.today).allowed,
+        "nda": ends(ObligationKind.NDA),
+        "agreement": ends(ObligationKind.AGREEMENT),
+        "review": ends(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED),
+        "allowed": of(one, run.today).allowed,
     }
 
 

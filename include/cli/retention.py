@@ -56,6 +56,7 @@ def plan(
 ) -> int:
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
+    from include.retention.desk import desk_of
     from include.retention.plan import combined
     from include.retention.steps import may_be_approved, tripped
 
@@ -63,7 +64,7 @@ def plan(
     chosen = _chosen(place.pack, database)
     today = place.clock.now().astimezone(place.pack.calendar.zone).date()
     with local_stack(place, customers=DEFAULT_CUSTOMERS):
-        desks = {one: place.retention_desk(one) for one in chosen}
+        desks = {one: desk_of(place, one) for one in chosen}
         plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
         waits = {one.database: tripped(desks[one.database], one) for one in plans}
         stuck = {

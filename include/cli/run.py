@@ -25,7 +25,7 @@ from include.cli.report import RunResult, exit_code, result_of
 from include.cli.run_start import require_services
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.services import stopping
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import ROOT, Workplace
@@ -75,7 +75,7 @@ def _run(
     _require_sample_people(place, answers)
     log = new_log(place.home / "logs", f"run-{dag_id}", place.clock.now())
     # not the database of `up`, whose scheduler would take the run's tasks for its own
-    environment = local_airflow.settings(place.local, ROOT, AIRFLOW_RUNS, None)
+    environment = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW_RUNS, None)
     os.environ.update(environment)
     folder = Path(environment["AIRFLOW__CORE__DAGS_FOLDER"])
     prepared = _prepared(folder, dag_id, parameters, answers, log)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from include.registry import workflow
 from include.services.connections import with_short_timeouts
 from include.services.errors import ServiceError, UsageError
 from include.workplace import Workplace
@@ -58,7 +59,7 @@ def _read(place: Workplace) -> None:
 
 def _databases(place: Workplace, dag_id: str, parameters: Mapping[str, Any]) -> list[str]:
     """Return the connections of the mapped databases that a run reads."""
-    if dag_id not in {"backup_offsite", "check_quality", "enforce_retention"}:
+    if not workflow(dag_id).chooses_databases:
         return []
     chosen = parameters.get("databases") or list(place.pack.databases)
     mapped = [place.pack.databases[name] for name in chosen if name in place.pack.databases]

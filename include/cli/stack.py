@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import psycopg
 
 from include.cli.console import tell
+from include.composition import workplace_of
 from include.local.airflow import stop_orphan
-from include.local.profile import SAMPLE_CONNECTIONS, STAND_INS
-from include.local.roles import COURIER
+from include.local.profile import STAND_INS, LocalProfile
+from include.local.roles import COURIER, sample_logins
 from include.services import stopping
 from include.services.errors import UsageError
 from include.workplace import Workplace
@@ -21,7 +22,7 @@ DEFAULT_CUSTOMERS = 20_000
 
 def workplace() -> Workplace:
     """Return the workplace of this shell's environment."""
-    return Workplace.from_environment(os.environ)
+    return workplace_of(os.environ)
 
 
 def make_home(place: Workplace) -> None:
@@ -60,26 +61,27 @@ def local_stack(
         if read is None:
             read = {mapped.connection for mapped in place.pack.databases.values()}
         # A list, since `any` would stop at the first and miss an unreadable connection.
-        samples = [name for name in SAMPLE_CONNECTIONS if name in read and place.is_local(name)]
+        samples = [name for name in sample_logins() if name in read and place.is_local(name)]
         uses_sample = bool(samples)
-        stand_ins -= {*SAMPLE_CONNECTIONS}
+        stand_ins -= {*sample_logins()}
     needed = always or uses_sample or any(_is_local(place, name) for name in stand_ins)
     if not needed:
         yield
         return
     make_home(place)
-    stop_orphan(place.local)
+    local = LocalProfile(place.home)
+    stop_orphan(local)
     try:
-        with stopping.last_act(place.local.postgres.end_at_once_if_unused):
-            place.local.prepare(place.clock.now(), tell)
+        with stopping.last_act(local.postgres.end_at_once_if_unused):
+            local.prepare(place.clock.now(), tell)
             if customers is not None and uses_sample:
                 load_sample(place, customers)
             if always and place.lookup("mail") is None:  # workflows run, and may send messages
-                place.local.mail.start()
+                local.mail.start()
             yield
     finally:
-        place.local.mail.stop_if_unused()
-        place.local.postgres.stop_if_unused()
+        local.mail.stop_if_unused()
+        local.postgres.stop_if_unused()
 
 
 def _is_local(place: Workplace, name: str) -> bool:
@@ -103,7 +105,7 @@ def load_sample(place: Workplace, customers: int) -> None:
     from include.local.sample.carry_on import carry_on
     from include.local.sample.load import grant
 
-    with psycopg.connect(place.local.owner_conninfo(COURIER)) as connection:
+    with psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('parcelseal sample'))")
         if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
             carry_on(connection, place.clock.now())

@@ -12,6 +12,7 @@ from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
 from include.services.errors import UsageError
+from include.training.rules import TRAINING
 
 if TYPE_CHECKING:
     from include.policy import PolicyPack
@@ -99,7 +100,7 @@ def _lines(count: int) -> str:
 def _remark(pack: PolicyPack, kind: Kind) -> None:
     """Tell somebody whose upload nobody will read."""
     source = _SOURCES[kind]
-    rules = pack.training
+    rules = pack.section(TRAINING)
     if rules is None or not rules.sources[source].upload:
         told = (
             "the pack has no training.yaml: nobody is reminded"

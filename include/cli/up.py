@@ -17,7 +17,7 @@ from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workpla
 from include.local import airflow as local_airflow
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi
-from include.local.profile import AIRFLOW
+from include.local.profile import AIRFLOW, LocalProfile
 from include.services import stopping
 from include.services.errors import ServiceError
 from include.workplace import ROOT, Workplace
@@ -43,14 +43,15 @@ def up(
     _ = place.pack  # a bad pack is reported before anything is started
     make_home(place)
     with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
-        local_airflow.stop_left_over(place.local)
+        local = LocalProfile(place.home)
+        local_airflow.stop_left_over(local)
         port = local_airflow.free_port()
-        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port, sample_people(place))
+        environment = local_airflow.settings(local, ROOT, AIRFLOW, port, sample_people(place))
         tell("starting Airflow (about half a minute)")
         airflow: Standalone | None = None
         try:
             with stopping.deferred():  # an Airflow must be known before it can be stopped
-                airflow = Standalone.start(place.local, ROOT, environment)
+                airflow = Standalone.start(local, ROOT, environment)
             airflow.wait_until_ready(tell)
             if not once:  # nobody has to wait for the runs before they log in
                 tell(f"Airflow is at {airflow.url}: user admin, password {airflow.password}")

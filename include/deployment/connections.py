@@ -7,19 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from include.deployment import layout
-from include.local.roles import COURIER
+from include.local.roles import COURIER, sample_logins
 
 Connection = dict[str, Any]
 CA = layout.mounted("ca_certificate")
 _VERIFIED = {"sslmode": "verify-full", "sslrootcert": CA}
-# connection -> role of the sample courier
-_SAMPLE = {
-    "customer_db": "courier_reader",
-    **{
-        f"{work}_db": f"courier_{work}"
-        for work in ("intake", "retention", "audit", "training", "partners", "incident")
-    },
-}
 
 
 def connections(
@@ -83,7 +75,8 @@ def connections(
     }
     if sample:
         found |= {
-            conn_id: database(layout.CUSTOMERS, role, COURIER) for conn_id, role in _SAMPLE.items()
+            conn_id: database(layout.CUSTOMERS, role, COURIER)
+            for conn_id, role in sample_logins().items()
         }
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from include.local.roles import COURIER, COURIER_OWNER, COURIER_ROLES
+from include.local.roles import COURIER, COURIER_OWNER, courier_roles
 
 SECRETS = PurePosixPath("/run/secrets")  # where Docker puts them in a container
 POSTGRES, SCRATCH, CUSTOMERS = "postgres", "scratch", "customers"  # hosts of databases
@@ -24,7 +24,7 @@ DRILL = "parcelseal_drill"
 ROLES: dict[str, dict[str, str]] = {
     POSTGRES: {AIRFLOW: "", RESULTS: "", STATE: "", BACKUP_READER: "", PAGES: ""},
     SCRATCH: {DRILL: "CREATEDB"},
-    CUSTOMERS: COURIER_ROLES,
+    CUSTOMERS: courier_roles(),
 }
 # host -> database -> owner
 DATABASES: dict[str, dict[str, str]] = {

@@ -163,11 +163,12 @@ class Preparation:
 
 def grant_pages(state: DatabaseAddress) -> None:
     """Let the compliance pages read what they show of the state database, which is migrated."""
+    from include.registry import pages_tables
     from include.state.connect import engine
     from include.state.reading import grant_pages as grant_to
 
     with engine(state.conninfo()).begin() as conn:
-        grant_to(conn, layout.PAGES)
+        grant_to(conn, layout.PAGES, pages_tables())
 
 
 def _reading(bucket: str) -> str:

@@ -6,7 +6,7 @@ its type. How a thing is done is today's: the people, the checklist, a hotline w
 
 from __future__ import annotations
 
-from include.policy.incident import Authority, ClockRule, Grade, IncidentRules, IncidentType
+from include.incident.rules import Authority, ClockRule, Grade, IncidentRules, IncidentType
 from include.policy.rules import Rule
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting.database import count_all
 from include.incident.desk import Desk, File
@@ -94,7 +94,7 @@ def outgrown(desk: Desk, file: File) -> str | None:
     return proposed if order.index(proposed) > order.index(confirmed) else None
 
 
-def find_outgrown(seen: Examination, desk: Desk, file: File, proposed: str) -> None:
+def find_outgrown(seen: StepFindings, desk: Desk, file: File, proposed: str) -> None:
     """Say that the confirmed grade is for less than is affected.
 
     Args:
@@ -172,7 +172,7 @@ def _keep(
 
 
 def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -> StepRecord:
-    seen = Examination(STEP_ASSESS, CLAUSE)
+    seen = StepFindings(STEP_ASSESS, CLAUSE)
     for one in counted.unknown:
         seen.find(
             "incident.not_counted",

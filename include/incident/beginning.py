@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from include.incident.rules import ClockRule
 from include.incident.selection import Selection
 from include.incident.timeline import canonical, in_utc
-from include.policy.incident import ClockRule
 
 CRITICAL = "critical"
 """Key of the first entry's data: whether the company's systems were critical infrastructure."""

@@ -13,14 +13,18 @@ from include.incident import register, timeline
 from include.incident.as_opened import as_opened
 from include.incident.clocks.milestones import grades, valid
 from include.incident.register import Incident
+from include.incident.rule_checks import INCIDENT
+from include.incident.rules import IncidentRules, Scenario
 from include.incident.timeline import Entry
 from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
-from include.policy.incident import IncidentRules, Scenario
 from include.policy.notices import NoticeRules
 from include.policy.rules import Role
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+from include.workflow.run_context import OUTSIDE_OF_RUNS
+from include.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,51 @@ class Desk:
         """
         with self.state.connect() as conn:
             return file_of(conn, number)
+
+
+def desk_of(
+    services: Workplace,
+    run: Run = OUTSIDE_OF_RUNS,
+    *,
+    started_by: str | None = None,
+    scenario: str = "",
+) -> Desk:
+    """Return the rules and services of incidents.
+
+    Args:
+        services: of the run or command; those of a drill have a state of their own.
+        run: dag id and run id; empty outside of a run.
+        started_by: user id of the person who started the run.
+        scenario: of a drill; empty for a real incident.
+
+    Raises:
+        UsageError: the pack has no incident.yaml, or no such scenario.
+    """
+    pack = services.pack
+    rules = pack.require(INCIDENT)
+    if scenario and scenario not in {one.id for one in rules.scenarios}:
+        raise UsageError(f"incident.yaml has no scenario {scenario}.")
+    databases = {one.database: pack.database(one.database) for one in rules.scope}
+    staff = pack.database_of(rules.staff.collection, rules.staff.database)
+    return Desk(
+        rules=rules,
+        roles=pack.roles,
+        notices=pack.notices,
+        databases=databases,
+        readers={
+            name: services.role_database(
+                rules.scope_of(name).connection or rules.connection, mapped.connection
+            )
+            for name, mapped in databases.items()
+        },
+        staff=(staff, services.role_database(rules.connection, staff.connection)),
+        state=services.state,
+        clock=services.clock,
+        zone=pack.calendar.zone,
+        run=run,
+        started_by=started_by,
+        scenario=rules.scenario(scenario) if scenario else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from include.approvals.reasons import says_something, value_free_reason
 from include.holds.keys import refuse_personal_key
+from include.incident.rules import IncidentRules, Scenario
 from include.incident.selection import Selection, checked, moment
 from include.incident.timeline import canonical
-from include.policy.incident import IncidentRules, Scenario
 from include.policy.spans import earlier
 from include.services.errors import UsageError
 

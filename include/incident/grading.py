@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from include.incident.rules import Grade, IncidentRules
 from include.incident.scope import Scope
 from include.messages import Message, _, listed, verbatim
-from include.policy.incident import Grade, IncidentRules
 
 
 @dataclass(frozen=True)

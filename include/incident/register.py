@@ -15,11 +15,11 @@ from include.incident.as_opened import Kept, kept_of
 from include.incident.beginning import CRITICAL, begun, clocks_digest, differing, rules_digest
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
+from include.incident.rules import ClockRule, IncidentRules
 from include.incident.selection import Selection
 from include.incident.timeline import Entry
 from include.messages import _
 from include.notify.outbox import Run
-from include.policy.incident import ClockRule, IncidentRules
 from include.policy.rules import in_languages
 from include.policy.spans import earlier
 from include.services.clock import Clock

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from include.incident.rules import Scenario
 from include.incident.selection import Selection
 from include.messages import Message
-from include.policy.incident import Scenario
 
 FICTION = "scenario"
 """Name that stands for the databases of a drill."""

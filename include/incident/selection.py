@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
 from include.holds.keys import refuse_personal_key
-from include.policy.incident import IncidentRules
-from include.policy.incident_scope import ScopeRule
+from include.incident.rules import IncidentRules
+from include.incident.scope_rules import ScopeRule
 from include.services.errors import UsageError
 
 MOST_KEYS = 100_000

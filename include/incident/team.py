@@ -19,9 +19,9 @@ from include.approvals.names import is_among, same_person, without
 from include.approvals.people import members
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.timeline import Entry
 from include.policy.fragments import quoted
-from include.policy.incident import HumanStep
 from include.policy.people import Group
 from include.services.errors import ServiceError, UsageError
 

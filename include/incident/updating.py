@@ -19,6 +19,7 @@ from include.incident import register, timeline
 from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind, State
+from include.incident.rules import HumanStep
 from include.incident.selection import moment
 from include.incident.team import (
     Team,
@@ -31,7 +32,6 @@ from include.incident.team import (
 from include.incident.telling import reached
 from include.incident.timeline import Entry
 from include.messages import Message, _
-from include.policy.incident import HumanStep
 from include.services.errors import UsageError
 
 LONGEST = 2_000

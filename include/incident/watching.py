@@ -17,10 +17,10 @@ from include.incident.clocks.milestones import VOIDS
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
+from include.incident.rules import HumanStep
 from include.incident.telling import reached
 from include.notify import outbox
 from include.notify.status import statuses
-from include.policy.incident import HumanStep
 
 SOON = timedelta(minutes=1)  # while messages wait to be sent
 IDLE = timedelta(minutes=5)

@@ -9,8 +9,8 @@ from typing import Any
 from include.approvals import registry
 from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal, Request
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.intake import batches, people, sample
 from include.intake.checks import (
     FAIL,
@@ -31,7 +31,7 @@ KIND = "intake"
 
 def find(desks: Sequence[Desk]) -> StepRecord:
     """Find the batches that wait, and choose those that this run asks about, oldest first."""
-    seen = Examination(STEP_BATCHES, CLAUSE)
+    seen = StepFindings(STEP_BATCHES, CLAUSE)
     asked: list[str] = []
     left: dict[str, int] = {}
     rows = unfit = 0
@@ -66,7 +66,7 @@ def find(desks: Sequence[Desk]) -> StepRecord:
     return seen.record({"batches": asked, "left": left, "unfit": unfit})
 
 
-def _unfit(seen: Examination, desk: Desk, found: batches.Waiting) -> None:
+def _unfit(seen: StepFindings, desk: Desk, found: batches.Waiting) -> None:
     """Say which batches cannot be asked about, and which have a deadline that means nothing."""
     incoming = desk.incoming
     if found.unnamed:
@@ -112,7 +112,7 @@ def _unfit(seen: Examination, desk: Desk, found: batches.Waiting) -> None:
             )
 
 
-def _undated(seen: Examination, undated: int, rows: int, part: str) -> None:
+def _undated(seen: StepFindings, undated: int, rows: int, part: str) -> None:
     seen.find(
         "intake.undated",
         Outcome.FAIL,
@@ -136,7 +136,7 @@ def check(desk: Desk, batch: str) -> StepRecord:
         ControlFailed: no row of the batch is pending any more.
     """
     incoming = desk.incoming
-    seen = Examination(STEP_CHECK, CLAUSE, part=incoming.part(batch))
+    seen = StepFindings(STEP_CHECK, CLAUSE, part=incoming.part(batch))
     with (
         desk.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
@@ -241,7 +241,7 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
 
 def waiting(part: str) -> StepRecord:
     """Return the record of a question until it is answered: what the seal sees of a lost task."""
-    seen = Examination(STEP_REVIEW, CLAUSE, part=part)
+    seen = StepFindings(STEP_REVIEW, CLAUSE, part=part)
     seen.find(
         "intake.waiting",
         Outcome.ATTENTION,
@@ -317,7 +317,7 @@ def decided(desk: Desk, checked: StepRecord) -> StepRecord | None:
 
 
 def _reviewed(part: str, asked: Request, answer: Decision | Refusal, outdated: int) -> StepRecord:
-    seen = Examination(STEP_REVIEW, CLAUSE, part=part)
+    seen = StepFindings(STEP_REVIEW, CLAUSE, part=part)
     if outdated:
         seen.find(
             "intake.other_content",
@@ -352,7 +352,7 @@ def _answer_data(answer: Decision | Refusal) -> dict[str, Any]:
     return data | {"reason": answer.reason}
 
 
-def _refused(seen: Examination, answer: Refusal) -> None:
+def _refused(seen: StepFindings, answer: Refusal) -> None:
     severity, message = {
         Cause.NOBODY: (Outcome.ATTENTION, _("Nobody reviewed the batch in time; it waits on.")),
         Cause.OWN_REQUEST: (
@@ -383,7 +383,7 @@ def _action(cause: Cause) -> Message:
     return _("Ask the person why; raise an incident if it was no mistake.")
 
 
-def _faults(seen: Examination, verdicts: Sequence[Verdict]) -> None:
+def _faults(seen: StepFindings, verdicts: Sequence[Verdict]) -> None:
     for one in verdicts:
         if one.broken is None:
             seen.find(

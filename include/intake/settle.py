@@ -11,8 +11,8 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from include.approvals import registry
 from include.approvals.registry import Decision
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.intake import aside, batches, people
 from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
 from include.intake.desk import Desk
@@ -47,7 +47,7 @@ def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) ->
         progress: is called with ``before commit``, where an error undoes everything, and with
             ``committed``.
     """
-    seen = Examination(STEP_SETTLE, CLAUSE, part=checked.part)
+    seen = StepFindings(STEP_SETTLE, CLAUSE, part=checked.part)
     request_id = int(checked.data["request"])
     with desk.state.connect() as conn:
         decision = registry.decision_on(conn, request_id)
@@ -85,7 +85,7 @@ def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) ->
 
 
 def _void(
-    seen: Examination, checked: StepRecord, decision: Decision, changed: ContentChanged
+    seen: StepFindings, checked: StepRecord, decision: Decision, changed: ContentChanged
 ) -> StepRecord:
     """Say that a decision is void, and leave the batch as it is."""
     if changed.gone:
@@ -164,7 +164,7 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
         desks: every incoming table.
         records: of this run's steps.
     """
-    seen = Examination(STEP_VERIFY, CLAUSE)
+    seen = StepFindings(STEP_VERIFY, CLAUSE)
     late: list[str] = []
     promoted = unreviewed = resolved = 0
     for desk in desks:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +23,38 @@ from include.local.postgres import SYSTEM_USER, EmbeddedPostgres
 from include.local.roles import (
     COURIER,
     COURIER_OWNER,
-    COURIER_ROLES,
+    courier_roles,
     grant_courier,
     let_in,
     make_databases,
     make_roles,
+    sample_logins,
 )
 from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE = "parcelseal_state"
-# intake_db, retention_db, audit_db, training_db, partners_db, incident_db are not: they stand in
-# only where customer_db does; and pages_db only where state_db does
+# Not the logins of workflows, which have a stand-in only where customer_db has one, and not
+# pages_db, which has one only where state_db has one.
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
-# connections whose stand-in is the sample courier database
-SAMPLE_CONNECTIONS = (
-    "customer_db",
-    "intake_db",
-    "retention_db",
-    "audit_db",
-    "training_db",
-    "partners_db",
-    "incident_db",
-)
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
-# role -> what it may do on the whole server; each logs in with a password of its own
-ROLES = {
-    "airflow": "",
-    "parcelseal_state": "",
-    "parcelseal_pages": "",
-    "parcelseal_drill": "CREATEDB",
-    **COURIER_ROLES,
-}
 DATABASES = {
     AIRFLOW: "airflow",
     AIRFLOW_RUNS: "airflow",
     STATE: "parcelseal_state",
     COURIER: COURIER_OWNER,
 }
+
+
+def server_roles() -> dict[str, str]:
+    """Return by role what it may do on the whole server; each has a password of its own."""
+    own = {
+        "airflow": "",
+        "parcelseal_state": "",
+        "parcelseal_pages": "",
+        "parcelseal_drill": "CREATEDB",
+    }
+    return {**own, **courier_roles()}
 
 
 @dataclass(frozen=True)
@@ -105,10 +99,15 @@ class LocalProfile:
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
             # Two commands at once would change the same rows of the catalogue.
             admin.execute("SELECT pg_advisory_lock(hashtext('parcelseal local profile'))")
-            make_roles(admin, ROLES, self.passwords)
+            make_roles(admin, server_roles(), self.passwords)
             make_databases(admin, DATABASES)
             grant_courier(admin)
             let_in(admin, STATE, ["parcelseal_pages"])
+
+    @property
+    def data_folders(self) -> list[Path]:
+        """Return the folders of the databases."""
+        return [self.postgres.data]
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
         """Return what stands in for a connection; None for one that has no stand-in."""
@@ -123,14 +122,12 @@ class LocalProfile:
 
     @property
     def _makers(self) -> dict[str, Callable[[], ConnectionSpec | None]]:
+        sample = {
+            conn_id: partial(self._database, conn_id, COURIER, role)
+            for conn_id, role in sample_logins().items()
+        }
         return {
-            "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
-            "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
-            "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
-            "audit_db": lambda: self._database("audit_db", COURIER, "courier_audit"),
-            "training_db": lambda: self._database("training_db", COURIER, "courier_training"),
-            "partners_db": lambda: self._database("partners_db", COURIER, "courier_partners"),
-            "incident_db": lambda: self._database("incident_db", COURIER, "courier_incident"),
+            **sample,
             "state_db": self._state,
             "pages_db": lambda: self._database("pages_db", STATE, "parcelseal_pages"),
             "drill_db": self._drill,
@@ -162,7 +159,7 @@ class LocalProfile:
         """The roles' passwords and other secrets, made once and kept in a file for us alone."""
         path = self.home / "secrets.json"
         kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        names = [*ROLES, "erasure_key", "airflow_jwt", "airflow_fernet"]
+        names = [*server_roles(), "erasure_key", "airflow_jwt", "airflow_fernet"]
         fresh = {name: secrets.token_urlsafe(32) for name in names if name not in kept}
         if fresh:
             _write_secret(path, json.dumps({**kept, **fresh}, indent=1).encode())

@@ -7,18 +7,26 @@ from collections.abc import Iterable, Mapping
 import psycopg
 from psycopg import sql
 
+from include.registry import logins
+
 COURIER, COURIER_OWNER = "courier", "courier_owner"
-# role -> what it may do on the whole server; each logs in with a password of its own
-COURIER_ROLES = {
-    COURIER_OWNER: "",
-    "courier_reader": "",
-    "courier_intake": "",
-    "courier_retention": "",
-    "courier_audit": "",
-    "courier_training": "",
-    "courier_partners": "",
-    "courier_incident": "",
-}
+COURIER_READER = "courier_reader"
+
+
+def courier_roles() -> dict[str, str]:
+    """Return the roles of the sample courier's database: owner, reader, one for each workflow.
+
+    Returns:
+        By role, what it may do on the whole server: nothing. Each has a password of its own.
+    """
+    workflows = [login.sample_role for login in logins()]
+    return dict.fromkeys([COURIER_OWNER, COURIER_READER, *workflows], "")
+
+
+def sample_logins() -> dict[str, str]:
+    """Return the roles of the sample courier's database by the connection that uses each."""
+    own = {login.connection: login.sample_role for login in logins()}
+    return {"customer_db": COURIER_READER, **own}
 
 
 def make_roles(
@@ -72,7 +80,7 @@ def let_in(admin: psycopg.Connection, database: str, roles: Iterable[str]) -> No
 
 def grant_courier(admin: psycopg.Connection) -> None:
     """Give the sample courier's roles what they have on its whole server."""
-    admin.execute("GRANT pg_read_all_data TO courier_reader")
+    admin.execute(f"GRANT pg_read_all_data TO {COURIER_READER}")
     # Only an owner drops a partition. Not inherited: used by SET ROLE, or not at all.
     admin.execute("GRANT courier_owner TO courier_retention WITH INHERIT FALSE, SET TRUE")
-    let_in(admin, COURIER, [role for role in COURIER_ROLES if role != COURIER_OWNER])
+    let_in(admin, COURIER, [role for role in courier_roles() if role != COURIER_OWNER])

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.notify.claims import Unsent
 from include.notify.delivery import Delivery, Office, deliver
@@ -66,7 +66,7 @@ def send(office: Office, since: datetime, clause: str) -> Sending:
         UsageError: a channel is not configured, and something is to be sent by it.
     """
     done = deliver(office)
-    seen = Examination(STEP_SEND, clause)
+    seen = StepFindings(STEP_SEND, clause)
     with office.state.connect() as conn:
         kinds = [tuple(row) for row in conn.execute(_SENT, {"since": since})]
         messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
@@ -105,7 +105,7 @@ def _kept(unsent: Sequence[Unsent]) -> list[list[Any]]:
 
 
 def _tell_unsent(
-    seen: Examination, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
+    seen: StepFindings, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
 ) -> None:
     for cause in sorted({one.cause for one in undeliverable}):
         recipients = _named([one for one in undeliverable if one.cause == cause])
@@ -138,7 +138,7 @@ def _tell_unsent(
         )
 
 
-def _tell_letters(seen: Examination, undeliverable: Sequence[Unsent]) -> None:
+def _tell_letters(seen: StepFindings, undeliverable: Sequence[Unsent]) -> None:
     """Letters whose address is looked up: nobody is named, and no next run tells them."""
     for cause in sorted({one.cause for one in undeliverable}):
         seen.find(
@@ -163,7 +163,7 @@ def _named(unsent: Sequence[Unsent]) -> str:
     return ", ".join(names[:MOST_NAMED]) + ("…" if len(names) > MOST_NAMED else "")
 
 
-def _tell_waiting(seen: Examination, done: Delivery) -> None:
+def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
     for channel, code in sorted(done.down.items()):
         seen.find(
             "notices.server_down",
@@ -196,7 +196,7 @@ def _tell_waiting(seen: Examination, done: Delivery) -> None:
         )
 
 
-def _tell_in_hand(seen: Examination, done: Delivery, zone: ZoneInfo) -> None:
+def _tell_in_hand(seen: StepFindings, done: Delivery, zone: ZoneInfo) -> None:
     if done.in_hand_until is not None:
         seen.find(
             "notices.in_hand",

@@ -7,11 +7,9 @@ from typing import Any
 
 from include.evidence.model import Outcome, StepRecord
 from include.findings import register as findings
-from include.findings.following import still_open
 from include.messages import _
-from include.notify.asking import Confirm
 from include.notify.outbox import Run
-from include.orchestration.notices import STEP_SEND
+from include.notify.sending import STEP_SEND
 from include.orchestration.run import run_key, seal_run, step
 from include.orchestration.sampling import desk_of
 from include.reports.conclusion import Conclusion
@@ -22,6 +20,7 @@ from include.sampling.names import (
     STEP_FOLLOW_UP,
     STEP_LOOK,
 )
+from include.sampling.rules import AUDIT
 from include.workplace import Workplace
 
 
@@ -30,7 +29,7 @@ def look(asked: str | None) -> list[str]:
     found: list[str] = []
 
     def work(place: Workplace) -> StepRecord:
-        if place.pack.audit is None:
+        if place.pack.section(AUDIT) is None:
             return StepRecord(step=STEP_LOOK, outcome=Outcome.PASS, data={"back": []})
         record = closing.look(desk_of(place), asked)
         found.extend(record.data["back"])
@@ -54,7 +53,7 @@ def follow_up() -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         pack = place.pack
-        if pack.audit is not None:
+        if pack.section(AUDIT) is not None:
             return following.follow_up(desk_of(place))
         with place.state.begin() as conn:
             return following.follow_up_only(
@@ -68,16 +67,6 @@ def follow_up() -> dict[str, Any]:
     return step(STEP_FOLLOW_UP, "", _("The follow-up"), work, CLAUSE)
 
 
-def confirming(place: Workplace) -> Confirm:
-    """Return what says which notices of findings are still wanted: nobody closed them since."""
-
-    def confirm(keys: Sequence[str]) -> set[str]:
-        with place.state.connect() as conn:
-            return still_open(conn, keys)
-
-    return confirm
-
-
 def seal_conclusion() -> dict[str, Any]:
     """Seal the evidence of a conclusion."""
 
@@ -88,7 +77,7 @@ def seal_conclusion() -> dict[str, Any]:
         pack = place.pack
         with place.state.connect() as conn:
             every = findings.listed(conn, closed=True)
-        if pack.audit is None:
+        if pack.section(AUDIT) is None:
             return conclusion_report.nothing_to_audit(records, roles=pack.roles, findings=every)
         return conclusion_report.conclude(
             records,

@@ -39,7 +39,7 @@ def preflight() -> None:
     def work(place: Workplace) -> StepRecord:
         pack = place.pack
         record = offsite.check(
-            place.offsite(),
+            offsite.offsite_of(place),
             list(pack.databases.values()),
             pack.backup,
             place.clock,
@@ -64,7 +64,7 @@ def back_up(database: str) -> dict[str, Any]:
             record, manifest = offsite.back_up(
                 mapped,
                 place.database(mapped.connection),
-                place.offsite(),
+                offsite.offsite_of(place),
                 place.pack.backup,
                 place.state,
                 dag_id=dag_id,
@@ -87,7 +87,7 @@ def prune(database: str) -> dict[str, Any]:
     dag_id, run_id = run_key()
 
     def work(place: Workplace) -> StepRecord:
-        off = place.offsite()
+        off = offsite.offsite_of(place)
         name, what = f"backup:{database}", f"a backup of {database}"
         with exclusive(place.state, name, what) as confirm_lock:
 
@@ -142,8 +142,8 @@ def choose(database: str, rule: str) -> dict[str, Any]:
     """Choose the restore point to drill, check the server, drop databases of killed drills."""
 
     def work(place: Workplace) -> StepRecord:
-        off = place.offsite()
-        drop_left_over(place.drill_place().server, place.state, place.clock)
+        off = offsite.offsite_of(place)
+        drop_left_over(drills.drill_place_of(place).server, place.state, place.clock)
         points, rejected = offsite.listed(off, place.state, database)
         if rejected and not points:
             reasons = "; ".join(one.reason for one in rejected[:MOST_REASONS])
@@ -157,7 +157,7 @@ def choose(database: str, rule: str) -> dict[str, Any]:
             rule if rule != "policy" else place.pack.backup.drill.choose,
         )
         point = Source(off.store, chosen.manifest, place.drill_key())
-        drills.require_drill_server(point, place.drill_place().server)
+        drills.require_drill_server(point, drills.drill_place_of(place).server)
         return drills.chosen(database, chosen, points, rejected)
 
     title = _("Choosing a restore point of {database}", database=database)
@@ -196,7 +196,7 @@ def drill(database: str) -> dict[str, Any]:
                 record = drills.drill(
                     place.pack.database(database),
                     _source(place, database),
-                    place.drill_place(),
+                    drills.drill_place_of(place),
                     place.pack.backup.drill,
                     latest_taken_at=datetime.fromisoformat(data["latest_taken_at"]),
                     dag_id=dag_id,
@@ -244,7 +244,7 @@ def _naming_removals(place: Workplace, database: str) -> AbstractContextManager[
 
 
 def _source(place: Workplace, database: str) -> Source:
-    off = place.offsite()
+    off = offsite.offsite_of(place)
     point: RestorePoint = manifests.load(
         off.store, database, _chosen(place, database).data["restore_point"], off.trusted
     )

@@ -12,7 +12,7 @@ from airflow.sdk import get_current_context
 
 from include.evidence.model import StepRecord
 from include.incident import assessing, opening, register, report, scopes, watching
-from include.incident.desk import Desk
+from include.incident.desk import Desk, desk_of
 from include.incident.evidence import preserving
 from include.incident.names import (
     CLAUSE,
@@ -26,8 +26,7 @@ from include.incident.telling.notifying import queue, queued
 from include.messages import Message, _
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
-from include.orchestration import notices, partners_desk
-from include.orchestration.incident_desk import desk_of
+from include.orchestration import notices
 from include.orchestration.incident_partner import reopen_review
 from include.orchestration.run import (
     confirm_open,
@@ -42,8 +41,10 @@ from include.orchestration.sandbox import clear_leftovers, live_of, sandboxed
 from include.orchestration.starter import started_by
 from include.orchestration.watching import ENDED, others
 from include.orchestration.watching import watch as watching_task
+from include.partners.rules import PARTNERS
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
+from include.workflow.run_context import context_of
 from include.workplace import Workplace
 
 WATCH_ARGS: dict[str, Any] = {"retries": 100}
@@ -93,8 +94,8 @@ def open_incident(params: dict[str, Any]) -> dict[str, Any]:
         mine = desk(found)
         record = opening.open_incident(mine, params, _pressed_at(found))
         numbers.append(str(record.data["number"]))
-        known = found.pack.partners is not None
-        reopen_review(mine, numbers[0], partial(partners_desk.desk_of, found) if known else None)
+        known = found.pack.section(PARTNERS) is not None
+        reopen_review(mine, numbers[0], partial(context_of, PARTNERS, found) if known else None)
         return record
 
     done = step(STEP_OPEN, "", _("The opening"), act, CLAUSE, beginning)

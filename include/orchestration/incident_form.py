@@ -6,9 +6,10 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from include.incident.rule_checks import INCIDENT
+from include.incident.rules import IncidentRules
 from include.incident.updating import Action
 from include.orchestration.workflow import policy
-from include.policy.incident import IncidentRules
 
 _WHAT, _SCOPE, _DRILL = "1. What happened", "2. What is affected, as far as known", "3. Drill"
 _MOMENT = "2026-11-26T03:15:00+08:00; without an offset it is the policy pack's timezone."
@@ -16,7 +17,7 @@ _MOMENT = "2026-11-26T03:15:00+08:00; without an offset it is the policy pack's 
 
 def trigger() -> dict[str, Param]:
     """The form of `respond_to_incident`; every field may stay as it is but type and words."""
-    rules = policy().incident
+    rules = policy().section(INCIDENT)
     return {**_happened(rules), **_affected(rules), **_drill(rules)}
 
 
@@ -180,7 +181,7 @@ def _several(title: str, description: str, known: list[str]) -> Param:
 
 def update() -> dict[str, Param]:
     """The form of `update_incident`."""
-    rules = policy().incident
+    rules = policy().section(INCIDENT)
     duties = (
         {one.id: f"{one.title['en']} / {one.title['zh-CN']}" for one in rules.team} if rules else {}
     )

@@ -9,14 +9,18 @@ from include.incident.desk import Desk
 from include.incident.names import STEP_OPEN, Kind
 from include.messages import Message, _
 from include.partners import reviews
-from include.partners.desk import Desk as Partners
+from include.partners.register import register_of
+from include.partners.rules import PartnerRules
 from include.services.errors import ParcelSealError
+from include.workflow.run_context import RunContext
 
 REVIEW = "review"
 """Key of the entry's data: number of the partner's review; none where no review was opened."""
 
 
-def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | None) -> None:
+def reopen_review(
+    desk: Desk, number: str, partners: Callable[[], RunContext[PartnerRules]] | None
+) -> None:
     """Open the review of the partner at which an incident happened again, and enter it; once.
 
     What the partner answers later stays when the task is repeated. A drill reopens nothing.
@@ -24,7 +28,7 @@ def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | No
     Args:
         desk: of the incident.
         number: of the incident.
-        partners: makes what reads the register; None where the pack has none.
+        partners: returns the context of the register; None if the pack has no register.
     """
     file = desk.file(number)
     one = file.incident
@@ -53,13 +57,13 @@ def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | No
         )  # fmt: skip
 
 
-def _stands(partners: Callable[[], Partners], number: str) -> bool:
+def _stands(partners: Callable[[], RunContext[PartnerRules]], number: str) -> bool:
     """Whether the register has that partner; so it counts where nobody can read the register.
 
     A review too many is seen and decided on; a partner that leaks and goes on being served is not.
     """
     try:
-        return number in partners().register().partners
+        return number in register_of(partners()).partners
     except ParcelSealError:
         return True
 

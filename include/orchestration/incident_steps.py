@@ -20,6 +20,8 @@ from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
 from include.incident.names import CLAUSE, WORKFLOW
+from include.incident.rule_checks import INCIDENT
+from include.incident.rules import HumanStep
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.incident.telling import authority_report, notifying
@@ -33,7 +35,6 @@ from include.orchestration.incident_asking import ANSWERED_AT, explained, in_ope
 from include.orchestration.run import finished_run, run_key, seal_aside, step
 from include.orchestration.sandbox import SandboxedWorkplace
 from include.orchestration.workflow import policy
-from include.policy.incident import HumanStep
 from include.reports.conclusion import Conclusion
 from include.workplace import Workplace
 
@@ -47,7 +48,7 @@ def response_timeout(step_name: str) -> timedelta:
     What the incident's first hours do not depend on waits longer: else thirty days until a summary
     is due would be a timeline of silence, and of pages that nobody has to read yet.
     """
-    rules = policy().incident
+    rules = policy().section(INCIDENT)
     period = wait(0, 0, 1_800) if rules is None else _wait(rules.answer_within)
     return period * _PATIENCE.get(step_name, 1)
 

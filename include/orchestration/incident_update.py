@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.evidence.model import Outcome, StepRecord
 from include.incident import assessing, form, report, scopes, updating
 from include.incident.names import CLAUSE, STEP_ASSESS
+from include.incident.rule_checks import INCIDENT
 from include.incident.updating import Action, Update
 from include.messages import _
 from include.orchestration.incident import desk, place, work
@@ -60,7 +61,7 @@ def seal_update() -> dict[str, Any]:
         found: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
     ) -> Conclusion:
         entered = next((one for one in records if one.step == STEP_ENTER), None)
-        if found.pack.incident is None or entered is None or "number" not in entered.data:
+        if found.pack.section(INCIDENT) is None or entered is None or "number" not in entered.data:
             return report.nothing_entered(records)
         mine = desk(found)
         file = mine.file(str(entered.data["number"]))

@@ -13,8 +13,8 @@ from datetime import datetime
 from airflow.sdk import Param
 from jsonschema import FormatChecker  # type: ignore[import-untyped]  # it has no stubs
 
+from include.composition import workplace_of
 from include.services.errors import UsageError
-from include.workplace import Workplace
 
 PAST = "parcelseal-day-or-moment-that-has-begun"
 OVER = "parcelseal-quarter-that-is-over"
@@ -65,7 +65,7 @@ def _checked(check: Callable[[str, datetime, str], bool]) -> Callable[[object], 
     def checked(value: object) -> bool:
         if not isinstance(value, str) or not value:
             return True
-        services = Workplace.from_environment(os.environ)
+        services = workplace_of(os.environ)
         try:
             return check(value, services.clock.now(), services.pack.calendar.timezone)
         except UsageError:

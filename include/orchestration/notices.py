@@ -1,4 +1,4 @@
-"""The task with which a workflow tells people things: queued before, sent here."""
+"""The task that sends queued notifications."""
 
 from __future__ import annotations
 
@@ -18,84 +18,36 @@ from include.notify.sandbox import sandbox_office
 from include.notify.sending import STEP_SEND
 from include.orchestration.run import step
 from include.orchestration.sandbox import SandboxedWorkplace
+from include.registry import notification_kinds
 from include.services.errors import ServiceError
+from include.workflow.declaration import AnyWorkflow, NotificationKind
 from include.workplace import Workplace
-
-__all__ = ["ADDRESSED", "KINDS", "STEP_SEND", "addressing", "confirming", "office", "send"]
-
-
-def confirming(kind: str) -> Callable[[Workplace], Confirm]:
-    """Return who says which queued notices of a kind are still wanted.
-
-    Any workflow may send the notices of any other, so all of them stand here; they are imported
-    when they are asked for, since they import this module.
-
-    Raises:
-        KeyError: nobody says it of this kind.
-    """
-    from include.incident.names import ALERT, INDIVIDUAL
-    from include.orchestration import audit_conclusion, incident_notices, partners, training
-    from include.partners.names import CONTACT
-    from include.partners.names import REMINDER as PARTNERS
-    from include.sampling.names import NOTICE as FINDING
-    from include.training.names import COPY, DEPARTMENT
-    from include.training.names import REMINDER as TRAINING
-
-    found: dict[str, Callable[[Workplace], Confirm]] = {
-        FINDING: audit_conclusion.confirming,
-        ALERT: incident_notices.confirming_alerts,
-        INDIVIDUAL: incident_notices.confirming_letters,
-        PARTNERS: partners.confirming,
-        CONTACT: partners.confirming,
-        **{one: training.confirming(one) for one in (TRAINING, COPY, DEPARTMENT)},
-    }
-    return found[kind]
-
-
-KINDS = (
-    "audit.finding",
-    "incident.alert",
-    "incident.individual",
-    "partners.reminder",
-    "partners.contact",
-    "training.reminder",
-    "training.copy",
-    "training.department",
-)
-"""Every kind of notice; a test holds them against the names that workflows queue."""
-
-
-def addressing(kind: str) -> Callable[[Workplace], LookUp]:
-    """Return who says where letters of a kind go, whose addresses are looked up.
-
-    Raises:
-        KeyError: nobody says it of this kind.
-    """
-    from include.incident.names import INDIVIDUAL
-    from include.orchestration import incident_notices
-
-    found: dict[str, Callable[[Workplace], LookUp]] = {INDIVIDUAL: incident_notices.addressing}
-    return found[kind]
-
-
-ADDRESSED: tuple[str, ...] = ("incident.individual",)
-"""Every kind of notice whose address is looked up when it is sent."""
 
 
 def office(place: Workplace) -> Office:
-    """Return what messages are sent with; in a drill nothing that leaves."""
-    confirm = {kind: partial(_asked, place, kind) for kind in KINDS}
-    addresses = {kind: partial(_looked_up, place, kind) for kind in ADDRESSED}
+    """Return the means to send notifications of all kinds; in a drill nothing leaves."""
+    confirm: dict[str, Confirm] = {}
+    addresses: dict[str, LookUp] = {}
+    for name, (workflow, kind) in notification_kinds().items():
+        confirm[name] = partial(_still_due, place, workflow, kind)
+        if kind.addresses is not None:
+            addresses[name] = partial(_addresses, place, workflow, kind)
     made = office_of(place.pack, place.state, place.clock, place.connection, confirm, addresses)
     return sandbox_office(made) if isinstance(place, SandboxedWorkplace) else made
 
 
-def _asked(place: Workplace, kind: str, keys: Sequence[str]) -> set[str]:
-    return confirming(kind)(place)(keys)
+def _still_due(
+    place: Workplace, workflow: AnyWorkflow, kind: NotificationKind[Any], keys: Sequence[str]
+) -> set[str]:
+    run = workflow.context(place)
+    return set() if run is None else kind.still_due(run, keys)
 
 
-def _looked_up(place: Workplace, kind: str, keys: Sequence[str]) -> Mapping[str, str]:
-    return addressing(kind)(place)(keys)
+def _addresses(
+    place: Workplace, workflow: AnyWorkflow, kind: NotificationKind[Any], keys: Sequence[str]
+) -> Mapping[str, str]:
+    run = workflow.context(place)
+    return {} if run is None or kind.addresses is None else kind.addresses(run, keys)
 
 
 def send(clause: str, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:

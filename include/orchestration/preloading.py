@@ -19,6 +19,7 @@ from airflow.listeners import hookimpl
 
 import include.orchestration
 from include.expectations.check import load_engine
+from include.registry import workflows
 from include.reports import i18n
 
 SCHEDULER = "SchedulerJob"  # Airflow's name of the job
@@ -46,6 +47,7 @@ def preload() -> None:
 
     Safe to repeat.
     """
+    workflows()
     package = include.orchestration
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)

@@ -23,7 +23,7 @@ from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.retention import erasing, proof, report, steps
-from include.retention.desk import Desk
+from include.retention.desk import Desk, desk_of
 from include.retention.names import (
     CLAUSE,
     STEP_APPROVE,
@@ -169,7 +169,7 @@ def _trend(place: Workplace, database: str) -> list[Past]:
 
 
 def _desk(place: Workplace, database: str) -> Desk:
-    return place.retention_desk(database, run_key(), started_by())
+    return desk_of(place, database, run_key(), started_by())
 
 
 def _records(desk: Desk) -> dict[tuple[str, str], StepRecord]:

@@ -14,6 +14,7 @@ from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from include.approvals.question import AskAgain
+from include.composition import workplace_of
 from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
@@ -50,7 +51,7 @@ def workplace() -> Workplace:
     lookup = airflow_connections()
     if is_in_process():  # a person waits
         lookup = with_short_timeouts(lookup)
-    return Workplace.from_environment(os.environ, lookup)
+    return workplace_of(os.environ, lookup)
 
 
 def airflow_connections() -> Lookup:

@@ -41,6 +41,7 @@ from include.sampling.names import (
     STEP_SEED,
 )
 from include.sampling.question import question
+from include.sampling.rules import AUDIT
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectDamaged
 from include.workplace import Workplace
@@ -51,7 +52,7 @@ _DEFAULT_WAIT = timedelta(days=14)
 
 def response_timeout() -> timedelta:
     """Return how long a run waits for the auditor who enters the seed."""
-    rules = policy().audit
+    rules = policy().section(AUDIT)
     response = rules.seed.response if rules else None
     return wait(response.months, response.days, response.seconds) if response else _DEFAULT_WAIT
 
@@ -98,7 +99,7 @@ def begin(asked: str | None) -> list[str]:
     found: list[str] = []
 
     def work(place: Workplace) -> StepRecord:
-        if place.pack.audit is None:
+        if place.pack.section(AUDIT) is None:
             return StepRecord(step=STEP_AUDIT, outcome=Outcome.PASS, data={"populations": []})
         record = steps.begin(desk_of(place), asked)
         found.extend(record.data["populations"])
@@ -122,7 +123,7 @@ def commit() -> dict[str, Any]:
     """Seal what was frozen, in a bundle of its own, before anybody knows the seed."""
 
     def work(place: Workplace) -> StepRecord:
-        if place.pack.audit is None:
+        if place.pack.section(AUDIT) is None:
             return steps.nothing_committed()
         desk = desk_of(place)
         with desk.state.connect() as conn:
@@ -145,10 +146,9 @@ def _committed(desk: Desk) -> Commitment:
 
 
 def _sealed(place: Workplace, made: Commitment) -> Sealed:
-    assert place.pack.audit is not None
     content = made.to_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    conclusion = commitment_report.commitment_conclusion(made, digest, place.pack.audit)
+    conclusion = commitment_report.commitment_conclusion(made, digest, place.pack.require(AUDIT))
     row = seal_aside(COMMITMENT_WORKFLOW, place, conclusion, {COMMITMENT_FILE: content})
     store = place.store("evidence_store")
     try:
@@ -265,7 +265,7 @@ def draw() -> dict[str, Any]:
     """Draw every committed population by the seed."""
 
     def work(place: Workplace) -> StepRecord:
-        if place.pack.audit is None:
+        if place.pack.section(AUDIT) is None:
             return StepRecord(step=STEP_DRAW, outcome=Outcome.PASS, data={"drawn": {}})
         return drawing.draw(desk_of(place))
 
@@ -278,7 +278,7 @@ def seal_sample() -> dict[str, Any]:
     def conclude(
         place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
     ) -> Conclusion:
-        if place.pack.audit is None:
+        if place.pack.section(AUDIT) is None:
             return report.nothing_to_audit(records)
         with place.state.connect() as conn:
             seed = register.seed_of(conn, run_key())
@@ -292,7 +292,7 @@ def seal_sample() -> dict[str, Any]:
         frames = {one.file: folder.sha256(one.file) for one in made.populations} if made else {}
         return report.conclude(
             records,
-            rules=place.pack.audit,
+            rules=place.pack.require(AUDIT),
             made=made,
             seed=seed,
             refused=refused,
@@ -313,7 +313,7 @@ def desk_of(place: Workplace) -> Desk:
     Raises:
         UsageError: the pack has no audit.yaml.
     """
-    pack, rules = place.pack, place.pack.audit
+    pack, rules = place.pack, place.pack.section(AUDIT)
     if rules is None:
         raise UsageError(
             "The policy pack has no audit.yaml: nothing is audited by samples.",

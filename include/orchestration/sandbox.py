@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from include.encryption.recipients import Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
     from include.evidence.signing import Signer
-    from include.local.profile import LocalProfile
     from include.policy import PolicyPack
     from include.state.sandbox import Sandbox
 
@@ -62,14 +61,10 @@ class SandboxedWorkplace(Workplace):
         """That of the live workplace."""
         return self.live.code_version
 
-    @cached_property
-    def local(self) -> LocalProfile:
-        """Refuse: the local profile stands in for connections.
-
-        Raises:
-            UsageError: always.
-        """
-        _refuse("the local profile")
+    @property
+    def is_drill(self) -> bool:
+        """Whether these are the services of an incident drill."""
+        return True
 
     def is_local(self, conn_id: str) -> bool:
         """Say no: nothing stands in for a connection that there is not."""
@@ -205,6 +200,7 @@ def sandboxed(
         policy=place.policy,
         lookup=lambda conn_id: _refuse(f"the connection {conn_id}"),
         clock=place.clock,
+        load=place.load,
         live=place,
         dag_id=dag_id,
         run_id=run_id,

@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
 
+from include.composition import workplace_of
 from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
-from include.workplace import Workplace
 
 
 class Tag(StrEnum):
@@ -83,7 +83,7 @@ SEND_ARGS: dict[str, Any] = {
 
 def policy() -> PolicyPack:
     """Return the policy pack; a bad one is a DAG import error that names every fault."""
-    return Workplace.from_environment(os.environ).pack
+    return workplace_of(os.environ).pack
 
 
 def databases_param() -> Param:

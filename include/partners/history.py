@@ -71,7 +71,7 @@ class Review:
 
     @property
     def score(self) -> Score | None:
-        """What its answers come to; None while there are none."""
+        """The score of its answers; None while there are none."""
         if self.issued is None or self.returned_at is None:
             return None
         given = {name: one.answer for name, one in self.answers.items()}
@@ -86,7 +86,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Known:
-    """What the reviews of one partner come to.
+    """The reviews of one partner, and what they amount to.
 
     Attributes:
         open: the one that is open; None where none is.
@@ -131,7 +131,7 @@ def history(conn: Connection, partner: str | None = None) -> list[Review]:
 
 
 def known(conn: Connection, partner: str | None = None) -> dict[str, Known]:
-    """What the reviews of each partner come to; of one, where one is named."""
+    """Return the reviews by partner; of one partner, if it is named."""
     found: dict[str, Known] = {}
     for one in history(conn, partner):
         before = found.get(one.partner, NOTHING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CLAUSE_REVIEW, CLAUSE_BOUND = "4.3", "4.4"
-STEP_LOOK = "look"
+STEP_CHECK = "check"
 
 REMINDER = "partners.reminder"  # kinds of notices: to the company, to the partner itself
 CONTACT = "partners.contact"

@@ -16,11 +16,12 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from include.approvals.reasons import names_a_person
 from include.messages import Message, _, verbatim
+from include.partners.rules import PartnerRules
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql
-from include.policy.partners import PartnerRules
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ServiceError, UsageError
+from include.workflow.run_context import RunContext
 
 COLUMNS = (
     "partner",
@@ -133,6 +134,26 @@ def read(
         ServiceError: the database is not there.
     """
     return interpret(_rows(address, database, rules), rules, today)
+
+
+def register_of(run: RunContext[PartnerRules]) -> Register:
+    """Read the register of partners as of today; raises as `read`."""
+    name = run.rules.source.database
+    return read(run.reader(name), run.database(name), run.rules, run.today)
+
+
+def partner_of(run: RunContext[PartnerRules], number: str) -> Partner:
+    """Return the partner with that number.
+
+    Raises:
+        UsageError: the register has none.
+    """
+    partner = register_of(run).partners.get(number)
+    if partner is None:
+        raise UsageError(
+            f"The register has no partner {number}.", "See ./parcelseal partners list."
+        )
+    return partner
 
 
 def interpret(rows: Sequence[Sequence[str | None]], rules: PartnerRules, today: date) -> Register:

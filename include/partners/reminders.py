@@ -6,7 +6,7 @@ A new day (an agreement that was renewed, a review that was passed) begins a new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,10 +14,12 @@ from include.messages import Message, _
 from include.notify.notice import Notice
 from include.notify.roles import to_role
 from include.partners import history
-from include.partners.desk import Desk
 from include.partners.names import CONTACT, REMINDER
-from include.partners.standing import Bound, against
-from include.partners.terms import RUNS_EVERY, State, Term, What, rung
+from include.partners.partner_status import PartnerObligations, blocking_reason, bound_of
+from include.partners.register import register_of
+from include.partners.rules import PartnerRules
+from include.partners.terms import RUNS_EVERY, ObligationKind, State, Term, rung
+from include.workflow.run_context import RunContext
 
 _OWN = _("Partner reviews")
 _THEIRS = _("Your agreements with us")
@@ -34,7 +36,7 @@ class Reminder:
         rung: days from the last day on, negative before it.
     """
 
-    bound: Bound
+    bound: PartnerObligations
     term: Term
     rung: int
 
@@ -46,7 +48,7 @@ class Reminder:
     @property
     def due_on(self) -> date | None:
         """The day that people are told as due; a failed review, or one opened again, has none."""
-        if self.term.what in (What.FAILED, What.REOPENED):
+        if self.term.what in (ObligationKind.FAILED, ObligationKind.REOPENED):
             return None
         return self.term.last_day
 
@@ -56,41 +58,43 @@ class Reminder:
         return f"{self.bound.partner.number}/{self.term.what}/{self.day}/{self.rung}"
 
 
-def reached(desk: Desk, bound: Iterable[Bound]) -> Iterator[Reminder]:
+def reached(
+    run: RunContext[PartnerRules], bound: Iterable[PartnerObligations]
+) -> Iterator[Reminder]:
     """The rungs on which partners with access stand today, at most one for each term."""
-    today = desk.today
-    telling = desk.workdays.on_or_after(today + RUNS_EVERY)
+    today = run.today
+    telling = run.workdays.on_or_after(today + RUNS_EVERY)
     for one in bound:
         if not one.partner.live:
             continue
         for term in one.terms:
             if term.state(today) is State.NOT_YET:
                 continue  # it comes by itself; the report says so until then
-            step = rung(term.last_day, today, telling, desk.rules.ladder, desk.rules.lapsed_every)
+            step = rung(term.last_day, today, telling, run.rules.ladder, run.rules.lapsed_every)
             if step is not None:
                 yield Reminder(one, term, step)
 
 
-def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
+def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Iterator[Notice]:
     """What the owner is told, and the partner's own contact where the pack says so."""
     for one in reminders:
-        said = _ours(one.term, desk.today)
+        said = _ours(one.term, run.today)
         yield from to_role(
-            desk.owner,
+            run.roles[run.rules.owner],
             kind=REMINDER,
             key=one.key,
             heading=_OWN,
             line=_("{partner}: {what}", partner=one.bound.partner.title, what=said),
             due_on=one.due_on,
         )
-        if desk.rules.tell_partners and one.term.what is not What.REOPENED:
+        if run.rules.tell_partners and one.term.what is not ObligationKind.REOPENED:
             # Of an incident a partner hears from people, not from a reminder
             yield Notice(
                 kind=CONTACT,
                 key=one.key,
                 recipient=f"partner:{one.bound.partner.number}",
                 heading=_THEIRS,
-                line=_theirs(one.term, desk.today),
+                line=_theirs(one.term, run.today),
                 name=one.bound.partner.name,
                 address=one.bound.partner.mail,
                 due_on=one.due_on,
@@ -98,12 +102,12 @@ def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
 
 
 def _ours(term: Term, today: date) -> Message:
-    if (lapsed := against(term, today)) is not None:
+    if (lapsed := blocking_reason(term, today)) is not None:
         return _("{reason} Nothing may be shared until that is mended.", reason=lapsed)
     match term.what:
-        case What.NDA:
+        case ObligationKind.NDA:
             return _("The confidentiality agreement ends on {day}.", day=term.last_day)
-        case What.AGREEMENT:
+        case ObligationKind.AGREEMENT:
             return _("The data-processing agreement ends on {day}.", day=term.last_day)
         case _:
             return _(
@@ -112,15 +116,15 @@ def _ours(term: Term, today: date) -> Message:
 
 
 def _theirs(term: Term, today: date) -> Message:
-    if (lapsed := against(term, today)) is not None:
+    if (lapsed := blocking_reason(term, today)) is not None:
         return _("{reason} We share nothing with you until that is mended.", reason=lapsed)
     match term.what:
-        case What.NDA:
+        case ObligationKind.NDA:
             return _(
                 "The confidentiality agreement ends on {day}: please renew it with us.",
                 day=term.last_day,
             )
-        case What.AGREEMENT:
+        case ObligationKind.AGREEMENT:
             return _(
                 "The data-processing agreement ends on {day}: please renew it with us.",
                 day=term.last_day,
@@ -132,31 +136,26 @@ def _theirs(term: Term, today: date) -> Message:
             )
 
 
-def confirm(desk: Desk) -> Callable[[Sequence[str]], set[str]]:
-    """Return what says which of these keys are still so.
+def still_due(run: RunContext[PartnerRules], keys: Sequence[str]) -> set[str]:
+    """Return the keys of reminders that are still due.
 
-    A reminder is not sent once its term has another day, has ended meanwhile (then it would say the
-    wrong thing), a later rung of it waits too, or the partner is gone.
+    A reminder is not due any more once its term has another last day or has ended meanwhile (it
+    would state something wrong), a later rung of the term waits too, or the partner has no access.
     """
-
-    def still(keys: Sequence[str]) -> set[str]:
-        partners = desk.register().partners
-        with desk.state.connect() as conn:
-            known = history.known(conn)
-        bound = desk.bound(known, partners)
-        live = {
-            (one.partner.number, str(term.what), day_of(term)): term
-            for one in bound
-            if one.partner.live
-            for term in one.terms
-        }
-        latest: dict[tuple[str, str, str], int] = {}
-        for key in keys:
-            about, step = _parts(key)
-            latest[about] = max(step, latest.get(about, step))
-        return {key for key in keys if _so(key, live, latest, desk.today)}
-
-    return still
+    partners = register_of(run).partners
+    with run.state.connect() as conn:
+        known = history.known(conn)
+    live = {
+        (bound.partner.number, str(term.what), day_of(term)): term
+        for bound in bound_of(run, known, partners)
+        if bound.partner.live
+        for term in bound.terms
+    }
+    latest: dict[tuple[str, str, str], int] = {}
+    for key in keys:
+        about, step = _parts(key)
+        latest[about] = max(step, latest.get(about, step))
+    return {key for key in keys if _is_due(key, live, latest, run.today)}
 
 
 def day_of(term: Term) -> str:
@@ -169,7 +168,7 @@ def _parts(key: str) -> tuple[tuple[str, str, str], int]:
     return (number, what, day), int(step)
 
 
-def _so(
+def _is_due(
     key: str,
     live: dict[tuple[str, str, str], Term],
     latest: dict[tuple[str, str, str], int],

@@ -1,17 +1,25 @@
-"""What `review_partners` says to compliance staff."""
+"""ObligationKind `review_partners` says to compliance staff."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
-from typing import Any
+from collections.abc import Sequence
 
-from include.evidence.model import Metric, Outcome, StepRecord
+from include.evidence.model import Metric, Outcome
+from include.evidence.step_result import result_of
 from include.messages import Message, _
 from include.notify.report import messages
-from include.partners.names import CLAUSE_BOUND, STEP_LOOK, UNBOUND, UNREVIEWED
-from include.partners.terms import State, What
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
+from include.notify.sending import STEP_SEND
+from include.partners.check import (
+    CheckedPartner,
+    NamedSubProcessor,
+    OpenReview,
+    PartnerCheck,
+    TermState,
+)
+from include.partners.names import CLAUSE_BOUND, STEP_CHECK, UNBOUND, UNREVIEWED
+from include.partners.rules import PartnerRules
+from include.partners.terms import ObligationKind, State
+from include.reports.conclusion import Conclusion, worst
 from include.reports.model import (
     Bar,
     BarChart,
@@ -23,50 +31,28 @@ from include.reports.model import (
     Section,
     Table,
 )
+from include.workflow.run_context import RunContext
+from include.workflow.step import RunRecords
 
 _TITLE = _("Partner reviews")
 _NOBODY_SAYS = _("not known")
-_REVIEWS = {What.FAILED: _("failed"), What.REOPENED: _("opened again")}
+_REVIEWS = {ObligationKind.FAILED: _("failed"), ObligationKind.REOPENED: _("opened again")}
 
 
-def conclude(records: Sequence[StepRecord], *, send: str) -> Conclusion:
-    """Judge a run from what its steps left.
-
-    Args:
-        records: of the run.
-        send: name of the step that sends.
-    """
-    found = by_step(records)
-    look, sent = found.get((STEP_LOOK, "")), found.get((send, ""))
-    told = [one for record in records for one in record.findings]
-    if not any(one.outcome is Outcome.FAIL for one in records):
-        steps = {STEP_LOOK: _("The search"), send: _("The sending")}
-        told += [
-            missing_record(title, step, f"partners.{step}.missing", CLAUSE_BOUND)
-            for step, title in steps.items()
-            if (step, "") not in found
-        ]
-    data = look.data if look is not None and "partners" in look.data else None
-    metrics = [one for record in records for one in record.metrics]
+def conclude(run: RunContext[PartnerRules], records: RunRecords) -> Conclusion:
+    """Judge a run by the records of its steps."""
+    steps = {STEP_CHECK: _("The check"), STEP_SEND: _("The sending")}
+    findings = [*records.findings, *records.missing("partners", steps, CLAUSE_BOUND)]
+    check = result_of(records.find(STEP_CHECK), PartnerCheck)
+    sent = records.find(STEP_SEND)
     return Conclusion(
         title=_TITLE,
-        summary=_summary(data, metrics),
-        outcome=worst(records, told),
-        findings=told,
-        metrics=metrics,
-        facts=_facts(metrics),
-        sections=[*(_sections(data) if data else ()), *([messages(sent)] if sent else ())],
-    )
-
-
-def nothing_to_review(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no partners.yaml: nothing was done, and nothing is shown."""
-    return Conclusion(
-        title=_TITLE,
-        summary=_("The policy pack has no partners.yaml: no partner is looked at."),
-        outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[],
+        summary=_summary(check, records.metrics),
+        outcome=worst(records.records, findings),
+        findings=findings,
+        metrics=records.metrics,
+        facts=_facts(records.metrics),
+        sections=[*(_sections(check) if check else ()), *([messages(sent)] if sent else ())],
     )
 
 
@@ -75,17 +61,17 @@ def _figure(metrics: Sequence[Metric], name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _summary(data: Mapping[str, Any] | None, metrics: Sequence[Metric]) -> Message:
+def _summary(check: PartnerCheck | None, metrics: Sequence[Metric]) -> Message:
     blocked, live = (_figure(metrics, f"partners.{one}") for one in ("live_blocked", "live"))
-    if data is None or live is None:
+    if check is None or live is None:
         return _("Nobody could see which partners are bound and reviewed.")
-    if data["unnamed"]:
+    if check.unnamed:
         return _(
             "{blocked} of {live} partners with access may be given nothing; {unnamed} rows of the "
             "register cannot be told apart.",
             blocked=blocked,
             live=live,
-            unnamed=data["unnamed"],
+            unnamed=check.unnamed,
         )
     if blocked:
         return _(
@@ -94,7 +80,7 @@ def _summary(data: Mapping[str, Any] | None, metrics: Sequence[Metric]) -> Messa
             blocked=blocked,
             live=live,
         )
-    if not data["partners"]:
+    if not check.partners:
         return _("The register has no partner: nobody could see whether partners are bound.")
     if not live:
         return _("By the register no partner has access: there was none to look at.")
@@ -115,15 +101,15 @@ def _counted(label: Message, value: int | None) -> Fact:
     return Fact(label=label, value=value, status=status, note=_("with access"))
 
 
-def _sections(data: Mapping[str, Any]) -> list[Section]:
-    partners, reviews = sorted(data["partners"], key=_urgency), data["reviews"]
-    blocks: list[Block] = [_chart(partners, data["soon_days"]), _table(partners)]
+def _sections(check: PartnerCheck) -> list[Section]:
+    partners, reviews = sorted(check.partners, key=_urgency), check.reviews
+    blocks: list[Block] = [_chart(partners, check.soon_days), _table(partners)]
     if not partners:
         blocks = [Paragraph(text=_("The register has no partner."))]
     found = [Section(heading=_("Partners"), blocks=blocks)]
     if reviews:
         found.append(Section(heading=_("Reviews that are open"), blocks=[_open(reviews)]))
-    if data["sub_processors"]:
+    if check.sub_processors:
         found.append(
             Section(
                 heading=_("Who processes for partners"),
@@ -136,23 +122,23 @@ def _sections(data: Mapping[str, Any]) -> list[Section]:
                             "agreement; it is not recorded here."
                         )
                     ),
-                    _others(data["sub_processors"]),
+                    _others(check.sub_processors),
                 ],
             )
         )
     return found
 
 
-def _urgency(one: Mapping[str, Any]) -> tuple[bool, bool, bool, int]:
+def _urgency(partner: CheckedPartner) -> tuple[bool, bool, bool, int]:
     """Sorts refused ones first, then what ends soon, then the rest; without access last."""
-    ends_in = one["ends_in"] if one["live"] and one["allowed"] else None
-    return (not one["live"], one["allowed"], ends_in is None, ends_in or 0)
+    ends_in = partner.ends_in if partner.live and partner.allowed else None
+    return (not partner.live, partner.allowed, ends_in is None, ends_in or 0)
 
 
-def _chart(partners: Sequence[Mapping[str, Any]], days: int) -> BarChart:
-    live = [one for one in partners if one["live"]]
-    blocked = sum(not one["allowed"] for one in live)
-    soon = sum(one["allowed"] and one["ends_in"] is not None for one in live)
+def _chart(partners: Sequence[CheckedPartner], days: int) -> BarChart:
+    live = [partner for partner in partners if partner.live]
+    blocked = sum(not partner.allowed for partner in live)
+    soon = sum(partner.allowed and partner.ends_in is not None for partner in live)
     return BarChart(
         caption=_("Partners by what binds them"),
         category=_("State"),
@@ -169,17 +155,17 @@ def _chart(partners: Sequence[Mapping[str, Any]], days: int) -> BarChart:
     )
 
 
-def _table(partners: Sequence[Mapping[str, Any]]) -> Table:
+def _table(partners: Sequence[CheckedPartner]) -> Table:
     rows: list[list[Cell]] = [
         [
-            one["partner"],
-            one["name"],
-            _NOBODY_SAYS if one["tier"] is None else one["tier"],
-            one["live"],
-            *(_term(one[term]) for term in ("nda", "agreement", "review")),
-            _verdict(one),
+            partner.partner,
+            partner.name,
+            _NOBODY_SAYS if partner.tier is None else partner.tier,
+            partner.live,
+            *(_term(term) for term in (partner.nda, partner.agreement, partner.review)),
+            _verdict(partner),
         ]
-        for one in partners
+        for partner in partners
     ]
     return Table(
         caption=_("What binds each partner"),
@@ -197,12 +183,12 @@ def _table(partners: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _verdict(one: Mapping[str, Any]) -> Cell:
-    if not one["live"]:
+def _verdict(partner: CheckedPartner) -> Cell:
+    if not partner.live:
         return _("no access")
-    if not one["allowed"]:
+    if not partner.allowed:
         return _("refused")
-    match one["ends_in"]:
+    match partner.ends_in:
         case None:
             return _("allowed")
         case 0:
@@ -213,21 +199,20 @@ def _verdict(one: Mapping[str, Any]) -> Cell:
             return _("allowed, ends in {days} days", days=days)
 
 
-def _term(term: Mapping[str, Any] | None) -> Cell:
+def _term(term: TermState | None) -> Cell:
     if term is None:
         return _NOBODY_SAYS
-    if (what := What(term["what"])) in _REVIEWS:
-        return _REVIEWS[what]
-    state = State(term["state"])
-    if term["until"] is None:
+    if term.what in _REVIEWS:
+        return _REVIEWS[term.what]
+    if term.until is None:
         return _NOBODY_SAYS
-    if state is State.NOT_YET:
-        return _("from {day} on", day=date.fromisoformat(term["begins"]))
-    day = date.fromisoformat(term["until"])
-    return _("until {day}", day=day) if state is State.VALID else _("lapsed, {day}", day=day)
+    if term.state is State.NOT_YET and term.begins is not None:
+        return _("from {day} on", day=term.begins)
+    day = term.until
+    return _("until {day}", day=day) if term.state is State.VALID else _("lapsed, {day}", day=day)
 
 
-def _open(reviews: Sequence[Mapping[str, Any]]) -> Table:
+def _open(reviews: Sequence[OpenReview]) -> Table:
     return Table(
         caption=_("Not decided on yet"),
         columns=[
@@ -242,33 +227,29 @@ def _open(reviews: Sequence[Mapping[str, Any]]) -> Table:
         ],
         rows=[
             [
-                one["id"],
-                one["partner"],
-                one["name"],
-                one["because"] or _("its turn came"),
-                datetime.fromisoformat(one["opened_at"]),
-                _at(one["issued_at"]),
-                _at(one["returned_at"]),
-                _score(one),
+                review.id,
+                review.partner,
+                review.name,
+                review.because or _("its turn came"),
+                review.opened_at,
+                review.issued_at or _("not yet"),
+                review.returned_at or _("not yet"),
+                _score(review),
             ]
-            for one in reviews
+            for review in reviews
         ],
     )
 
 
-def _at(moment: str | None) -> Cell:
-    return datetime.fromisoformat(moment) if moment else _("not yet")
-
-
-def _score(one: Mapping[str, Any]) -> Cell:
-    if one["score"] is None:
+def _score(review: OpenReview) -> Cell:
+    if review.score is None:
         return _("not yet")
-    if one["passes"]:
-        return _("{score}, passes", score=one["score"])
-    return _("{score}, does not pass", score=one["score"])
+    if review.passes:
+        return _("{score}, passes", score=review.score)
+    return _("{score}, does not pass", score=review.score)
 
 
-def _others(named: Sequence[Mapping[str, str]]) -> Table:
+def _others(named: Sequence[NamedSubProcessor]) -> Table:
     return Table(
         caption=_("Sub-processors"),
         columns=[
@@ -277,5 +258,7 @@ def _others(named: Sequence[Mapping[str, str]]) -> Table:
             Column(label=_("Country or region")),
             Column(label=_("What they process")),
         ],
-        rows=[[one["partner"], one["name"], one["country"], one["what_for"]] for one in named],
+        rows=[
+            [company.partner, company.name, company.country, company.what_for] for company in named
+        ],
     )

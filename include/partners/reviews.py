@@ -22,8 +22,8 @@ from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued
 from include.partners.questionnaire.reading import Returned, issue_of, read
 from include.partners.register import Partner
+from include.partners.rules import PartnerRules
 from include.partners.score import Asked, Score
-from include.policy.partners import PartnerRules
 from include.policy.rates import exact
 from include.services.errors import UsageError
 from include.state.partners import partner_answer, partner_review, partner_sub_processor

@@ -8,7 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from include.messages import Message
-from include.policy.partners import Question
+from include.partners.rules import Question
 from include.policy.rates import ceiling
 
 

@@ -1,4 +1,4 @@
-"""What binds a partner, until when, and which rung of the ladder is reached: rules over days alone.
+"""The terms of obligations, and the rungs of reminders: rules over days alone.
 
 An agreement holds on its last day and has lapsed on the day after it. A review holds for the period
 of the partner's tier: a year from 2026-03-31 ends with 2027-03-31.
@@ -18,8 +18,8 @@ _DAY = timedelta(days=1)
 RUNS_EVERY = timedelta(days=7)  # the schedule of `review_partners`
 
 
-class What(StrEnum):
-    """What a partner may be bound by, or why its review does not hold."""
+class ObligationKind(StrEnum):
+    """A kind of obligation, or the reason why a review is not in force."""
 
     NDA = "nda"
     AGREEMENT = "agreement"
@@ -47,7 +47,7 @@ class Term:
         first_day: on which it holds; None where it has no beginning.
     """
 
-    what: What
+    what: ObligationKind
     last_day: date | None
     first_day: date | None = None
 
@@ -89,12 +89,12 @@ def review_term(
         reopened_on: day on which the review was opened again.
     """
     if reopened_on is not None:
-        return Term(What.REOPENED, reopened_on - _DAY)
+        return Term(ObligationKind.REOPENED, reopened_on - _DAY)
     if failed_on is not None:
-        return Term(What.FAILED, failed_on - _DAY)
+        return Term(ObligationKind.FAILED, failed_on - _DAY)
     if last is None or every is None:
-        return Term(What.REVIEW, None)
-    return Term(What.REVIEW, after(last, every))
+        return Term(ObligationKind.REVIEW, None)
+    return Term(ObligationKind.REVIEW, after(last, every))
 
 
 def rung(

@@ -1,7 +1,7 @@
 """The policy pack: what a company changes, and its typed loader."""
 
-from include.policy.loader import SHIPPED, load_pack
+from include.policy.loader import SHIPPED
 from include.policy.model import PackFile, PolicyPack
 from include.policy.problems import PackError, PackProblem
 
-__all__ = ["SHIPPED", "PackError", "PackFile", "PackProblem", "PolicyPack", "load_pack"]
+__all__ = ["SHIPPED", "PackError", "PackFile", "PackProblem", "PolicyPack"]

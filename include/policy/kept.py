@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from include.policy.document import DocumentError, read_bytes
-from include.policy.loader import DATAMAP, QUALITY, SHIPPED, load_pack
+from include.policy.loader import DATAMAP, QUALITY, SHIPPED, Sections, load_pack
 from include.policy.model import PolicyPack
 
 _YAML = (".yaml", ".yml")
 _last: PolicyPack | None = None
 
 
-def kept_pack(folder: Path) -> PolicyPack:
-    """Read a policy pack as ``load_pack`` does, or return the last one where nothing changed.
+def kept_pack(folder: Path, sections: Sections) -> PolicyPack:
+    """Read a policy pack as `load_pack` does, or return the last one if no file changed.
 
     A DAG file asks for the pack at each of its schedules and timeouts, and a run in one process at
     each of its steps. Reading it takes forty times as long as seeing that each file still has the
@@ -24,6 +24,7 @@ def kept_pack(folder: Path) -> PolicyPack:
 
     Args:
         folder: the pack.
+        sections: files of single workflows, the same in each call.
 
     Raises:
         PackError: as ``load_pack``.
@@ -33,7 +34,7 @@ def kept_pack(folder: Path) -> PolicyPack:
     last = _last
     if last is not None and last.folder == folder and _unchanged(last):
         return last
-    _last = load_pack(folder)
+    _last = load_pack(folder, sections)
     return _last
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from include.policy import audit as audits
-from include.policy import incident_checks
 from include.policy import intake as intakes
-from include.policy import partners as partnerships
 from include.policy import retention as retentions
-from include.policy import training as trainings
-from include.policy.audit import AuditRules
 from include.policy.checks import CrossChecks
 from include.policy.document import (
     Document,
@@ -27,17 +22,15 @@ from include.policy.document import (
     without_faults,
 )
 from include.policy.expectations import Suite
-from include.policy.incident import IncidentRules
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
 from include.policy.notices import NoticeRules
-from include.policy.partners import PartnerRules
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import BackupRules, Calendar, Control, Role, Targets
-from include.policy.training import TrainingRules
+from include.policy.section import PackNames, RuleSection, SectionRules
 
 SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
@@ -45,39 +38,33 @@ SHIPPED = Path(__file__).parent / "pack"
 DATAMAP, QUALITY = "datamap", "quality"
 RETENTION = "retention.yaml"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "notices.yaml", "roles.yaml")
-# Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = (
-    "audit.yaml",
-    "disposition.yaml",
-    "incident.yaml",
-    "intake.yaml",
-    "partners.yaml",
-    "purposes.yaml",
-    RETENTION,
-    "training.yaml",
-)
+# They name collections of a company's databases, so the shipped files are no default. Neither are
+# those of the sections.
+_WITHOUT_DEFAULT = ("disposition.yaml", "intake.yaml", "purposes.yaml", RETENTION)
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
 
 
-def load_pack(folder: Path) -> PolicyPack:
+Sections = Sequence[RuleSection[Any]]
+
+
+def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     """Read and check a policy pack.
 
-    Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
-    shipped pack, except ``retention.yaml``, without which nothing expires, ``intake.yaml``, without
-    which nothing is taken in, ``audit.yaml``, without which nothing is audited,
-    ``training.yaml``, without which nobody is reminded of courses, ``partners.yaml``, without
-    which no partner is looked at, and ``incident.yaml``, without which no incident is led.
+    Only ``datamap/*.yaml`` is required. The shipped pack supplies the other files that the pack
+    leaves out, except those that name collections of the company's databases (retention.yaml,
+    disposition.yaml, intake.yaml, purposes.yaml, quality/*.yaml and the sections).
 
     Args:
         folder: the pack.
+        sections: files of single workflows.
 
     Raises:
         PackError: the pack cannot be used; has every problem with file, line and path.
     """
     folder = folder.absolute()
-    reader = _Reader(folder)
+    reader = _Reader(folder, sections)
     if not folder.is_dir():
         raise PackError(folder, [PackProblem("", None, "", "there is no such folder")])
     if not (folder / DATAMAP).is_dir():
@@ -110,26 +97,16 @@ def load_pack(folder: Path) -> PolicyPack:
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
     notices = reader.section("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
-    audit = reader.section("audit.yaml", TypeAdapter(AuditRules))
-    for loc, message in audits.faults(audit, datamap.inventory, {one.id for one in roles.values()}):
-        checks.add("audit.yaml", loc, message)
-    training = reader.section("training.yaml", TypeAdapter(TrainingRules))
-    for loc, message in trainings.faults(
-        training, datamap.inventory, {one.id for one in roles.values()}
-    ):
-        checks.add("training.yaml", loc, message)
-    partners = reader.section("partners.yaml", TypeAdapter(PartnerRules))
-    for loc, message in partnerships.faults(
-        partners, datamap.inventory, {one.id for one in roles.values()}
-    ):
-        checks.add("partners.yaml", loc, message)
-    incident = reader.section("incident.yaml", TypeAdapter(IncidentRules))
-    for loc, message in incident_checks.faults(
-        incident, datamap.inventory, {one.id for one in roles.values()}
-    ):
-        checks.add("incident.yaml", loc, message)
-    for loc, message in incident_checks.unconfirmed_categories(incident, datamap.databases):
-        checks.add("incident.yaml", loc, message)
+    names = PackNames(
+        datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())
+    )
+    own: dict[str, SectionRules] = {}
+    for section in sections:
+        rules = reader.section(section.file, TypeAdapter(section.model))
+        if rules is not None:
+            own[section.file] = rules
+            for loc, message in section.cross_check(rules, names):
+                checks.add(section.file, loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
@@ -144,10 +121,7 @@ def load_pack(folder: Path) -> PolicyPack:
         retention=tuple(retention.values()),
         disposition=disposition,
         intake=tuple(intake.values()),
-        audit=audit,
-        training=training,
-        partners=partners,
-        incident=incident,
+        sections=own,
         calendar=calendar or Calendar(),
         notices=notices,
         roles={one.id: one for one in roles.values()},
@@ -160,8 +134,9 @@ def load_pack(folder: Path) -> PolicyPack:
 class _Reader:
     """One reading of one folder: what was read, and what was wrong with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sections: Sections) -> None:
         self.folder = folder
+        self.names = {*_WITH_DEFAULT, *_WITHOUT_DEFAULT, *(section.file for section in sections)}
         self.files: list[PackFile] = []
         self.problems: list[PackProblem] = []
         self.documents: dict[str, Document] = {}
@@ -286,13 +261,12 @@ class _Reader:
 
     def check_unknown_files(self) -> None:
         """A YAML file that nothing reads is a mistyped name until somebody says otherwise."""
-        known = {*_WITH_DEFAULT, *_WITHOUT_DEFAULT}
         for name in self._yaml_names():
             parent, _, rest = name.partition("/")
-            if name in known or (parent in (DATAMAP, QUALITY) and rest and "/" not in rest):
+            if name in self.names or (parent in (DATAMAP, QUALITY) and rest and "/" not in rest):
                 continue
             folders = f"{DATAMAP}/*.yaml, {QUALITY}/*.yaml"
-            message = f"nothing reads this file; a pack has {folders}, {_list(known)}"
+            message = f"nothing reads this file; a pack has {folders}, {_list(self.names)}"
             self.problems.append(PackProblem(name, None, "", message))
 
     def _yaml_names(self) -> Iterator[str]:

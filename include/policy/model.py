@@ -6,18 +6,15 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
-from include.policy.incident import IncidentRules
 from include.policy.intake import IntakeRule
 from include.policy.notices import NoticeRules
-from include.policy.partners import PartnerRules
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
-from include.policy.training import TrainingRules
+from include.policy.section import Rules, RuleSection, SectionRules
 from include.services.errors import UsageError
 
 
@@ -47,10 +44,7 @@ class PolicyPack(Rule):
         retention: of retention.yaml; empty when the pack has none.
         disposition: of disposition.yaml.
         intake: of intake.yaml; empty when the pack has none.
-        audit: of audit.yaml; None when the pack has none.
-        training: of training.yaml; None when the pack has none.
-        partners: of partners.yaml; None when the pack has none.
-        incident: of incident.yaml; None when the pack has none.
+        sections: of single workflows, by file; use `section`.
         calendar: of calendar.yaml.
         notices: of notices.yaml.
         roles: of roles.yaml, by id.
@@ -67,10 +61,7 @@ class PolicyPack(Rule):
     retention: tuple[RetentionRule, ...]
     disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()
-    audit: AuditRules | None = None
-    training: TrainingRules | None = None
-    partners: PartnerRules | None = None
-    incident: IncidentRules | None = None
+    sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]
@@ -99,6 +90,23 @@ class PolicyPack(Rule):
             raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {known}.")
         return self.databases[name]
 
+    def section(self, section: RuleSection[Rules]) -> Rules | None:
+        """The content of a workflow's own file; None when the pack leaves it out."""
+        rules = self.sections.get(section.file)
+        assert rules is None or isinstance(rules, section.model)
+        return rules
+
+    def require(self, section: RuleSection[Rules]) -> Rules:
+        """The content of a workflow's own file.
+
+        Raises:
+            UsageError: the pack leaves the file out.
+        """
+        rules = self.section(section)
+        if rules is None:
+            raise section.missing()
+        return rules
+
     def suites_of(self, database: str, *, incoming: bool = False) -> tuple[Suite, ...]:
         """The suites of a database's formal collections, or of its incoming ones."""
         return tuple(
@@ -119,9 +127,9 @@ class PolicyPack(Rule):
     @property
     def workflow_connections(self) -> set[str]:
         """Connections with which workflows have rights of their own on mapped databases."""
-        sections = (self.audit, self.training, self.partners, self.incident, *self.intake)
-        retention = {self.disposition.connection} if self.retention else set()
-        return retention | {section.connection for section in sections if section is not None}
+        own = {rules.connection for rules in self.sections.values()}
+        intake = {rule.connection for rule in self.intake}
+        return own | intake | ({self.disposition.connection} if self.retention else set())
 
     def database_of(self, collection: str, database: str | None) -> MappedDatabase:
         """The mapped database that a rule means: the named one, else the one with the collection.

@@ -10,6 +10,9 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from include.services.errors import UsageError
 
@@ -89,3 +92,19 @@ def _plain(number: Decimal) -> str:
 
 def _shown(text: str) -> str:
     return text if text.strip() and len(text) <= 40 else "(empty)" if not text.strip() else "given"
+
+
+def _rate(value: Any) -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    if not isinstance(value, str):
+        # YAML reads 0.07 as a float, which is another number
+        raise ValueError("should be text, so that it is read exactly: 7% or '0.07'")  # noqa: TRY004
+    try:
+        return parse_rate(value)
+    except UsageError as error:
+        raise ValueError(f"{error.message.rstrip('.')}: {error.action}") from None
+
+
+ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact)]
+"""A rate from 0 to 1, read without rounding."""

@@ -19,9 +19,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -106,6 +108,12 @@ class Source(Rule):
         }
         return Message(text="{source}", values={"source": in_languages(cited)})
 
+
+Basis = Annotated[
+    Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
+    Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
+]
+"""The source of what is asked, or the company's own rule."""
 
 _COMPARISONS: dict[str, Callable[[Decimal, Decimal], bool]] = {
     "=": operator.eq,

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.expectations.check import Snapshot
 from include.expectations.conditions import OTHER, RECORD, Records, quoted, table_of
 from include.messages import _
@@ -18,7 +18,7 @@ LONGEST = 200  # characters of a name; it stands beside every broken record
 
 
 def part_of(
-    view: Snapshot, records: Records, suite: Suite, seen: Examination, subject: str
+    view: Snapshot, records: Records, suite: Suite, seen: StepFindings, subject: str
 ) -> sa.ColumnElement[Any] | None:
     """SQL for what a record belongs to; None where nobody asked, or it cannot be read.
 

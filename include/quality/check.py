@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.expectations.check import RuleResult, load_engine, snapshot
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
@@ -63,7 +63,7 @@ def check_database(
         UsageError: user, password or database name is wrong.
         DatabaseUnavailable: the server does not answer.
     """
-    seen = Examination(STEP, CLAUSE, database.name)
+    seen = StepFindings(STEP, CLAUSE, database.name)
     checks: list[RuleCheck] = []
     kept: list[RuleCheck] = []
     summaries: list[dict[str, Any]] = []
@@ -122,7 +122,7 @@ def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str,
 
 
 def _measure(
-    seen: Examination,
+    seen: StepFindings,
     suites: Sequence[Suite],
     checks: Sequence[RuleCheck],
     undeclared: int | None,

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from include.erasure import ledger
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot, reason_of
 from include.expectations.conditions import RECORD, Condition, Records, quoted
@@ -81,7 +81,7 @@ class CollectionCheck:
     view: Snapshot
     conn: Connection
     run: Run
-    seen: Examination
+    seen: StepFindings
     indexed: frozenset[tuple[str, str]] = frozenset()
     places: Sequence[JsonPlace] = ()
     clean: list[JsonPlace] = field(default_factory=list)

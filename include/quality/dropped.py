@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.quality import history
 from include.quality.run import Run
@@ -15,7 +15,7 @@ from include.quarantine import register
 
 
 def close_dropped(
-    seen: Examination, conn: Connection, place: register.Place, rules: Sequence[str]
+    seen: StepFindings, conn: Connection, place: register.Place, rules: Sequence[str]
 ) -> None:
     """Close what rules left open that the pack no longer has; that mends no record."""
     with conn.begin():
@@ -36,7 +36,7 @@ def close_dropped(
 
 
 def notice_dropped(
-    seen: Examination, conn: Connection, run: Run, database: str, collections: set[str]
+    seen: StepFindings, conn: Connection, run: Run, database: str, collections: set[str]
 ) -> None:
     """The same for collections of which the pack no longer expects anything.
 

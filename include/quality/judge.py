@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.expectations.check import RuleResult
 from include.messages import Message, _
 from include.policy.expectations import Expectation, are_enough
@@ -34,7 +34,7 @@ class Figures:
 
 
 def judge(
-    seen: Examination, subject: str, rule: Expectation, figures: Figures, fault: Message | None
+    seen: StepFindings, subject: str, rule: Expectation, figures: Figures, fault: Message | None
 ) -> Outcome:
     """Hold a rule's figures against its tolerance, and note a finding where they do not fit."""
     bad = Outcome.FAIL if rule.severity == "fail" else Outcome.ATTENTION

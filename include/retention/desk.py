@@ -23,6 +23,7 @@ from include.retention.subjects import remember
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import UsageError
+from include.workplace import Workplace
 
 ANOTHER_DATABASE = (
     "Correct the address of {conn_id}. If the pack maps several databases, remove {conn_id}: each "
@@ -146,6 +147,40 @@ class Desk:
             if not ahead:  # before anything is erased by which the records are found
                 schedule = remember(connection, self.state, self.clock, schedule)
             return make_plan(connection, schedule)
+
+
+def desk_of(
+    services: Workplace,
+    database: str,
+    run: tuple[str, str] = ("", ""),
+    starter: str | None = None,
+) -> Desk:
+    """Return the rules and services of retention in one database.
+
+    Args:
+        services: of the run or command.
+        database: name in the data map.
+        run: dag id and run id; a preview has none, and leaves no record.
+        starter: user id of the person who started the run; None for a scheduled run.
+    """
+    pack = services.pack
+    mapped, staff = pack.database(database), pack.disposition.approval.staff
+    holder = pack.database_of(staff.collection, staff.database) if staff else None
+    return Desk(
+        database=mapped,
+        rules=pack.retention_of(database),
+        disposition=pack.disposition,
+        timezone=pack.calendar.timezone,
+        reader=services.database(mapped.connection),
+        writer=services.role_database(pack.disposition.connection, mapped.connection),
+        staff=(holder, services.database(holder.connection)) if holder else None,
+        state=services.state,
+        keys=services.erasure_keys,
+        clock=services.clock,
+        dag_id=run[0],
+        run_id=run[1],
+        starter=starter,
+    )
 
 
 def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:

@@ -10,8 +10,8 @@ from psycopg.sql import Identifier
 from include.approvals import registry
 from include.erasure import ledger
 from include.erasure.entry_losses import require_no_entry_missing
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
 from include.retention import breaker
 from include.retention.acts import Kept
@@ -55,7 +55,7 @@ def execute(
     desk.require_one_database()
     with desk.state.connect() as conn:
         require_no_entry_missing(conn, desk.database.name)
-    seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
+    seen = StepFindings(STEP_EXECUTE, CLAUSE, part=desk.database.name)
     made = planned(desk, record)
     tripped = _tripped(desk, record, made)
     # An answer is to what the question named: a class that came to need one since has none.
@@ -214,7 +214,7 @@ def done_of(desk: Desk) -> dict[str, int]:
         return ledger.erased_by_class(conn, desk.database.name, *desk.run)
 
 
-def _waiting(seen: Examination, waiting: dict[str, int]) -> None:
+def _waiting(seen: StepFindings, waiting: dict[str, int]) -> None:
     for name, records in sorted(waiting.items()):
         seen.find(
             "retention.waiting",
@@ -232,7 +232,7 @@ def _waiting(seen: Examination, waiting: dict[str, int]) -> None:
         )
 
 
-def _shortfalls(seen: Examination, tally: Tally) -> None:
+def _shortfalls(seen: StepFindings, tally: Tally) -> None:
     if tally.stopped:
         reason = (
             _("the run's time was used up")
@@ -296,7 +296,7 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
         )
 
 
-def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
+def _side_effects(seen: StepFindings, tally: Tally, made: Plan) -> None:
     """Report records that stay because erasing them changed other records too."""
     for name, effects in sorted(tally.side_effects.items()):
         records = tally.refused[name, ChangedUnrecorded.sqlstate]
@@ -317,7 +317,7 @@ def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
             )
 
 
-def _copies(seen: Examination, tally: Tally, desk: Desk) -> None:
+def _copies(seen: StepFindings, tally: Tally, desk: Desk) -> None:
     """Report personal data that triggers copied into tables without a record class."""
     classes = {rule.collection for rule in desk.rules}
     for collection in desk.database.collections.values():

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.holds.keys import split
 from include.holds.records import RecordHolds
 from include.holds.registry import RECORD_KINDS, Hold, HoldKind
@@ -103,7 +103,7 @@ def require_erasable(
 
 
 def find_unmatched(
-    findings: Examination,
+    findings: StepFindings,
     address: DatabaseAddress,
     database: MappedDatabase,
     rules: Sequence[RetentionRule],

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, func, select
 
 from include.erasure import ledger, request_records, requests
 from include.erasure.request_records import Reader
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.holds import records as holds
 from include.messages import _
 from include.retention import told
@@ -58,7 +58,7 @@ def verify(
         executed: record of the execution; None when it did not finish.
         copies: restore points of the database; None when they could not be read.
     """
-    seen = Examination(STEP_VERIFY, CLAUSE, part=desk.database.name)
+    seen = StepFindings(STEP_VERIFY, CLAUSE, part=desk.database.name)
     as_of = datetime.fromisoformat(planned.data["as_of"])
     with desk.state.connect() as conn:
         # One that was released since the plan: its records are the next plan's.
@@ -182,7 +182,7 @@ def _copy(one: Copy) -> dict[str, Any]:
     }
 
 
-def _left(seen: Examination, left: Sequence[Left], not_approved: Collection[str]) -> None:
+def _left(seen: StepFindings, left: Sequence[Left], not_approved: Collection[str]) -> None:
     for one in left:
         if one.unexplained and one.name in not_approved:
             seen.find(
@@ -213,7 +213,7 @@ def _left(seen: Examination, left: Sequence[Left], not_approved: Collection[str]
             )
 
 
-def _orphans(seen: Examination, orphans: Sequence[Orphans]) -> None:
+def _orphans(seen: StepFindings, orphans: Sequence[Orphans]) -> None:
     for one in orphans:
         seen.find(
             "retention.orphans",
@@ -233,7 +233,7 @@ def _orphans(seen: Examination, orphans: Sequence[Orphans]) -> None:
         )
 
 
-def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> None:
+def _within(seen: StepFindings, planned: StepRecord, done: dict[str, int]) -> None:
     """Never more goes than was planned, by however many tries of the run."""
     for one in planned.data.get("classes", ()):
         allowed = one["to_delete"] + one["to_mask"]
@@ -247,7 +247,7 @@ def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> Non
             )
 
 
-def _all_there(seen: Examination, missing: dict[str, int]) -> None:
+def _all_there(seen: StepFindings, missing: dict[str, int]) -> None:
     """Each entry of this run and of those before is in the ledger still, by the batches' counts."""
     for collection, entries in missing.items():
         seen.find(
@@ -263,7 +263,7 @@ def _all_there(seen: Examination, missing: dict[str, int]) -> None:
         )
 
 
-def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:
+def _agreement(seen: StepFindings, executed: StepRecord | None, done: dict[str, int]) -> None:
     """Hold what the database said it erased against what stands in the ledger, then and now."""
     data = executed.data if executed is not None else {}
     if "done" in data and (data["done"] != done or data["counted"] != data["entered"]):

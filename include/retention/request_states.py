@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from include.erasure import requests
 from include.erasure.requests import ErasureRequest
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.retention import told
 from include.retention.desk import Desk
@@ -25,7 +25,7 @@ RequestState = Literal[
 
 def judge(
     desk: Desk,
-    findings: Examination,
+    findings: StepFindings,
     open_requests: Sequence[ErasureRequest],
     subjects: dict[int, Subject],
     lasting: Mapping[int, int] = MappingProxyType({}),
@@ -75,7 +75,7 @@ def _run(desk: Desk) -> str:
     return f"{desk.dag_id} {desk.run_id}"
 
 
-def _closed(desk: Desk, findings: Examination, request: ErasureRequest) -> RequestState:
+def _closed(desk: Desk, findings: StepFindings, request: ErasureRequest) -> RequestState:
     """Return whether a request was closed in time.
 
     A request whose records were kept counts as in time if it was restricted by its due date.
@@ -91,7 +91,7 @@ def _days_late(desk: Desk, request: ErasureRequest, moment: datetime) -> int:
     return (moment.astimezone(ZoneInfo(desk.timezone)).date() - request.due_on).days
 
 
-def _late(findings: Examination, request: ErasureRequest, days: int) -> None:
+def _late(findings: StepFindings, request: ErasureRequest, days: int) -> None:
     findings.find(
         "retention.request_late",
         Outcome.FAIL,
@@ -107,7 +107,7 @@ def _late(findings: Examination, request: ErasureRequest, days: int) -> None:
 
 def _request(
     desk: Desk,
-    findings: Examination,
+    findings: StepFindings,
     request: ErasureRequest,
     subject: Subject,
     lasting: int,
@@ -179,7 +179,7 @@ def _request(
     return "open"
 
 
-def _oversized(findings: Examination, request: ErasureRequest, today: date) -> RequestState:
+def _oversized(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
     """Report a request that is too large for any run; a person erases its records."""
     late = request.is_overdue(today)
     findings.find(
@@ -201,7 +201,7 @@ def _oversized(findings: Examination, request: ErasureRequest, today: date) -> R
 
 
 def _found_earlier(
-    findings: Examination, request: ErasureRequest, today: date, linked: Sequence[str]
+    findings: StepFindings, request: ErasureRequest, today: date, linked: Sequence[str]
 ) -> RequestState:
     """Report a request of which records may be left that no run can find; a person has to look."""
     late = request.is_overdue(today)
@@ -224,7 +224,7 @@ def _found_earlier(
     return "overdue" if late else "open"
 
 
-def _not_found(findings: Examination, request: ErasureRequest, today: date) -> RequestState:
+def _not_found(findings: StepFindings, request: ErasureRequest, today: date) -> RequestState:
     """Report a request for whose key no run ever found a record."""
     late = request.is_overdue(today)
     findings.find(

@@ -12,8 +12,8 @@ from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.erasure import ledger, requests
 from include.erasure.entry_losses import require_no_entry_missing
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.holds import registry as holds
 from include.messages import Message, _
@@ -42,7 +42,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     """
     with desk.state.connect() as conn:
         require_no_entry_missing(conn, desk.database.name)
-    seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
+    seen = StepFindings(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
     found = tripped(desk, made)
     with desk.state.connect() as conn:
@@ -106,7 +106,7 @@ def tripped(desk: Desk, made: Plan) -> list[Tripped]:
     return [one for one in found if one]
 
 
-def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
+def _asked(desk: Desk, seen: StepFindings, made: Plan) -> dict[str, Any]:
     """Enter the request for a decision; what stands in the way of one is a finding."""
     if not may_be_approved(desk, made):
         seen.find(
@@ -155,7 +155,7 @@ def _people(desk: Desk, made: Plan | None = None) -> People:
         return people_of(connection, database, desk.disposition.approval, starters)
 
 
-def _unmapped(seen: Examination, made: Plan) -> None:
+def _unmapped(seen: StepFindings, made: Plan) -> None:
     for one in made.classes:
         for found in one.referred_by:
             if found.collection is None:
@@ -173,7 +173,7 @@ def _unmapped(seen: Examination, made: Plan) -> None:
                 )
 
 
-def _still(seen: Examination, made: Plan, past: dict[str, list[int]]) -> None:
+def _still(seen: StepFindings, made: Plan, past: dict[str, list[int]]) -> None:
     """Warn when a class that always had expired records has none.
 
     Its clock column may no longer be filled.
@@ -193,7 +193,7 @@ def _still(seen: Examination, made: Plan, past: dict[str, list[int]]) -> None:
             )
 
 
-def _due(seen: Examination, reviews: list[date]) -> None:
+def _due(seen: StepFindings, reviews: list[date]) -> None:
     if reviews:
         seen.find(
             "retention.hold_review_due",
@@ -316,7 +316,7 @@ def decided(desk: Desk, record: StepRecord) -> StepRecord | None:
 
 
 def _answered(desk: Desk, answer: Decision | Refusal, outdated: int) -> StepRecord:
-    seen = Examination(STEP_APPROVE, CLAUSE, part=desk.database.name)
+    seen = StepFindings(STEP_APPROVE, CLAUSE, part=desk.database.name)
     if outdated:
         seen.find(
             "retention.other_content",
@@ -342,7 +342,7 @@ def _answered(desk: Desk, answer: Decision | Refusal, outdated: int) -> StepReco
     return seen.record(data | {"refused": str(answer.cause)})
 
 
-def _refused(seen: Examination, answer: Refusal) -> None:
+def _refused(seen: StepFindings, answer: Refusal) -> None:
     severity, message = _REFUSALS[answer.cause]
     action = _("Ask the person why; raise an incident if it was no mistake.")
     if answer.cause in (Cause.NOBODY, Cause.NO_REASON):

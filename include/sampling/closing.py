@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import keep_artifact, record_step
 from include.findings import register as findings
 from include.messages import Message, _
@@ -44,7 +44,7 @@ def look(desk: Desk, asked: str | None) -> StepRecord:
         desk: of the run.
         asked: a quarter whose conclusion was asked for; none where the schedule began the run.
     """
-    seen = Examination(STEP_LOOK, CLAUSE)
+    seen = StepFindings(STEP_LOOK, CLAUSE)
     with desk.state.connect() as conn:
         every = [one for one in issue.all_issued(conn) if _is_open(conn, one)]
     waiting = [one for one in every if asked in (None, "", one.audit)]
@@ -102,7 +102,7 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
     Raises:
         ControlFailed: there are no such workpapers, or they are not back.
     """
-    seen = Examination(STEP_EVALUATE, CLAUSE, part=part)
+    seen = StepFindings(STEP_EVALUATE, CLAUSE, part=part)
     verdicts: list[Verdict] = []
     with desk.state.begin() as conn:
         issued, answers = _returned(conn, part)
@@ -141,7 +141,7 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
     return record
 
 
-def _replaced(seen: Examination, handed_in: HandedIn) -> None:
+def _replaced(seen: StepFindings, handed_in: HandedIn) -> None:
     if handed_in.replaced:
         seen.find(
             "sampling.replaced",
@@ -265,7 +265,7 @@ def _deviated(paper: Paper, one: Deviation) -> Message:
     )
 
 
-def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
+def _judge(seen: StepFindings, desk: Desk, paper: Paper, one: Verdict) -> None:
     if desk.rules.find(one.population) is None:
         seen.find(
             "sampling.population_gone",

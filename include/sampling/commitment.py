@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from include.evidence.folder import StoreFolder
 from include.evidence.names import LARGEST_SUMS, SUMS
 from include.evidence.sums import Sums
-from include.policy.audit import ExactRate
+from include.policy.rates import ExactRate
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.names import COMMITMENT_FILE
 from include.sampling.plans import Plan, PlanKind

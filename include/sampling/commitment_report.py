@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from include.evidence.model import Metric, Outcome
 from include.messages import _
-from include.policy.audit import AuditRules
 from include.reports.conclusion import Conclusion
 from include.reports.model import Column, Fact, Paragraph, Section, Table
 from include.sampling.commitment import Commitment
@@ -12,6 +11,7 @@ from include.sampling.names import (
     COMMITMENT_FILE,
 )
 from include.sampling.plans_table import plans_table, quarter_fact
+from include.sampling.rules import AuditRules
 
 
 def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> Conclusion:

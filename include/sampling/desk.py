@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from include.evidence.ahead import FolderAhead
 from include.evidence.model import StepRecord
 from include.evidence.steps import steps_of
-from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
 from include.policy.notices import NoticeRules
 from include.policy.rules import Role
 from include.sampling.names import STEP_AUDIT
 from include.sampling.quarters import Quarter, quarter_of
+from include.sampling.rules import AuditRules
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed

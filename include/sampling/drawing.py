@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.messages import _
 from include.sampling import issue, register
@@ -39,7 +39,7 @@ def draw(desk: Desk) -> StepRecord:
         ControlFailed: there is no seed, the commitment was edited, a frame was changed, or another
             run drew everything meanwhile.
     """
-    seen = Examination(STEP_DRAW, CLAUSE)
+    seen = StepFindings(STEP_DRAW, CLAUSE)
     records = desk.records()
     with desk.state.connect() as conn:
         seed = register.seed_of(conn, desk.run)

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.findings import register as findings
 from include.findings.following import remind
 from include.messages import _
@@ -28,7 +28,7 @@ from include.sampling.names import CLAUSE, NOTICE, STEP_FOLLOW_UP
 
 def follow_up(desk: Desk) -> StepRecord:
     """Remind the owners of open findings, each once a week, and say which are overdue."""
-    seen = Examination(STEP_FOLLOW_UP, CLAUSE)
+    seen = StepFindings(STEP_FOLLOW_UP, CLAUSE)
     with desk.state.begin() as conn:
         left = _reminded(conn, desk.roles, desk.notices, Run(*desk.run), desk.now)
         last = results.latest(conn)
@@ -57,7 +57,7 @@ def follow_up_only(
         now: the moment, in the timezone whose days count.
     """
     left = _reminded(conn, roles, rules, run, now)
-    return _followed(Examination(STEP_FOLLOW_UP, CLAUSE), left, now)
+    return _followed(StepFindings(STEP_FOLLOW_UP, CLAUSE), left, now)
 
 
 def _reminded(
@@ -68,7 +68,7 @@ def _reminded(
     return findings.listed(conn)
 
 
-def _followed(seen: Examination, left: Sequence[findings.Found], now: datetime) -> StepRecord:
+def _followed(seen: StepFindings, left: Sequence[findings.Found], now: datetime) -> StepRecord:
     late = [one for one in left if one.overdue(now.date())]
     for owner in sorted({one.owner for one in late}):
         numbers = [one.id for one in late if one.owner == owner]
@@ -93,7 +93,7 @@ def _followed(seen: Examination, left: Sequence[findings.Found], now: datetime) 
     )
 
 
-def _no_verdict(seen: Examination, issued: Sequence[Issued]) -> None:
+def _no_verdict(seen: StepFindings, issued: Sequence[Issued]) -> None:
     """Report why no population has a verdict, so that the control has no figure yet.
 
     Where the workpapers are back, the evaluation says itself why it reached none.
@@ -119,7 +119,7 @@ def _no_verdict(seen: Examination, issued: Sequence[Issued]) -> None:
 
 
 def _still_not_accepted(
-    seen: Examination,
+    seen: StepFindings,
     desk: Desk,
     last: Mapping[str, tuple[str, bool]],
     left: Sequence[findings.Found],

@@ -23,9 +23,9 @@ from typing import IO, Protocol
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from include.policy.audit import Population
 from include.policy.datamap import MappedDatabase
 from include.sampling.quarters import Quarter
+from include.sampling.rules import Population
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.programs import cancel, ending_with_us, program

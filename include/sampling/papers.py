@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from include.messages import Message
-from include.policy.audit import Attribute, AuditRules
 from include.sampling.commitment import Commitment, Committed
 from include.sampling.names import sample_file
+from include.sampling.rules import Attribute, AuditRules
 from include.sampling.samples import Drawn, Sample
 from include.sampling.seeds import Seed
 from include.sampling.workpapers import writing

@@ -6,11 +6,11 @@ from datetime import timedelta
 from fractions import Fraction
 
 from include.messages import Message, _
-from include.policy.audit import AuditRules
 from include.policy.rates import percent
 from include.reports.model import Cell, Column, Fact, Table
 from include.sampling.commitment import Commitment
 from include.sampling.plans import Plan
+from include.sampling.rules import AuditRules
 
 
 def plans_table(made: Commitment, rules: AuditRules) -> Table:

@@ -13,13 +13,13 @@ from include.approvals.question import (
     names,
 )
 from include.messages import Message, _
-from include.policy.audit import AuditRules
 from include.policy.rates import percent
 from include.reports.i18n import Translator
 from include.sampling import seeds
 from include.sampling.commitment import Commitment, Sealed
 from include.sampling.plans_table import accepted_by, items_of
 from include.sampling.register import Refusal
+from include.sampling.rules import AuditRules
 
 MOST_NAMES = 10  # of those who may answer; the others are counted
 

@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
-from include.policy.audit import AuditRules
 from include.policy.period import Period
 from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import Cell, Code, Column, Fact, Paragraph, Section, Steps, Table
@@ -28,6 +27,7 @@ from include.sampling.names import (
 )
 from include.sampling.plans_table import plans_table, quarter_fact
 from include.sampling.register import Refusal
+from include.sampling.rules import AuditRules
 from include.sampling.seeds import Seed
 
 

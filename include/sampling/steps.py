@@ -8,8 +8,8 @@ from datetime import datetime
 
 from include.approvals.names import is_among
 from include.approvals.question import AskAgain
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.messages import _, in_english
 from include.sampling import register, seeds
@@ -44,7 +44,7 @@ def refused(count: int, most: int) -> StepRecord:
         count: of refused seeds of the run, with this one.
         most: after which nobody is asked again.
     """
-    seen = Examination(STEP_SEED, CLAUSE)
+    seen = StepFindings(STEP_SEED, CLAUSE)
     if count >= most:
         seen.find(
             "sampling.no_seed",
@@ -66,7 +66,7 @@ def begin(desk: Desk, asked: str | None) -> StepRecord:
         UsageError: it is no quarter, or not over yet.
     """
     quarter = quarter_of(asked, desk.clock.now(), desk.timezone)
-    seen = Examination(STEP_AUDIT, CLAUSE)
+    seen = StepFindings(STEP_AUDIT, CLAUSE)
     with desk.state.connect() as conn:
         before = register.commitments_before(conn, quarter.id, desk.run)
         undrawn = [one for one in before if not register.has_drawn(conn, quarter.id, one.run_id)]
@@ -107,7 +107,7 @@ def freeze_population(desk: Desk, name: str) -> StepRecord:
         UsageError: its SQL fails, or no sample can show what it asks for.
         ServiceError: a server went away.
     """
-    seen = Examination(STEP_FREEZE, CLAUSE, part=name)
+    seen = StepFindings(STEP_FREEZE, CLAUSE, part=name)
     population, quarter = desk.rules.population(name), desk.quarter()
     with desk.state.connect() as conn:
         earlier = register.drawn_by(conn, quarter.id, name)
@@ -213,12 +213,12 @@ def commitment(desk: Desk) -> Commitment | None:
 
 def nothing_committed() -> StepRecord:
     """Say that nothing was frozen: all was drawn before, is empty, or failed."""
-    return Examination(STEP_COMMIT, CLAUSE).record({"committed": False})
+    return StepFindings(STEP_COMMIT, CLAUSE).record({"committed": False})
 
 
 def committed(desk: Desk, made: Commitment, sealed: Sealed) -> StepRecord:
     """Remember where the commitment was sealed; the first one of a run stands."""
-    seen = Examination(STEP_COMMIT, CLAUSE)
+    seen = StepFindings(STEP_COMMIT, CLAUSE)
     content = made.to_bytes()
     digest = hashlib.sha256(content).hexdigest()
     with desk.state.begin() as conn:
@@ -258,7 +258,7 @@ def take_seed(
         AskAgain: the form showed another commitment than the run's.
         SeedRefused: it is; the next question asks again and says why.
     """
-    seen = Examination(STEP_SEED, CLAUSE)
+    seen = StepFindings(STEP_SEED, CLAUSE)
     if user and content != _commitment_sha256(desk):
         raise AskAgain(_("The commitment is not the one that the form showed."))
     stranger = user is not None and not is_among(user, auditors)
@@ -333,6 +333,6 @@ def seed_entered(desk: Desk) -> StepRecord | None:
 
 
 def _seed_record(user: str, at: datetime) -> StepRecord:
-    return Examination(STEP_SEED, CLAUSE).record(
+    return StepFindings(STEP_SEED, CLAUSE).record(
         {"seed": True, "decided_by": user, "entered_at": at.isoformat()}
     )

@@ -9,8 +9,8 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
 from include.training.obligations import FAULTY
 from include.training.sources import Sources, telling
@@ -73,7 +73,7 @@ SELECT count(*) AS n, (SELECT string_agg(what, ', ' ORDER BY what)
 FROM found""")
 
 
-def check(seen: Examination, sources: Sources, day: date) -> dict[str, int]:
+def check(seen: StepFindings, sources: Sources, day: date) -> dict[str, int]:
     """Look for what a run could stumble over, and note it.
 
     Args:

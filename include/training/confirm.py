@@ -11,31 +11,33 @@ from contextlib import suppress
 from typing import TypeVar
 
 from include.training import waivers
-from include.training.desk import Desk
 from include.training.keys import Told, read, read_weekly
 from include.training.names import DEPARTMENT
+from include.training.rules import TrainingRules
+from include.training.sources import open_sources
 from include.training.standing import reached_by
 from include.training.weeks import week_of
+from include.workflow.run_context import RunContext
 
 T = TypeVar("T")
 
 
-def still_wanted(desk: Desk, kind: str, keys: Sequence[str]) -> set[str]:
-    """Return those of the notices that are still to be told.
+def still_due(run: RunContext[TrainingRules], keys: Sequence[str], kind: str) -> set[str]:
+    """Return the keys of notifications that are still due.
 
-    One whose key cannot be read is none of today's: an older release wrote it, or somebody's hand.
+    A key that cannot be read is not due: an older release or a person wrote it.
 
     Args:
-        desk: of the run that sends.
-        kind: of the notices.
-        keys: theirs.
+        run: the run that sends.
+        keys: of the notifications.
+        kind: of the notifications.
     """
     if kind != DEPARTMENT:
-        return _standing(desk, _read(keys, read))
-    now = week_of(desk.today)
+        return _standing(run, _read(keys, read))
+    now = week_of(run.today)
     lines = {key: told for key, (week, told) in _read(keys, read_weekly).items() if week == now}
     named = {key: told for key, told in lines.items() if told is not None}
-    return (lines.keys() - named.keys()) | _standing(desk, named)
+    return (lines.keys() - named.keys()) | _standing(run, named)
 
 
 def _read(keys: Sequence[str], reader: Callable[[str], T]) -> dict[str, T]:
@@ -46,13 +48,13 @@ def _read(keys: Sequence[str], reader: Callable[[str], T]) -> dict[str, T]:
     return found
 
 
-def _standing(desk: Desk, about: dict[str, Told]) -> set[str]:
+def _standing(run: RunContext[TrainingRules], about: dict[str, Told]) -> set[str]:
     """Those whose obligation stands on the same rung as when they were queued."""
     if not about:
         return set()
     people = sorted({one.person for one in about.values()})
-    with desk.state.connect() as conn:
-        waived = waivers.current(conn, desk.today)
-    with desk.sources(people) as sources:
-        standing = reached_by(desk, sources, people, waived)
+    with run.state.connect() as conn:
+        waived = waivers.current(conn, run.today)
+    with open_sources(run, people) as sources:
+        standing = reached_by(run, sources, people, waived)
     return {key for key, told in about.items() if told.key in standing}

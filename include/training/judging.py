@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.messages import _, listed, verbatim
-from include.training.desk import Desk
 from include.training.ladder import is_beyond
 from include.training.names import TOPICS
 from include.training.obligations import Due
+from include.training.rules import TrainingRules
 from include.training.standing import Standing
 from include.training.waivers import Waived
+from include.workflow.run_context import RunContext
 
 _NAMED = 20  # people in a finding
 _AHEAD = timedelta(days=60)  # in which make-up days have to be known
@@ -24,8 +25,8 @@ _INCOMPLETE = ("training.nameless", "training.undated", "training.faulty")
 
 
 def judge(
-    seen: Examination,
-    desk: Desk,
+    seen: StepFindings,
+    run: RunContext[TrainingRules],
     found: Standing,
     late: Sequence[Due],
     faults: Mapping[str, int],
@@ -34,7 +35,7 @@ def judge(
 
     Args:
         seen: they go here.
-        desk: of the run.
+        run: of the run.
         found: how training stands.
         late: overdue obligations.
         faults: of the records, counted by the code of their finding.
@@ -43,17 +44,17 @@ def judge(
         Whether the figures are of everybody and every topic; those of the controls are noted only
         then.
     """
-    beyond = [one for one in late if is_beyond(desk.rules.ladder, one.due_on, desk.today)]
+    beyond = [one for one in late if is_beyond(run.rules.ladder, one.due_on, run.today)]
     people = sorted({one.person for one in beyond})
     faulty = any(map(faults.get, _INCOMPLETE))
-    whole = found.people > 0 and not _absent(desk, found) and not faulty
+    whole = found.people > 0 and not _absent(run, found) and not faulty
     untrained = len(found.untrained) + faults["training.access_not_employed"]
     seen.measure("training_coverage", found.coverage if whole else None, "ratio")
     seen.measure("people_with_access_untrained", untrained if whole else None, "1")
     seen.measure("people_overdue_beyond_ladder", len(people) if whole else None, "1")
     seen.measure("training.people", found.people, "1")
     seen.measure("training.overdue", len(late), "1")
-    owner = desk.rules.owner
+    owner = run.rules.owner
     if not found.people:
         seen.find(
             "training.nobody",
@@ -81,15 +82,15 @@ def judge(
             _(
                 "{count} people are overdue by more than {days} days: {people}.",
                 count=len(people),
-                days=desk.rules.ladder.overdue[-1],
+                days=run.rules.ladder.overdue[-1],
                 people=_named(people),
             ),
             _("Speak with them and their supervisors: reminders alone did not help."),
             subject=owner,
         )
-    _topics(seen, desk, found)
-    years = sorted({desk.today.year, (desk.today + _AHEAD).year})
-    for year in [one for one in years if not desk.workdays.is_announced(one)]:
+    _topics(seen, run, found)
+    years = sorted({run.today.year, (run.today + _AHEAD).year})
+    for year in [one for one in years if not run.workdays.is_announced(one)]:
         seen.find(
             "training.year_not_announced",
             Outcome.ATTENTION,
@@ -100,7 +101,7 @@ def judge(
     return whole
 
 
-def waivers_of_nothing(seen: Examination, unknown: Sequence[Waived]) -> None:
+def waivers_of_nothing(seen: StepFindings, unknown: Sequence[Waived]) -> None:
     """Note waivers of people or courses that do not exist: a mistyped one waives nothing."""
     if not unknown:
         return
@@ -116,7 +117,7 @@ def waivers_of_nothing(seen: Examination, unknown: Sequence[Waived]) -> None:
     )
 
 
-def shrunk(seen: Examination, people: int, before: int | None) -> None:
+def shrunk(seen: StepFindings, people: int, before: int | None) -> None:
     """Note a roster that lost more than half of its people since the last run."""
     if before is None or people * 2 >= before:
         return
@@ -133,9 +134,9 @@ def shrunk(seen: Examination, people: int, before: int | None) -> None:
     )
 
 
-def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
+def _topics(seen: StepFindings, run: RunContext[TrainingRules], found: Standing) -> None:
     """Say which topics of the policy no course covers as it should."""
-    if absent := _absent(desk, found):
+    if absent := _absent(run, found):
         seen.find(
             "training.topic_missing",
             Outcome.FAIL,
@@ -148,11 +149,11 @@ def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
         )
 
 
-def _absent(desk: Desk, found: Standing) -> list[str]:
+def _absent(run: RunContext[TrainingRules], found: Standing) -> list[str]:
     """Topics without a course in force, or where they have to be repeated without such a one."""
     have = {one.name: one for one in found.topics}
     absent: list[str] = [
-        one for one in desk.rules.topics if one not in have or not have[one].repeated
+        one for one in run.rules.topics if one not in have or not have[one].repeated
     ]
     return absent if "onboarding" in have else [*absent, "onboarding"]
 

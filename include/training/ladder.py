@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from include.policy.training import Ladder
+from include.training.rules import Ladder
 from include.workdays.calendar import Workdays
 
 _YEARS = 10 * 366  # days; who is overdue for longer stands on the last rung

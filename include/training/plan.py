@@ -1,108 +1,164 @@
-"""The step that decides who is told what today, and measures how many are trained."""
+"""The step of `remind_training` that queues reminders and measures the coverage."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
 from datetime import date, timedelta
-from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from include.evidence.examination import Examination
-from include.evidence.model import StepRecord
+from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.evidence.steps import keep_artifact
 from include.notify import outbox
 from include.notify.names import NOT_WANTED
 from include.notify.notice import Notice
 from include.state.locks import exclusive
 from include.training import checks, coverage, judging, notices, waivers
-from include.training.desk import Desk
 from include.training.keys import told_of
 from include.training.ladder import is_copied
 from include.training.names import (
-    CLAUSE,
     COPY,
     DEPARTMENT,
     OVERDUE_FILE,
     REMINDER,
-    STEP_PLAN,
 )
-from include.training.obligations import Due, codes
+from include.training.obligations import Department, Due, Topic, Untrained, codes
 from include.training.people import Roster
+from include.training.rules import TrainingRules
+from include.training.sources import open_sources
 from include.training.standing import Standing, standing
 from include.training.weeks import week_of
+from include.workflow.run_context import RunContext
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
 _BLOCK = 1000  # reminders looked up and queued together
 _LISTED = 200  # overdue obligations and people in the report; the file has all
 
 
-def plan(desk: Desk) -> StepRecord:
-    """Work out who has to be told what, queue it once, and take back what is settled.
+class NoticeCounts(BaseModel):
+    """Notifications that a run queued or withdrew."""
+
+    withdrawn: int = 0
+    reminders: int = 0
+    copies: int = 0
+    summaries: int = 0
+
+
+class WaivedCourse(BaseModel):
+    """A waiver; `waives` is False if there is no such person or course."""
+
+    person: str
+    course: str
+    until: date
+    reason: str
+    waives: bool
+
+
+class TrainingPlan(StepResult):
+    """The reminders and the coverage of a day.
+
+    Attributes:
+        day: in the policy pack's timezone.
+        workday: whether people are notified on it.
+        told: notifications that the run queued.
+        whole: whether the records are complete enough for a coverage.
+        people: number of people who have to be trained.
+        covered: number of them without an overdue course.
+        departments: coverage by department.
+        topics: courses in force, by topic.
+        untrained: people with access to customer records and no valid training; the first 200.
+        untrained_all: number of all of them.
+        not_employed: accounts with access that belong to nobody employed.
+        overdue: overdue courses, the oldest first; the first 200.
+        overdue_all: number of all of them.
+        waived: waivers in force.
+    """
+
+    day: date
+    workday: bool
+    told: NoticeCounts
+    whole: bool
+    people: int
+    covered: int
+    departments: list[Department]
+    topics: list[Topic]
+    untrained: list[Untrained]
+    untrained_all: int
+    not_employed: int
+    overdue: list[Due]
+    overdue_all: int
+    waived: list[WaivedCourse]
+
+
+def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> TrainingPlan:
+    """Work out the obligations of the day, queue each reminder once, withdraw settled ones.
 
     Raises:
         UsageError: training.yaml's queries cannot be read.
         ServiceError: a database was lost, or another run plans for too long.
     """
-    seen = Examination(STEP_PLAN, CLAUSE)
-    with desk.state.connect() as conn:
-        waived = waivers.listed(conn, desk.today)
+    with run.state.connect() as conn:
+        waived = waivers.listed(conn, run.today)
     with (
-        exclusive(desk.state, "training:plan", "the reminders of training", _PATIENCE),
-        desk.sources() as sources,
+        exclusive(run.state, "training:plan", "the reminders of training", _PATIENCE),
+        open_sources(run) as sources,
     ):
-        faults = checks.check(seen, sources, desk.today)
-        found = standing(desk, sources, [one.waives for one in waived])
-        late = found.overdue(desk.today)
-        roster = Roster(sources, desk.today)
-        with desk.state.begin() as conn:
-            before = coverage.last(conn, desk.clock.now())
-            told = _tell(conn, desk, found, roster)
-            coverage.keep(conn, desk.run, desk.today, desk.clock.now(), found.departments)
-            keep_artifact(
-                conn, desk.run.dag_id, desk.run.run_id, OVERDUE_FILE, _listing(late, desk.today)
+        faults = checks.check(findings, sources, run.today)
+        current = standing(run, sources, [waiver.waives for waiver in waived])
+        late = current.overdue(run.today)
+        roster = Roster(sources, run.today)
+        with run.state.begin() as conn:
+            before = coverage.last(conn, run.clock.now())
+            told = _tell(conn, run, current, roster)
+            coverage.keep(conn, run.run, run.today, run.clock.now(), current.departments)
+            listing = _listing(late, run.today)
+            keep_artifact(conn, run.run.dag_id, run.run.run_id, OVERDUE_FILE, listing)
+        people, courses = roster.find(waiver.person for waiver in waived), codes(sources)
+        unknown = [
+            waiver
+            for waiver in waived
+            if waiver.person not in people or waiver.course not in courses
+        ]
+    whole = judging.judge(findings, run, current, late, faults)
+    judging.waivers_of_nothing(findings, unknown)
+    judging.shrunk(findings, current.people, before)
+    return TrainingPlan(
+        day=run.today,
+        workday=run.workdays.is_workday(run.today),
+        told=told,
+        whole=whole,
+        people=current.people,
+        covered=current.covered,
+        departments=current.departments,
+        topics=current.topics,
+        untrained=current.untrained[:_LISTED],
+        untrained_all=len(current.untrained),
+        not_employed=faults["training.access_not_employed"],
+        overdue=late[:_LISTED],
+        overdue_all=len(late),
+        waived=[
+            WaivedCourse(
+                person=waiver.person,
+                course=waiver.course,
+                until=waiver.until,
+                reason=waiver.reason,
+                waives=waiver not in unknown,
             )
-        people, courses = roster.find(one.person for one in waived), codes(sources)
-        unknown = [one for one in waived if one.person not in people or one.course not in courses]
-    whole = judging.judge(seen, desk, found, late, faults)
-    judging.waivers_of_nothing(seen, unknown)
-    judging.shrunk(seen, found.people, before)
-    return seen.record(
-        {
-            "day": desk.today.isoformat(),
-            "workday": desk.workdays.is_workday(desk.today),
-            "told": told,
-            "whole": whole,
-            "people": found.people,
-            "covered": found.covered,
-            "departments": [asdict(one) for one in found.departments],
-            "topics": [asdict(one) for one in found.topics],
-            "untrained": [asdict(one) for one in found.untrained[:_LISTED]],
-            "untrained_all": len(found.untrained),
-            "not_employed": faults["training.access_not_employed"],
-            "overdue": [_row(one) for one in late[:_LISTED]],
-            "overdue_all": len(late),
-            "waived": [
-                {
-                    "person": one.person,
-                    "course": one.course,
-                    "until": one.until.isoformat(),
-                    "reason": one.reason,
-                    "waives": one not in unknown,
-                }
-                for one in waived
-            ],
-        }
+            for waiver in waived
+        ],
     )
 
 
-def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict[str, int]:
-    """Queue what was not told yet, and take back what stands no more; returns counts."""
-    copied = {key: due for key, due in found.due.items() if is_copied(desk.rules.ladder, due.rung)}
-    at = desk.clock.now()
+def _tell(
+    conn: Connection, run: RunContext[TrainingRules], found: Standing, roster: Roster
+) -> NoticeCounts:
+    """Queue each reminder that was not queued before, and withdraw those that are settled."""
+    copied = {key: due for key, due in found.due.items() if is_copied(run.rules.ladder, due.rung)}
+    at = run.clock.now()
     gone = 0
     for kind, standing_now in ((REMINDER, found.due), (COPY, copied)):
         stale = [
@@ -111,14 +167,14 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
         gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
     own = _new(conn, REMINDER, found.due)
     copies = _new(conn, COPY, copied)
-    counts = {"withdrawn": gone, "reminders": 0, "copies": 0, "summaries": 0}
-    if not desk.workdays.is_workday(desk.today):
+    counts = NoticeCounts(withdrawn=gone)
+    if not run.workdays.is_workday(run.today):
         return counts  # the rungs are those of the workday before, and nobody is told today
     for block in _blocks(own):
         people = roster.find(one.person for one in block)
         made = [notices.reminder(one, people[one.person]) for one in block if one.person in people]
-        counts["reminders"] += _queued(conn, desk, made)
-    role = desk.roles[desk.rules.owner]
+        counts.reminders += _queued(conn, run, made)
+    role = run.roles[run.rules.owner]
     said: set[tuple[str, str]] = set()
     for block in _blocks(copies):
         people = roster.find(one.person for one in block)
@@ -129,21 +185,21 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
             if one.person in people
             for notice in notices.copy(one, people[one.person], above[one.person], role)
         ]
-        counts["copies"] += _queued(conn, desk, made)
+        counts.copies += _queued(conn, run, made)
         said |= {(one.recipient, one.key) for one in made}
-    summaries = _summaries(conn, desk, found, roster, said)
-    counts["summaries"] = _queued(conn, desk, summaries)
+    summaries = _summaries(conn, run, found, roster, said)
+    counts.summaries = _queued(conn, run, summaries)
     return counts
 
 
-def _queued(conn: Connection, desk: Desk, made: Iterable[Notice]) -> int:
-    done = outbox.queue(conn, made, desk.run, desk.clock.now(), desk.notices)
+def _queued(conn: Connection, run: RunContext[TrainingRules], made: Iterable[Notice]) -> int:
+    done = outbox.queue(conn, made, run.run, run.clock.now(), run.notices)
     return done.new + done.again
 
 
 def _summaries(
     conn: Connection,
-    desk: Desk,
+    run: RunContext[TrainingRules],
     found: Standing,
     roster: Roster,
     said: Collection[tuple[str, str]],
@@ -152,9 +208,9 @@ def _summaries(
 
     What the same mail tells a head as a supervisor already (``said``) is not named again.
     """
-    week = week_of(desk.today)
+    week = week_of(run.today)
     late: dict[str, list[Due]] = {}
-    for one in found.overdue(desk.today):
+    for one in found.overdue(run.today):
         late.setdefault(one.department, []).append(one)
     made: list[Notice] = []
     for of in found.departments:
@@ -178,10 +234,6 @@ def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
 
 def _blocks(due: Sequence[Due]) -> Iterable[Sequence[Due]]:
     return (due[at : at + _BLOCK] for at in range(0, len(due), _BLOCK))
-
-
-def _row(one: Due) -> dict[str, Any]:
-    return asdict(one) | {"due_on": one.due_on.isoformat()}
 
 
 def _listing(late: Sequence[Due], day: date) -> bytes:

@@ -1,17 +1,17 @@
-"""What `remind_training` says to compliance staff."""
+"""The report of `remind_training`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import Any
+from collections.abc import Sequence
 
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_result import result_of
 from include.messages import Message, _
 from include.notify.report import messages
+from include.notify.sending import STEP_SEND
 from include.policy.rules import Control
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
+from include.reports.conclusion import Conclusion, worst
 from include.reports.model import (
     Bar,
     BarChart,
@@ -26,61 +26,37 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
+from include.training import coverage
 from include.training.coverage import Point
 from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
 from include.training.obligations import SOON
+from include.training.plan import TrainingPlan
+from include.training.rules import TrainingRules
+from include.workflow.run_context import RunContext
+from include.workflow.step import RunRecords
 
 _TITLE = _("Training reminders")
 _MOST_BARS = 40  # departments in the chart; the table has all
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    *,
-    controls: Sequence[Control],
-    trend: Sequence[Point],
-    send: str,
-) -> Conclusion:
-    """Judge a run from what its steps left.
-
-    Args:
-        records: of the run.
-        controls: of the workflow, for the target of the coverage.
-        trend: of the coverage, the oldest first.
-        send: name of the step that sends.
-    """
-    found = by_step(records)
-    planned = found.get((STEP_PLAN, ""))
-    told = [one for record in records for one in record.findings]
-    if not any(one.outcome is Outcome.FAIL for one in records):
-        steps = {STEP_PLAN: _("The plan"), send: _("The sending")}
-        told += [
-            missing_record(title, step, f"training.{step}.missing", CLAUSE)
-            for step, title in steps.items()
-            if (step, "") not in found
-        ]
-    data = planned.data if planned is not None and "departments" in planned.data else None
-    sent = found.get((send, ""))
-    sections = _sections(data, _target(controls), trend) if data else []
+def conclude(run: RunContext[TrainingRules], records: RunRecords) -> Conclusion:
+    """Judge a run by the records of its steps."""
+    steps = {STEP_PLAN: _("The plan"), STEP_SEND: _("The sending")}
+    findings = [*records.findings, *records.missing("training", steps, CLAUSE)]
+    plan = result_of(records.find(STEP_PLAN), TrainingPlan)
+    sent = records.find(STEP_SEND)
+    target = _target(run.controls)
+    with run.state.connect() as conn:
+        trend = coverage.trend(conn, run.clock.now())
+    sections = _sections(plan, target, trend) if plan else []
     return Conclusion(
         title=_TITLE,
-        summary=_summary(data, sent),
-        outcome=worst(records, told),
-        findings=told,
-        metrics=[one for record in records for one in record.metrics],
-        facts=_facts(data, sent, _target(controls)),
+        summary=_summary(plan),
+        outcome=worst(records.records, findings),
+        findings=findings,
+        metrics=records.metrics,
+        facts=_facts(plan, sent, target),
         sections=[*sections, *([messages(sent)] if sent is not None else [])],
-    )
-
-
-def nothing_to_train(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no training.yaml: nothing was done, and nothing is shown."""
-    return Conclusion(
-        title=_TITLE,
-        summary=_("The policy pack has no training.yaml: nobody is reminded of courses."),
-        outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[],
     )
 
 
@@ -93,29 +69,29 @@ def _target(controls: Sequence[Control]) -> float | None:
     return None
 
 
-def _share(data: Mapping[str, Any]) -> float | None:
+def _share(plan: TrainingPlan) -> float | None:
     """Rounded down: a share just below the target must not read like it."""
-    if not data["people"]:
+    if not plan.people:
         return None
-    return float(math.floor(data["covered"] / data["people"] * 10_000) / 10_000)
+    return float(math.floor(plan.covered / plan.people * 10_000) / 10_000)
 
 
-def _summary(data: Mapping[str, Any] | None, sent: StepRecord | None) -> Message:
-    if data is None:
+def _summary(plan: TrainingPlan | None) -> Message:
+    if plan is None:
         return _("Nobody could see who is trained.")
-    share = _share(data)
+    share = _share(plan)
     if share is None:
         return _("The roster has nobody who has to be trained.")
-    if not data["whole"]:
+    if not plan.whole:
         return _("People or courses are missing in the records: nobody can say who is trained.")
     values = {
-        "covered": data["covered"],
-        "people": data["people"],
+        "covered": plan.covered,
+        "people": plan.people,
         "share": share,
-        "overdue": data["overdue_all"],
-        "untrained": _without(data),
+        "overdue": plan.overdue_all,
+        "untrained": _without(plan),
     }
-    if _without(data):
+    if _without(plan):
         return _(
             "{covered} of {people} people ({share:percent}) have no overdue course; {untrained} "
             "may open customer records without valid training.",
@@ -128,12 +104,10 @@ def _summary(data: Mapping[str, Any] | None, sent: StepRecord | None) -> Message
     )
 
 
-def _facts(
-    data: Mapping[str, Any] | None, sent: StepRecord | None, target: float | None
-) -> list[Fact]:
-    whole = data is not None and data["whole"]
-    share = _share(data) if data and whole else None
-    without = _without(data) if data and whole else None
+def _facts(plan: TrainingPlan | None, sent: StepRecord | None, target: float | None) -> list[Fact]:
+    whole = plan is not None and plan.whole
+    share = _share(plan) if plan and whole else None
+    without = _without(plan) if plan and whole else None
     status = None
     if share is not None and target is not None:
         status = Outcome.PASS if share >= target else Outcome.FAIL
@@ -152,45 +126,41 @@ def _facts(
             unit="people",
             status=None if without is None else _zero(without),
         ),
-        Fact(label=_("Courses overdue"), value=data["overdue_all"] if data else None),
+        Fact(label=_("Courses overdue"), value=plan.overdue_all if plan else None),
         Fact(
             label=_("Messages sent in this run"),
             value=told,
-            note=None if data is None or data["workday"] else _("today is a day off"),
+            note=None if plan is None or plan.workday else _("today is a day off"),
         ),
     ]
 
 
-def _without(data: Mapping[str, Any]) -> int:
+def _without(plan: TrainingPlan) -> int:
     """Who may open customer records and has no valid training: people who left among them."""
-    return int(data["untrained_all"] + data["not_employed"])
+    return int(plan.untrained_all + plan.not_employed)
 
 
 def _zero(count: int) -> Outcome:
     return Outcome.FAIL if count else Outcome.PASS
 
 
-def _sections(
-    data: Mapping[str, Any], target: float | None, trend: Sequence[Point]
-) -> list[Section]:
+def _sections(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> list[Section]:
     return [
-        _coverage(data, target, trend),
-        *([_untrained(data)] if data["untrained"] else []),
-        _overdue(data),
-        *([_waived(data)] if data["waived"] else []),
+        _coverage(plan, target, trend),
+        *([_untrained(plan)] if plan.untrained else []),
+        _overdue(plan),
+        *([_waived(plan)] if plan.waived else []),
     ]
 
 
-def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Point]) -> Section:
-    departments = data["departments"]
+def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> Section:
+    departments = plan.departments
     line = None if target is None else Target(value=target, label=_("Target"))
-    shares = [
-        (one, one["covered"] / one["people"] if one["people"] else None) for one in departments
-    ]
-    shares.sort(key=lambda one: (one[1] is None, one[1] or 0, one[0]["name"]))
+    shares = [(one, one.covered / one.people if one.people else None) for one in departments]
+    shares.sort(key=lambda one: (one[1] is None, one[1] or 0, one[0].name))
     bars = [
         Bar(
-            label=one["name"],
+            label=one.name,
             value=share,
             status=None
             if share is None or target is None
@@ -200,25 +170,25 @@ def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Poi
     ]
     rows: list[list[Cell]] = [
         [
-            one["name"],
-            one["people"],
-            one["covered"],
+            one.name,
+            one.people,
+            one.covered,
             share,
-            one["overdue"],
-            one["soon"],
-            one["on_leave"],
+            one.overdue,
+            one.soon,
+            one.on_leave,
         ]
         for one, share in shares
     ]
     topics: list[list[Cell]] = [
         [
-            TOPICS.get(one["name"], one["name"]),
-            one["courses"],
-            one["obligations"],
-            one["overdue"],
-            1 - one["overdue"] / one["obligations"] if one["obligations"] else None,
+            TOPICS.get(one.name, one.name),
+            one.courses,
+            one.obligations,
+            one.overdue,
+            1 - one.overdue / one.obligations if one.obligations else None,
         ]
-        for one in data["topics"]
+        for one in plan.topics
     ]
     blocks: list[Block] = [
         Paragraph(
@@ -268,15 +238,15 @@ def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Poi
     return Section(heading=_("Coverage"), blocks=blocks)
 
 
-def _untrained(data: Mapping[str, Any]) -> Section:
+def _untrained(plan: TrainingPlan) -> Section:
     rows: list[list[Cell]] = [
         [
-            one["person"],
-            one["department"],
-            _("never passed") if one["onboarding"] else _("passed"),
-            one["overdue"],
+            one.person,
+            one.department,
+            _("never passed") if one.onboarding else _("passed"),
+            one.overdue,
         ]
-        for one in data["untrained"]
+        for one in plan.untrained
     ]
     return Section(
         heading=_("Access without valid training"),
@@ -288,7 +258,7 @@ def _untrained(data: Mapping[str, Any]) -> Section:
                 )
             ),
             Table(
-                caption=_shown(_("People"), len(rows), data["untrained_all"]),
+                caption=_shown(_("People"), len(rows), plan.untrained_all),
                 columns=[
                     Column(label=_("Staff number"), kind="code"),
                     Column(label=_("Department")),
@@ -301,18 +271,18 @@ def _untrained(data: Mapping[str, Any]) -> Section:
     )
 
 
-def _overdue(data: Mapping[str, Any]) -> Section:
-    today = date.fromisoformat(data["day"])
+def _overdue(plan: TrainingPlan) -> Section:
+    today = plan.day
     rows: list[list[Cell]] = []
-    for one in data["overdue"]:
-        due = date.fromisoformat(one["due_on"])
-        rows.append([one["person"], one["department"], one["title"], due, (today - due).days])
+    for one in plan.overdue:
+        due = one.due_on
+        rows.append([one.person, one.department, one.title, due, (today - due).days])
     text = _("All of them are in the file {file}.", file=OVERDUE_FILE)
     blocks: list[Block] = [Paragraph(text=text if rows else _("No course is overdue."))]
     if rows:
         blocks.append(
             Table(
-                caption=_shown(_("Overdue courses"), len(rows), data["overdue_all"]),
+                caption=_shown(_("Overdue courses"), len(rows), plan.overdue_all),
                 columns=[
                     Column(label=_("Staff number"), kind="code"),
                     Column(label=_("Department")),
@@ -326,15 +296,15 @@ def _overdue(data: Mapping[str, Any]) -> Section:
     return Section(heading=_("Overdue"), blocks=blocks)
 
 
-def _waived(data: Mapping[str, Any]) -> Section:
+def _waived(plan: TrainingPlan) -> Section:
     rows: list[list[Cell]] = [
         [
-            one["person"],
-            one["course"],
-            date.fromisoformat(one["until"]),
-            one["reason"] if one["waives"] else _("waives nothing: no such person or course"),
+            one.person,
+            one.course,
+            one.until,
+            one.reason if one.waives else _("waives nothing: no such person or course"),
         ]
-        for one in data["waived"]
+        for one in plan.waived
     ]
     return Section(
         heading=_("Waived"),

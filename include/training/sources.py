@@ -16,9 +16,10 @@ from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy import Engine
 
 from include.policy.fragments import pack_sql
-from include.policy.training import TrainingRules, TrainingSource
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
+from include.training.rules import TrainingRules, TrainingSource
+from include.workflow.run_context import RunContext
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "people": {
@@ -82,25 +83,22 @@ class Sources:
 
 
 @contextmanager
-def opened(
-    rules: TrainingRules,
-    readers: Mapping[str, DatabaseAddress],
-    state: Engine,
-    people: Sequence[str] | None = None,
+def open_sources(
+    run: RunContext[TrainingRules], people: Sequence[str] | None = None
 ) -> Iterator[Sources]:
-    """Open the sources of training.yaml; nothing of them changes while they are open.
+    """Open the sources of training.yaml in one snapshot.
 
     Args:
-        rules: training.yaml.
-        readers: where its databases are, by name in the data map.
-        state: the state database.
-        people: of whom rows are needed, so that no others are brought together; None: of all.
+        run: the context.
+        people: staff numbers whose rows are needed; by default everyone's.
 
     Raises:
         UsageError: a query cannot be read or lacks a column.
         ServiceError: a database is not there.
     """
-    queried = {one.database for one in rules.sources.values()}
+    rules, state = run.rules, run.state
+    queried = {source.database for source in rules.sources.values()}
+    readers = {name: run.reader(name) for name in queried if name is not None}
     with ExitStack() as stack:
         if len(queried) == 1 and None not in queried:
             connection = stack.enter_context(_reading(readers[str(queried.pop())]))

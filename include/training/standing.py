@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from include.training.desk import Desk
 from include.training.keys import told_of
+from include.training.ladder import Reached, reached
 from include.training.obligations import (
     Department,
     Due,
@@ -17,7 +17,9 @@ from include.training.obligations import (
     everything,
     of_people,
 )
+from include.training.rules import TrainingRules
 from include.training.sources import Sources
+from include.workflow.run_context import RunContext
 
 
 @dataclass
@@ -56,7 +58,13 @@ class Standing:
         return [due for due in self.due.values() if due.due_on < day]
 
 
-def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing:
+def _rungs(run: RunContext[TrainingRules]) -> Reached:
+    return reached(run.rules.ladder, run.workdays, run.today)
+
+
+def standing(
+    run: RunContext[TrainingRules], sources: Sources, waived: Sequence[Waiver]
+) -> Standing:
     """Work out how training stands today.
 
     Raises:
@@ -65,10 +73,8 @@ def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing
     """
     current = Standing()
     due: list[Due] = []
-    grace = desk.rules.leave_grace
-    for row in everything(
-        sources, day=desk.today, reached=desk.reached, waived=waived, grace=grace
-    ):
+    grace = run.rules.leave_grace
+    for row in everything(sources, day=run.today, reached=_rungs(run), waived=waived, grace=grace):
         match row:
             case Due():
                 due.append(row)
@@ -86,11 +92,12 @@ def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing
 
 
 def reached_by(
-    desk: Desk, sources: Sources, people: Sequence[str], waived: Sequence[Waiver]
+    run: RunContext[TrainingRules],
+    sources: Sources,
+    people: Sequence[str],
+    waived: Sequence[Waiver],
 ) -> set[str]:
     """Keys of the reminders that stand for some people now."""
-    grace = desk.rules.leave_grace
-    due = of_people(
-        sources, people, day=desk.today, reached=desk.reached, waived=waived, grace=grace
-    )
+    grace = run.rules.leave_grace
+    due = of_people(sources, people, day=run.today, reached=_rungs(run), waived=waived, grace=grace)
     return {told_of(obligation).key for obligation in due}

@@ -17,6 +17,7 @@ from include.incident.clocks.standing import clocks_at
 from include.incident.desk import File, file_of
 from include.incident.names import WORKFLOW, State
 from include.incident.register import Incident
+from include.incident.rule_checks import INCIDENT
 from include.messages import Message, _, verbatim
 from include.orchestration.access.pages import Page
 from include.policy.rules import in_languages
@@ -73,7 +74,7 @@ def running_clocks(
     """Show running incidents with their clocks, and how many are over."""
     who.require(WORKFLOW)
     here = services()
-    rules = here.place.pack.incident
+    rules = here.place.pack.section(INCIDENT)
     if rules is None:
         raise UsageError("The policy pack has no incident.yaml.", "Write one: docs/incidents.md.")
     with here.reading() as conn:
@@ -96,7 +97,7 @@ def running_clocks(
 
 
 def _running(here: Services, file: File) -> Running:
-    rules, pack = here.place.pack.incident, here.place.pack
+    rules, pack = here.place.pack.section(INCIDENT), here.place.pack
     assert rules is not None
     one = file.incident
     types = {of.id: of for of in (*rules.types, *((one.kept.type,) if one.kept else ()))}

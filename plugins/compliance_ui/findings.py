@@ -14,7 +14,7 @@ from include.orchestration.access.pages import Page
 from include.policy import PolicyPack
 from include.policy.rules import in_languages
 from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.names import REGISTERS, title_of
+from plugins.compliance_ui.names import dag_of_findings, title_of
 from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import services
 
@@ -34,10 +34,11 @@ def findings(
 ) -> Response:
     """Show open findings of the workflows that the visitor may read, the one due first ahead."""
     here = services()
-    pack, now, dags = here.place.pack, here.now(), who.readable(REGISTERS.values())
+    owners = dag_of_findings()
+    pack, now, dags = here.place.pack, here.now(), who.readable(owners.values())
     with here.reading() as conn:
         listed = register.listed(conn)
-    shown = [one for one in listed if REGISTERS.get(one.kind) in dags]
+    shown = [one for one in listed if owners.get(one.kind) in dags]
     return show(
         request,
         here,
@@ -48,7 +49,7 @@ def findings(
         total=len(shown),
         overdue=sum(one.overdue(now.date()) for one in shown),
         states=_STATES,
-        kind_of=lambda one: title_of(REGISTERS[one.kind]),
+        kind_of=lambda one: title_of(owners[one.kind]),
         owner_of=lambda one: _owner(pack, one.owner),
     )
 

@@ -1,43 +1,30 @@
-"""What workflows are called on pages, and which DAG stands behind each name of the ledger."""
+"""Titles of workflows on the pages, and the DAG of each name in the ledger."""
 
 from __future__ import annotations
 
 from include.incident.names import WORKFLOW as INCIDENT
 from include.messages import Message, _, verbatim
-from include.sampling.names import COMMITMENT_WORKFLOW
+from include.registry import WORKFLOWS, workflow, workflows
 
-_WORKFLOWS = {
-    "backup_offsite": _("Off-site backup"),
-    "drill_restore": _("Restore drill"),
-    "check_quality": _("Quality check"),
-    "review_intake": _("Review before storing"),
-    "enforce_retention": _("Deletion on time"),
-    "sample_audit": _("Audit sample"),
-    COMMITMENT_WORKFLOW: _("Audit sample: what was committed to"),
-    "conclude_audit": _("Audit conclusion"),
-    "remind_training": _("Training reminders"),
-    "review_partners": _("Partner reviews"),
-    INCIDENT: _("Incident response"),
-    "update_incident": _("Addition to an incident"),
-}
 _INCIDENT_DOCUMENT = _("Document of an incident")
 
-REGISTERS = {"audit": "conclude_audit", "incident": INCIDENT}
-"""Kind of a finding in the register -> DAG whose readers may read it."""
+
+def dag_of_findings() -> dict[str, str]:
+    """Return by kind of finding the DAG whose readers may read it."""
+    return {each.finding_kind: each.id for each in workflows() if each.finding_kind}
 
 
-def title_of(workflow: str) -> Message:
-    """Return the name of a workflow, as the ledger has it, for people."""
-    if workflow.startswith(f"{INCIDENT}."):
+def title_of(name: str) -> Message:
+    """Return the title of a workflow, or of a bundle that a workflow seals while a run goes on."""
+    if name.startswith(f"{INCIDENT}."):
         return _INCIDENT_DOCUMENT
-    return _WORKFLOWS.get(workflow) or verbatim(workflow)
+    if name in WORKFLOWS:
+        return workflow(name).title
+    interim = {key: title for each in workflows() for key, title in each.interim_bundles.items()}
+    return interim.get(name) or verbatim(name)
 
 
-def dag_of(workflow: str) -> str:
-    """Return the DAG whose readers may read what was sealed under a name.
-
-    Some bundles are sealed while a run goes on, under a name of their own.
-    """
-    if workflow == COMMITMENT_WORKFLOW:
-        return "sample_audit"
-    return workflow.partition(".")[0]
+def dag_of(name: str) -> str:
+    """Return the DAG whose readers may read the bundles of a name in the ledger."""
+    owners = {key: each.id for each in workflows() for key in each.interim_bundles}
+    return owners.get(name) or name.partition(".")[0]

@@ -16,7 +16,7 @@ from include.messages import Message, _
 from include.orchestration.access.pages import Page
 from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import Anybody
-from plugins.compliance_ui.names import REGISTERS, title_of
+from plugins.compliance_ui.names import dag_of_findings, title_of
 from plugins.compliance_ui.rendering import first_page, show
 from plugins.compliance_ui.services import LedgerState, services
 from plugins.compliance_ui.waiting import open_questions
@@ -44,13 +44,14 @@ def overview(request: Request, session: SessionDep, who: Anybody) -> Response:
         return RedirectResponse(first_page(request, who), status.HTTP_303_SEE_OTHER)
     here = services()
     pack, now = here.place.pack, here.now()
-    dags = who.readable([*(one.workflow for one in pack.controls), *REGISTERS.values()])
+    owners = dag_of_findings()
+    dags = who.readable([*(one.workflow for one in pack.controls), *owners.values()])
     shown = [one for one in pack.controls if one.workflow in dags]
     with here.reading() as conn:
         pruned = here.shelf.pruned_up_to(conn)
         found = standings(conn, here.shelf, shown, now, pack.calendar.zone, pruned)
         ledger = here.ledger(conn, pruned)
-        open_findings = [one for one in register.listed(conn) if REGISTERS.get(one.kind) in dags]
+        open_findings = [one for one in register.listed(conn) if owners.get(one.kind) in dags]
     clauses = by_clause(found)
     waits = open_questions(session, who) if Page.WAITING in who.pages else []
     return show(

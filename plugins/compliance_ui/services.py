@@ -18,6 +18,7 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
 
+from include.composition import pages_engine, workplace_of
 from include.evidence import index
 from include.evidence.check import Refused
 from include.evidence.ledger import head
@@ -133,7 +134,7 @@ class Services:
     def reader(self) -> Engine:
         """The state database, for reading; raises UsageError where migrations are pending."""
         address = self.place.role_database("pages_db", "state_db")
-        return self.memory.keep("reader", lambda: self.place.reader, address.conninfo())
+        return self.memory.keep("reader", lambda: pages_engine(self.place), address.conninfo())
 
     @property
     def shelf(self) -> Shelf:
@@ -233,7 +234,7 @@ def services() -> Services:
     """Return what a request works with; connections and policy pack are those of this minute."""
 
     def look_up() -> Services:
-        place = Workplace.from_environment(os.environ, airflow_connections())
+        place = workplace_of(os.environ, airflow_connections())
         return Services(place, _memory)
 
     return _memory.keep("services", look_up, seconds=LOOKED_UP_FOR)

@@ -9,8 +9,8 @@ import pytest
 from include.backup.compare import Comparison, Definitions
 from include.backup.drill_findings import judge_newest, judge_schema, judge_tables, judge_targets
 from include.backup.offsite import CLOCK_TOLERANCE
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.policy.rules import Drill
 from tests.backup.support import Taken, mapped
 
@@ -18,11 +18,11 @@ HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 RULES = Drill(newest_record_window_hours=24)
 
 
-def examination() -> Examination:
-    return Examination("drill", "4.3", "courier")
+def examination() -> StepFindings:
+    return StepFindings("drill", "4.3", "courier")
 
 
-def codes(examined: Examination) -> dict[str, Outcome]:
+def codes(examined: StepFindings) -> dict[str, Outcome]:
     return {finding.code: finding.severity for finding in examined.findings}
 
 

@@ -18,9 +18,9 @@ from include.backup.preflight import (
     check_store,
 )
 from include.encryption.recipients import Recipient, UnreadableRecipient
-from include.evidence.examination import Examination
 from include.evidence.model import Finding, Outcome
 from include.evidence.signing import Signer
+from include.evidence.step_findings import StepFindings
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules, Recipients
 from include.services.clock import FixedClock
@@ -49,7 +49,7 @@ def found(
     rules: Recipients | None = None,
     days: float = 0,
 ) -> dict[str, Finding]:
-    seen = Examination("preflight", CLAUSE)
+    seen = StepFindings("preflight", CLAUSE)
     check_sites(seen, [database or mapped()], store, check_store(seen, store))
     check_recipients(
         seen,
@@ -254,7 +254,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
 @pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])
 def test_each_unverified_connection_is_a_finding(way: Transport):
     """Connections of stores and KMS fail; a database's connection may choose a weaker mode."""
-    seen = Examination("preflight", CLAUSE)
+    seen = StepFindings("preflight", CLAUSE)
     routes = [
         Route("offsite_store", way, Destination.STORE),
         Route("offsite_store (KMS)", way, Destination.KMS),

@@ -21,8 +21,9 @@ from include.evidence.model import Finding, Metric, Outcome, Result, RunContext,
 from include.evidence.shelf import LARGEST, Shelf
 from include.evidence.signing import Signer, TrustedKeys
 from include.messages import verbatim
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.spans import later
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.directory import DirectoryStore

@@ -22,7 +22,7 @@ from include.encryption.recipients import Recipient
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.evidence.signing import Signer
 from include.holds.registry import HoldKind
-from include.policy import load_pack
+from include.registry import load_pack
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError

@@ -24,8 +24,8 @@ from include.backup.manifest import (
 from include.backup.offsite_findings import report_unfinished
 from include.backup.preflight import CLAUSE
 from include.backup.unfinished import Cleared, clear_unfinished
-from include.evidence.examination import Examination
 from include.evidence.signing import Signer
+from include.evidence.step_findings import StepFindings
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.services.clock import SystemClock
@@ -318,7 +318,7 @@ def test_clearing_keeps_left_overs_while_sealed_holds_are_missing(
     cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, refuse_holds)
     assert cleared == Cleared(0, (), uncompared=("courier/gone/",))
     assert (keys(any_store, "gone"), open_work(state)) == ({DUMP_NAME, MANIFEST_NAME}, 1)
-    seen = Examination("backup", CLAUSE, "courier")
+    seen = StepFindings("backup", CLAUSE, "courier")
     report_unfinished(seen, cleared)
     assert [each.code for each in seen.findings] == ["backup.unfinished.uncompared"]
     cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, lambda: None)

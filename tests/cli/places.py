@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys
-from include.policy import load_pack
-from include.retention.desk import Desk
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from tests.evidence.support import START
@@ -60,23 +59,14 @@ def place_at(
     pack = load_pack(write_pack(folder, **files))
     clock = FixedClock(START)
 
-    def retention_desk(name: str) -> Desk:
-        address = DatabaseAddress.from_conninfo(mapped)
-        return Desk(
-            database=pack.database(name),
-            rules=pack.retention_of(name),
-            disposition=pack.disposition,
-            timezone=pack.calendar.timezone,
-            reader=address,
-            writer=address,
-            staff=None,
-            state=state,
-            keys=ErasureKeys({"1": b"k" * 32}, "1"),
-            clock=clock,
-            dag_id="",
-            run_id="",
-        )
-
-    place = SimpleNamespace(state=state, pack=pack, clock=clock, retention_desk=retention_desk)
+    address = DatabaseAddress.from_conninfo(mapped)
+    place = SimpleNamespace(
+        state=state,
+        pack=pack,
+        clock=clock,
+        database=lambda conn_id: address,
+        role_database=lambda conn_id, mapped: address,
+        erasure_keys=ErasureKeys({"1": b"k" * 32}, "1"),
+    )
     monkeypatch.setattr(command, "workplace", lambda: place)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())

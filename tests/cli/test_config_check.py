@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from include.cli import config
-from include.policy import load_pack
+from include.registry import load_pack
 from include.services.programs import CLIENT_VARIABLE
 from tests.policy.packs import write_pack
 

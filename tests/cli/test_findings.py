@@ -17,7 +17,8 @@ from include.cli import findings as command
 from include.findings import register
 from include.local.postgres import EmbeddedPostgres
 from include.messages import Message
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from tests.support.databases import fresh

@@ -10,6 +10,7 @@ import pytest
 from include.cli import live_types
 from include.cli.config_connect import mapped_databases
 from include.cli.live_types import type_problems
+from include.composition import new_workplace
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 from tests.policy.packs import write_pack
@@ -52,7 +53,7 @@ def place(database: str, tmp_path: Path) -> Workplace:
         connection.execute("CREATE TABLE t (id jsonb PRIMARY KEY, at date)")
     down = "host=127.0.0.1 port=1 user=x password=x dbname=x connect_timeout=1"
     specs = {"shop_db": spec("shop_db", database), "down_db": spec("down_db", down)}
-    return Workplace(tmp_path / "home", pack, specs.get)
+    return new_workplace(tmp_path / "home", pack, specs.get)
 
 
 def test_problems_of_types_are_found_though_a_database_is_down(place: Workplace) -> None:
@@ -81,7 +82,7 @@ def test_mapped_databases_names_database_without_any_mapped_table(
 ) -> None:
     """The address of another database is well-formed, and its login works."""
     pack = write_pack(tmp_path / "pack", datamap__shop=MAP.format(name="shop"))
-    place = Workplace(tmp_path / "home", pack, {"shop_db": spec("shop_db", database)}.get)
+    place = new_workplace(tmp_path / "home", pack, {"shop_db": spec("shop_db", database)}.get)
     (problem,) = mapped_databases(place)
     assert problem.connection == "shop_db"
     assert problem.message.endswith("has none of the 1 mapped tables: it is another database.")

@@ -16,7 +16,8 @@ from include.cli import notices as command
 from include.local.postgres import EmbeddedPostgres
 from include.messages import verbatim
 from include.notify import outbox
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from tests.notify.rig import RUN, THURSDAY, notice

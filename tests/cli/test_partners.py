@@ -220,7 +220,7 @@ def test_a_pack_without_partners_says_so(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And what to do."""
-    pack = rig.pack.model_copy(update={"partners": None})
+    pack = rig.pack.model_copy(update={"sections": {}})
     monkeypatch.setattr(command, "workplace", lambda: SimpleNamespace(pack=pack))
     for words in (("list",), ("standing", "1")):
         code, _out, said = run(capsys, *words)

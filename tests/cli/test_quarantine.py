@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine
 
 from include.cli import quarantine as command
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.quarantine import register
+from include.registry import load_pack
 from include.services.errors import UsageError
 from include.state.connect import engine
 

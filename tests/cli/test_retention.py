@@ -19,6 +19,7 @@ from include.cli import retention as command
 from include.holds import registry
 from include.local.postgres import EmbeddedPostgres
 from include.retention import steps
+from include.retention.desk import desk_of
 from include.retention.plan import combined
 from include.services.errors import UsageError
 from include.state.tables import metadata
@@ -238,7 +239,7 @@ def test_several_databases_have_a_plan_each_and_one_hash(
         ("one", "one", 1),
         ("two", "two", 1),
     ]
-    plans = [place.retention_desk(name).plan(MOMENT) for name in ("one", "two")]
+    plans = [desk_of(place, name).plan(MOMENT) for name in ("one", "two")]
     assert found["plan_hash"] == combined(plans)
     alone = shown(capsys, database="two")
     assert alone["plan_hash"] == plans[1].sha256

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from include.cli import app, evidence
+from include.composition import new_workplace
 from include.local.postgres import EmbeddedPostgres
 from include.services.connections import ConnectionSpec
-from include.workplace import Workplace
 from tests.retention.place import spec
 from tests.sampling.rig import SEED, SIGNER, Rig, by_branch, new_rig, population
 
@@ -44,7 +44,7 @@ def bundle(audited: tuple[Rig, Path], tmp_path: Path, monkeypatch: pytest.Monkey
             extra={"path": str(store), "trusted_keys": [key]},
         ),
     }
-    place = Workplace(tmp_path / "home", rig.folder, specs.get)
+    place = new_workplace(tmp_path / "home", rig.folder, specs.get)
     monkeypatch.setattr(evidence, "workplace", lambda: place)
     monkeypatch.setattr(evidence, "local_stack", lambda _place: nullcontext())
     return store / path.relative_to(rig.root)

@@ -14,10 +14,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from include.cli.stack import local_stack
-from include.local.profile import COURIER, SAMPLE_CONNECTIONS, STAND_INS
+from include.composition import new_workplace
+from include.local.profile import COURIER, STAND_INS, LocalProfile
+from include.local.roles import sample_logins
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
-from include.workplace import Workplace
 from tests.cli.places import SHOP_RETENTION
 from tests.cli.test_errors import call
 from tests.policy.packs import SHOP, write_pack
@@ -34,7 +35,7 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-stack-"))
     folder.chmod(0o755)
     yield folder / "home"
-    Workplace(folder / "home", folder, lambda _: None).local.postgres.stop()
+    new_workplace(folder / "home", folder, lambda _: None).local.postgres.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -62,8 +63,11 @@ def test_command_on_a_foreign_database_loads_no_sample(
     assert done.returncode == 0, done.stderr
     assert [entry["name"] for entry in json.loads(done.stdout)["classes"]] == ["buyer"]
     assert "sample" not in done.stderr
-    place = Workplace(home, pack, lambda _: None)
-    with local_stack(place), psycopg.connect(place.local.owner_conninfo(COURIER)) as courier:
+    place = new_workplace(home, pack, lambda _: None)
+    with (
+        local_stack(place),
+        psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as courier,
+    ):
         assert courier.execute("SELECT to_regclass('public.customer')").fetchone() == (None,)
 
 
@@ -74,7 +78,7 @@ def configured(*conn_ids: str) -> dict[str, ConnectionSpec]:
 def test_command_without_a_local_connection_starts_no_server(home: Path, tmp_path: Path) -> None:
     """No database of the pack uses the connection customer_db, so it needs no stand-in."""
     lookup = configured("shop_db", *STAND_INS[1:]).get
-    place = Workplace(home, foreign_pack(tmp_path / "pack"), lookup)
+    place = new_workplace(home, foreign_pack(tmp_path / "pack"), lookup)
     with local_stack(place, customers=10):
         assert not home.exists()
 
@@ -83,11 +87,11 @@ def test_command_loads_the_sample_that_stands_in_for_a_connection(
     home: Path, tmp_path: Path
 ) -> None:
     lookup = configured(*STAND_INS[1:]).get
-    place = Workplace(home, write_pack(tmp_path / "pack"), lookup)
+    place = new_workplace(home, write_pack(tmp_path / "pack"), lookup)
     assert place.pack.database("shop").connection == "customer_db"
     with (
         local_stack(place, customers=10),
-        psycopg.connect(place.local.owner_conninfo(COURIER)) as courier,
+        psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as courier,
     ):
         assert courier.execute("SELECT count(*) FROM customer").fetchone() == (10,)
 
@@ -108,7 +112,7 @@ def test_command_that_does_not_read_a_connection_accepts_an_unreadable_one(
 ) -> None:
     """`backup list` shows the restore points although state_db is misspelt."""
     others = [name for name in STAND_INS if name != "state_db"]
-    place = Workplace(home, write_pack(tmp_path / "pack"), unreadable("state_db", *others))
+    place = new_workplace(home, write_pack(tmp_path / "pack"), unreadable("state_db", *others))
     with local_stack(place):
         assert not home.exists()
 
@@ -118,10 +122,10 @@ def test_command_refuses_an_unreadable_connection_before_it_starts(
     home: Path, tmp_path: Path, broken: str
 ) -> None:
     """Whichever of the connections to the sample it is."""
-    place = Workplace(home, write_pack(tmp_path / "pack"), unreadable(broken))
+    place = new_workplace(home, write_pack(tmp_path / "pack"), unreadable(broken))
     with (
         pytest.raises(UsageError, match=broken),
-        local_stack(place, customers=10, read=SAMPLE_CONNECTIONS),
+        local_stack(place, customers=10, read=list(sample_logins())),
     ):
         pass
     assert not home.exists()

@@ -17,10 +17,11 @@ from sqlalchemy import Engine, text
 from include.cli import app
 from include.cli import training as command
 from include.local.postgres import EmbeddedPostgres
-from include.policy import SHIPPED, load_pack
-from include.policy.training import TrainingSource
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
+from include.training.rules import TRAINING, TrainingSource
 from include.training.uploads.columns import COLUMNS, Kind
 from tests.support.databases import fresh
 from tests.training.uploads.support import COMPLETIONS, ROSTER, read, written
@@ -43,11 +44,12 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     with shared.begin() as conn:
         conn.execute(text("TRUNCATE training_upload, training_waiver RESTART IDENTITY CASCADE"))
     pack = load_pack(SHIPPED)
-    assert pack.training is not None
     uploaded = {"people": TrainingSource(upload=True)}
-    rules = pack.training.model_copy(update=uploaded)
+    rules = pack.require(TRAINING).model_copy(update=uploaded)
     place = SimpleNamespace(
-        state=shared, clock=FixedClock(NOW), pack=pack.model_copy(update={"training": rules})
+        state=shared,
+        clock=FixedClock(NOW),
+        pack=pack.model_copy(update={"sections": {TRAINING.file: rules}}),
     )
     monkeypatch.setattr(command, "workplace", lambda: place)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())

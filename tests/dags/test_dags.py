@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import SystemClock
 from include.services.errors import UsageError
 from tests.policy.packs import write_pack
@@ -23,7 +24,7 @@ from tests.policy.packs import write_pack
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "dags").glob("*.py"))
 NAMES = [path.stem for path in FILES]
-SHORTEST, LONGEST = 60, 120  # lines
+SHORTEST, LONGEST = 35, 120  # lines
 AT_ONCE = {
     "open_incident",
     "assess",
@@ -105,10 +106,16 @@ def test_tags_come_from_one_closed_set(dags: dict[str, Any], name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schedule_is_explicit_and_in_the_companys_time(dags: dict[str, Any], name: str):
     """No run is made up for the past, and no two runs of a workflow meet."""
-    from include.policy import SHIPPED, load_pack
+    from include.policy import SHIPPED
+    from include.registry import load_pack
 
-    words = {word.arg for word in _decorator(name).keywords}
-    assert {"schedule", "catchup", "max_active_runs", "tags", "doc_md"} <= words
+    (first, *_rest) = _decorator(name).keywords
+    if first.arg is None:  # **dag_settings(...) has the rest from the declaration
+        assert isinstance(first.value, ast.Call)
+        assert {"schedule", "page"} <= {word.arg for word in first.value.keywords}
+    else:
+        words = {word.arg for word in _decorator(name).keywords}
+        assert {"schedule", "catchup", "max_active_runs", "tags", "doc_md"} <= words
     dag = dags[name]
     assert dag.catchup is False
     assert dag.max_active_runs == (16 if name in SEVERAL else 1)  # two incidents may meet
@@ -226,7 +233,8 @@ def test_a_dag_file_imports_airflow_sdk_and_include_only(name: str):
             if node.module.startswith("airflow"):
                 assert node.module == "airflow.sdk"
             if node.module.startswith("include"):
-                assert node.module.startswith("include.orchestration")
+                is_declaration = node.module.endswith(".workflow")
+                assert is_declaration or node.module.startswith("include.orchestration")
 
 
 def test_a_pack_sets_the_timezone_of_every_schedule(tmp_path: Path):

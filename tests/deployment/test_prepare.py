@@ -14,7 +14,7 @@ from psycopg import sql
 from include.deployment import layout
 from include.deployment.prepare import Preparation
 from include.local.postgres import EmbeddedPostgres
-from include.policy import load_pack
+from include.registry import load_pack
 from include.schema.drift import drift
 from include.schema.live import read_schema
 from include.services.objectstore.s3 import S3Store, make_s3_client

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from include.composition import workplace_of
 from include.deployment import layout, settings
 from include.deployment.private import SAMPLE_PEOPLE
 from include.local.sample import staff
@@ -27,7 +28,7 @@ from include.services.connections import FILE_BACKEND, configured
 from include.services.database import DatabaseAddress
 from include.services.mail import MailServer
 from include.services.stores import open_store
-from include.workplace import ROOT, Workplace
+from include.workplace import ROOT
 from tests.deployment.conftest import init
 
 
@@ -72,7 +73,7 @@ def test_the_revision_follows_the_code(copy: Path):
     """`docker compose build` writes it into images, and every sealed bundle names it."""
     dotenv = copy / settings.FILE
     revision = settings.read(dotenv)["PARCELSEAL_REVISION"]
-    assert revision == Workplace.from_environment({}).code_version != "unknown"
+    assert revision == workplace_of({}).code_version != "unknown"
     text = dotenv.read_text()
     dotenv.write_text(text.replace(revision, "of-the-version-before"))
     assert init(copy).exit_code == 0
@@ -266,7 +267,7 @@ def test_a_folder_without_the_stack_is_refused(tmp_path: Path):
 
 def test_the_policy_pack_has_the_sample_and_the_stacks_own_databases(deployed: Path):
     """So the stack backs up itself from the first night."""
-    from include.policy import load_pack
+    from include.registry import load_pack
 
     pack = load_pack(deployed / "deploy" / "private" / "policy")
     assert set(pack.databases) == {"airflow", "courier", "parcelseal_state"}

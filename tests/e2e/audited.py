@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from include.local.profile import LocalProfile
 from include.local.roles import COURIER
 from include.local.sample import load
 from include.local.sample.answers import AnswerSheet
@@ -29,6 +30,7 @@ from include.sampling.quarters import Quarter, quarter_of
 from include.sampling.samples import sample
 from include.sampling.workpapers import form
 from include.services.database import DatabaseAddress
+from include.workplace import ROOT
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def audit(cli: Cli, pack: Path) -> Audited:
     quarter = quarter_of(None, cli.place.clock.now(), str(cli.place.pack.calendar.timezone))
     sheet, wrong = _filled(cli, quarter)
     canaries = tuple(one.value for one in sheet.canaries)
-    passwords = cli.place.local.passwords
+    passwords = LocalProfile(cli.place.home).passwords
     environment = {
         "PARCELSEAL_POLICY": str(pack),
         "AIRFLOW_CONN_CUSTOMER_DB": cli.uri(NAME, "courier_reader", passwords["courier_reader"]),
@@ -158,11 +160,13 @@ def looked_at(cli: Cli, made: Audited, issued: Issued, blank: Path) -> bytes:
 def _filled(cli: Cli, quarter: Quarter) -> tuple[AnswerSheet, Broken]:
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {NAME} OWNER courier_owner".encode())
-    owner = cli.place.local.passwords["courier_owner"]
-    with psycopg.connect(cli.place.local.postgres.conninfo(NAME, "courier_owner", owner)) as conn:
+    owner = LocalProfile(cli.place.home).passwords["courier_owner"]
+    with psycopg.connect(
+        LocalProfile(cli.place.home).postgres.conninfo(NAME, "courier_owner", owner)
+    ) as conn:
         sheet = load(conn, customers=CUSTOMERS, as_of=cli.place.clock.now())
-        for file in ("grants.sql", "grants_audit.sql"):
-            for statement in statements(file):
+        for package in ("intake", "sampling"):
+            for statement in statements(ROOT / f"include/{package}/sample_grants.sql"):
                 conn.execute(statement)
         wrong = broken(sheet)
         for planted, change in MORE.items():

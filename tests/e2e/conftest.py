@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from include.cli.stack import local_stack
-from include.local.profile import AIRFLOW_RUNS
+from include.composition import new_workplace
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.policy import SHIPPED
 from include.state.connect import engine
 from include.workplace import ROOT, Workplace
@@ -139,11 +140,11 @@ class Cli:
 
     def postgres(self, database: str) -> str:
         """Return the connection string of the server's superuser."""
-        return self.place.local.postgres.conninfo(database)
+        return LocalProfile(self.place.home).postgres.conninfo(database)
 
     def uri(self, database: str, user: str, password: str) -> str:
         """Return an Airflow connection as a URI."""
-        folder = str(self.place.local.postgres.socket_folder).replace("/", "%2F")
+        folder = str(LocalProfile(self.place.home).postgres.socket_folder).replace("/", "%2F")
         return f"postgresql://{user}:{password}@{folder}/{database}"
 
 
@@ -152,7 +153,7 @@ def cli() -> Iterator[Cli]:
     """The sample database is loaded and the server runs for the whole session."""
     home = Path(tempfile.mkdtemp(prefix="parcelseal-e2e-"))
     home.chmod(0o755)
-    place = Workplace(home, SHIPPED, lambda _: None)
+    place = new_workplace(home, SHIPPED, lambda _: None)
     settings = home / "airflow" / "config"
     settings.mkdir(parents=True)
     (settings / "airflow_local_settings.py").write_text(NO_RETRIES)
@@ -166,7 +167,7 @@ def cli() -> Iterator[Cli]:
         forked = Forked(environment, home)
         yield Cli(place, environment, forked)
         forked.stop()
-    place.local.postgres.stop()
+    LocalProfile(place.home).postgres.stop()
     engine(place.database("state_db").conninfo()).dispose()
     shutil.rmtree(home, ignore_errors=True)
 
@@ -280,9 +281,9 @@ from pathlib import Path
 from include.cli.console import output_to
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
-os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
 from include.orchestration.inprocess import prepare  # imports Airflow, which reads its settings
 folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 with output_to(Path(sys.argv[1])):

@@ -30,7 +30,7 @@ import psutil
 
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
 from tests.support.without_pdf import without_pdf
 
@@ -52,7 +52,9 @@ WITHOUT_PDF = "TEST_WITHOUT_PDF"
 
 def preload(names: Sequence[str]) -> None:
     """Import the modules of workflows, and leave no thread and no connection behind."""
-    os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+    os.environ.update(
+        local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None)
+    )
     for name in names:
         import_module(name)
     from airflow import settings

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from include.local.profile import LocalProfile
 from include.policy import SHIPPED
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def retain(cli: Cli, marked: int, pack: Path) -> Retained:
     with psycopg.connect(cli.postgres(NAME)) as conn:
         for statement in SCRIPT.split(";")[:-1]:
             conn.execute(statement.encode(), {"marked": marked} if "%(" in statement else None)
-    owner = cli.place.local.passwords["courier_owner"]
+    owner = LocalProfile(cli.place.home).passwords["courier_owner"]
     env = {
         "AIRFLOW_CONN_CUSTOMER_DB": cli.uri(NAME, "courier_owner", owner),
         "PARCELSEAL_POLICY": str(pack),

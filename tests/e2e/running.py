@@ -19,10 +19,11 @@ import pytest
 from include.cli.answers import people as sample_people
 from include.cli.report import RunResult, result_of
 from include.cli.stack import local_stack
+from include.composition import new_workplace
 from include.evidence.verify import verify_all
 from include.local import airflow as local_airflow
 from include.local.airflow import AirflowApi, Standalone
-from include.local.profile import AIRFLOW
+from include.local.profile import AIRFLOW, LocalProfile
 from include.policy import SHIPPED
 from include.state.connect import engine
 from include.workplace import ROOT, Workplace
@@ -40,7 +41,7 @@ class Running:
     airflow: Standalone
 
     def courier(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.place.local.owner_conninfo("courier"))
+        return psycopg.connect(LocalProfile(self.place.home).owner_conninfo("courier"))
 
     def customers(self) -> int:
         with self.courier() as conn:
@@ -116,7 +117,7 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
     """
     home = Path(tempfile.mkdtemp(prefix="parcelseal-ui-"))
     home.chmod(0o755)
-    place = Workplace(home, home / "policy", lambda _: None)
+    place = new_workplace(home, home / "policy", lambda _: None)
     shutil.copytree(SHIPPED, place.policy)
     ahead = (QUIET_HOUR - place.clock.now().hour + 36) % 24 - 12
     with (place.policy / "disposition.yaml").open("a", encoding="utf-8") as file:
@@ -141,7 +142,7 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
                     if airflow:
                         airflow.stop()
         finally:
-            place.local.postgres.stop()
+            LocalProfile(place.home).postgres.stop()
             with suppress(Exception):
                 engine(place.database("state_db").conninfo()).dispose()
             shutil.rmtree(home, ignore_errors=True)
@@ -150,5 +151,5 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
 def _start(place: Workplace, more_people: Sequence[str]) -> Standalone:
     people = [*sample_people(place), *more_people]
     port = local_airflow.free_port()
-    settings = local_airflow.settings(place.local, ROOT, AIRFLOW, port, people)
-    return Standalone.start(place.local, ROOT, settings)
+    settings = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW, port, people)
+    return Standalone.start(LocalProfile(place.home), ROOT, settings)

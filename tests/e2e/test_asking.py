@@ -23,9 +23,9 @@ from pathlib import Path
 from include.cli.console import output_to
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
-os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
 from include.orchestration import human
 from include.orchestration.inprocess import prepare
 human.AGAIN_AFTER = timedelta(0)  # no scheduler looks at workers here

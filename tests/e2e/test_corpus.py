@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from include.cli.config_connect import lacks_retention_rights
-from include.policy import load_pack
+from include.registry import load_pack
 from include.rights.missing import Login
 from include.schema.survey import survey, write_draft
 from tests.e2e.conftest import Cli

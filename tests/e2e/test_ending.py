@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from include.cli.run_start import require_services
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.orchestration.retrying import RetryTime
 from include.services.errors import UsageError
 from tests.e2e import databases
@@ -255,7 +255,7 @@ def test_run_with_unmigrated_state_database_is_refused_at_once(
 ) -> None:
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE unmigrated OWNER parcelseal_state")
-    spec = cli.place.local.connection("state_db")
+    spec = LocalProfile(cli.place.home).connection("state_db")
     assert spec is not None
     fields = vars(spec) | {"schema": "unmigrated", "extra": dict(spec.extra)}
     del fields["conn_id"]
@@ -270,7 +270,7 @@ def test_run_with_unmigrated_state_database_is_refused_at_once(
 def test_start_with_a_wrong_login_is_refused_without_retry(
     cli: Cli, conn_id: str, changes: dict[str, str]
 ) -> None:
-    spec = cli.place.local.connection(conn_id)
+    spec = LocalProfile(cli.place.home).connection(conn_id)
     assert spec is not None
     wrong = replace(spec, **changes)  # type: ignore[arg-type]
     place = replace(cli.place, lookup=lambda name: wrong if name == conn_id else None)

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.drill import drill
+from include.backup.drill import drill, drill_place_of
+from include.backup.offsite import offsite_of
 from include.backup.source import Source
+from include.composition import new_workplace
 from include.erasure import replay as replays
 from include.evidence.model import Outcome
 from include.services.connections import from_environment
-from include.workplace import Workplace
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.e2e.retained import NAME, SUBJECT, WAYBILL, Retained
@@ -179,19 +180,19 @@ def test_a_drill_without_the_replay_is_red(
 ) -> None:
     """The look afterwards finds who was erased; nobody has to trust the replay."""
     environment = {**cli.environment, **retained.environment}
-    place = Workplace(
+    place = new_workplace(
         cli.home,
         Path(retained.environment["PARCELSEAL_POLICY"]),
         lambda conn_id: from_environment(conn_id, environment),
     )
-    off = place.offsite()
+    off = offsite_of(place)
     (point,), _ = manifests.restore_points(off.store, NAME, off.trusted)
     for off_switch in ("erase", "mask_again"):
         monkeypatch.setattr(replays, off_switch, lambda *_: 0)
     found = drill(
         place.pack.database(NAME),
         Source(off.store, point.manifest, place.drill_key()),
-        place.drill_place(),
+        drill_place_of(place),
         place.pack.backup.drill,
         latest_taken_at=point.manifest.taken_at,
         dag_id="drill_restore",

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.local.profile import LocalProfile
 from tests.e2e.conftest import Cli
 from tests.support.damage import flip
 from tests.support.registers import unguarded
@@ -66,7 +67,7 @@ def test_one_changed_byte_of_a_bundle_is_named(cli: Cli, bundle: Path, name: str
 def test_a_changed_row_of_the_ledger_is_named(cli: Cli, bundle: Path):
     """A failed control that somebody turns into a passed one."""
     change = "UPDATE evidence_ledger SET outcome = %s WHERE bundle = %s"
-    owner = cli.place.local.owner_conninfo("parcelseal_state")
+    owner = LocalProfile(cli.place.home).owner_conninfo("parcelseal_state")
     with psycopg.connect(owner, autocommit=True) as conn:
         with unguarded(conn, "evidence_ledger"):
             conn.execute(change, ["attention", key(cli, bundle)])

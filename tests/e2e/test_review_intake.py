@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from include.local.profile import LocalProfile
 from include.orchestration.answering import REASON
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
@@ -45,7 +46,7 @@ def copy(cli: Cli) -> dict[str, str]:
                 sql.Identifier(name)
             )
         )
-    owner = cli.place.local.passwords["courier_owner"]
+    owner = LocalProfile(cli.place.home).passwords["courier_owner"]
     return {"AIRFLOW_CONN_CUSTOMER_DB": cli.uri(name, "courier_owner", owner)}
 
 
@@ -117,7 +118,7 @@ def test_a_run_that_would_wait_for_ever_or_was_answered_wrongly_is_refused(
 
 def test_nobody_is_answered_for_on_a_real_state_database(cli: Cli) -> None:
     """--answer speaks for the sample company's people only."""
-    password = cli.place.local.passwords["parcelseal_state"]
+    password = LocalProfile(cli.place.home).passwords["parcelseal_state"]
     real = {"AIRFLOW_CONN_STATE_DB": cli.uri("parcelseal_state", "parcelseal_state", password)}
     refused = cli.json("run", "review_intake", "--answer", "review=Approve", code=2, **real)
     assert "sample company" in refused["error"]
@@ -194,7 +195,7 @@ def test_who_is_not_asked_gets_403_and_a_second_answer_409(cli: Cli, copy: dict[
         )
     with psycopg.connect(cli.postgres(name)) as conn:
         conn.execute("UPDATE intake_record SET status = 'pending' WHERE batch_id = 'IN-000003'")
-    owner = cli.place.local.passwords["courier_owner"]
+    owner = LocalProfile(cli.place.home).passwords["courier_owner"]
     log = str(cli.home / "logs" / "api.log")
     customers = cli.uri(name, "courier_owner", owner)
     done = cli.script(API, log, AIRFLOW_CONN_CUSTOMER_DB=customers)

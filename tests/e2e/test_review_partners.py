@@ -43,7 +43,7 @@ def test_lapsed_partners_turn_the_run_red_and_sealed(cli: Cli, partners: dict[st
         "partners.bound": ("not_held", len(lapsed)),
         "partners.reviewed": ("not_held", 1),
     }
-    assert [one["step"] for one in sealed["steps"]] == ["look", "send"]
+    assert [one["step"] for one in sealed["steps"]] == ["check", "send"]
 
 
 def test_no_contact_is_in_the_bundle(partners: dict[str, Any]):

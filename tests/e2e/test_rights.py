@@ -11,7 +11,8 @@ import pytest
 from psycopg import sql
 
 from include.cli.config_connect import lacks_retention_rights, pack_queries
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.rights.document import PAGE, with_table
 from include.rights.intake import lacks_intake
 from include.rights.missing import Login, MissingRight, lacks_reading

@@ -14,9 +14,10 @@ import pytest
 from scipy import stats
 
 from include.findings import register
-from include.policy import load_pack
+from include.registry import load_pack
 from include.sampling.evaluation import Verdict
 from include.sampling.issue import Issued
+from include.sampling.rules import AUDIT
 from include.workplace import ROOT
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.audited import STAGED, Audited, looked_at
@@ -115,7 +116,7 @@ def test_decisions_are_those_of_an_independent_computation(cli: Cli, audited: Au
 
 def test_every_deviation_is_a_finding_whose_owner_is_reminded(cli: Cli, audited: Audited) -> None:
     """With the population's owner and a day, also where a second stage is still to come."""
-    rules = load_pack(Path(audited.environment["PARCELSEAL_POLICY"])).audit
+    rules = load_pack(Path(audited.environment["PARCELSEAL_POLICY"])).section(AUDIT)
     assert rules is not None
     owners = {one.id: one.owner for one in rules.populations}
     found = {one["reference"]: one["owner"] for one in opened(cli, audited)}

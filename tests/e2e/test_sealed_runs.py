@@ -21,9 +21,9 @@ from pathlib import Path
 from include.cli.console import output_to
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
-os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
 from include.orchestration.inprocess import only_file, prepare
 from airflow.sdk import timezone
 folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])

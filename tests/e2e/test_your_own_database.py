@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from include.local.profile import LocalProfile
 from include.services.programs import program_folder
 from include.workplace import ROOT
 from tests.e2e.conftest import Cli
@@ -121,7 +122,7 @@ def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path
         Schema("webshop").create(admin, OWNER, f"{cli.postgres('postgres')} {own}", "stranger_shop")
     (tmp_path / "parcelseal").write_text(CLIENT)
     (tmp_path / "parcelseal").chmod(0o755)
-    folder = str(cli.place.local.postgres.socket_folder).replace("/", "%2F")
+    folder = str(LocalProfile(cli.place.home).postgres.socket_folder).replace("/", "%2F")
     environment = {
         **cli.environment,
         "PATH": f"{program_folder()}:{os.environ['PATH']}",

@@ -12,7 +12,8 @@ from include.erasure.detached import detached_of
 from include.erasure.ledger import ErasureKeys, Origin, intend
 from include.erasure.places import Place
 from include.erasure.replay import Replay, Schedule, replay
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.errors import ControlFailed, ServiceError
 
 KEYS = ErasureKeys({"1": b"o" * 32}, "1")

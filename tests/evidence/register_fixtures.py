@@ -11,6 +11,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, Engine, text
 
+from include.composition import new_workplace
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle, withdraw
 from include.evidence.bundle import seal
@@ -241,5 +242,5 @@ def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Workp
             change()
         company.seal()
         clock = FixedClock(START + timedelta(days=1))
-        yield company, Workplace(folder, pack, specs.get, clock, stand_ins=False)
+        yield company, new_workplace(folder, pack, specs.get, clock, stand_ins=False)
     state.dispose()

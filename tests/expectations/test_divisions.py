@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from include.expectations.broken import Kept
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records
-from include.policy import PolicyPack, load_pack
+from include.policy import PolicyPack
+from include.registry import load_pack
 from tests.policy.packs import said, write_pack
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

@@ -14,7 +14,7 @@ from include.expectations.conditions import Records
 from include.expectations.fit import expectation_problems, misfits
 from include.expectations.types import read_types
 from include.messages import in_english
-from include.policy import load_pack
+from include.registry import load_pack
 from tests.expectations.test_base_types import NOW, expectation
 from tests.policy.packs import said, write_pack
 

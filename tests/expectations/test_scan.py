@@ -12,8 +12,8 @@ import pytest
 from include.expectations.broken import Finder, Kept
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records, condition_of
-from include.policy import load_pack
 from include.policy.expectations import Suite
+from include.registry import load_pack
 from tests.policy.packs import write_pack
 
 NOW = datetime(2026, 3, 2, 5, tzinfo=UTC)

@@ -26,6 +26,8 @@ from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
 from include.incident.evidence import preserving
 from include.incident.names import UPDATES, WORKFLOW, Kind
+from include.incident.rule_checks import INCIDENT
+from include.incident.rules import HoldRule, IncidentRules
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.incident.telling import authority_report, notifying, reached
@@ -34,9 +36,9 @@ from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
 from include.messages import Message
 from include.notify.outbox import Run
-from include.policy import SHIPPED, load_pack
-from include.policy.incident import HoldRule, IncidentRules
+from include.policy import SHIPPED
 from include.policy.people import Staff
+from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
@@ -69,19 +71,18 @@ TEXTS = {
     for name in impact.TEXTS
     for language in impact.LANGUAGES
 }
-CHECKLIST = {one.id: True for one in PACK.incident.type("lost_device").checklist}  # type: ignore[union-attr] # the pack has one
+CHECKLIST = {one.id: True for one in PACK.require(INCIDENT).type("lost_device").checklist}
 
 
 def rules(**more: Any) -> IncidentRules:
     """The shipped rules for the small company; it has no people under 14."""
-    assert PACK.incident is not None
     changed = {
         "staff": Staff(database="courier", collection="staff", account="number"),
-        "team": tuple(small_duty(one) for one in PACK.incident.team),
+        "team": tuple(small_duty(one) for one in PACK.require(INCIDENT).team),
         "scope": SCOPES,
         "hold": HoldRule(each_up_to=EACH_UP_TO),
     }
-    return PACK.incident.model_copy(update=changed | more)
+    return PACK.require(INCIDENT).model_copy(update=changed | more)
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+from include.incident.rules import Duty
+from include.incident.scope_rules import AccessLog, Records, ScopeRule, ShareLog, Subject
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
-from include.policy.incident import Duty
-from include.policy.incident_scope import AccessLog, Records, ScopeRule, ShareLog, Subject
 from include.policy.people import Group
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from include.incident import register, report, scopes, watching
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import Kind
-from include.policy.incident import IncidentRules
+from include.incident.rules import IncidentRules
 from include.policy.rules import Text
 from tests.incident.desk_rig import COMP, Company, english, rules
 

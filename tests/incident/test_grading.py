@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from include.incident.grading import propose
+from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Counted, Scope, Unknown, of_scenario
 from include.incident.selection import Selection
 from include.messages import verbatim
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.reports.i18n import Translator
 
-_RULES = load_pack(SHIPPED).incident
+_RULES = load_pack(SHIPPED).section(INCIDENT)
 assert _RULES is not None
 RULES = _RULES
 LOST = Unknown(database="lost", reason=verbatim("no answer"))

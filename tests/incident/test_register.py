@@ -16,15 +16,17 @@ from include.incident import form, register, timeline
 from include.incident.form import Form
 from include.incident.names import Kind, State
 from include.incident.register import Incident
+from include.incident.rule_checks import INCIDENT
 from include.notify.outbox import Run
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.period import Period
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
 
 NOW = datetime(2026, 11, 25, 19, 5, tzinfo=UTC)  # after three at night in Shanghai
 ZONE = ZoneInfo("Asia/Shanghai")
-RULES = load_pack(SHIPPED).incident
+RULES = load_pack(SHIPPED).section(INCIDENT)
 assert RULES is not None
 GIVEN = {"type": "lost_device", "what": "A scanner was left in a taxi"}
 

@@ -13,6 +13,7 @@ from include.evidence.controls import judge
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord
 from include.incident import assessing, report, scopes, timeline, watching
 from include.incident.names import UPDATES, Kind
+from include.incident.rule_checks import INCIDENT
 from include.incident.telling import notifying
 from include.incident.updating import Action
 from include.messages import Message, verbatim
@@ -268,7 +269,9 @@ def test_a_drill_says_so_everywhere_and_has_a_score_sheet(company: Company) -> N
         given = (
             {"grade": "especially_major"}
             if step == "grade"
-            else {one.id: True for one in PACK.incident.type("leaked_credentials").checklist}  # type: ignore[union-attr] # there is one
+            else {
+                one.id: True for one in PACK.require(INCIDENT).type("leaked_credentials").checklist
+            }
         )
         case.answer(step, **given)
     found = concluded(case)

@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
+from include.incident.rule_checks import INCIDENT
 from include.incident.selection import MOST_KEYS, Selection, checked, located, moment
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.errors import UsageError
 from tests.incident.counting.shop import RULE
 
-_SHIPPED = load_pack(SHIPPED).incident
+_SHIPPED = load_pack(SHIPPED).section(INCIDENT)
 assert _SHIPPED is not None
 COURIER = _SHIPPED.scope[0]
 RULES = _SHIPPED.model_copy(update={"scope": (COURIER, RULE)})

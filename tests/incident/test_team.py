@@ -9,9 +9,9 @@ import pytest
 from include.approvals.question import AskAgain
 from include.incident import assessing
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.team import everybody, team_of
 from include.incident.updating import Action
-from include.policy.incident import HumanStep
 from include.policy.people import Group
 from include.services.errors import ServiceError
 from tests.incident.desk_rig import BOSS, COMP, LEAD, OTHER_BOSS, SERVICE, TECH, Case, Company

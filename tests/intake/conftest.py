@@ -21,7 +21,8 @@ from include.intake.desk import Desk
 from include.intake.names import Incoming
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from tests.support.airflow_task import in_task

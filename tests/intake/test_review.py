@@ -15,6 +15,7 @@ from include.intake import batches, report, review, settle
 from include.intake.promote import settled_by
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.workplace import ROOT
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
 from tests.support.registers import content_of
 
@@ -241,7 +242,7 @@ def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> Non
 
     if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):
         rig.rows("CREATE ROLE courier_intake LOGIN PASSWORD 'x'")
-    for statement in statements("grants.sql"):
+    for statement in statements(ROOT / "include/intake/sample_grants.sql"):
         rig.rows(statement.decode())
     address = DatabaseAddress.from_conninfo(rig.conninfo)
     role = DatabaseAddress({**address.parameters, "user": "courier_intake"}, "x")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.policy.audit import AuditRules
 from include.sampling.desk import Desk
+from include.sampling.rules import AuditRules
 from include.services.errors import UsageError
 from tests.sampling.rig import Rig, new_rig, rules_of
 

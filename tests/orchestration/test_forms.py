@@ -157,6 +157,6 @@ def test_a_run_waits_as_long_as_the_pack_says(monkeypatch: pytest.MonkeyPatch) -
 
     asked = SimpleNamespace(seed=SimpleNamespace(response=Period.parse("P1M2DT3H")))
     for rules, span in ((asked, timedelta(days=32, hours=3)), (None, timedelta(days=14))):
-        found = SimpleNamespace(audit=rules)
+        found = SimpleNamespace(section=lambda _section, rules=rules: rules)
         monkeypatch.setattr(sampling, "policy", lambda found=found: found)
         assert sampling.response_timeout() == span

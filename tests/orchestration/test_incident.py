@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from include.composition import new_workplace
 from include.documents.model import Document
 from include.evidence import ledger
 from include.incident import opening, timeline
@@ -20,7 +21,6 @@ from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
 from include.state.sandbox import sandboxes
-from include.workplace import Workplace
 from tests.orchestration.test_sandbox import NIGHT, RUN, Play
 from tests.support.state_snapshot import differences, snapshot
 
@@ -111,7 +111,7 @@ def test_a_pack_without_incident_yaml_leads_none_and_says_so(
     pack = tmp_path / "pack"
     shutil.copytree(SHIPPED, pack)
     (pack / "incident.yaml").unlink()
-    play.live = Workplace(tmp_path / "other", pack, play.live.lookup, play.clock)
+    play.live = new_workplace(tmp_path / "other", pack, play.live.lookup, play.clock)
     refused(triggered(play, monkeypatch, **GOOD), "no incident.yaml")
     found = sealed(play)
     assert found["outcome"] == "fail"
@@ -196,8 +196,8 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
     play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
     """Else the page offers a report of before; until then it is made once."""
+    from include.incident.desk import desk_of
     from include.orchestration import incident_steps
-    from include.orchestration.incident_desk import desk_of
 
     triggered(play, monkeypatch)
     desk = desk_of(play.live, Run(*RUN))

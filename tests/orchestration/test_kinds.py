@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from include.workplace import Workplace
+from include.composition import workplace_of
+from include.registry import notification_kinds
+from tests.support.contexts import pack_of
 
 ROOT = Path(__file__).parents[2] / "include"
 pytestmark = pytest.mark.airflow
@@ -29,24 +31,18 @@ def queued() -> set[str]:
     return found
 
 
-def test_every_kind_that_is_queued_is_confirmed():
-    """A kind that nobody confirms would be told whatever happened since."""
-    from include.orchestration.notices import KINDS
+def test_every_kind_that_is_queued_is_declared():
+    """A kind that no workflow declares would be sent whatever happened since."""
+    declared = set(notification_kinds())
+    assert {kind for kind in queued() if kind.split(".")[0] in OURS} == declared
 
-    assert {one for one in queued() if one.split(".")[0] in OURS} == (set(KINDS))
 
-
-def test_every_kind_finds_who_confirms_it():
-    """And a pack without the workflow's file wants none of its notices any more."""
-    from include.orchestration.notices import KINDS, confirming
-
-    place: Any = SimpleNamespace(pack=SimpleNamespace(training=None, partners=None, incident=None))
-    for kind in KINDS:
-        confirm = confirming(kind)(place)
-        if not kind.startswith("audit."):
-            assert confirm(["any key"]) == set()
-    with pytest.raises(KeyError):
-        confirming("nobody.knows")
+def test_a_pack_without_the_workflows_file_has_no_notification_due():
+    """What an earlier pack queued is not sent any more."""
+    services: Any = SimpleNamespace(pack=pack_of({}, {}))
+    for name, (workflow, _kind) in notification_kinds().items():
+        run = workflow.context(services)
+        assert (run is None) == (not name.startswith("audit."))
 
 
 @pytest.mark.parametrize(("extra", "caught"), [({"catcher": True}, True), ({}, False)])
@@ -54,7 +50,7 @@ def test_a_catcher_is_no_mail_server(extra: dict[str, Any], caught: bool):
     """The stack's own is a connection like any other, and nobody gets what it takes."""
     connection = {"conn_type": "smtp", "host": "mail", "extra": extra}
     environment = {"AIRFLOW_CONN_MAIL": json.dumps(connection)}
-    assert Workplace.from_environment(environment).mail_is_caught() is caught
+    assert workplace_of(environment).mail_is_caught() is caught
 
 
 def test_mail_that_stays_on_this_machine_is_not_called_sent():

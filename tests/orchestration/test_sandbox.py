@@ -14,6 +14,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
+from include.backup.drill import drill_place_of
+from include.backup.offsite import offsite_of
+from include.composition import new_workplace
 from include.evidence import ledger
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.evidence.signing import generate_key
@@ -31,6 +34,7 @@ from include.orchestration.sandbox import (
 )
 from include.policy import SHIPPED
 from include.reports.conclusion import Conclusion, worst
+from include.retention.desk import desk_of
 from include.services.connections import ConnectionSpec
 from include.services.errors import ControlFailed, UsageError
 from include.state.sandbox import sandboxes
@@ -74,7 +78,7 @@ class Play:
             "mail": ConnectionSpec("mail", "smtp", "localhost", 1, extra={"from_email": "a@b.cn"}),
         }
         self.clock = MovingClock(NIGHT)
-        self.live = Workplace(folder / "home", SHIPPED, specs.get, self.clock)
+        self.live = new_workplace(folder / "home", SHIPPED, specs.get, self.clock)
 
     def begins(self) -> SandboxedWorkplace:
         return sandboxed(self.live, *RUN, begins=True)
@@ -266,13 +270,12 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
                 ask(conn_id)
         assert not place.is_local(conn_id)
     ways: list[Callable[[], object]] = [
-        lambda: place.local,
         lambda: place.store("mail"),
-        lambda: place.retention_desk("courier"),
+        lambda: desk_of(place, "courier"),
         lambda: place.role_database("state_db", "customer_db"),
         lambda: place.role_database("incident_db", "state_db"),
         place.drill_key,
-        place.drill_place,
+        lambda: drill_place_of(place),
         place.connection_faults,
     ]
     for way in ways:
@@ -282,7 +285,7 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
     assert place.code_version == play.live.code_version
     assert live_of(place) is play.live
     assert live_of(play.live) is play.live
-    offsite, again = place.offsite(), play.goes_on().offsite()
+    offsite, again = offsite_of(place), offsite_of(play.goes_on())
     offsite.store.put("x/extract", b"1")
     assert again.store.get("x/extract") == b"1"
     assert place.store("evidence_store").list() is not None

@@ -25,6 +25,7 @@ from include.reports.i18n import Translator
 from include.services.errors import ControlFailed
 from include.workplace import ROOT, Workplace
 from tests.orchestration.test_sandbox import RUN, Play
+from tests.support.contexts import pack_of
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
@@ -316,7 +317,7 @@ def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch
     from include.orchestration import audit_conclusion, sampling
     from include.sampling import conclusion_report, report
 
-    place: Any = SimpleNamespace(pack=SimpleNamespace(audit=None))
+    place: Any = SimpleNamespace(pack=pack_of({}, {}))
     kept: list[StepRecord] = []
 
     def step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:

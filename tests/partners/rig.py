@@ -17,15 +17,18 @@ from sqlalchemy import Engine, text
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
 from include.partners import reviews
-from include.partners.desk import Desk
 from include.partners.history import Review
-from include.partners.look import look
-from include.policy import PolicyPack, load_pack
+from include.partners.partner_status import PartnerStatus, standing_of
+from include.partners.register import Register, partner_of, register_of
+from include.partners.rules import PARTNERS, PartnerRules
+from include.partners.workflow import CHECK
+from include.policy import PolicyPack
+from include.registry import load_pack
 from include.services.clock import FixedClock
-from include.services.database import DatabaseAddress
-from include.workdays.calendar import Workdays
+from include.workflow.run_context import RunContext
 from tests.partners.books import answered
 from tests.policy.packs import write_pack
+from tests.support.contexts import run_context, step_record
 from tests.support.databases import fresh, pooled
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -92,21 +95,16 @@ class Rig:
         return datetime.combine(self.today, time(9, 40), ZONE)
 
     @property
-    def desk(self) -> Desk:
-        rules = self.pack.partners
-        assert rules is not None
-        return Desk(
-            rules=rules,
-            notices=self.pack.notices,
-            roles=self.pack.roles,
-            database=self.pack.databases["shop"],
-            reader=DatabaseAddress.from_conninfo(self.conninfo),
-            workdays=Workdays(self.pack.calendar),
-            state=self.state,
-            clock=FixedClock(self.now),
-            zone=ZONE,
-            run=self.run,
-        )
+    def context(self) -> RunContext[PartnerRules]:
+        clock = FixedClock(self.now)
+        databases = {"shop": self.conninfo}
+        return run_context(PARTNERS, self.pack, databases, self.state, clock, self.run)
+
+    def register(self) -> Register:
+        return register_of(self.context)
+
+    def standing(self, code: str) -> PartnerStatus:
+        return standing_of(self.context, code)
 
     def ally(self, code: str, **more: Any) -> None:
         """Enter a partner: in order for years, where nothing else is said."""
@@ -146,11 +144,11 @@ class Rig:
             for one in tables.split(", "):
                 conn.execute(text(f"ALTER TABLE {one} ENABLE TRIGGER USER"))
 
-    def look(self, run: str | None = None) -> Any:
+    def check(self, run: str | None = None) -> Any:
         """Do the step in a run."""
         if run is not None:
             self.run = replace(self.run, run_id=run)
-        return look(self.desk)
+        return step_record(CHECK, self.context)
 
     def keys(self, kind: str = "partners.reminder", run: str | None = None) -> list[str]:
         """Keys of notices, by the order in which they were queued; of one run."""
@@ -160,10 +158,10 @@ class Rig:
             return list(conn.scalars(bound))
 
     def issue(self, code: str, *, by: str = "E1", anew: bool = False) -> Review:
-        desk = self.desk
+        context = self.context
         with self.state.begin() as conn:
             return reviews.issue(
-                conn, desk.partner(code), desk.rules, by=by, at=self.now,
+                conn, partner_of(context, code), context.rules, by=by, at=self.now,
                 timezone="Asia/Shanghai", anew=anew,
             )  # fmt: skip
 

@@ -59,7 +59,7 @@ def test_a_run_tells_of_each_partner_with_access(rig: Rig) -> None:
     pass_with(rig, "1", others)
     pass_with(rig, "2", others[:1])
     pass_with(rig, "3", others)
-    record = rig.look()
+    record = rig.check()
     assert codes(record) == [("partners.sub_processor_abroad", "attention", "1")]
     (found,) = record.findings
     assert Translator("en").text(found.message) == (
@@ -67,4 +67,4 @@ def test_a_run_tells_of_each_partner_with_access(rig: Rig) -> None:
     )
     assert "Singapore, US" in Translator("zh_CN").text(found.message)
     pass_with(rig, "1", others[:1])
-    assert codes(rig.look()) == []
+    assert codes(rig.check()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,8 @@ def server() -> Iterator[Smtp]:
 
 def post(rig: Rig, server: Smtp) -> Post:
     confirm = {
-        kind: reminders.confirm(rig.desk) for kind in ("partners.reminder", "partners.contact")
+        kind: partial(reminders.still_due, rig.context)
+        for kind in ("partners.reminder", "partners.contact")
     }
     return Post(rig.state, server.port, MovingClock(rig.now), confirm=confirm)
 
@@ -32,7 +34,7 @@ def test_owner_and_partner_get_one_digest_each(rig: Rig, server: Smtp) -> None:
     """With all that ends; a name that tries to end a header or the mail stays a name."""
     rig.ally("1", company=NAME, secrecy_to="2026-06-20", deal_to="2026-05-30")
     rig.ally("2", contact="broken", seen_on="2025-06-20")
-    rig.look()
+    rig.check()
     done = post(rig, server).deliver()
     by = {one.recipient: one for one in server.read}
     assert set(by) == {"compliance@courier.example", "privacy@1.example"}
@@ -57,7 +59,7 @@ def test_what_is_mended_before_it_is_sent_is_not_sent(rig: Rig, server: Smtp) ->
     """Mail was down while somebody renewed the agreement: nobody hears of it."""
     rig.ally("1", secrecy_to="2026-06-20")
     rig.ally("2", secrecy_to="2026-06-20")
-    rig.look()
+    rig.check()
     rig.change("1", secrecy_to="2028-06-20")
     post(rig, server).deliver()
     told = {one.recipient: one.text("plain") for one in server.read}
@@ -70,7 +72,7 @@ def test_a_week_of_lapse_is_one_mail(rig: Rig, server: Smtp) -> None:
     rig.ally("1", deal_to="2026-05-30", contact=None)
     for _week in range(3):
         for run in ("a", "b"):
-            rig.look(f"{rig.today} {run}")
+            rig.check(f"{rig.today} {run}")
             post(rig, server).deliver()
         rig.today += timedelta(days=7)
     assert [one.recipient for one in server.read] == ["compliance@courier.example"] * 3
@@ -82,7 +84,7 @@ def test_a_review_that_failed_or_was_opened_again_has_no_due_day(rig: Rig, serve
         rig.ally(code)
         rig.review(code, passed=code == "2")
     rig.reopen("2")
-    rig.look()
+    rig.check()
     post(rig, server).deliver()
     assert {one.recipient for one in server.read} == {
         "compliance@courier.example", "privacy@1.example",

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from include.notify.notice import Notice
 from include.partners import history, reminders
+from include.partners.partner_status import bound_of
 from include.reports.i18n import Translator
 from tests.partners.rig import Rig
 
@@ -22,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def notices(rig: Rig) -> list[Notice]:
-    desk = rig.desk
-    with desk.state.connect() as conn:
+    run = rig.context
+    with run.state.connect() as conn:
         known = history.known(conn)
-    bound = desk.bound(known, desk.register().partners)
-    return list(reminders.notices(desk, reminders.reached(desk, bound)))
+    bound = bound_of(run, known, rig.register().partners)
+    return list(reminders.notices(run, reminders.reached(run, bound)))
 
 
 def lines(found: Sequence[Notice], locale: str = "en") -> list[tuple[str, str]]:
@@ -90,7 +91,7 @@ def test_an_address_that_cannot_be_used_is_reported_and_mended(
 ) -> None:
     """The owner is told all the same; with another address the partner is, too."""
     rig.ally("1", secrecy_to="2026-06-20", contact=contact)
-    rig.look()
+    rig.check()
 
     def states() -> list[tuple[str, str]]:
         with rig.state.connect() as conn:
@@ -99,7 +100,7 @@ def test_an_address_that_cannot_be_used_is_reported_and_mended(
 
     assert states() == [("role:compliance", "pending"), ("partner:1", "undeliverable")]
     rig.change("1", contact="privacy@1.example")
-    rig.look()
+    rig.check()
     assert states() == [("role:compliance", "pending"), ("partner:1", "pending")]
 
 
@@ -107,19 +108,19 @@ def test_a_repeated_run_tells_nothing_and_says_the_same(rig: Rig) -> None:
     """A task that is tried again, and a run of the same day by hand."""
     rig.ally("1", secrecy_to="2026-06-20")
     rig.ally("2", seen_on="2025-01-01")
-    first = rig.look("r1")
-    assert rig.look("r1") == first
+    first = rig.check("r1")
+    assert rig.check("r1") == first
     assert len(rig.keys()) == 2
-    rig.look("by hand")
+    rig.check("by hand")
     assert (len(rig.keys()), rig.keys(run="by hand")) == (2, [])
 
 
 def test_a_term_that_was_renewed_begins_a_new_ladder(rig: Rig) -> None:
     """Its new day makes other keys."""
     rig.ally("1", secrecy_to="2026-06-20")
-    rig.look("r1")
+    rig.check("r1")
     rig.change("1", secrecy_to="2026-08-20")
-    rig.look("r2")
+    rig.check("r2")
     assert rig.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-08-20/-90"]
 
 
@@ -127,23 +128,23 @@ def test_an_unknown_day_is_asked_for_again_each_week(rig: Rig) -> None:
     """As what lapsed is: neither is ever silent."""
     rig.ally("1", deal_to=None, seen_on="2025-05-01")
     for week in range(4):
-        rig.look(f"w{week}")
+        rig.check(f"w{week}")
         assert len(rig.keys(run=f"w{week}")) == 2
-        rig.look(f"w{week} again")
+        rig.check(f"w{week} again")
         assert rig.keys(run=f"w{week} again") == []
         rig.today += timedelta(days=7)
 
 
 def still(rig: Rig, keys: Sequence[str]) -> set[str]:
-    return reminders.confirm(rig.desk)(keys)
+    return reminders.still_due(rig.context, keys)
 
 
 def test_what_was_mended_meanwhile_is_not_sent(rig: Rig) -> None:
-    """Renewed, reviewed, without access, gone: looked at again just before it is sent."""
+    """Renewed, reviewed, without access, gone: checked at again just before it is sent."""
     for code in "1234":
         rig.ally(code, secrecy_to="2026-06-20")
     rig.ally("5", seen_on="2025-01-01")
-    rig.look()
+    rig.check()
     keys = rig.keys()
     assert still(rig, keys) == set(keys)
     rig.change("1", secrecy_to="2027-06-20")
@@ -156,15 +157,15 @@ def test_what_was_mended_meanwhile_is_not_sent(rig: Rig) -> None:
 def test_a_reminder_that_waited_too_long_is_not_sent(rig: Rig) -> None:
     """That it ends is wrong after the end, and a later rung says it better."""
     rig.ally("1", secrecy_to="2026-06-20")
-    rig.look("r1")
+    rig.check("r1")
     rig.today += timedelta(days=7)
-    rig.look("r2")
+    rig.check("r2")
     assert rig.keys() == ["1/nda/2026-06-20/-30", "1/nda/2026-06-20/-7"]
     assert still(rig, rig.keys()) == {"1/nda/2026-06-20/-7"}
     assert still(rig, rig.keys()[:1]) == {"1/nda/2026-06-20/-30"}  # the other one was sent
     rig.today += timedelta(days=14)
     assert still(rig, rig.keys()) == set()
-    rig.look("r3")
+    rig.check("r3")
     assert still(rig, rig.keys()) == {"1/nda/2026-06-20/1"}
 
 
@@ -186,7 +187,7 @@ def test_two_runs_at_once_tell_each_rung_once(rig: Rig) -> None:
     def work(one: Rig) -> None:
         try:
             start.wait(10)
-            one.look()
+            one.check()
         except BaseException as error:  # noqa: BLE001 - told by the assertion below
             failed.append(error)
 
@@ -201,14 +202,14 @@ def test_two_runs_at_once_tell_each_rung_once(rig: Rig) -> None:
 
 CHILD = """
 import os, sys
-from include.partners import look
+from include.partners import check
 from tests.partners.rig import Rig, pack_at
 from pathlib import Path
 from include.state.connect import engine
 rig = Rig(pack_at(Path(sys.argv[1])), sys.argv[2], engine(sys.argv[3]))
 if sys.argv[4] == "before":
-    look.record_step = lambda *_: os._exit(9)  # queued, and killed before the commit
-rig.look()
+    check.record_step = lambda *_: os._exit(9)  # queued, and killed before the commit
+rig.check()
 os._exit(9)  # committed, and killed before anybody is sent anything
 """
 
@@ -226,6 +227,6 @@ def test_a_run_that_is_killed_is_repeated_and_tells_once(
     )  # fmt: skip
     assert done.returncode == 9, done.stderr
     assert len(rig.keys()) == (1 if when == "after" else 0)
-    record = rig.look()
+    record = rig.check()
     assert rig.keys() == ["1/nda/2026-06-20/-30"]
     assert {one.name: one.value for one in record.metrics}["partners.reminders"] == 2

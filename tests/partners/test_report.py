@@ -1,4 +1,4 @@
-"""The report says what binds each partner, and nothing of what was not looked at."""
+"""The report says what binds each partner, and nothing of what was not checked at."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import pytest
 
 from include.evidence.model import Outcome, RunContext, StepRecord
 from include.partners import report, reviews
+from include.partners.rules import PARTNERS
+from include.partners.workflow import REVIEW_PARTNERS
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Paragraph, Report, Table
 from include.reports.render import render_all
+from include.workflow.step import RunRecords
 from tests.partners.books import OTHERS, answered
 from tests.partners.rig import Rig
 
 SEND = "send"
 SENT = StepRecord(step=SEND, outcome=Outcome.PASS, data={})
 
+CONTEXT: Any = None  # the report needs the records alone
+
 
 def concluded(*records: StepRecord) -> Conclusion:
-    return report.conclude(records, send=SEND)
+    return report.conclude(CONTEXT, RunRecords(records))
 
 
 def said(text: Any, locale: str = "en") -> str:
@@ -47,7 +52,7 @@ def bars(found: Conclusion) -> list[tuple[str, Any]]:
 
 
 @pytest.fixture
-def looked(rig: Rig) -> StepRecord:
+def checked(rig: Rig) -> StepRecord:
     """Partners in every state, with open reviews and a sub-processor."""
     rig.ally("1")
     rig.ally("2", secrecy_to="2026-08-30")
@@ -65,14 +70,14 @@ def looked(rig: Rig) -> StepRecord:
     rig.decide("1", passed=True)
     rig.hand_in(rig.issue("2"), encryption="No")
     rig.reopen("6", "an incident")
-    record = rig.look()
+    record = rig.check()
     assert isinstance(record, StepRecord)
     return record
 
 
-def test_every_partner_stands_with_what_binds_it(looked: StepRecord) -> None:
+def test_every_partner_stands_with_what_binds_it(checked: StepRecord) -> None:
     """Refused ones first, then what ends soon, then the rest; by number, 9 before 10."""
-    found = concluded(looked, SENT)
+    found = concluded(checked, SENT)
     rows = tables(found)["What binds each partner"]
     assert rows == [
         ["3", "Company 3", "not known", "yes", "until 2029-12-31", "lapsed, 2026-05-31",
@@ -108,7 +113,7 @@ def test_what_ends_sooner_stands_higher(rig: Rig) -> None:
     rig.ally("2", secrecy_to="2026-06-20")
     rig.ally("3", deal_to="2026-06-01")
     rig.ally("4", seen_on="2025-06-02")
-    found = concluded(rig.look(), SENT)
+    found = concluded(rig.check(), SENT)
     rows = tables(found)["What binds each partner"]
     assert [(row[0], row[-1]) for row in rows] == [
         ("3", "allowed, ends today"),
@@ -116,15 +121,15 @@ def test_what_ends_sooner_stands_higher(rig: Rig) -> None:
         ("2", "allowed, ends in 19 days"),
         ("1", "allowed"),
     ]
-    rules = rig.desk.rules.model_copy(update={"ladder": (100, 15)})
-    rig.pack = rig.pack.model_copy(update={"partners": rules})
-    found = concluded(rig.look("r2"), SENT)
+    rules = rig.context.rules.model_copy(update={"ladder": (100, 15)})
+    rig.pack = rig.pack.model_copy(update={"sections": {PARTNERS.file: rules}})
+    found = concluded(rig.check("r2"), SENT)
     assert bars(found)[1] == ("Something ends within 100 days", 4)
 
 
-def test_open_reviews_and_sub_processors_are_listed(looked: StepRecord) -> None:
+def test_open_reviews_and_sub_processors_are_listed(checked: StepRecord) -> None:
     """With what they wait for, and by the last review that passed."""
-    found = tables(concluded(looked, SENT))
+    found = tables(concluded(checked, SENT))
     first, second = found["Not decided on yet"]
     assert first[1:4] == ["2", "Company 2", "its turn came"]
     assert first[-1] == "66.66%, does not pass"
@@ -133,9 +138,9 @@ def test_open_reviews_and_sub_processors_are_listed(looked: StepRecord) -> None:
     assert found["Sub-processors"] == [["1", "Cloud Ltd", "CN", "hosting"]]
 
 
-def test_no_consent_is_claimed_that_nobody_recorded(looked: StepRecord) -> None:
+def test_no_consent_is_claimed_that_nobody_recorded(checked: StepRecord) -> None:
     """What the law asks for stands above the list, and that it is not kept here."""
-    (section,) = [one for one in concluded(looked, SENT).sections
+    (section,) = [one for one in concluded(checked, SENT).sections
                   if said(one.heading) == "Who processes for partners"]  # fmt: skip
     (first, _table) = section.blocks
     assert isinstance(first, Paragraph)
@@ -144,9 +149,9 @@ def test_no_consent_is_claimed_that_nobody_recorded(looked: StepRecord) -> None:
     assert "未在此记录" in said(first.text, "zh_CN")
 
 
-def test_the_first_screen_has_the_figures_of_the_controls(looked: StepRecord) -> None:
+def test_the_first_screen_has_the_figures_of_the_controls(checked: StepRecord) -> None:
     """With access, each with its state."""
-    facts = {said(one.label): (one.value, one.status) for one in concluded(looked, SENT).facts}
+    facts = {said(one.label): (one.value, one.status) for one in concluded(checked, SENT).facts}
     assert facts["Partners with access"] == (6, None)
     assert facts["Without agreement in force"] == (3, Outcome.FAIL)
     assert facts["Without review that holds"] == (3, Outcome.FAIL)
@@ -154,7 +159,7 @@ def test_the_first_screen_has_the_figures_of_the_controls(looked: StepRecord) ->
 
 def test_a_search_that_failed_shows_nothing_as_in_order() -> None:
     """What was not measured is not measured, and the run is red."""
-    failed = StepRecord(step="look", outcome=Outcome.FAIL)
+    failed = StepRecord(step="check", outcome=Outcome.FAIL)
     found = concluded(failed, SENT)
     assert said(found.summary) == "Nobody could see which partners are bound and reviewed."
     assert {one.value for one in found.facts} == {None}
@@ -164,18 +169,18 @@ def test_a_search_that_failed_shows_nothing_as_in_order() -> None:
 def test_a_step_that_left_nothing_is_told(rig: Rig) -> None:
     """A run without its sending is not green."""
     rig.ally("1")
-    found = concluded(rig.look())
+    found = concluded(rig.check())
     assert [(one.code, one.severity) for one in found.findings] == [
         ("partners.send.missing", Outcome.FAIL)
     ]
     assert [one.code for one in concluded().findings] == [
-        "partners.look.missing", "partners.send.missing",
+        "partners.check.missing", "partners.send.missing",
     ]  # fmt: skip
 
 
 def test_a_register_without_partners_says_so(rig: Rig) -> None:
     """No chart of nothing, no figure of anybody, and it is red."""
-    found = concluded(rig.look(), SENT)
+    found = concluded(rig.check(), SENT)
     assert said(found.summary) == (
         "The register has no partner: nobody could see whether partners are bound."
     )
@@ -189,7 +194,7 @@ def test_a_register_without_partners_says_so(rig: Rig) -> None:
 def test_a_register_in_which_nobody_has_access_claims_nothing(rig: Rig) -> None:
     """Of none that all are in order says nothing."""
     rig.ally("1", connected=False)
-    found = concluded(rig.look(), SENT)
+    found = concluded(rig.check(), SENT)
     assert said(found.summary) == (
         "By the register no partner has access: there was none to look at."
     )
@@ -198,14 +203,14 @@ def test_a_register_in_which_nobody_has_access_claims_nothing(rig: Rig) -> None:
 
 def test_a_pack_without_partners_is_calm() -> None:
     """Nothing is shown, nothing fails."""
-    nothing = StepRecord(step="look", outcome=Outcome.PASS)
-    found = report.nothing_to_review([nothing, SENT])
+    nothing = StepRecord(step="check", outcome=Outcome.PASS)
+    found = REVIEW_PARTNERS.conclude_without_rules([nothing, SENT])
     assert (found.outcome, found.metrics) == (Outcome.PASS, [])
 
 
-def test_the_report_is_rendered_in_both_languages(rig: Rig, looked: StepRecord) -> None:
+def test_the_report_is_rendered_in_both_languages(rig: Rig, checked: StepRecord) -> None:
     """Names are text, whatever they look like; no contact stands in it."""
-    found = concluded(looked, SENT)
+    found = concluded(checked, SENT)
     run = RunContext(
         dag_id="review_partners", run_id="r1", started_at=rig.now, code_version="x",
         policy_hash="ab", policy_name="pack", clock_source="fixed",

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from include.partners import history, reviews
 from include.partners.history import Review
+from include.partners.register import partner_of
 from include.services.errors import UsageError
 from include.workbooks.faults import WorkbookRefused
 from tests.partners.books import OTHERS, answered
@@ -262,9 +263,9 @@ def test_two_who_issue_at_once_open_one_review(rig: Rig) -> None:
     rig.ally("1")
     found: list[int] = []
     with rig.state.begin() as conn:
-        desk = rig.desk
+        run = rig.context
         first = reviews.issue(
-            conn, desk.partner("1"), desk.rules, by="E1", at=rig.now, timezone="Asia/Shanghai"
+            conn, partner_of(run, "1"), run.rules, by="E1", at=rig.now, timezone="Asia/Shanghai"
         )
         thread = threading.Thread(target=lambda: found.append(rig.issue("1", by="E5").id))
         thread.start()
@@ -291,12 +292,12 @@ def test_a_second_incident_blocks_whatever_its_words(rig: Rig, second: str) -> N
     assert len(again.because.split("; ")) == 2
     with pytest.raises(UsageError, match="is not back"):
         rig.decide("1", passed=True)
-    assert not rig.desk.standing("1").allowed
+    assert not rig.standing("1").allowed
     with pytest.raises(UsageError, match="not open"):
         rig.hand_in(first)  # the answers of before
     rig.hand_in(rig.issue("1"))
     rig.decide("1", passed=True)
-    assert rig.desk.standing("1").allowed
+    assert rig.standing("1").allowed
 
 
 def test_an_incident_while_the_questionnaire_is_out_asks_anew(rig: Rig) -> None:

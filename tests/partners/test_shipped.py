@@ -18,13 +18,14 @@ from include.local.sample import load
 from include.local.sample.answers import AnswerSheet
 from include.local.sample.load import statements
 from include.notify.outbox import Run
-from include.partners.desk import Desk
-from include.partners.look import look
-from include.policy import SHIPPED, load_pack
+from include.partners.rules import PARTNERS
+from include.partners.workflow import CHECK
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
-from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from include.workdays.calendar import Workdays
+from include.workplace import ROOT
+from tests.support.contexts import run_context, step_record
 from tests.support.databases import fresh
 
 DAY = date(2026, 1, 5)
@@ -34,6 +35,7 @@ TERMS = ("nda", "agreement", "review")
 
 # Each run, and the next day on which people could be told if not now: the Monday after it, or the
 # first workday after a holiday by the State Council's arrangement of 2026.
+GRANTS = ROOT / "include/partners/sample_grants.sql"
 RUNS = {
     "2026-01-05": "2026-01-12",
     "2026-02-09": "2026-02-24",  # Spring Festival, 15 to 23 February
@@ -52,7 +54,7 @@ RUNS = {
 class Courier:
     """The sample as `courier_partners` sees it."""
 
-    address: DatabaseAddress
+    conninfo: str
     sheet: AnswerSheet
 
 
@@ -67,10 +69,10 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
         admin.execute("CREATE ROLE courier_partners LOGIN PASSWORD 'x'")
         with psycopg.connect(postgres.conninfo(name)) as connection:
             sheet = load(connection, customers=0, as_of=at)
-            for statement in statements("grants_partners.sql"):
+            for statement in statements(GRANTS):
                 connection.execute(statement)
         address = postgres.conninfo(name, "courier_partners", "x")
-        yield Courier(DatabaseAddress.from_conninfo(address), sheet)
+        yield Courier(address, sheet)
         with psycopg.connect(postgres.conninfo(name), autocommit=True) as connection:
             connection.execute("DROP OWNED BY courier_partners")
         admin.execute("DROP ROLE courier_partners")
@@ -83,22 +85,11 @@ def state(migrated_database: str) -> Engine:
 
 
 def run(courier: Courier, state: Engine, day: date) -> StepRecord:
-    rules = PACK.partners
-    assert rules is not None
     at = datetime.combine(day, datetime.min.time(), ZONE) + timedelta(hours=9, minutes=40)
-    desk = Desk(
-        rules=rules,
-        notices=PACK.notices,
-        roles=PACK.roles,
-        database=PACK.databases["courier"],
-        reader=courier.address,
-        workdays=Workdays(PACK.calendar),
-        state=state,
-        clock=FixedClock(at),
-        zone=ZONE,
-        run=Run("review_partners", day.isoformat()),
-    )
-    return look(desk)
+    run = Run("review_partners", day.isoformat())
+    databases = {"courier": courier.conninfo}
+    context = run_context(PARTNERS, PACK, databases, state, FixedClock(at), run)
+    return step_record(CHECK, context)
 
 
 def told(state: Engine, day: date, kind: str = "partners.reminder") -> set[str]:
@@ -205,7 +196,10 @@ def test_two_dates_by_hand(courier: Courier, state: Engine, day: str) -> None:
 
 def test_the_role_reads_nothing_but_partners(courier: Courier) -> None:
     """No customer's table."""
-    with courier.address.connect() as connection, pytest.raises(psycopg.errors.Error) as refused:
+    with (
+        psycopg.connect(courier.conninfo) as connection,
+        pytest.raises(psycopg.errors.Error) as refused,
+    ):
         connection.execute("SELECT FROM customer")
     assert refused.value.sqlstate == "42501"
 
@@ -220,8 +214,7 @@ def test_no_contact_stands_in_the_record(courier: Courier, state: Engine) -> Non
 
 def test_sources_of_questions_bind_whoever_is_asked() -> None:
     """A duty of the company is no source of what its partner has to do: that is its own rule."""
-    rules = PACK.partners
-    assert rules is not None
+    rules = PACK.require(PARTNERS)
     sources = {
         one.id: None if isinstance(one.basis, str) else (one.basis.version, one.basis.article)
         for one in rules.questionnaire

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.partners.terms import State, Term, What, after, review_term, rung
+from include.partners.terms import ObligationKind, State, Term, after, review_term, rung
 from include.policy.period import Period
 
 DAY = timedelta(days=1)
@@ -37,7 +37,7 @@ def test_a_period_leads_to_a_day_of_the_calendar(start: str, period: str, end: s
 @given(DAYS, DAYS)
 def test_an_agreement_lapses_on_the_day_after_its_last(last: date, today: date) -> None:
     """Neither a day earlier nor later."""
-    state = Term(What.NDA, last).state(today)
+    state = Term(ObligationKind.NDA, last).state(today)
     assert (state is State.LAPSED) == (today >= last + DAY)
     assert state in (State.LAPSED, State.VALID)
 
@@ -46,13 +46,13 @@ def test_an_agreement_lapses_on_the_day_after_its_last(last: date, today: date) 
 def test_an_agreement_holds_from_its_first_day_to_its_last(a: date, b: date, today: date) -> None:
     """Both included."""
     first, last = min(a, b), max(a, b)
-    holds = Term(What.NDA, last, first).state(today) is State.VALID
+    holds = Term(ObligationKind.NDA, last, first).state(today) is State.VALID
     assert holds == (first <= today <= last)
 
 
 def test_what_nobody_knows_does_not_hold() -> None:
     """An empty day is no agreement without end."""
-    assert Term(What.NDA, None).state(date(2026, 1, 1)) is State.MISSING
+    assert Term(ObligationKind.NDA, None).state(date(2026, 1, 1)) is State.MISSING
     assert review_term(None, YEAR).state(date(2026, 1, 1)) is State.MISSING
     assert review_term(date(2026, 1, 1), None).state(date(2026, 1, 1)) is State.MISSING
 
@@ -63,9 +63,9 @@ def test_a_failed_or_reopened_review_holds_no_day_longer(
 ) -> None:
     """From that day on, whatever an earlier review came to."""
     for what, term in (
-        (What.FAILED, review_term(last, YEAR, failed_on=failed)),
-        (What.REOPENED, review_term(last, YEAR, reopened_on=failed)),
-        (What.REOPENED, review_term(last, YEAR, failed_on=last, reopened_on=failed)),
+        (ObligationKind.FAILED, review_term(last, YEAR, failed_on=failed)),
+        (ObligationKind.REOPENED, review_term(last, YEAR, reopened_on=failed)),
+        (ObligationKind.REOPENED, review_term(last, YEAR, failed_on=last, reopened_on=failed)),
     ):
         assert term.what is what
         assert (term.state(today) is State.LAPSED) == (today >= failed)

@@ -37,10 +37,12 @@ from include.findings import register as findings
 from include.holds import registry as holds
 from include.holds.registry import HoldKind
 from include.incident import form, register
+from include.incident.rule_checks import INCIDENT
 from include.local.postgres import EmbeddedPostgres
 from include.messages import _, verbatim
 from include.notify.outbox import Run
-from include.policy import SHIPPED, PolicyPack, load_pack
+from include.policy import SHIPPED, PolicyPack
+from include.registry import load_pack, pages_tables
 from include.reports.model import Report
 from include.reports.render import render_all
 from include.services.clock import FixedClock
@@ -214,7 +216,7 @@ def _let_read(server: EmbeddedPostgres, database: str) -> None:
             sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(PASSWORD))
         )
     with engine(server.conninfo(database)).begin() as conn:
-        grant_pages(conn, ROLE)
+        grant_pages(conn, ROLE, pages_tables())
 
 
 def _fill(made: Company) -> None:
@@ -250,10 +252,10 @@ def _find(conn: Connection) -> None:
 
 
 def _open(conn: Connection) -> None:
-    assert PACK.incident is not None
+    rules = PACK.require(INCIDENT)
     given = {"type": "lost_device", "what": f"A scanner was left {XSS}"}
     register.open_incident(
-        conn, form.read(given, PACK.incident, NOW, PACK.calendar.zone), PACK.incident,
+        conn, form.read(given, rules, NOW, PACK.calendar.zone), rules,
         Run("respond_to_incident", f"manual__1 {XSS}"), by="E00001", clock=FixedClock(NOW),
         zone=PACK.calendar.zone, year=NOW.year,
     )  # fmt: skip

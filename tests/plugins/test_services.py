@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from include.composition import workplace_of
 from include.services.objectstore.s3 import S3Store
-from include.workplace import Workplace
 from plugins.compliance_ui.services import COUNTS, Memory, Services
 from tests.evidence.register_fixtures import sealed_company
 
@@ -44,7 +44,7 @@ def test_a_store_that_hangs_is_given_up_while_somebody_waits(memory: Memory) -> 
         "extra": {"bucket": "b", "region_name": "cn-north-1", "read_timeout": 5},
     }  # fmt: skip
     environment = {"AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(connection)}
-    store = Services(Workplace.from_environment(environment), memory).store("evidence_store")
+    store = Services(workplace_of(environment), memory).store("evidence_store")
     assert isinstance(store, S3Store)
     config = store._client.meta.config
     assert (config.connect_timeout, config.read_timeout) == (3, 5)

@@ -7,7 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from include.policy import PackError, PackProblem, load_pack
+from include.policy import PackError, PackProblem
+from include.registry import load_pack
 
 SHOP = """\
 fides_key: shop

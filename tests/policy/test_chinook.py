@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from include.policy import load_pack
 from include.policy.datamap import MappedDatabase
+from include.registry import load_pack
 
 PACK = Path(__file__).parents[2] / "examples" / "packs" / "chinook"
 

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.policy import load_pack
 from include.policy.datamap import MappedDatabase
+from include.registry import load_pack
 from include.services.errors import UsageError
 from tests.policy.packs import SHOP, said, write_pack
 

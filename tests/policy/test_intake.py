@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from tests.policy.packs import said, write_pack
 
 MAP = """\

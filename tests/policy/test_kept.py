@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include.policy import SHIPPED, PackError, PolicyPack, load_pack
-from include.policy.kept import kept_pack
+from include.policy import SHIPPED, PackError, PolicyPack
+from include.registry import kept_pack, load_pack
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.policy import SHIPPED, PackError, PackProblem, load_pack
+from include.policy import SHIPPED, PackError, PackProblem
 from include.policy.rules import Source
+from include.registry import load_pack
 from include.services.errors import UsageError
 from tests.policy.packs import SHOP, problems_of, said, write_pack
 

@@ -7,7 +7,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from include.policy import load_pack
+from include.registry import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 
 

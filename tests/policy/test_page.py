@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from include.policy import SHIPPED, kwargs, load_pack
+from include.policy import SHIPPED, kwargs
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
 from include.policy.expectations import AnyExpectation, Breakdown, Expectation, Suite
 from include.policy.purposes import Purpose
@@ -36,6 +36,7 @@ from include.policy.rules import (
     Rule,
     Source,
 )
+from include.registry import load_pack
 from tests.policy.packs import said, write_pack
 
 KWARGS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include.policy import load_pack
+from include.registry import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 
 SUITE = """\

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from include.messages import Message
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.notices import NoticeRules
 from include.policy.retention import Window
 from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator
+from include.registry import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 
 CONTROL = """\

@@ -12,9 +12,10 @@ import psycopg
 from sqlalchemy import Engine, text
 
 from include.erasure.ledger import ErasureKeys
-from include.policy import PolicyPack, load_pack
+from include.policy import PolicyPack
 from include.quality.check import Checked, check_database
 from include.quality.run import Run
+from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from tests.policy.packs import write_pack
 from tests.support.databases import pooled

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from include.evidence.model import Outcome
-from include.policy import load_pack
 from include.quality import check as checks
 from include.quality.check import Checked
 from include.quality.collection import CollectionCheck
+from include.registry import load_pack
 from include.schema.live import read_schema
 from include.services.errors import ServiceError
 from tests.policy.packs import write_pack

@@ -18,9 +18,10 @@ from include.evidence.model import Outcome
 from include.expectations.docs import data_docs
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample.answers import RowSet
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.quality.check import check_database
 from include.quality.run import Run
+from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from tests.local.sample.conftest import AS_OF, Sample

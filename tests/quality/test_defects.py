@@ -270,7 +270,7 @@ def test_the_pack_refuses_what_would_show_values_or_hide_rules(tmp_path: Path) -
 
 def test_two_fields_have_two_rules(tmp_path: Path) -> None:
     """Whatever script their names are in."""
-    from include.policy import load_pack
+    from include.registry import load_pack
     from tests.policy.packs import write_pack
 
     fields = ["民族", "信仰", "a b", "a_b", "A_b"]
@@ -330,7 +330,7 @@ def test_a_key_inside_json_that_no_purpose_needs_is_found(
             company.check()
             assert {rule.partition(".")[0]: keys for rule, keys in company.open().items()} == found
         else:
-            from include.policy import load_pack
+            from include.registry import load_pack
             from tests.policy.packs import write_pack
 
             assert load_pack(write_pack(folder, **files)).suites == ()

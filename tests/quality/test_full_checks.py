@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from include.policy import load_pack
 from include.quality import check as checks
 from include.quality import collection as collections
 from include.quality import history, incremental, watermark
 from include.quality.run import Run
+from include.registry import load_pack
 from include.workplace import ROOT
 from tests.policy.packs import write_pack
 from tests.quality import support

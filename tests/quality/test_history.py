@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from include.policy import load_pack
 from include.quality import history
 from include.quality.collection import CollectionCheck
+from include.registry import load_pack
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, Company, suite
 

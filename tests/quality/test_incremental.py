@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.evidence.model import Outcome
-from include.policy import load_pack
+from include.registry import load_pack
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, reason, suite, untraced
 

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from include.expectations import check as checking
-from include.policy import load_pack
 from include.quality import check as checks
 from include.quality import collection
 from include.quality.check import Checked
+from include.registry import load_pack
 from include.services.database import DatabaseUnavailable
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, Company, suite

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from include.evidence.model import StepRecord
-from include.policy import load_pack
 from include.quality import report
 from include.quality.check import Checked
+from include.registry import load_pack
 from include.reports.conclusion import Conclusion
 from include.reports.model import Table
 from tests.policy.packs import write_pack

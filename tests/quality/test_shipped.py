@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from include.expectations.broken import Kept
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLES = """

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from include.retention.desk import Desk
+from include.composition import new_workplace
+from include.retention.desk import Desk, desk_of
 from include.services.connections import ConnectionSpec
 from include.state.connect import engine
 from include.state.migrate import migrate
@@ -43,7 +44,7 @@ def chinook_place(
         "customer_db": spec("customer_db", customers),
         "state_db": spec("state_db", state, KEYS),
     }
-    return Workplace(folder / "home", pack, specs.get)
+    return new_workplace(folder / "home", pack, specs.get)
 
 
 def spec(conn_id: str, conninfo: str, extra: Mapping[str, Any] | None = None) -> ConnectionSpec:
@@ -62,4 +63,4 @@ def spec(conn_id: str, conninfo: str, extra: Mapping[str, Any] | None = None) ->
 
 def desk(place: Workplace, run_id: str = RUN[1], starter: str | None = None) -> Desk:
     """What a run's steps work with."""
-    return place.retention_desk("chinook", (RUN[0], run_id), starter)
+    return desk_of(place, "chinook", (RUN[0], run_id), starter)

@@ -17,9 +17,9 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.model import Outcome, StepRecord
 from include.holds import registry
 from include.holds.registry import HoldKind
-from include.policy import load_pack
 from include.policy.model import PolicyPack
 from include.policy.retention import Limit
+from include.registry import load_pack
 from include.reports.conclusion import Conclusion
 from include.retention import erasing, proof, report, steps
 from include.retention.desk import Desk

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psycopg
 
-from include.policy import load_pack
 from include.policy.retention import SqlClock
+from include.registry import load_pack
 from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
 
 

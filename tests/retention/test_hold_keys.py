@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from include.policy import load_pack
+from include.registry import load_pack
 from include.retention.hold_keys import key_problems
 from tests.policy.packs import write_pack
 

@@ -22,7 +22,8 @@ from include.holds.registry import RECORD_KINDS, HoldKind, add
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import AnswerSheet, load
 from include.local.sample.load import statements
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.retention import erasing, proof, steps
 from include.retention.desk import Desk
 from include.retention.plan import Plan
@@ -33,6 +34,7 @@ from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
+from include.workplace import ROOT
 from tests.local.sample.test_expired import KEYS, RULES, SHEET, goes
 
 PACK = load_pack(SHIPPED)
@@ -47,6 +49,8 @@ HELD = {
     "delivery_proof": "expired_delivery_proof_open_complaint",
 }
 ROLES = ("courier_owner", "courier_retention")
+
+GRANTS = ROOT / "include/retention/sample_grants.sql"
 
 
 def desk_of(reader: str, writer: str, state: Engine, **more: Any) -> Desk:
@@ -128,7 +132,7 @@ def run(postgres: EmbeddedPostgres) -> Iterator[Run]:
         owner = psycopg.connect(postgres.conninfo(name, "courier_owner", "x"), autocommit=True)
         with owner:
             sheet = load(owner, customers=CUSTOMERS, as_of=at)
-            for one in statements("grants_retention.sql"):
+            for one in statements(GRANTS):
                 owner.execute(one)
             owner.execute("SET TimeZone = 'Asia/Shanghai'")
             writer = postgres.conninfo(name, "courier_retention", "x")

@@ -14,13 +14,13 @@ from openpyxl import Workbook
 from sqlalchemy import Connection, Engine
 
 from include.evidence.ahead import FolderAhead
-from include.policy.audit import AuditRules
 from include.policy.rules import Role
 from include.sampling import issue, papers
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.desk import Desk
 from include.sampling.issue import Issued
 from include.sampling.plans import PlanKind, plan_for
+from include.sampling.rules import AuditRules
 from include.sampling.samples import Sample, sample
 from include.sampling.seeds import Seed
 from include.sampling.workpapers.form import WORDS, Answer

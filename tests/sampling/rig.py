@@ -24,14 +24,15 @@ from include.evidence.names import bundle_path
 from include.evidence.signing import Signer, generate_key
 from include.evidence.steps import artifacts_of, record_step
 from include.local.postgres import EmbeddedPostgres
-from include.policy import load_pack
 from include.policy.model import PolicyPack
+from include.registry import load_pack
 from include.sampling import drawing, register, report, steps
 from include.sampling.commitment import Commitment, Sealed
 from include.sampling.desk import Desk
 from include.sampling.frame import Frame, freeze
 from include.sampling.names import COMMITMENT_FILE, COMMITMENT_WORKFLOW
 from include.sampling.quarters import Quarter, quarter_of
+from include.sampling.rules import AUDIT
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
@@ -140,7 +141,7 @@ class Rig:
 
     def desk(self, run: str = "r1") -> Desk:
         """What a run works with."""
-        rules = self.pack.audit
+        rules = self.pack.section(AUDIT)
         assert rules is not None
         folder = bundle_path(DAG, run, NOW)
         return Desk(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from include.policy.audit import Attribute, AuditRules, Population, Seed
 from include.policy.rules import Rule
+from include.sampling.rules import Attribute, AuditRules, Population, Seed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")

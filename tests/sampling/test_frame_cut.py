@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from include.policy.audit import Population
 from include.sampling.frame import freeze
+from include.sampling.rules import AUDIT, Population
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError
 from tests.sampling.rig import Rig, population, third_quarter
@@ -133,7 +133,7 @@ def test_memory_stays_flat(rig: Rig) -> None:
 
 CHILD = """
 import signal, sys
-from include.policy.audit import Population
+from include.sampling.rules import Population
 from include.sampling.frame import freeze
 from include.services.database import DatabaseAddress
 from tests.sampling.rig import pack_with, population, third_quarter
@@ -146,7 +146,7 @@ class Sink:
 
 pack = pack_with(Path(sys.argv[1]), population(sql=sys.argv[3]))
 address = DatabaseAddress.from_conninfo(sys.argv[2])
-freeze(address, pack.database("shop"), pack.audit.populations[0], third_quarter(), Sink())
+freeze(address, pack.database("shop"), pack.section(AUDIT).populations[0], third_quarter(), Sink())
 """
 
 
@@ -230,6 +230,6 @@ def test_a_password_stands_on_no_command_line(rig: Rig) -> None:
 
 
 def population_of(rig: Rig, sql: str) -> Population:
-    rules = rig.pack.audit
+    rules = rig.pack.section(AUDIT)
     assert rules is not None
     return rules.populations[0].model_copy(update={"sql": sql})

@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.policy.audit import AuditRules
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.plans import plan_for
 from include.sampling.question import MOST_NAMES, question
 from include.sampling.register import Refusal
+from include.sampling.rules import AuditRules
 from include.sampling.seeds import Cause
 from tests.sampling.rig import ZONE, by_branch, population, rules_of
 

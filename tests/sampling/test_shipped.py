@@ -12,16 +12,18 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.sampling.frame import Frame, freeze
 from include.sampling.plans import plan_for
 from include.sampling.quarters import quarter_of
+from include.sampling.rules import AUDIT
 from include.services.database import DatabaseAddress
 from tests.support.databases import fresh
 
 NOW = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)
 PACK = load_pack(SHIPPED)
-POPULATIONS = PACK.audit.populations if PACK.audit else ()
+POPULATIONS = PACK.require(AUDIT).populations
 
 
 @pytest.fixture(scope="module")

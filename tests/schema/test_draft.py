@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from include.local.postgres import EmbeddedPostgres
-from include.policy import load_pack
 from include.policy.datamap import MappedDatabase
+from include.registry import load_pack
 from include.schema.draft import Draft
 from include.schema.drift import drift
 from include.schema.live import read_schema

@@ -10,8 +10,9 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.datamap import MappedDatabase, MappedField
+from include.registry import load_pack
 from include.schema.drift import Drift, DriftKind, drift, mapped_schemas
 from include.schema.findings import findings
 from include.schema.live import LiveColumn, read_schema

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.datamap import MappedDatabase
+from include.registry import load_pack
 from include.schema.guess import guess
 from include.schema.guesses import Guess
 from include.schema.live import LiveColumn, LiveSchema, LiveTable, Name, read_schema

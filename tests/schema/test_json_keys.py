@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.datamap import MappedField
+from include.registry import load_pack
 from include.schema.drift import mapped_schemas
 from include.schema.json_keys import UndeclaredKeys, findings, places, undeclared_keys
 from include.schema.live import read_schema

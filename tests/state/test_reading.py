@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 
 from include.local.postgres import EmbeddedPostgres
+from include.registry import pages_tables
 from include.services.errors import UsageError
 from include.state.connect import engine, reading_engine
 from include.state.reading import grant_pages
@@ -21,12 +22,12 @@ def test_rights_are_given_to_a_role_that_is_there(
     role = f"pages_{uuid.uuid4().hex[:8]}"
     made = engine(migrated_database)
     with pytest.raises(UsageError, match=f"no role {role}"), made.begin() as conn:
-        grant_pages(conn, role)
+        grant_pages(conn, role, pages_tables())
     with psycopg.connect(migrated_database, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
         for _again in range(2):
             with made.begin() as conn:
-                grant_pages(conn, role)
+                grant_pages(conn, role, pages_tables())
         admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         assert admin.execute("SELECT count(*) FROM evidence_ledger").fetchone() == (0,)
         admin.execute("SELECT bundle, signature FROM evidence_intent")

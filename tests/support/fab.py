@@ -29,7 +29,8 @@ from sqlalchemy.engine import URL
 from include.local.airflow import free_port
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from include.orchestration.access.roles import all_roles
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.workplace import ROOT
 from tests.support.databases import fresh
 

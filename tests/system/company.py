@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from include.composition import new_workplace
 from include.evidence.signing import generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.connections import ConnectionSpec
@@ -193,7 +194,7 @@ class Company:
 
     def __post_init__(self) -> None:
         self._connections = _connections(self)
-        self.services = Workplace(
+        self.services = new_workplace(
             self.folder / "home", self.folder / "pack", self._connections.get, stand_ins=False
         )
 

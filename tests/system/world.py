@@ -28,6 +28,7 @@ from psycopg.conninfo import make_conninfo
 
 from include.backup import manifest as manifests
 from include.backup.dump import take_backup
+from include.backup.offsite import offsite_of
 from include.backup.point_folder import DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME
 from include.cli import backup as backup_commands
 from include.evidence import adopt, ledger, standing
@@ -265,7 +266,7 @@ class System(RuleBasedStateMachine):
                 NAME,
                 [],
                 store,
-                services.offsite().recipients,
+                offsite_of(services).recipients,
                 expires_after=lambda moment: moment,
             )
         query(self.company.admin, f'DROP DATABASE "forged_{live}"')

@@ -16,16 +16,16 @@ from sqlalchemy import Engine, text
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
 from include.policy.notices import NoticeRules
-from include.policy.rules import Calendar, Role
-from include.policy.training import TrainingRules
+from include.policy.rules import Calendar, Control, Role
 from include.services.clock import FixedClock
-from include.services.database import DatabaseAddress
 from include.state.tables import metadata
-from include.training.desk import Desk
 from include.training.ladder import reached
 from include.training.obligations import Due, Row, Waiver, everything
-from include.training.sources import COLUMNS, Sources
+from include.training.rules import TRAINING, TrainingRules
+from include.training.sources import COLUMNS, Sources, open_sources
 from include.workdays.calendar import Workdays
+from include.workflow.run_context import RunContext
+from tests.support.contexts import pack_of, run_context
 from tests.support.databases import fresh, pooled
 
 DAG = "remind_training"
@@ -58,6 +58,9 @@ class Rig:
         today: the day, which tests move on.
         time: of day at which runs begin.
         rules: training.yaml.
+        calendar: of the pack.
+        owner: the role of human resources.
+        controls: of the pack.
         pool: an engine of the state database in place of one that always connects anew.
     """
 
@@ -66,32 +69,38 @@ class Rig:
     today: date = MONDAY
     time: time = time(9, 30)
     rules: TrainingRules = field(default_factory=rules)
-    workdays: Workdays = WORKDAYS
+    calendar: Calendar = field(default_factory=Calendar)
+    owner: Role = HR
+    controls: tuple[Control, ...] = ()
     pool: Engine | None = None
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine = self.pool or pooled(self.state)
 
-    def desk(self, run: str = "r1") -> Desk:
-        return Desk(
-            rules=self.rules,
-            roles={HR.id: HR},
-            readers={"firm": DatabaseAddress.from_conninfo(self.source)},
+    @property
+    def workdays(self) -> Workdays:
+        return Workdays(self.calendar)
+
+    def context(self, run: str = "r1") -> RunContext[TrainingRules]:
+        pack = pack_of(
+            {"firm": "firm_db"},
+            {TRAINING.file: self.rules},
+            calendar=self.calendar,
             notices=NoticeRules(may_opt_out=("training.department",)),
-            workdays=self.workdays,
-            state=self.engine,
-            clock=FixedClock(self.now()),
-            zone=ZONE,
-            run=Run(DAG, run),
+            roles={self.owner.id: self.owner},
+            controls=self.controls,
         )
+        clock = FixedClock(self.now())
+        databases = {"firm": self.source}
+        return run_context(TRAINING, pack, databases, self.engine, clock, Run(DAG, run))
 
     def now(self) -> datetime:
         return datetime.combine(self.today, self.time, ZONE)
 
     @contextmanager
     def open(self) -> Iterator[Sources]:
-        with self.desk().sources() as found:
+        with open_sources(self.context()) as found:
             yield found
 
     def add(self, table: str, **values: Any) -> None:
@@ -155,7 +164,7 @@ class Rig:
         with self.engine.begin() as conn:
             conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
         self.today, self.time = MONDAY, time(9, 30)
-        self.rules, self.workdays = rules(), WORKDAYS
+        self.rules, self.calendar, self.owner = rules(), Calendar(), HR
 
 
 @contextmanager

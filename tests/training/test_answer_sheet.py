@@ -7,7 +7,6 @@ on which day. Nobody takes a course meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import psycopg
@@ -17,12 +16,16 @@ from sqlalchemy import select, update
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load
 from include.local.sample.answers import AnswerSheet
-from include.policy import SHIPPED, load_pack
-from include.services.database import DatabaseAddress
+from include.notify.outbox import Run
+from include.policy import SHIPPED
+from include.registry import load_pack
+from include.services.clock import FixedClock
 from include.state.notices import notice
 from include.training.keys import read
 from include.training.names import COPY, REMINDER
-from include.training.plan import plan
+from include.training.rules import TRAINING
+from include.training.workflow import PLAN
+from tests.support.contexts import run_context, step_record
 from tests.support.databases import fresh
 from tests.training import oracle
 from tests.training.rig import Rig
@@ -49,14 +52,8 @@ def sample(postgres: EmbeddedPostgres) -> Iterator[tuple[str, AnswerSheet]]:
 def on(rig: Rig, sample: str, day: date) -> tuple[set[tuple[str, str, int]], set[object]]:
     """Plan a day by the shipped pack, deliver it, and say what was told."""
     rig.today = day
-    assert PACK.training is not None
-    desk = replace(
-        rig.desk(f"r{day}"),
-        rules=PACK.training,
-        roles=PACK.roles,
-        readers={"courier": DatabaseAddress.from_conninfo(sample)},
-    )
-    plan(desk)
+    clock, run = FixedClock(rig.now()), Run("remind_training", f"r{day}")
+    step_record(PLAN, run_context(TRAINING, PACK, {"courier": sample}, rig.engine, clock, run))
     with rig.engine.begin() as conn:
         waiting = select(notice.c.kind, notice.c.key, notice.c.recipient)
         found = conn.execute(waiting.where(notice.c.state == "pending")).all()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from include.evidence.examination import Examination
 from include.evidence.model import Finding, Outcome
+from include.evidence.step_findings import StepFindings
 from include.reports.i18n import Translator
 from include.training.checks import check
 from tests.training.rig import Rig
 
 
 def found(rig: Rig) -> list[Finding]:
-    seen = Examination("plan", "6.2")
+    seen = StepFindings("plan", "6.2")
     with rig.open() as sources:
         check(seen, sources, rig.today)
     return seen.findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.training.confirm import still_wanted
+from include.training.confirm import still_due
 from include.training.names import COPY, DEPARTMENT, REMINDER
 from tests.training.rig import Rig
 
@@ -14,4 +14,4 @@ UNREADABLE = ["", "gone", "a/b", "E1/c/y/someday/+1", "E1/c/y/2026-03-02/soon", 
 @pytest.mark.parametrize("kind", [REMINDER, COPY, DEPARTMENT])
 def test_a_key_that_cannot_be_read_is_not_wanted(rig: Rig, kind: str) -> None:
     """One that an older release wrote stops nobody's mail."""
-    assert still_wanted(rig.desk(), kind, UNREADABLE) == set()
+    assert still_due(rig.context(), UNREADABLE, kind) == set()

@@ -10,9 +10,10 @@ from sqlalchemy import select
 from include.reports.i18n import Translator
 from include.state.notices import notice
 from include.training import waivers
-from include.training.confirm import still_wanted
+from include.training.confirm import still_due
 from include.training.names import REMINDER
-from include.training.plan import plan
+from include.training.workflow import PLAN
+from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import artifacts_of_run, codes, metrics, trained
 
@@ -26,7 +27,7 @@ def test_a_waiver_of_nothing_is_told(rig: Rig):
                 conn, person, course, reason="long illness", until=date(2026, 6, 30), by="E1",
                 at=rig.now(),
             )  # fmt: skip
-    record = plan(rig.desk())
+    record = step_record(PLAN, rig.context())
     [finding] = record.findings
     assert Translator("en").text(finding.message) == (
         "Waivers of people or courses that do not exist: P0 law, PO LAW."
@@ -50,7 +51,7 @@ def test_with_people_or_courses_missing_no_control_is_shown(rig: Rig, fault: str
     trained(rig)
     rig.person("P1", "2025-01-20", access=True)
     rig.execute(fault)
-    found = metrics(plan(rig.desk()))
+    found = metrics(step_record(PLAN, rig.context()))
     controls = ("training_coverage", "people_with_access_untrained", "people_overdue_beyond_ladder")
     assert [found[one] for one in controls] == [None, None, None]
 
@@ -59,7 +60,7 @@ def test_leavers_with_access_count_for_the_control(rig: Rig):
     """They are in no department and have no course to take, and may still open records."""
     trained(rig)
     rig.person("P1", left_on="2026-02-01", access=True)
-    record = plan(rig.desk())
+    record = step_record(PLAN, rig.context())
     assert metrics(record)["people_with_access_untrained"] == 1
     assert codes(record) == {"training.access_not_employed"}
 
@@ -69,19 +70,19 @@ def test_a_roster_that_is_cut_is_red(rig: Rig):
     trained(rig)
     for number in range(10):
         rig.person(f"Q{number}", "2026-02-27")
-    assert "training.shrunk" not in codes(plan(rig.desk()))
+    assert "training.shrunk" not in codes(step_record(PLAN, rig.context()))
     rig.execute("DELETE FROM people WHERE person > 'Q3'")
     rig.today += timedelta(days=1)
-    assert "training.shrunk" in codes(plan(rig.desk("r2")))
+    assert "training.shrunk" in codes(step_record(PLAN, rig.context("r2")))
     rig.today += timedelta(days=1)
-    assert "training.shrunk" not in codes(plan(rig.desk("r3")))  # said once
+    assert "training.shrunk" not in codes(step_record(PLAN, rig.context("r3")))  # said once
 
 
 def test_the_file_of_overdue_courses_runs_no_formulas(rig: Rig):
     """It is made for Excel, and departments and numbers come from elsewhere."""
     trained(rig)
     rig.person("@SUM(1)", "2025-01-20", department="=HYPERLINK(1)")
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     text = artifacts_of_run(rig, "r1")["overdue.csv"].decode("utf-8-sig")
     assert text.splitlines()[1].startswith("'@SUM(1),'=HYPERLINK(1),EMG")
 
@@ -90,8 +91,8 @@ def test_a_number_with_an_unseen_sign_is_told_too(rig: Rig):
     """As text is pasted; the key says what is there."""
     trained(rig)
     rig.person("P1\u200e", "2026-02-02")
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     with rig.engine.connect() as conn:
         keys = list(conn.scalars(select(notice.c.key).where(notice.c.kind == REMINDER)))
     assert len(keys) == 4
-    assert still_wanted(rig.desk(), REMINDER, keys) == set(keys)
+    assert still_due(rig.context(), keys, REMINDER) == set(keys)

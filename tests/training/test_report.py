@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.notify.sending import STEP_SEND
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Table, TrendChart
-from include.training import coverage, report
+from include.training import report
 from include.training.names import STEP_PLAN
-from include.training.plan import plan
+from include.training.workflow import PLAN, REMIND_TRAINING
+from include.workflow.step import RunRecords
+from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import trained
 
@@ -36,10 +40,12 @@ SENT = StepRecord(
 
 
 def concluded(rig: Rig, *more: StepRecord) -> Conclusion:
-    records = [plan(rig.desk()), *(more or (SENT,))]
-    with rig.engine.connect() as conn:
-        trend = coverage.trend(conn, rig.now())
-    return report.conclude(records, controls=CONTROLS, trend=trend, send=STEP_SEND)
+    return judged(rig, [step_record(PLAN, rig.context()), *(more or (SENT,))])
+
+
+def judged(rig: Rig, records: Sequence[StepRecord]) -> Conclusion:
+    rig.controls = CONTROLS
+    return report.conclude(rig.context(), RunRecords(records))
 
 
 def summary(found: Conclusion, language: str = "en") -> str:
@@ -130,8 +136,8 @@ def test_a_long_list_says_what_it_leaves_out(rig: Rig):
 def test_a_step_that_did_not_finish_is_red(rig: Rig, absent: str):
     """Nothing that nobody looked at passes."""
     trained(rig)
-    records = [one for one in (plan(rig.desk()), SENT) if one.step != absent]
-    found = report.conclude(records, controls=CONTROLS, trend=[], send=STEP_SEND)
+    records = [one for one in (step_record(PLAN, rig.context()), SENT) if one.step != absent]
+    found = judged(rig, records)
     assert found.outcome is Outcome.FAIL
     assert f"training.{absent}.missing" in {one.code for one in found.findings}
     if absent == STEP_PLAN:
@@ -152,9 +158,9 @@ def test_missing_records_leave_the_first_screen_without_figures(rig: Rig):
 def test_a_share_just_below_the_target_does_not_read_like_it(rig: Rig):
     """94.996% is no 95%."""
     trained(rig)
-    data = plan(rig.desk()).data | {"people": 100_000, "covered": 94_996}
+    data = step_record(PLAN, rig.context()).data | {"people": 100_000, "covered": 94_996}
     record = StepRecord(step=STEP_PLAN, outcome=Outcome.FAIL, data=data)
-    found = report.conclude([record, SENT], controls=CONTROLS, trend=[], send=STEP_SEND)
+    found = judged(rig, [record, SENT])
     assert "(94.99%)" in summary(found)
     assert facts(found)["Trained"] == (0.9499, Outcome.FAIL)
 
@@ -170,6 +176,6 @@ def test_an_empty_roster_has_no_share(rig: Rig):
 def test_a_pack_without_training_is_calm():
     """No training.yaml: nothing done, nothing shown, nothing red."""
     record = StepRecord(step=STEP_PLAN, outcome=Outcome.PASS, data={})
-    found = report.nothing_to_train([record])
+    found = REMIND_TRAINING.conclude_without_rules([record])
     assert found.outcome is Outcome.PASS
     assert found.metrics == []

@@ -14,6 +14,7 @@ from include.state.training import (
     training_upload,
 )
 from include.training.people import Roster
+from include.training.sources import open_sources
 from tests.training.rig import Rig, rules
 
 UPLOAD = {"upload": True}
@@ -132,7 +133,7 @@ def test_of_some_people_only_their_rows_are_brought_together(rig: Rig):
         rig.person(f"P{number}")
         rig.took("2025-03-10", f"P{number}")
     rig.rules = rules(courses=UPLOAD)
-    with rig.desk().sources(["P1", "P3"]) as sources:
+    with open_sources(rig.context(), ["P1", "P3"]) as sources:
         for name in ("people", "completions"):
             query = SQL("SELECT person FROM {} AS one ORDER BY 1").format(sources[name])
             assert sources.connection.execute(query).fetchall() == [("P1",), ("P3",)]

@@ -7,9 +7,10 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from include.state.notices import notice
-from include.training.confirm import still_wanted
+from include.training.confirm import still_due
 from include.training.names import COPY, DEPARTMENT
-from include.training.plan import plan
+from include.training.workflow import PLAN
+from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import delivered, told, trained
 
@@ -20,7 +21,7 @@ def test_heads_get_a_summary_once_a_week(rig: Rig):
     rig.execute("UPDATE people SET head = true")
     rig.person("P1", "2026-01-30")
     rig.person("P2", "2026-03-01")
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     lines = told(rig, DEPARTMENT)
     assert lines[0] == (
         "P0",
@@ -32,10 +33,10 @@ def test_heads_get_a_summary_once_a_week(rig: Rig):
     delivered(rig)
     rig.person("P3", "2025-01-20")
     rig.today += timedelta(days=4)
-    plan(rig.desk("r2"))
+    step_record(PLAN, rig.context("r2"))
     assert told(rig, DEPARTMENT) == []
     rig.today += timedelta(days=3)
-    plan(rig.desk("r3"))
+    step_record(PLAN, rig.context("r3"))
     assert len(told(rig, DEPARTMENT)) == 5  # of P1 the copies of this day tell
 
 
@@ -46,7 +47,7 @@ def test_a_head_who_is_the_supervisor_is_told_of_each_course_once(rig: Rig):
     rig.person("P1", "2026-01-20", supervisor="P0")
     rig.person("P2", "2026-01-20", supervisor="P9")  # leads to the head too
     rig.person("P3", "2026-01-30")  # on the first rung: no copy yet
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     assert len(told(rig, COPY)) == 8
     lines = [line for _, line in told(rig, DEPARTMENT)]
     assert lines[0].startswith("Trained: 1 of 4 people")
@@ -59,7 +60,7 @@ def test_a_summary_has_an_end(rig: Rig):
     rig.execute("UPDATE people SET head = true")
     for number in range(30):
         rig.person(f"Q{number:02d}", "2026-01-30")
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     lines = [line for _, line in told(rig, DEPARTMENT)]
     assert len(lines) == 22
     assert lines[-1] == "And 100 more."
@@ -70,10 +71,10 @@ def test_a_summary_of_an_earlier_week_is_not_sent_any_more(rig: Rig):
     trained(rig)
     rig.execute("UPDATE people SET head = true")
     rig.person("P1", "2026-01-30")
-    plan(rig.desk())
+    step_record(PLAN, rig.context())
     with rig.engine.connect() as conn:
         keys = list(conn.scalars(select(notice.c.key).where(notice.c.kind == DEPARTMENT)))
     rig.took("2026-03-02", "P1", "LAW")
-    assert len(still_wanted(rig.desk(), DEPARTMENT, keys)) == len(keys) - 1
+    assert len(still_due(rig.context(), keys, DEPARTMENT)) == len(keys) - 1
     rig.today += timedelta(days=7)
-    assert still_wanted(rig.desk(), DEPARTMENT, keys) == set()
+    assert still_due(rig.context(), keys, DEPARTMENT) == set()

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
 from include.notify.delivery import deliver
-from include.training.confirm import still_wanted
+from include.training.confirm import still_due
 from include.training.names import COPY, DEPARTMENT, REMINDER
-from include.training.plan import plan
+from include.training.workflow import PLAN
 from tests.notify.rig import MovingClock, Post
+from tests.support.contexts import step_record
 from tests.support.databases import pooled
 from tests.support.smtp import DROP, Received, Smtp
 from tests.training import oracle
@@ -182,9 +183,9 @@ class Year:
         rig.time = time(9, 30)
         mood = dice.choices(["good", "down", "greylists", "drops"], [80, 6, 8, 6])[0]
         self.server.rule = self.rule(mood)
-        plan(rig.desk(f"{rig.today}"))
+        step_record(PLAN, rig.context(f"{rig.today}"))
         if dice.random() < 0.15:
-            plan(rig.desk(f"again {rig.today}"))
+            step_record(PLAN, rig.context(f"again {rig.today}"))
         if dice.random() < 0.15:
             self.learns()
         if dice.random() < 0.05:
@@ -193,7 +194,7 @@ class Year:
         if mood != "good" and dice.random() < 0.5:
             rig.time, mood = time(15, 30), "good"
             self.server.rule = self.rule("good")
-            plan(rig.desk(f"later {rig.today}"))
+            step_record(PLAN, rig.context(f"later {rig.today}"))
             self.sends()
         if mood == "good" and works:
             self.everybody_heard()
@@ -212,9 +213,9 @@ class Year:
 
     def sends(self) -> None:
         """Deliver, and look at each mail that the server read."""
-        desk = self.rig.desk()
+        run = self.rig.context()
         confirm = {
-            kind: lambda keys, kind=kind: still_wanted(desk, kind, keys)
+            kind: lambda keys, kind=kind: still_due(run, keys, kind)
             for kind in (REMINDER, COPY, DEPARTMENT)
         }
         post = Post(self.rig.engine, self.server.port, MovingClock(self.rig.now()))

@@ -23,8 +23,8 @@ from include.incident.clocks.milestones import (
     not_needed,
     reported,
 )
+from include.incident.rules import Applies, ClockRule
 from include.incident.timeline import Entry
-from include.policy.incident import Applies, ClockRule
 from include.policy.spans import later, utc
 
 SOON = timedelta(hours=1)

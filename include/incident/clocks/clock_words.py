@@ -7,8 +7,8 @@ from datetime import datetime
 
 from include.evidence.model import Outcome
 from include.incident.clocks.clock import Clock, ClockState, Why, for_people
+from include.incident.rules import ClockRule
 from include.messages import Message, _
-from include.policy.incident import ClockRule
 from include.reports.model import Cell, Column, Table
 
 _ENTERED = 60

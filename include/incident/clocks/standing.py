@@ -11,8 +11,8 @@ from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
 from include.incident.clocks.milestones import milestones
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import IncidentRules
 from include.incident.timeline import last_of
-from include.policy.incident import IncidentRules
 
 
 def facts_from(today: IncidentRules, file: File) -> Facts:

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.names import ALERT, WORKFLOW
+from include.incident.rules import HumanStep, IncidentRules, Milestone, Wake
 from include.messages import Message, _
 from include.notify.notice import Notice
 from include.notify.roles import to_role
-from include.policy.incident import HumanStep, IncidentRules, Milestone, Wake
 from include.policy.period import Period
 from include.policy.rules import Role
 from include.policy.spans import earlier, later, utc

@@ -15,10 +15,10 @@ from include.incident.counting.logs import Logged
 from include.incident.counting.own_rows import by_own_row
 from include.incident.counting.people import some
 from include.incident.counting.reading import CannotCount, reading
+from include.incident.rules import IncidentRules
 from include.incident.scope import Counted, Scope, Unknown
 from include.incident.selection import Selection
 from include.policy.datamap import MappedDatabase
-from include.policy.incident import IncidentRules
 from include.services.database import DatabaseAddress
 
 _MOST_PLACES = 20  # that a report shows

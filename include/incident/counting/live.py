@@ -13,10 +13,10 @@ from psycopg.sql import SQL, Composable, Identifier
 from include.incident.counting.categories import by_category
 from include.incident.counting.named import as_text, column, table
 from include.incident.counting.reading import CannotCount
+from include.incident.scope_rules import Records, ScopeRule
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql
-from include.policy.incident_scope import Records, ScopeRule
 
 INTEGERS = {21: 2**15, 23: 2**31, 20: 2**63}  # type oids of PostgreSQL, and what they stay below
 _PLAIN = re.compile(r'\s*(?P<row>[a-z])\.(?:"(?P<quoted>[^"]+)"|(?P<plain>[A-Za-z_]\w*))\s*')

@@ -13,10 +13,10 @@ from include.incident.counting.live import Live, linked, plain_column
 from include.incident.counting.named import among, column, joined, table, value
 from include.incident.counting.reading import CannotCount, moment
 from include.incident.counting.window import in_window
+from include.incident.scope_rules import Lookup
 from include.incident.selection import Selection
 from include.messages import _
 from include.policy.fragments import both, pack_sql
-from include.policy.incident_scope import Lookup
 
 MOST_KEYS = 3_000_000
 """So many people's keys are brought here, as one text, and given to what counts; where a log names

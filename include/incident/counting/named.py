@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from psycopg.sql import SQL, Composable, Identifier
 
+from include.incident.scope_rules import Lookup, Named
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql, quoted
-from include.policy.incident_scope import Lookup, Named
 
 
 def table(database: MappedDatabase, collection: str) -> Composable:

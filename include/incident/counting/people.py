@@ -15,8 +15,8 @@ from include.incident.counting.bits import Bits
 from include.incident.counting.categories import any_of, is_below
 from include.incident.counting.named import column, joined, value
 from include.incident.counting.records import Rows, rows_of
+from include.incident.scope_rules import Lookup
 from include.policy.fragments import either, pack_sql
-from include.policy.incident_scope import Lookup
 
 SENSITIVE = ""
 """Stands for any sensitive category, beside the categories."""

@@ -20,9 +20,9 @@ from include.incident.counting.affected import affected
 from include.incident.counting.listed import printed
 from include.incident.counting.live import look
 from include.incident.counting.reading import reading
+from include.incident.scope_rules import ScopeRule
 from include.incident.selection import Selection
 from include.policy.datamap import MappedDatabase
-from include.policy.incident_scope import ScopeRule
 from include.services.database import DatabaseAddress
 
 PAGE = 10_000  # keys that are read at once

@@ -7,8 +7,8 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.incident import scopes
 from include.incident.desk import Desk, File
@@ -33,7 +33,7 @@ def take(
     scope: Scope,
     store: Callable[[], ObjectStore],
     recipients: Callable[[], Sequence[Recipient]],
-    seen: Examination,
+    seen: StepFindings,
     *,
     last: bool = False,
 ) -> dict[str, dict[str, Any]]:
@@ -154,7 +154,7 @@ def _known(query: LogQuery, made: Extract) -> dict[str, Any]:
     }
 
 
-def _not_extracted(seen: Examination, query: LogQuery, reason: str) -> None:
+def _not_extracted(seen: StepFindings, query: LogQuery, reason: str) -> None:
     values = {"database": query.database.name, "reason": reason}
     seen.find(
         "incident.not_extracted",
@@ -167,7 +167,7 @@ def _not_extracted(seen: Examination, query: LogQuery, reason: str) -> None:
     )
 
 
-def _compare(seen: Examination, counted: Counted, made: Sequence[Extract]) -> None:
+def _compare(seen: StepFindings, counted: Counted, made: Sequence[Extract]) -> None:
     """Say where rows of a log were counted and are not in an extract.
 
     Args:

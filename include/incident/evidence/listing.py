@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.incident import assessing, scopes
 from include.incident.counting import subjects
 from include.incident.desk import Desk, File
@@ -59,7 +59,7 @@ def freeze(desk: Desk, file: File, scope: Scope, database: str) -> None:
 
 
 def compare(
-    desk: Desk, file: File, scope: Scope, unread: Sequence[str], seen: Examination
+    desk: Desk, file: File, scope: Scope, unread: Sequence[str], seen: StepFindings
 ) -> Scope:
     """Compare the list with what was counted; figures that are less than the list are raised.
 
@@ -120,7 +120,7 @@ def _before(desk: Desk, file: File, scope: Scope) -> list[Scope]:
     ]
 
 
-def _longer(seen: Examination, counted: Counted, people: int) -> None:
+def _longer(seen: StepFindings, counted: Counted, people: int) -> None:
     seen.find(
         "incident.list_longer",
         Outcome.ATTENTION,
@@ -136,7 +136,7 @@ def _longer(seen: Examination, counted: Counted, people: int) -> None:
     )
 
 
-def _shorter(seen: Examination, counted: Counted, people: int) -> None:
+def _shorter(seen: StepFindings, counted: Counted, people: int) -> None:
     seen.find(
         "incident.list_shorter",
         Outcome.FAIL,

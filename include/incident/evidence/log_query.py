@@ -9,9 +9,9 @@ from typing import Any
 from psycopg.sql import SQL, Composable, Composed, Placeholder
 
 from include.incident.counting.named import among, column, table
+from include.incident.scope_rules import AccessLog, Named, ShareLog
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import both, quoted
-from include.policy.incident_scope import AccessLog, Named, ShareLog
 
 DATE, WITHOUT_ZONE = 1082, (1082, 1114)  # type oids of PostgreSQL
 # What Python's datetime holds in any timezone; infinity and BC are no moments of a report.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
@@ -55,7 +55,7 @@ def preserve(
     if not file.incident.is_led:
         return StepRecord(step=STEP_PRESERVE, outcome=Outcome.PASS, data={"asked": False})
     scope = scopes.newest(desk, file.incident.id)
-    seen = Examination(STEP_PRESERVE, CLAUSE)
+    seen = StepFindings(STEP_PRESERVE, CLAUSE)
     if desk.scenario is not None:
         return _drilled(desk, file, scope, seen)
     unread = _freeze(desk, file, scope, seen)
@@ -99,7 +99,7 @@ def preserve(
     return seen.record(data)
 
 
-def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str]:
+def _freeze(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> list[str]:
     """Freeze the lists; names of the databases of which there is none."""
     unread = []
     for one in scope.counted:
@@ -136,7 +136,7 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str
     return unread
 
 
-def _drilled(desk: Desk, file: File, scope: Scope, seen: Examination) -> StepRecord:
+def _drilled(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> StepRecord:
     """A drill secures nothing, and says so."""
     data: dict[str, Any] = {
         "version": scope.version,

@@ -17,9 +17,9 @@ from include.evidence.model import Outcome, StepRecord
 from include.incident import timeline
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.team import team_of
 from include.messages import Message, _, listed
-from include.policy.incident import HumanStep
 
 
 @dataclass(frozen=True)

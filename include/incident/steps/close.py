@@ -12,11 +12,11 @@ from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind, State
 from include.incident.open_points import open_points
+from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed
-from include.policy.incident import HumanStep
 
 STEP: HumanStep = "close"
 CLOSE, NOT_YET = "Close", "Not yet"

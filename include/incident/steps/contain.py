@@ -9,11 +9,11 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import CHECKLIST_FIELDS, HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.words import told
 from include.messages import Message, _, listed
-from include.policy.incident import CHECKLIST_FIELDS, HumanStep
 
 STEP: HumanStep = "contain"
 CONTAINED = "Contained"

@@ -21,6 +21,7 @@ from include.evidence.model import StepRecord
 from include.incident import decisions, timeline
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
+from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
@@ -32,7 +33,6 @@ from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed, verbatim
 from include.notify import outbox
 from include.notify.names import NOT_WANTED
-from include.policy.incident import HumanStep
 from include.services.errors import ControlFailed
 
 STEP: HumanStep = "decide"

@@ -13,13 +13,13 @@ from include.incident import register, scopes
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
 from include.incident.timeline import last_of
 from include.incident.words import told
 from include.messages import Message, _
-from include.policy.incident import HumanStep
 
 STEP: HumanStep = "grade"
 CONFIRM = "Confirm"

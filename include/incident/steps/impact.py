@@ -10,12 +10,12 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.timeline import last_of
 from include.incident.words import told
 from include.messages import Message, _, listed
-from include.policy.incident import HumanStep
 
 STEP: HumanStep = "impact"
 ASSESSED = "Assessed"

@@ -22,9 +22,9 @@ from include.incident.clocks.clock_words import clock_rows
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.team import Team, team_of
 from include.messages import Message, _, listed
-from include.policy.incident import HumanStep
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 

@@ -18,13 +18,13 @@ from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown
 from include.incident.clocks.standing import facts_from
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import Authority, HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import Phase, document_version
 from include.incident.timeline import Entry, of_kind
 from include.incident.words import told
 from include.messages import Message, _, verbatim
-from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
 
 HANDED_IN, NOT_NEEDED = "Handed in", "Not needed"

@@ -16,11 +16,11 @@ from include.findings.register import open_finding
 from include.incident import timeline
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import FINDING_KIND, Kind
+from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
 from include.incident.timeline import last_of
 from include.messages import _
-from include.policy.incident import HumanStep
 from include.policy.rules import in_languages
 from include.policy.spans import later
 

@@ -10,11 +10,11 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import document_version
 from include.messages import Message, _
-from include.policy.incident import HumanStep
 
 STEP: HumanStep = "summary"
 DONE = "Handed in or approved"

@@ -17,13 +17,13 @@ from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.clock_words import document_table
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
+from include.incident.rules import Authority
 from include.incident.scope import Scope
 from include.incident.telling.information import types_of
 from include.incident.telling.letter import texts_of
 from include.incident.timeline import last_of, of_kind
 from include.incident.words import action_lines, marked, told
 from include.messages import Message, _, listed, verbatim
-from include.policy.incident import Authority
 from include.policy.rules import in_languages
 from include.reports.model import Paragraph
 

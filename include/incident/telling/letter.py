@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from include.incident.names import Kind
+from include.incident.rules import IncidentRules
 from include.incident.telling.information import types_of
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed
 from include.notify.texts import LetterPart, LetterText
-from include.policy.incident import IncidentRules
 from include.policy.rules import in_languages
 
 PARTS: dict[str, Message] = {

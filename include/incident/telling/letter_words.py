@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from include.incident.rules import Letter
 from include.incident.telling.addresses import Reach
 from include.incident.telling.notifying import NoticePlan
 from include.messages import Message, _
 from include.notify.texts import LetterText
-from include.policy.incident import Letter
 
 
 def letter_lines(letter: LetterText) -> list[Message]:

@@ -21,6 +21,7 @@ from include.local.sample.incidents import incidents
 from include.local.sample.rates import Rates
 from include.local.sample.tables import Table
 from include.local.sample.world import World
+from include.registry import logins
 from include.services.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -67,7 +68,7 @@ def load(
         connection.execute((_FOLDER / "tables.sql").read_bytes())
         _make_partitions(connection, world)
         counts = _fill(connection, _tables(world, notes), tell)
-        for statement in statements("cycles.sql"):
+        for statement in statements(_FOLDER / "cycles.sql"):
             connection.execute(statement)
         _restart_identities(connection)
         notes.incidents = incidents(world)
@@ -224,16 +225,16 @@ def _analyze(connection: psycopg.Connection[Any], names: Iterable[str]) -> None:
 def _by_table(file: str) -> dict[str, list[bytes]]:
     """The statements of a file by the table they are about."""
     found: dict[str, list[bytes]] = {}
-    for statement in statements(file):
+    for statement in statements(_FOLDER / file):
         about = re.match(rb"(?:ALTER TABLE|CREATE INDEX ON) (\w+)", statement)
         assert about, statement
         found.setdefault(about[1].decode(), []).append(statement)
     return found
 
 
-def statements(file: str) -> list[bytes]:
-    """The statements of a file beside this one; none of them has a semicolon inside."""
-    lines = (_FOLDER / file).read_text(encoding="utf-8").splitlines()
+def statements(file: Path) -> list[bytes]:
+    """Return the statements of an SQL file; none of them has a semicolon inside."""
+    lines = file.read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--"))
     return [one.strip().encode() for one in text.split(";") if one.strip()]
 
@@ -244,8 +245,8 @@ def grant(connection: psycopg.Connection[Any]) -> None:
     Args:
         connection: of the tables' owner.
     """
-    for room in ("", "_retention", "_audit", "_training", "_partners", "_incident"):
-        for statement in statements(f"grants{room}.sql"):
+    for login in logins():
+        for statement in statements(login.sample_grants):
             connection.execute(statement)
 
 

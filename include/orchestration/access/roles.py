@@ -19,6 +19,8 @@ from include.orchestration.access.permissions import (
     on_part,
     to_read,
 )
+from include.registry import in_group
+from include.workflow.declaration import AccessGroup
 
 if TYPE_CHECKING:
     from include.policy import PolicyPack
@@ -117,12 +119,12 @@ GRANTED: Mapping[str, Callable[[str], list[Permission]]] = {
 }
 ACTS = tuple(one.name for one in fields(Role) if one.name in GRANTED)
 
-BACKUPS = frozenset({"backup_offsite", "drill_restore"})
-RECORDS = frozenset({"check_quality", "review_intake", "enforce_retention"})
-AUDITS = frozenset({"sample_audit", "conclude_audit"})
-PEOPLE = frozenset({"remind_training", "review_partners"})
-# Who is suspected of an incident may be anybody, those who run Airflow among them.
-INCIDENTS = frozenset({"respond_to_incident", "update_incident"})
+BACKUPS = in_group(AccessGroup.BACKUPS)
+RECORDS = in_group(AccessGroup.RECORDS)
+AUDITS = in_group(AccessGroup.AUDITS)
+PEOPLE = in_group(AccessGroup.PEOPLE)
+# Anybody may be suspected of an incident, including those who run Airflow.
+INCIDENTS = in_group(AccessGroup.INCIDENTS)
 SCHEDULED = BACKUPS | RECORDS | AUDITS | PEOPLE
 ALL = SCHEDULED | INCIDENTS
 

@@ -36,7 +36,11 @@ ANSWERED_BY, ANSWERED_ON = "填写人 Answered by", "填写日期 Answered on"
 
 ANY_SUB_PROCESSORS = "是否有分包方 Are there sub-processors?"
 ANY_ROW, SUB_HEADER_ROW = 3, 5
-NAME, COUNTRY, WHAT_FOR = "名称 Name", "国家或地区 Country or region", "处理内容 What they process"
+NAME, COUNTRY, WHAT_FOR = (
+    "名称 Name",
+    "国家或地区 Country or region",
+    "处理内容 What they process",
+)
 SUB_HEADS = (NUMBER, NAME, COUNTRY, WHAT_FOR)
 MOST_SUB_PROCESSORS = 40
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-from include.policy.training import TOPICS
+from include.training.rules import TOPICS
 from include.training.uploads import cells
 from include.training.uploads.cells import Value
 

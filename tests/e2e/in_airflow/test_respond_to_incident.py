@@ -17,6 +17,7 @@ import requests
 from include.cli.answers import PATIENCE
 from include.cli.report import RunResult
 from include.local.airflow import AirflowApi
+from include.local.profile import LocalProfile
 from tests.e2e.in_airflow.conftest import TECHNICIAN
 from tests.e2e.incidents import checks
 from tests.e2e.incidents.as_played import (  # noqa: F401 - collected here
@@ -62,7 +63,7 @@ class Night:
 @pytest.fixture(scope="module")
 def night(running: Running, api: AirflowApi) -> Night:
     """The incident, from the trigger to its seal."""
-    sample = Sample(running.place.local.postgres.conninfo("courier"))
+    sample = Sample(LocalProfile(running.place.home).postgres.conninfo("courier"))
     script = leaked_credentials(sample, running.place.clock.now())
     played = Played(script, running.place.home, sample.team())
     people = People(running.airflow.url, running.airflow.passwords)
@@ -127,7 +128,7 @@ def played(night: Night) -> Played:
 @pytest.fixture
 def state(running: Running) -> Sample:
     """The state database, to be asked in plain SQL."""
-    return Sample(running.place.local.postgres.conninfo("parcelseal_state"))
+    return Sample(LocalProfile(running.place.home).postgres.conninfo("parcelseal_state"))
 
 
 def test_the_right_people_were_asked_and_nobody_else_was_let_in(night: Night) -> None:

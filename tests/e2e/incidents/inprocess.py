@@ -20,7 +20,7 @@ from typing import Any
 from include.cli.console import output_to
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
 from tests.e2e.forked import ALL, child, preload
 from tests.support.without_pdf import without_pdf
@@ -34,7 +34,9 @@ WATCH_EVERY = timedelta(seconds=10)
 
 def main(folder: Path, wanted: list[dict[str, Any]]) -> dict[str, Any]:
     """Lead them all; state and run by name."""
-    os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+    os.environ.update(
+        local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None)
+    )
     dags = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     with output_to(folder / "incidents.log"):
         ready = {one["name"]: _prepared(dags, one) for one in wanted}

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.cli.answers import people as sample_people
-from include.incident.desk import File
+from include.incident.desk import File, desk_of
 from include.incident.names import Kind
 from include.incident.register import of_run
 from include.incident.updating import Action, Update, enter
 from include.local.airflow import ADMIN, stop_tree
 from include.notify.outbox import Run
-from include.orchestration.incident_desk import desk_of
 from include.workplace import ROOT, Workplace
 from tests.e2e.incidents.people import People, api_server
 from tests.e2e.incidents.sample import Sample

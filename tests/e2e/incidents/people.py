@@ -18,7 +18,7 @@ import requests
 
 from include.local import airflow as local_airflow
 from include.local.airflow import ADMIN, AirflowApi, stop_tree
-from include.local.profile import AIRFLOW_RUNS
+from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT, Workplace
 
 READY = 120  # seconds
@@ -31,7 +31,7 @@ def api_server(
     """Start `airflow api-server` on the database of in-process runs; these people may log in."""
     log_ins = {one: secrets.token_urlsafe(12) for one in (ADMIN, *people)}
     port = local_airflow.free_port()
-    settings = local_airflow.settings(place.local, ROOT, AIRFLOW_RUNS, port, people)
+    settings = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW_RUNS, port, people)
     passwords = Path(settings["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     passwords.write_text(json.dumps(log_ins))
     url = settings["AIRFLOW__API__BASE_URL"]

@@ -16,9 +16,9 @@ import include.policy
 from include.incident.clocks.clock import Clock, clocks, facts_of
 from include.incident.clocks.milestones import milestones
 from include.incident.names import Kind
+from include.incident.rules import ClockRule, IncidentRules
 from include.incident.timeline import FIRST, Entry
 from include.messages import verbatim
-from include.policy.incident import ClockRule, IncidentRules
 from include.policy.rules import Role
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

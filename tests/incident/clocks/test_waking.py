@@ -21,8 +21,8 @@ from include.incident.clocks.waking import (
     wanted,
 )
 from include.incident.names import ALERT, Kind
+from include.incident.rules import Wake
 from include.notify.notice import Notice
-from include.policy.incident import Wake
 from include.reports.i18n import Translator
 from tests.incident.clocks.clock_rig import SHANGHAI, entry, look, roles, rule, shipped
 

@@ -15,9 +15,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from include.incident.scope import Counted
-from include.incident.selection import Selection
-from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
-from include.policy.incident_scope import (
+from include.incident.scope_rules import (
     AccessLog,
     Lookup,
     Records,
@@ -25,6 +23,8 @@ from include.policy.incident_scope import (
     ShareLog,
     Subject,
 )
+from include.incident.selection import Selection
+from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 
 ZONE = ZoneInfo("Asia/Shanghai")
 MOMENT = datetime(2026, 3, 1, 9, tzinfo=ZONE)

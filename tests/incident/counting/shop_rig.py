@@ -12,19 +12,20 @@ from sqlalchemy import Connection, Engine, text
 
 from include.incident.counting import subjects
 from include.incident.desk import Desk
+from include.incident.rule_checks import INCIDENT
+from include.incident.scope_rules import ScopeRule
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
-from include.policy import SHIPPED, load_pack
-from include.policy.incident_scope import ScopeRule
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
 from tests.support.databases import fresh
 
 PACK = load_pack(SHIPPED)
-assert PACK.incident is not None
-RULES = PACK.incident.model_copy(update={"scope": (RULE,), "sensitive": SENSITIVE})
+RULES = PACK.require(INCIDENT).model_copy(update={"scope": (RULE,), "sensitive": SENSITIVE})
 _INCIDENT = text(
     "INSERT INTO incident (number, dag_id, run_id, type, what, noticed_by, opened_by, opened_at,"
     " aware_at, selection, fingerprint, clocks, state) VALUES (:number, 'd', :number, 't', 'w',"

@@ -20,9 +20,9 @@ from include.incident.counting.database import count
 from include.incident.counting.live import look
 from include.incident.counting.own_rows import by_own_row
 from include.incident.counting.people import some
+from include.incident.scope_rules import ScopeRule
 from include.incident.selection import Selection
 from include.local.postgres import EmbeddedPostgres
-from include.policy.incident_scope import ScopeRule
 from tests.incident.counting.shop import (
     LINKED,
     MOMENT,

@@ -13,18 +13,18 @@ from psycopg.rows import dict_row
 
 from include.incident.counting.database import count_all
 from include.incident.grading import propose
+from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Counted, Scope
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
-from include.policy import load_pack
+from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from tests.policy.test_chinook import PACK
 from tests.retention.chinook import DATABASE
 from tests.support.databases import fresh
 
 _PACK = load_pack(PACK)
-assert _PACK.incident is not None
-RULES = _PACK.incident
+RULES = _PACK.require(INCIDENT)
 ZONE = _PACK.calendar.zone
 MOMENT = datetime(2026, 1, 5, 4, tzinfo=UTC)
 OF_CUSTOMERS = {

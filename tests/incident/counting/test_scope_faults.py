@@ -16,19 +16,21 @@ from include.incident.counting import reading
 from include.incident.counting.affected import affected
 from include.incident.counting.database import count, count_all
 from include.incident.counting.live import look
+from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Scope
+from include.incident.scope_rules import AccessLog, Records, ScopeRule
 from include.incident.scope_words import scope_lines
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.policy.incident_scope import AccessLog, Records, ScopeRule
+from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
 from tests.support.databases import fresh
 
-_SHIPPED = load_pack(SHIPPED).incident
+_SHIPPED = load_pack(SHIPPED).section(INCIDENT)
 assert _SHIPPED is not None
 RULES = _SHIPPED.model_copy(update={"scope": (RULE,), "sensitive": SENSITIVE})
 ROWS = """

@@ -12,20 +12,25 @@ import pytest
 
 from include.incident.counting.database import count_all
 from include.incident.grading import propose
+from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Scope, from_json
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import AnswerSheet, load
 from include.local.sample.answers import IncidentAnswer
 from include.local.sample.load import statements
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.database import DatabaseAddress
+from include.workplace import ROOT
 from tests.support.databases import fresh
 
 # Already the next day in Shanghai, as the windows of the sheet say.
 AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)
 PACK = load_pack(SHIPPED)
 NAMES = ("account", "partner", "papers", "found_papers", "minors", "everything")
+
+GRANTS = ROOT / "include/incident/sample_grants.sql"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Courier:
 
     def count(self, selection: dict[str, Any]) -> Scope:
         """What the shipped pack counts."""
-        rules = PACK.incident
+        rules = PACK.require(INCIDENT)
         assert rules is not None
         return count_all(
             checked(Selection(**selection), rules), rules, PACK.databases,
@@ -60,7 +65,7 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
         admin.execute("CREATE ROLE courier_incident LOGIN PASSWORD 'x'")
         with psycopg.connect(postgres.conninfo(name)) as connection:
             sheet = load(connection, customers=3000, as_of=AS_OF)
-            for statement in statements("grants_incident.sql"):
+            for statement in statements(GRANTS):
                 connection.execute(statement)
         conninfo = postgres.conninfo(name, "courier_incident", "x")
         yield Courier(DatabaseAddress.from_conninfo(conninfo), sheet, postgres.conninfo(name))
@@ -85,8 +90,7 @@ def test_scope_and_severity_equal_the_answer_sheet(courier: Courier, name: str) 
     assert (counted.log_rows, counted.not_found) == (answer.log_rows, answer.not_found)
     assert sum(counted.departments.values()) == (0 if name == "everything" else counted.subjects)
     assert counted.everything is (name == "everything")
-    assert PACK.incident is not None
-    proposed = propose(scope, PACK.incident)
+    proposed = propose(scope, PACK.require(INCIDENT))
     assert (proposed.grade, proposed.certain) == (answer.grade, True)
 
 

@@ -19,8 +19,8 @@ import psycopg
 from include.encryption.recipients import Recipient, recipient_from_pem
 from include.incident.evidence.extract import Extract, context_of, extract, key_of
 from include.incident.evidence.log_query import LogQuery
+from include.incident.scope_rules import AccessLog, Lookup
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.policy.incident_scope import AccessLog, Lookup
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore

@@ -17,9 +17,9 @@ from include.incident import assessing, scopes
 from include.incident.evidence import holding, kept_words
 from include.incident.evidence.extract import Extract, opened
 from include.incident.names import UPDATES, Kind
+from include.incident.rules import HoldRule
 from include.incident.selection import Selection
 from include.notify.outbox import Run
-from include.policy.incident import HoldRule
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
 from tests.incident.desk_rig import EACH_UP_TO, NIGHT, Case, Company, english, holds, key

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from include.incident.names import Kind
+from include.incident.rule_checks import INCIDENT
 from include.incident.telling import letter
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
 from tests.incident.clocks.clock_rig import entry
 from tests.incident.desk_rig import NIGHT, PACK, TEXTS, english
 
-RULES = PACK.incident
+RULES = PACK.require(INCIDENT)
 CATEGORIES = ["user.contact.phone_number", "user.name", "system.operations"]
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from include.local.sample import AnswerSheet, Rates, load
 from include.local.sample.world import World
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.retention import RetentionRule, SqlClock
+from include.registry import load_pack
 from tests.local.sample.conftest import AS_OF, Sample
 
 RULES = {one.collection: one for one in load_pack(SHIPPED).retention if one.deletes}

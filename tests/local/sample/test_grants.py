@@ -11,11 +11,15 @@ from psycopg import sql
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load
 from include.local.sample.load import statements
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.retention import RetentionRule, SqlClock
+from include.registry import load_pack
+from include.workplace import ROOT
 from tests.local.sample.conftest import AS_OF
 
 RULES = {one.record_class: one for one in load_pack(SHIPPED).retention}
+
+GRANTS = ROOT / "include/retention/sample_grants.sql"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def role(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
             admin.execute(statement)
         with psycopg.connect(postgres.conninfo("grants", "courier_owner", "x")) as owner:
             load(owner, customers=60, as_of=AS_OF)
-            for statement in statements("grants_retention.sql"):
+            for statement in statements(GRANTS):
                 owner.execute(statement)
         with psycopg.connect(postgres.conninfo("grants", "courier_retention", "x")) as opened:
             yield opened

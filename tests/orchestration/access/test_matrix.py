@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from include.orchestration.access.roles import all_roles, table
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from tests.orchestration.access.conftest import RUN
 from tests.support.fab import ADMIN, FabAirflow, role_names
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from include.orchestration.access.permissions import Action, Permission
 from include.orchestration.access.roles import ROLES, all_roles, department_roles, table
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.services.errors import UsageError
 from tests.support.fab import ADMIN, FabAirflow, account_of, rows
 

@@ -19,7 +19,8 @@ from include.orchestration.access.roles import (
     department_roles,
     table,
 )
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.workplace import ROOT
 
 ROLE = table(ROLES)

@@ -1,4 +1,4 @@
-"""Collect the findings and figures of a step, and make its record."""
+"""The findings and figures of a step, and its record."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.step_result import StepResult
 from include.messages import Message
 
 
 @dataclass
-class Examination:
+class StepFindings:
     """Findings and figures of a step.
 
     Attributes:
@@ -56,18 +57,18 @@ class Examination:
             Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
         )
 
-    def record(self, data: Mapping[str, Any]) -> StepRecord:
+    def record(self, result: StepResult | Mapping[str, Any]) -> StepRecord:
         """Return the step's record; its outcome is the worst finding.
 
         Args:
-            data: plain JSON for the workflow's conclusion and for ``result.json``; no customer
-                value.
+            result: of the step; no customer value. Plain JSON where a step has no type yet.
         """
+        data = result.as_json() if isinstance(result, StepResult) else dict(result)
         return StepRecord(
             step=self.step,
             part=self.part,
             outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in self.findings)]),
             findings=self.findings,
             metrics=self.metrics,
-            data=dict(data),
+            data=data,
         )

@@ -1,47 +1,40 @@
-"""What incident.yaml says and the data maps or other files of the pack do not have."""
+"""Check what incident.yaml names against the data maps and the other files of the pack."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from include.policy.incident import CHECKLIST_FIELDS, FIGURES, Grade, IncidentRules
-from include.policy.incident_scope import Lookup, Named, ScopeRule
+from include.incident.rules import CHECKLIST_FIELDS, FIGURES, Grade, IncidentRules
+from include.incident.scope_rules import Lookup, Named, ScopeRule
+from include.policy.datamap import MappedDatabase
+from include.policy.mapping import Inventory
 from include.policy.people import staff_faults
-
-if TYPE_CHECKING:
-    from include.policy.datamap import MappedDatabase
-    from include.policy.mapping import Inventory
-
-Loc = tuple[str | int, ...]
+from include.policy.section import Loc, PackNames, RuleSection, twice
 
 
-def faults(
-    rules: IncidentRules | None, inventory: Inventory, roles: set[str]
-) -> Iterator[tuple[Loc, str]]:
-    """Say what of incident.yaml nothing else knows, or what stands twice; each with its place."""
-    if rules is None:
-        return
-    yield from staff_faults(rules.staff, inventory)
+def check_rules(rules: IncidentRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
+    """Yield the names of incident.yaml that nothing defines, or that it defines twice."""
+    yield from staff_faults(rules.staff, pack.inventory)
     for place in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
-        yield from _twice(place, "id", [one.id for one in getattr(rules, place)])
-    yield from _twice("scope", "database", [one.database for one in rules.scope])
+        yield from twice(place, "id", [item.id for item in getattr(rules, place)])
+    yield from twice("scope", "database", [one.database for one in rules.scope])
     for at, kind in enumerate(rules.types):
         ids = [one.id for one in kind.checklist]
-        for loc, message in _twice("checklist", "id", ids):
+        for loc, message in twice("checklist", "id", ids):
             yield ("types", at, *loc), message
         for number, name in enumerate(ids):
             if name in CHECKLIST_FIELDS:
                 message = f"{name} is another field of the form: give it another id"
                 yield ("types", at, "checklist", number, "id"), message
     yield from _rising(rules.grades)
-    yield from _people(rules, roles)
+    yield from _people(rules, pack.roles)
     yield from _names(rules)
-    yield from _scope(rules, inventory)
+    yield from _scope(rules, pack.inventory)
+    yield from unconfirmed_categories(rules, pack.databases)
 
 
 def unconfirmed_categories(
-    rules: IncidentRules | None, databases: Mapping[str, MappedDatabase]
+    rules: IncidentRules, databases: Mapping[str, MappedDatabase]
 ) -> Iterator[tuple[Loc, str]]:
     """Yield a problem for each collection with unconfirmed categories, with its location.
 
@@ -52,7 +45,7 @@ def unconfirmed_categories(
         rules: incident.yaml.
         databases: the mapped databases, by name.
     """
-    for at, scope in enumerate(rules.scope if rules else ()):
+    for at, scope in enumerate(rules.scope):
         collections = databases[scope.database].collections if scope.database in databases else {}
         named: dict[str, Loc] = {scope.subject.collection: ("subject", "collection")}
         for number, records in enumerate(scope.records):
@@ -81,7 +74,7 @@ def _rising(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:
             before = one.id, value
 
 
-def _people(rules: IncidentRules, roles: set[str]) -> Iterator[tuple[Loc, str]]:
+def _people(rules: IncidentRules, roles: Collection[str]) -> Iterator[tuple[Loc, str]]:
     duties = {one.id for one in rules.team}
     for at, duty in enumerate(rules.team):
         if duty.role not in roles:
@@ -150,7 +143,7 @@ def _scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, st
             if not inventory.has_collection(one.database, records.collection):
                 message = f"{one.database} has no collection {records.collection!r}"
                 yield ("scope", at, "records", number, "collection"), message
-        for place, message in _twice("records", "collection", [r.collection for r in one.records]):
+        for place, message in twice("records", "collection", [r.collection for r in one.records]):
             yield ("scope", at, *place), message
         for place, message in _lookups(one, inventory):
             yield ("scope", at, *place), message
@@ -177,7 +170,4 @@ def _lookups(rule: ScopeRule, inventory: Inventory) -> Iterator[tuple[Loc, str]]
                 yield (*place, key), f"{rule.database} has no field {holder}.{column}"
 
 
-def _twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
-    for at, name in enumerate(names):
-        if name in names[:at]:
-            yield (place, at, key), f"{name} stands twice"
+INCIDENT = RuleSection("incident.yaml", IncidentRules, check_rules, page="incidents.md")

@@ -6,20 +6,19 @@ from collections.abc import Iterable, Iterator
 
 from psycopg.sql import Identifier
 
+from include.incident.rules import IncidentRules
+from include.incident.scope_rules import Lookup, Named, ScopeRule
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
-from include.policy.incident_scope import Lookup, Named, ScopeRule
 
 
-def incident_queries(pack: PolicyPack) -> Iterator[tuple[str, str, str]]:
+def incident_queries(pack: PolicyPack, rules: IncidentRules) -> Iterator[tuple[str, str, str]]:
     """Yield the queries of the incident workflows, each with its connection and database.
 
     Args:
         pack: the policy pack.
+        rules: incident.yaml.
     """
-    rules = pack.incident
-    if rules is None:
-        return
     for scope in rules.scope:
         database = pack.database(scope.database)
         for query in _scope_queries(scope, database):

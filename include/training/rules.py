@@ -7,16 +7,13 @@ docs/training.md explains every key.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from include.policy.rules import Identifier, Name, Rule, Sql, Text, some
+from include.policy.section import Loc, PackNames, RuleSection, SectionRules
 
-if TYPE_CHECKING:
-    from include.policy.mapping import Inventory
-
-Loc = tuple[str | int, ...]
 Days = Annotated[int, Field(ge=1, le=366)]
 TOPICS = ("onboarding", "law", "protection", "emergency")
 """The topics of policy clause 6.2; courses name them."""
@@ -70,7 +67,7 @@ class Ladder(Rule):
         return self
 
 
-class TrainingRules(Rule):
+class TrainingRules(SectionRules):
     """training.yaml.
 
     Attributes:
@@ -108,14 +105,13 @@ class TrainingRules(Rule):
         }
 
 
-def faults(
-    rules: TrainingRules | None, inventory: Inventory, roles: set[str]
-) -> Iterator[tuple[Loc, str]]:
-    """Say what of training.yaml the data maps and roles.yaml do not have; each with its place."""
-    if rules is None:
-        return
+def check_rules(rules: TrainingRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
+    """Yield what training.yaml names and the rest of the pack does not have."""
     for name, source in rules.sources.items():
-        if source.database is not None and source.database not in inventory:
+        if source.database is not None and source.database not in pack.inventory:
             yield (name, "database"), f"the pack maps no database {source.database!r}"
-    if rules.owner not in roles:
+    if rules.owner not in pack.roles:
         yield ("owner",), f"roles.yaml has no role {rules.owner!r}"
+
+
+TRAINING = RuleSection("training.yaml", TrainingRules, check_rules, page="training.md")

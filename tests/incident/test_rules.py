@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from include.policy import SHIPPED, load_pack
-from include.policy.incident_scope import Lookup
+from include.incident.rule_checks import INCIDENT
+from include.incident.scope_rules import Lookup
+from include.policy import SHIPPED
+from include.registry import load_pack
 from tests.policy.packs import problems_of, write_pack
 from tests.policy.test_chinook import PACK
 
@@ -49,17 +51,17 @@ def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], object]:
 
 def test_the_example_is_right(tmp_path: Path) -> None:
     """As a base of what follows."""
-    assert load_pack(written(tmp_path, lambda rules: None)).incident is not None
+    assert load_pack(written(tmp_path, lambda rules: None)).section(INCIDENT) is not None
 
 
 def test_a_pack_without_the_file_leads_no_incidents(tmp_path: Path) -> None:
     """The shipped one never stands in: it names the sample's tables."""
-    assert load_pack(write_pack(tmp_path)).incident is None
+    assert load_pack(write_pack(tmp_path)).section(INCIDENT) is None
 
 
 def test_the_shipped_scope_looks_names_up() -> None:
     """A subquery for every row of a log would take minutes."""
-    rules = load_pack(SHIPPED).incident
+    rules = load_pack(SHIPPED).section(INCIDENT)
     assert rules is not None
     (scope,) = rules.scope
     assert scope.access is not None
@@ -167,4 +169,4 @@ def test_notices_take_no_category_that_nobody_confirmed(tmp_path: Path) -> None:
     assert "unconfirmed categories of phone, email: check" in problem.message
     (problem,) = problems_of(pack("invoice: [billing_address]"))
     assert (problem.file, problem.path) == ("incident.yaml", "scope[0].records[1].collection")
-    assert load_pack(pack("employee: [title]")).incident is not None
+    assert load_pack(pack("employee: [title]")).section(INCIDENT) is not None

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from include.policy import SHIPPED, load_pack
-from include.policy.partners import PartnerRules
+from include.partners.rules import PARTNERS, PartnerRules
+from include.policy import SHIPPED
+from include.registry import load_pack
 from tests.policy.packs import problems_of, write_pack
 
 BOTH = {"en": "Words", "zh-CN": "文字"}
@@ -39,7 +40,7 @@ def written(folder: Path, given: dict[str, Any]) -> Path:
 
 
 def loaded(folder: Path, given: dict[str, Any]) -> PartnerRules:
-    found = load_pack(written(folder, given)).partners
+    found = load_pack(written(folder, given)).section(PARTNERS)
     assert found is not None
     return found
 
@@ -58,12 +59,12 @@ def test_another_companys_partners_load_with_their_defaults(tmp_path: Path) -> N
 
 def test_a_pack_without_the_file_has_no_partners(tmp_path: Path) -> None:
     """The shipped one never stands in: it names the sample's tables."""
-    assert load_pack(write_pack(tmp_path)).partners is None
+    assert load_pack(write_pack(tmp_path)).section(PARTNERS) is None
 
 
 def test_the_shipped_questionnaire_names_the_source_of_every_question() -> None:
     """What the law asks for and what is the company's own is told apart, with the edition."""
-    found = load_pack(SHIPPED).partners
+    found = load_pack(SHIPPED).section(PARTNERS)
     assert found is not None
     for one in found.questionnaire:
         assert one.basis == "business" or one.basis.version

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED
 from include.policy.rules import Calendar, Quiet
-from include.policy.training import Ladder, TrainingRules
+from include.registry import load_pack
+from include.training.rules import TRAINING, Ladder, TrainingRules
 from tests.policy.packs import said, write_pack
 
 QUERY = {"database": "shop", "sql": "SELECT 1"}
@@ -33,7 +34,7 @@ def faults(folder: Path, **more: Any) -> list[str]:
 
 def test_the_shipped_file_states_the_defaults():
     """What it says and what the code falls back to are one and the same."""
-    rules = load_pack(SHIPPED).training
+    rules = load_pack(SHIPPED).section(TRAINING)
     assert rules is not None
     assert rules.ladder == Ladder()
     default = TrainingRules.model_validate(training())
@@ -47,14 +48,14 @@ def test_the_shipped_file_states_the_defaults():
 def test_sources_may_differ(tmp_path: Path):
     """A query beside an upload."""
     pack = load_pack(write_pack(tmp_path, training=yaml.safe_dump(training())))
-    assert pack.training is not None
-    assert pack.training.courses.upload
-    assert pack.training.people.database == "shop"
+    assert pack.section(TRAINING) is not None
+    assert pack.section(TRAINING).courses.upload
+    assert pack.section(TRAINING).people.database == "shop"
 
 
 def test_a_pack_without_it_reminds_nobody(tmp_path: Path):
     """No shipped file stands in: it names one company's tables."""
-    assert load_pack(write_pack(tmp_path)).training is None
+    assert load_pack(write_pack(tmp_path)).section(TRAINING) is None
 
 
 @pytest.mark.parametrize(

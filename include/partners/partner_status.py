@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import date, tzinfo
 
 from include.messages import Message, _
+from include.partners import history
 from include.partners.history import NOTHING, Known
-from include.partners.register import Partner
-from include.partners.terms import State, Term, What, review_term
-from include.policy.partners import PartnerRules
+from include.partners.register import Partner, register_of
+from include.partners.rules import PartnerRules
+from include.partners.terms import ObligationKind, State, Term, review_term
+from include.workflow.run_context import RunContext
 
 
 @dataclass(frozen=True)
-class Bound:
+class PartnerObligations:
     """A partner and what binds it.
 
     Attributes:
@@ -33,18 +35,18 @@ class Bound:
     terms: tuple[Term, ...]
     known: Known
 
-    def term(self, *wanted: What) -> Term | None:
+    def term(self, *wanted: ObligationKind) -> Term | None:
         """The first term of one of these kinds."""
         return next((one for one in self.terms if one.what in wanted), None)
 
     @property
     def review(self) -> Term | None:
         """How its review stands."""
-        return self.term(What.REVIEW, What.FAILED, What.REOPENED)
+        return self.term(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED)
 
     def is_bound(self, today: date) -> bool:
         """Whether both agreements are in force."""
-        found = [self.term(one) for one in (What.NDA, What.AGREEMENT)]
+        found = [self.term(one) for one in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
         return all(one is not None and one.state(today) is State.VALID for one in found)
 
     def is_reviewed(self, today: date) -> bool:
@@ -53,7 +55,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PartnerStatus:
     """Whether a partner may be given customer information.
 
     Attributes:
@@ -70,7 +72,7 @@ class Standing:
         return not self.reasons
 
 
-def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> Bound:
+def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> PartnerObligations:
     """Put together what binds a partner.
 
     Args:
@@ -80,7 +82,7 @@ def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> B
         zone: whose days count.
     """
     if not partner.clear:
-        return Bound(partner, (), known)
+        return PartnerObligations(partner, (), known)
     tier = rules.tier(partner.tier)
     done = [one for one in (partner.last_review_on, known.passed_on(zone)) if one is not None]
     review = review_term(
@@ -90,11 +92,11 @@ def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> B
         reopened_on=known.reopened_on(zone),
     )
     terms = (
-        Term(What.NDA, partner.nda_until, partner.nda_from),
-        Term(What.AGREEMENT, partner.agreement_until),
+        Term(ObligationKind.NDA, partner.nda_until, partner.nda_from),
+        Term(ObligationKind.AGREEMENT, partner.agreement_until),
         review,
     )
-    return Bound(partner, terms, known)
+    return PartnerObligations(partner, terms, known)
 
 
 def standing(
@@ -104,7 +106,7 @@ def standing(
     rules: PartnerRules,
     today: date,
     zone: tzinfo,
-) -> Standing:
+) -> PartnerStatus:
     """Say whether a partner may be given customer information today.
 
     Args:
@@ -117,23 +119,63 @@ def standing(
     """
     partner = partners.get(number)
     if partner is None:
-        return Standing(number, (_("The register has no such partner."),))
+        return PartnerStatus(number, (_("The register has no such partner."),))
     return of(bind(partner, known.get(number, NOTHING), rules, zone), today)
 
 
-def of(bound: Bound, today: date) -> Standing:
+def bound_of(
+    run: RunContext[PartnerRules], known: Mapping[str, Known], partners: Mapping[str, Partner]
+) -> list[PartnerObligations]:
+    """Return the obligations of partners, sorted by number.
+
+    Args:
+        run: the context.
+        known: reviews of each partner.
+        partners: of the register, by number.
+    """
+    return [
+        bind(partner, known.get(partner.number, NOTHING), run.rules, run.zone)
+        for partner in sorted(partners.values(), key=_natural)
+    ]
+
+
+def standing_of(run: RunContext[PartnerRules], number: str) -> PartnerStatus:
+    """Return whether a partner may receive customer information now; call it before each sharing.
+
+    Args:
+        run: the context.
+        number: of the partner in the register.
+
+    Raises:
+        UsageError: the register cannot be read.
+        ServiceError: a database cannot be reached.
+    """
+    partners = register_of(run).partners
+    with run.state.connect() as conn:
+        known = history.known(conn, number)
+    return standing(number, partners, known, run.rules, run.today, run.zone)
+
+
+def _natural(partner: Partner) -> tuple[int, int, str]:
+    """Sort 9 before 10, and numbers before other names."""
+    number = partner.number
+    is_number = number.isascii() and number.isdecimal()
+    return (0, int(number), number) if is_number else (1, 0, number)
+
+
+def of(bound: PartnerObligations, today: date) -> PartnerStatus:
     """Whether what binds a partner is enough."""
     partner = bound.partner
     if not partner.clear:
-        return Standing(partner.number, (_("The register has more than one row of it."),))
-    reasons = [against(term, today) for term in bound.terms]
+        return PartnerStatus(partner.number, (_("The register has more than one row of it."),))
+    reasons = [blocking_reason(term, today) for term in bound.terms]
     if not partner.live:
         reasons.append(_("It has no access."))
-    return Standing(partner.number, tuple(one for one in reasons if one is not None))
+    return PartnerStatus(partner.number, tuple(one for one in reasons if one is not None))
 
 
-def against(term: Term, today: date) -> Message | None:
-    """What of a term stands against sharing; None where it holds."""
+def blocking_reason(term: Term, today: date) -> Message | None:
+    """Return why a term blocks sharing, or None if it is in force."""
     state, what = term.state(today), term.what
     if state is State.VALID:
         return None
@@ -143,20 +185,20 @@ def against(term: Term, today: date) -> Message | None:
         return _MISSING[what]
     day = term.last_day
     match what:
-        case What.NDA:
+        case ObligationKind.NDA:
             return _("The confidentiality agreement ended on {day}.", day=day)
-        case What.AGREEMENT:
+        case ObligationKind.AGREEMENT:
             return _("The data-processing agreement ended on {day}.", day=day)
-        case What.REVIEW:
+        case ObligationKind.REVIEW:
             return _("The security review was due on {day}.", day=day)
-        case What.FAILED:
+        case ObligationKind.FAILED:
             return _("The last security review failed.")
-        case What.REOPENED:
+        case ObligationKind.REOPENED:
             return _("The security review was opened again and is not decided on.")
 
 
 _MISSING = {
-    What.NDA: _("No end of a confidentiality agreement is known."),
-    What.AGREEMENT: _("No end of a data-processing agreement is known."),
-    What.REVIEW: _("No day of a security review, or no tier, is known."),
+    ObligationKind.NDA: _("No end of a confidentiality agreement is known."),
+    ObligationKind.AGREEMENT: _("No end of a data-processing agreement is known."),
+    ObligationKind.REVIEW: _("No day of a security review, or no tier, is known."),
 }

@@ -7,19 +7,26 @@ docs/partners.md explains every key.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from include.messages import Message
-from include.policy.audit import Basis, ExactRate
 from include.policy.period import Period, PositivePeriod
-from include.policy.rules import Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
+from include.policy.rates import ExactRate
+from include.policy.rules import (
+    Basis,
+    Identifier,
+    Name,
+    Rule,
+    Sql,
+    Text,
+    Texts,
+    in_languages,
+    some,
+)
+from include.policy.section import Loc, PackNames, RuleSection, SectionRules, twice
 
-if TYPE_CHECKING:
-    from include.policy.mapping import Inventory
-
-Loc = tuple[str | int, ...]
 Days = Annotated[int, Field(ge=1, le=730)]
 Weight = Annotated[int, Field(ge=1, le=1_000)]
 
@@ -88,7 +95,7 @@ class Question(Rule):
         return in_languages(self.text)
 
 
-class PartnerRules(Rule):
+class PartnerRules(SectionRules):
     """partners.yaml.
 
     Attributes:
@@ -129,25 +136,18 @@ class PartnerRules(Rule):
         return next((one for one in self.tiers if one.tier == number), None)
 
 
-def faults(
-    rules: PartnerRules | None, inventory: Inventory, roles: set[str]
-) -> Iterator[tuple[Loc, str]]:
-    """Say what of partners.yaml the data maps and roles.yaml do not have; each with its place."""
-    if rules is None:
-        return
-    if rules.source.database not in inventory:
+def check_rules(rules: PartnerRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
+    """Yield what partners.yaml names and the rest of the pack does not have."""
+    if rules.source.database not in pack.inventory:
         yield ("register", "database"), f"the pack maps no database {rules.source.database!r}"
-    if rules.owner not in roles:
+    if rules.owner not in pack.roles:
         yield ("owner",), f"roles.yaml has no role {rules.owner!r}"
-    yield from _twice("tiers", "tier", [str(one.tier) for one in rules.tiers])
-    yield from _twice("questionnaire", "id", [one.id for one in rules.questionnaire])
-    for at, one in enumerate(rules.questionnaire):
-        if one.critical and one.may_not_apply:
+    yield from twice("tiers", "tier", [str(tier.tier) for tier in rules.tiers])
+    yield from twice("questionnaire", "id", [question.id for question in rules.questionnaire])
+    for number, question in enumerate(rules.questionnaire):
+        if question.critical and question.may_not_apply:
             message = "a critical question always applies"
-            yield ("questionnaire", at, "may_not_apply"), message
+            yield ("questionnaire", number, "may_not_apply"), message
 
 
-def _twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
-    for at, name in enumerate(names):
-        if name in names[:at]:
-            yield (place, at, key), f"{name} stands twice"
+PARTNERS = RuleSection("partners.yaml", PartnerRules, check_rules, page="partners.md")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from include.policy import SHIPPED, load_pack
-from include.policy.audit import AuditRules
+from include.policy import SHIPPED
+from include.registry import load_pack
+from include.sampling.rules import AUDIT, AuditRules
 from include.services.errors import UsageError
 from tests.policy.packs import problems_of, said, write_pack
 
@@ -62,7 +63,7 @@ def written(folder: Path, rules: dict[str, Any] | str) -> Path:
 
 
 def loaded(folder: Path, rules: dict[str, Any] | str) -> AuditRules:
-    found = load_pack(written(folder, rules)).audit
+    found = load_pack(written(folder, rules)).section(AUDIT)
     assert found is not None
     return found
 
@@ -84,8 +85,8 @@ def test_another_companys_audit_loads_with_its_defaults(tmp_path: Path) -> None:
 
 def test_without_the_file_nothing_is_audited(tmp_path: Path) -> None:
     """The shipped one is for the sample and stands in for nobody."""
-    assert load_pack(write_pack(tmp_path)).audit is None
-    shipped = load_pack(SHIPPED).audit
+    assert load_pack(write_pack(tmp_path)).section(AUDIT) is None
+    shipped = load_pack(SHIPPED).section(AUDIT)
     assert shipped is not None
     assert len(shipped.populations) == 5
 

@@ -13,7 +13,7 @@ from tests.partners.rig import Rig
 
 def reasons(rig: Rig, code: str = "1") -> list[str]:
     """Why not, in English; each is told in Chinese too."""
-    found = rig.desk.standing(code)
+    found = rig.standing(code)
     assert found.allowed == (not found.reasons)
     english, chinese = Translator("en"), Translator("zh_CN")
     for one in found.reasons:

@@ -11,13 +11,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from include.incident.scope_rules import ScopeRule
 from include.messages import Message
-from include.policy.audit import Basis, ExactRate
-from include.policy.incident_scope import ScopeRule
 from include.policy.people import Group, Staff
 from include.policy.period import Period, PositivePeriod
-from include.policy.rates import parse_rate
-from include.policy.rules import Identifier, Rule, Text, Texts, in_languages, some
+from include.policy.rates import ExactRate, parse_rate
+from include.policy.rules import Basis, Identifier, Rule, Text, Texts, in_languages, some
+from include.policy.section import SectionRules
 
 Milestone = Literal[
     "opened", "team_called", "graded", "contained", "preserved", "reported", "individuals_told",
@@ -255,7 +255,7 @@ class Scenario(Titled):
     counts: Counts
 
 
-class IncidentRules(Rule):
+class IncidentRules(SectionRules):
     """incident.yaml.
 
     Attributes:

@@ -8,62 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, StringConstraints, model_validator
 
 from include.messages import Message
 from include.policy.people import Group, Staff, staff_faults
 from include.policy.period import Period, PositivePeriod
-from include.policy.rates import exact, parse_rate
+from include.policy.rates import ExactRate
 from include.policy.rules import (
+    Basis,
     Identifier,
     Name,
     Rule,
-    Source,
     Sql,
     Text,
     Texts,
     in_languages,
     some,
 )
+from include.policy.section import Loc, PackNames, RuleSection, SectionRules, twice
 from include.services.errors import UsageError
-
-if TYPE_CHECKING:
-    from include.policy.mapping import Inventory
-
-Loc = tuple[str | int, ...]
-
-
-def _rate(value: Any) -> Fraction:
-    if isinstance(value, Fraction):
-        return value
-    if not isinstance(value, str):
-        # YAML reads 0.07 as a float, which is another number
-        raise ValueError("should be text, so that it is read exactly: 7% or '0.07'")  # noqa: TRY004
-    try:
-        return parse_rate(value)
-    except UsageError as error:
-        raise ValueError(f"{error.message.rstrip('.')}: {error.action}") from None
-
-
-ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact)]
-"""A rate from 0 to 1, read without rounding."""
-
-
-Basis = Annotated[
-    Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
-    Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
-]
-"""The source of what is asked, or the company's own rule."""
 
 
 def _inside(rate: Fraction) -> Fraction:
@@ -171,7 +136,7 @@ def _somebody(group: Group) -> Group:
     return group
 
 
-class AuditRules(Rule):
+class AuditRules(SectionRules):
     """audit.yaml.
 
     Attributes:
@@ -217,20 +182,17 @@ class AuditRules(Rule):
         raise UsageError(f"The policy pack has no population {name}.", f"It has: {known}.")
 
 
-def faults(
-    rules: AuditRules | None, inventory: Inventory, roles: set[str]
-) -> Iterator[tuple[Loc, str]]:
-    """Say what of audit.yaml the data maps and roles.yaml do not have; each with its place."""
-    if rules is None:
-        return
-    yield from staff_faults(rules.staff, inventory)
-    seen: set[str] = set()
-    for at, one in enumerate(rules.populations):
-        if one.id in seen:
-            yield ("populations", at, "id"), f"{one.id!r} stands twice"
-        seen.add(one.id)
-        if one.database not in inventory:
-            message = f"the pack maps no database {one.database!r}"
-            yield ("populations", at, "database"), message
-        if one.owner not in roles:
-            yield ("populations", at, "owner"), f"roles.yaml has no role {one.owner!r}"
+def check_rules(rules: AuditRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
+    """Yield what audit.yaml names and the rest of the pack does not have."""
+    yield from staff_faults(rules.staff, pack.inventory)
+    yield from twice("populations", "id", [population.id for population in rules.populations])
+    for number, population in enumerate(rules.populations):
+        if population.database not in pack.inventory:
+            message = f"the pack maps no database {population.database!r}"
+            yield ("populations", number, "database"), message
+        if population.owner not in pack.roles:
+            message = f"roles.yaml has no role {population.owner!r}"
+            yield ("populations", number, "owner"), message
+
+
+AUDIT = RuleSection("audit.yaml", AuditRules, check_rules, page="audit.md")

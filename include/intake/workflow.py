@@ -1,0 +1,48 @@
+"""Declaration of `review_intake`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+
+from include.intake.batches import unit_of_work
+from include.intake.names import Incoming
+from include.intake.people import reviewers
+from include.messages import _
+from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Workflow
+from include.workflow.run_context import RunContext
+
+
+def respondents(run: RunContext[None]) -> list[Sequence[str]]:
+    """Return the user ids of everyone who may review batches, of any incoming table."""
+    if not run.pack.intake:
+        return []
+    accounts: dict[str, None] = {}
+    for rule in run.pack.intake:
+        mapped = run.pack.database_of(rule.collection, rule.database)
+        incoming = Incoming(rule, mapped)
+        address = run.services.database(mapped.connection)
+        # A database that lacks the tables is reported by the workflow's own run.
+        with suppress(psycopg.Error), address.connect() as connection:
+            connection.autocommit = True
+            with unit_of_work(connection, incoming, write=False):
+                accounts |= dict.fromkeys(reviewers(connection, incoming))
+    return [list(accounts)]
+
+
+REVIEW_INTAKE = Workflow[None](
+    id="review_intake",
+    title=_("Review before storing"),
+    summary="Incoming batches: check, ask a reviewer, accept or reject, verify, seal.",
+    topic="intake",
+    clauses=("5.2",),
+    cadence=Cadence.DAILY,
+    owner="information_management",
+    access=AccessGroup.RECORDS,
+    asks_people=True,
+    login=DatabaseLogin("intake_db", Path(__file__).with_name("sample_grants.sql")),
+    respondents=respondents,
+)

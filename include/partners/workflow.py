@@ -1,0 +1,59 @@
+"""Declaration of `review_partners`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from include.messages import _
+from include.partners import report
+from include.partners.check import PartnerCheck, check_partners
+from include.partners.names import CLAUSE_BOUND, CLAUSE_REVIEW, CONTACT, REMINDER, STEP_CHECK
+from include.partners.reminders import still_due
+from include.partners.rules import PARTNERS, PartnerRules
+from include.workflow.declaration import (
+    AccessGroup,
+    Cadence,
+    DatabaseLogin,
+    LoginQuery,
+    NotificationKind,
+    Workflow,
+)
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
+
+
+def login_queries(run: RunContext[PartnerRules]) -> Iterator[LoginQuery]:
+    """Yield the queries of partners.yaml."""
+    register = run.rules.source
+    yield LoginQuery(run.rules.connection, register.database, register.sql)
+
+
+CHECK = Step(
+    name=STEP_CHECK,
+    title=_("The check"),
+    clause=CLAUSE_BOUND,
+    work=check_partners,
+    result=PartnerCheck,
+)
+
+REVIEW_PARTNERS = Workflow[PartnerRules](
+    id="review_partners",
+    title=_("Partner reviews"),
+    summary="Check the obligations of every partner, remind people once, report, seal.",
+    topic="partners",
+    clauses=(CLAUSE_REVIEW, CLAUSE_BOUND),
+    cadence=Cadence.WEEKLY,
+    owner="compliance",
+    access=AccessGroup.PEOPLE,
+    steps=(CHECK,),
+    conclude=report.conclude,
+    without_rules=_("The policy pack has no partners.yaml: no partner is checked."),
+    rules=PARTNERS,
+    login=DatabaseLogin("partners_db", Path(__file__).with_name("sample_grants.sql")),
+    queries=login_queries,
+    notifications=(
+        NotificationKind(REMINDER, still_due),
+        NotificationKind(CONTACT, still_due),
+    ),
+)

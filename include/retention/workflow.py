@@ -1,0 +1,44 @@
+"""Declaration of `enforce_retention`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+
+from include.messages import _
+from include.retention.people import people_of
+from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
+from include.workflow.run_context import RunContext
+
+
+def respondents(run: RunContext[None]) -> list[Sequence[str]]:
+    """Return the user ids of everyone who may approve a plan beyond its limits."""
+    rule = run.pack.disposition.approval
+    if not run.pack.retention:
+        return []
+    if rule.staff is None:
+        return [rule.approvers.accounts]
+    holder = run.pack.database_of(rule.staff.collection, rule.staff.database)
+    with suppress(psycopg.Error), run.services.staff(holder) as connection:
+        return [people_of(connection, holder, rule, ()).approvers]
+    return [()]
+
+
+ENFORCE_RETENTION = Workflow[None](
+    id="enforce_retention",
+    title=_("Deletion on time"),
+    summary="Plan what expired, ask a second person if it is much, delete it, prove it, seal.",
+    topic="retention",
+    clauses=("5.3",),
+    cadence=Cadence.DAILY,
+    owner="information_management",
+    access=AccessGroup.RECORDS,
+    chooses_databases=True,
+    asks_people=True,
+    queue=Queue.RETENTION,
+    login=DatabaseLogin("retention_db", Path(__file__).with_name("sample_grants.sql")),
+    respondents=respondents,
+)

@@ -1,0 +1,92 @@
+"""Declarations of `sample_audit` and `conclude_audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+from psycopg.sql import Identifier
+
+from include.approvals.people import members
+from include.findings.following import still_open
+from include.messages import _
+from include.sampling.names import COMMITMENT_WORKFLOW, FINDINGS, NOTICE
+from include.sampling.rules import AUDIT, AuditRules
+from include.workflow.declaration import (
+    AccessGroup,
+    Cadence,
+    DatabaseLogin,
+    LoginQuery,
+    NotificationKind,
+    Workflow,
+)
+from include.workflow.run_context import RunContext
+
+_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # audits define it for queries
+
+
+def login_queries(run: RunContext[AuditRules]) -> Iterator[LoginQuery]:
+    """Yield the queries of audit.yaml."""
+    rules = run.rules
+    for population in rules.populations:
+        sql = f"{_PERIOD} {population.sql}"
+        yield LoginQuery(rules.connection, population.database, sql)
+    if staff := rules.staff:
+        holder = run.pack.database_of(staff.collection, staff.database)
+        collection = holder.collections[staff.collection]
+        table = Identifier(collection.schema_name, collection.table).as_string()
+        account = Identifier(staff.account).as_string()
+        where = rules.auditors.where or "true"
+        sql = f"SELECT p.{account} FROM {table} p WHERE {where}"  # noqa: S608 - of the pack
+        yield LoginQuery(rules.connection, holder.name, sql)
+
+
+def respondents(run: RunContext[AuditRules]) -> list[Sequence[str]]:
+    """Return the user ids of everyone who may enter the seed."""
+    rules = run.rules
+    if rules.staff is None:
+        return [rules.auditors.accounts]
+    holder = run.pack.database_of(rules.staff.collection, rules.staff.database)
+    with suppress(psycopg.Error), run.services.staff(holder) as connection:
+        return [members(connection, holder, rules.staff, rules.auditors)]
+    return [()]
+
+
+def still_due(run: RunContext[None], keys: Sequence[str]) -> set[str]:
+    """Return the keys of findings that are still open."""
+    with run.state.connect() as conn:
+        return still_open(conn, keys)
+
+
+SAMPLE_AUDIT = Workflow[AuditRules](
+    id="sample_audit",
+    title=_("Audit sample"),
+    summary="Freeze populations, commit, ask an auditor for the seed, draw, write workpapers, "
+    "seal.",
+    topic="audit",
+    clauses=("6.1",),
+    cadence=Cadence.QUARTERLY,
+    owner="management",
+    access=AccessGroup.AUDITS,
+    asks_people=True,
+    rules=AUDIT,
+    login=DatabaseLogin("audit_db", Path(__file__).with_name("sample_grants.sql")),
+    queries=login_queries,
+    interim_bundles={COMMITMENT_WORKFLOW: _("Audit sample: what was committed to")},
+    respondents=respondents,
+)
+
+CONCLUDE_AUDIT = Workflow[None](
+    id="conclude_audit",
+    title=_("Audit conclusion"),
+    summary="Judge returned workpapers, open findings, mail their owners, seal.",
+    topic="audit",
+    clauses=("6.1",),
+    cadence=Cadence.DAILY,
+    owner="management",
+    access=AccessGroup.AUDITS,
+    notifications=(NotificationKind(NOTICE, still_due),),
+    finding_kind=FINDINGS,
+)

@@ -1,0 +1,61 @@
+"""Declaration of `remind_training`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from include.messages import _
+from include.training import report
+from include.training.confirm import still_due
+from include.training.names import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
+from include.training.plan import TrainingPlan, plan_reminders
+from include.training.rules import TRAINING, TrainingRules
+from include.workflow.declaration import (
+    AccessGroup,
+    Cadence,
+    DatabaseLogin,
+    LoginQuery,
+    NotificationKind,
+    Workflow,
+)
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
+
+
+def login_queries(run: RunContext[TrainingRules]) -> Iterator[LoginQuery]:
+    """Yield the queries of training.yaml."""
+    for source in run.rules.sources.values():
+        if source.database and source.sql:
+            yield LoginQuery(run.rules.connection, source.database, source.sql)
+
+
+PLAN = Step(
+    name=STEP_PLAN,
+    title=_("The plan"),
+    clause=CLAUSE,
+    work=plan_reminders,
+    result=TrainingPlan,
+)
+
+REMIND_TRAINING = Workflow[TrainingRules](
+    id="remind_training",
+    title=_("Training reminders"),
+    summary="Remind people once of each due course, stop on completion, report coverage, seal.",
+    topic="training",
+    clauses=(CLAUSE,),
+    cadence=Cadence.DAILY,
+    owner="human_resources",
+    access=AccessGroup.PEOPLE,
+    steps=(PLAN,),
+    conclude=report.conclude,
+    without_rules=_("The policy pack has no training.yaml: nobody is reminded of courses."),
+    rules=TRAINING,
+    login=DatabaseLogin("training_db", Path(__file__).with_name("sample_grants.sql")),
+    queries=login_queries,
+    notifications=tuple(
+        NotificationKind(kind, partial(still_due, kind=kind))
+        for kind in (REMINDER, COPY, DEPARTMENT)
+    ),
+)

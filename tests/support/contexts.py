@@ -1,0 +1,105 @@
+"""Contexts of runs over databases that a test made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Engine
+
+from include.evidence.model import StepRecord
+from include.evidence.step_findings import StepFindings
+from include.notify.outbox import Run
+from include.policy import PolicyPack
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import BackupRules, Calendar
+from include.policy.section import Rules, RuleSection, SectionRules
+from include.services.clock import Clock
+from include.services.connections import ConnectionSpec
+from include.workflow.run_context import RunContext, context_of
+from include.workflow.step import Step
+from include.workplace import Workplace
+
+
+def connection(conn_id: str, conninfo: str, **extra: Any) -> ConnectionSpec:
+    """Return the Airflow connection of a PostgreSQL connection string."""
+    parts = conninfo_to_dict(conninfo)
+    return ConnectionSpec(
+        conn_id=conn_id,
+        conn_type="postgres",
+        host=str(parts["host"]),
+        port=int(parts["port"]) if parts.get("port") else None,
+        login=str(parts["user"]),
+        password=str(parts.get("password") or ""),
+        schema=str(parts["dbname"]),
+        extra=extra,
+    )
+
+
+def services_of(
+    pack: PolicyPack, databases: Mapping[str, str], state: Engine, clock: Clock
+) -> Workplace:
+    """Return services over databases of the pack.
+
+    Args:
+        pack: the policy pack.
+        databases: connection strings by name in the data map.
+        state: the state database.
+        clock: the time.
+    """
+    specs = {
+        pack.databases[name].connection: connection(pack.databases[name].connection, conninfo)
+        for name, conninfo in databases.items()
+    }
+    return Workplace(
+        Path("/nonexistent"), pack.folder, specs.get, clock, load=lambda _: pack, open_state=state
+    )
+
+
+def run_context(
+    section: RuleSection[Rules],
+    pack: PolicyPack,
+    databases: Mapping[str, str],
+    state: Engine,
+    clock: Clock,
+    run: Run,
+) -> RunContext[Rules]:
+    """Return the context of a run; the arguments are those of `services_of`."""
+    return context_of(section, services_of(pack, databases, state, clock), run)
+
+
+def pack_of(
+    databases: Mapping[str, str], sections: Mapping[str, SectionRules], **more: Any
+) -> PolicyPack:
+    """Return a pack that maps databases without collections.
+
+    Args:
+        databases: connection by name of the database.
+        sections: of single workflows, by file.
+        more: other parts of the pack.
+    """
+    mapped = {
+        name: MappedDatabase(
+            name=name, title=name, connection=connection, schema_name="public",
+            rto=timedelta(hours=1), rpo=timedelta(hours=1), collections={},
+        )
+        for name, connection in databases.items()
+    }  # fmt: skip
+    parts = {"calendar": Calendar(), "controls": (), "roles": {}, "retention": ()} | more
+    return PolicyPack(
+        folder=Path("/nonexistent"),
+        files=(),
+        databases=mapped,
+        backup=BackupRules(),
+        sections=sections,
+        **parts,
+    )
+
+
+def step_record(step: Step[Rules, Any], run: RunContext[Rules], part: str = "") -> StepRecord:
+    """Do a step and return its record, as a task of the workflow does."""
+    findings = StepFindings(step.name, step.clause, part)
+    return findings.record(step.work(run, findings))
