@@ -23,43 +23,28 @@ from typing import Any
 
 from airflow.sdk import dag, task, task_group
 
+from include.backup.workflow import BACKUP_OFFSITE
 from include.orchestration import backup
-from include.orchestration.databases import wanted_databases
-from include.orchestration.run import require_held
-from include.orchestration.workflow import (
-    DEFAULT_ARGS,
-    SEAL_ARGS,
-    Queue,
-    Tag,
-    cron,
-    databases_param,
-)
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.orchestration.workflow import databases_param
 
 
 @dag(
-    dag_id="backup_offsite",
-    dag_display_name="Off-site backup",
-    description="Every mapped database: dump, encrypt, store off-site, verify, prune, seal.",
-    doc_md=__doc__,
-    schedule=cron("0 2 * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"queue": Queue.BACKUP},
-    tags=[Tag.BACKUP, Tag.CLAUSE_4_2, Tag.DAILY],
-    params={"databases": databases_param()},
+    **dag_settings(
+        BACKUP_OFFSITE,
+        schedule="0 2 * * *",
+        page=__doc__,
+        params={"databases": databases_param()},
+    )
 )
 def backup_offsite() -> None:
     """Back up every mapped database and leave a sealed bundle."""
+    tasks = tasks_of(BACKUP_OFFSITE)
 
     @task
     def preflight() -> None:
         """Check the store, its site and the recipients' keys before anything is dumped."""
         backup.preflight()
-
-    @task
-    def databases(params: dict[str, Any] | None = None) -> list[str]:
-        """Name the databases to back up: all mapped ones, or those the run was asked for."""
-        return wanted_databases((params or {}).get("databases"), clause="4.2")
 
     @task
     def back_up(database: str) -> dict[str, Any]:
@@ -76,21 +61,9 @@ def backup_offsite() -> None:
         """One database; what happens to it does not touch the others."""
         prune(back_up(database))
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return backup.seal_backup()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    names = databases()
+    names = tasks.databases()
     preflight() >> names
-    sealed = seal()
-    each.expand(database=names) >> sealed
-    gate(sealed)
+    tasks.seal_after(each.expand(database=names), backup.seal_backup)
 
 
 backup_offsite()

@@ -29,57 +29,37 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.orchestration import quality
-from include.orchestration.databases import wanted_databases
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron, databases_param
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.orchestration.workflow import databases_param
+from include.quality.workflow import CHECK_QUALITY
 
 
 @dag(
-    dag_id="check_quality",
-    dag_display_name="Quality check",
-    description="Hold collected records against the policy's expectations; name what breaks them by key; seal.",
-    doc_md=__doc__,
-    schedule=cron("0 5 * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args={**DEFAULT_ARGS, "owner": "information_management"},
-    tags=[Tag.QUALITY, Tag.CLAUSE_4_1, Tag.CLAUSE_5_1, Tag.DAILY],
-    params={
-        "databases": databases_param(),
-        "full": Param(
-            False,
-            type="boolean",
-            title="Full",
-            description="Examine all records, not only those that changed since the last sealed run.",
-        ),
-    },
+    **dag_settings(
+        CHECK_QUALITY,
+        schedule="0 5 * * *",
+        page=__doc__,
+        params={
+            "databases": databases_param(),
+            "full": Param(
+                False,
+                type="boolean",
+                title="Full",
+                description="Examine all records, not only those that changed since the last sealed run.",
+            ),
+        },
+    )
 )
 def check_quality() -> None:
     """Check the records of every mapped database and leave a sealed bundle."""
-
-    @task
-    def databases(params: dict[str, Any] | None = None) -> list[str]:
-        """Name the databases to check: all mapped ones, or those the run was asked for."""
-        return wanted_databases((params or {}).get("databases"), clause="4.1")
+    tasks = tasks_of(CHECK_QUALITY)
 
     @task
     def check(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Count what breaks each expectation, and enter broken records in the register by key."""
         return quality.check(database, full=bool((params or {}).get("full")))
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return quality.seal_quality()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    check.expand(database=databases()) >> sealed
-    gate(sealed)
+    tasks.seal_after(check.expand(database=tasks.databases()), quality.seal_quality)
 
 
 check_quality()

@@ -27,33 +27,30 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from include.orchestration import audit_conclusion, notices
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration import audit_conclusion
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.sampling.workflow import CONCLUDE_AUDIT
 
 
 @dag(
-    dag_id="conclude_audit",
-    dag_display_name="Audit conclusion",
-    description="Judge returned workpapers, open findings, mail their owners, seal.",
-    doc_md=__doc__,
-    schedule=cron("30 9 * * 1-5"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "management"},
-    tags=[Tag.AUDIT, Tag.CLAUSE_6_1, Tag.DAILY],
-    params={
-        "quarter": Param(
-            None,
-            type=["null", "string"],
-            pattern=r"^20[0-9]{2}Q[1-4]$(?!\n)",
-            title="Quarter",
-            description="2026Q3: conclude it now, and say so when that cannot be; empty means what is back.",
-        ),
-    },
+    **dag_settings(
+        CONCLUDE_AUDIT,
+        schedule="30 9 * * 1-5",
+        page=__doc__,
+        params={
+            "quarter": Param(
+                None,
+                type=["null", "string"],
+                pattern=r"^20[0-9]{2}Q[1-4]$(?!\n)",
+                title="Quarter",
+                description="2026Q3: conclude it now, and say so when that cannot be; empty means what is back.",
+            ),
+        },
+    )
 )
 def conclude_audit() -> None:
     """Judge what came back, follow the findings and leave a sealed bundle."""
+    tasks = tasks_of(CONCLUDE_AUDIT)
 
     @task
     def returned(params: dict[str, Any] | None = None) -> list[str]:
@@ -70,24 +67,8 @@ def conclude_audit() -> None:
         """Remind the owners of open findings and say which are overdue."""
         return audit_conclusion.follow_up()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
-    def send() -> dict[str, Any]:
-        """Mail the owners; what another workflow queued goes with it."""
-        return notices.send(audit_conclusion.CLAUSE)
-
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return audit_conclusion.seal_conclusion()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    evaluate.expand(workpapers=returned()) >> follow_up() >> send() >> sealed
-    gate(sealed)
+    last = evaluate.expand(workpapers=returned()) >> follow_up() >> tasks.send()
+    tasks.seal_after(last, audit_conclusion.seal_conclusion)
 
 
 conclude_audit()

@@ -23,33 +23,30 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task, task_group
 
+from include.backup.workflow import DRILL_RESTORE
 from include.orchestration import backup
 from include.orchestration.databases import mapped_databases
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Queue, Tag, cron
+from include.orchestration.tasks import dag_settings, tasks_of
 
 
 @dag(
-    dag_id="drill_restore",
-    dag_display_name="Restore drill",
-    description="Restore a backup into a scratch database, compare it with its manifest, drop it.",
-    doc_md=__doc__,
-    schedule=cron("0 4 * * 0"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"queue": Queue.BACKUP},
-    tags=[Tag.BACKUP, Tag.RESTORE, Tag.CLAUSE_4_2, Tag.WEEKLY],
-    params={
-        "choose": Param(
-            "policy",
-            enum=["policy", "latest", "undrilled"],
-            title="Restore point",
-            description="Which one to drill: as the policy pack says, the latest, or a random one never drilled.",
-        ),
-    },
+    **dag_settings(
+        DRILL_RESTORE,
+        schedule="0 4 * * 0",
+        page=__doc__,
+        params={
+            "choose": Param(
+                "policy",
+                enum=["policy", "latest", "undrilled"],
+                title="Restore point",
+                description="Which one to drill: as the policy pack says, the latest, or a random one never drilled.",
+            ),
+        },
+    )
 )
 def drill_restore() -> None:
     """Drill every mapped database and leave a sealed bundle."""
+    tasks = tasks_of(DRILL_RESTORE)
 
     @task
     def databases() -> list[str]:
@@ -76,19 +73,7 @@ def drill_restore() -> None:
         """One database; what happens to it does not touch the others."""
         restore_and_compare(prove_refusals(choose(database)))
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return backup.seal_drill()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    each.expand(database=databases()) >> sealed
-    gate(sealed)
+    tasks.seal_after(each.expand(database=databases()), backup.seal_drill)
 
 
 drill_restore()

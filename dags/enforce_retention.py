@@ -29,46 +29,31 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag, task, task_group
 
 from include.orchestration import retention
-from include.orchestration.databases import wanted_databases
 from include.orchestration.human import HumanStep
 from include.orchestration.inputs import past_moment_param
-from include.orchestration.run import require_held
-from include.orchestration.workflow import (
-    DEFAULT_ARGS,
-    SEAL_ARGS,
-    Queue,
-    Tag,
-    cron,
-    databases_param,
-)
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.orchestration.workflow import databases_param
+from include.retention.workflow import ENFORCE_RETENTION
 
 
 @dag(
-    dag_id="enforce_retention",
-    dag_display_name="Deletion on time",
-    description="Plan what expired, ask a second person where it is much, erase it, prove it, seal.",
-    doc_md=__doc__,
-    schedule=cron("30 3 * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "information_management", "queue": Queue.RETENTION},
-    tags=[Tag.RETENTION, Tag.HUMAN, Tag.CLAUSE_5_3, Tag.DAILY],
-    params={
-        "databases": databases_param(),
-        "as_of": past_moment_param(
-            "As of",
-            "Day (2026-11-25) or moment with offset (2026-11-25T03:30:00+08:00) for which records are "
-            "over, never in the future; empty means today.",
-        ),
-    },
+    **dag_settings(
+        ENFORCE_RETENTION,
+        schedule="30 3 * * *",
+        page=__doc__,
+        params={
+            "databases": databases_param(),
+            "as_of": past_moment_param(
+                "As of",
+                "Day (2026-11-25) or moment with offset (2026-11-25T03:30:00+08:00) for which records are "
+                "over, never in the future; empty means today.",
+            ),
+        },
+    )
 )
 def enforce_retention() -> None:
     """Erase what expired from every mapped database and leave a sealed bundle."""
-
-    @task
-    def databases(params: dict[str, Any] | None = None) -> list[str]:
-        """Name the databases to work on: all mapped ones, or those the run was asked for."""
-        return wanted_databases((params or {}).get("databases"), clause="5.3")
+    tasks = tasks_of(ENFORCE_RETENTION)
 
     @task
     def plan(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -100,19 +85,7 @@ def enforce_retention() -> None:
         # Nothing of the approval's is handed on: somebody may mark it as done without an answer.
         approve >> execute(planned) >> verify(planned)
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return retention.seal_retention()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    each.expand(database=databases()) >> sealed
-    gate(sealed)
+    tasks.seal_after(each.expand(database=tasks.databases()), retention.seal_retention)
 
 
 enforce_retention()

@@ -27,27 +27,24 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
+from include.incident.workflow import RESPOND_TO_INCIDENT
 from include.orchestration import incident, incident_form, incident_steps
 from include.orchestration.human import HumanStep
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.orchestration.workflow import SEND_ARGS
 
 
 @dag(
-    dag_id="respond_to_incident",
-    dag_display_name="Incident response",
-    description="Lead an incident from awareness to its summary: clocks, evidence, reports, notices, seal.",
-    doc_md=__doc__,
-    schedule=None,
-    catchup=False,
-    max_active_runs=16,
-    is_paused_upon_creation=False,  # whoever is on call at night could not unpause it
-    default_args=DEFAULT_ARGS | {"owner": "compliance"},
-    tags=[Tag.INCIDENT, Tag.HUMAN, Tag.CLAUSE_6_3, Tag.ON_DEMAND],
-    params=incident_form.trigger(),
+    **dag_settings(
+        RESPOND_TO_INCIDENT,
+        schedule=None,
+        page=__doc__,
+        params=incident_form.trigger(),
+    )
 )
 def respond_to_incident() -> None:
     """Lead an incident and leave a sealed bundle."""
+    tasks = tasks_of(RESPOND_TO_INCIDENT)
 
     @task
     def open_incident(params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -90,17 +87,7 @@ def respond_to_incident() -> None:
     def asks_each(name: str, about: Any) -> Any:
         return HumanStep.partial(task_id=name, **incident_steps.asking(name)).expand(about=about)
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return incident.seal_incident()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    opened, sealed = open_incident(), seal()
+    opened = open_incident()
     assessed, grade, contain = assess(opened), asks("grade", opened), asks("contain", opened)
     preserved, named, notified = preserve(opened), authorities(opened), notify(opened)
     report, report_rest = asks_each("report", named), asks_each("report_rest", named)
@@ -110,9 +97,8 @@ def respond_to_incident() -> None:
     grade >> impact >> [decide, report_rest]
     preserved >> decide >> notified >> (sent := send(opened))
     [contain, report, preserved, decide] >> report_rest
-    [sent, report_rest] >> close >> asks("review", opened) >> asks("summary", opened) >> sealed
-    watch(opened) >> sealed
-    gate(sealed)
+    [sent, report_rest] >> close >> asks("review", opened) >> (summary := asks("summary", opened))
+    tasks.seal_after([summary, watch(opened)], incident.seal_incident)
 
 
 respond_to_incident()

@@ -27,25 +27,22 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task, task_group
 
+from include.intake.workflow import REVIEW_INTAKE
 from include.orchestration import intake
 from include.orchestration.human import HumanStep
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
+from include.orchestration.tasks import dag_settings, tasks_of
 
 
 @dag(
-    dag_id="review_intake",
-    dag_display_name="Review before storing",
-    description="Incoming batches: check, ask a reviewer, let in or turn down, verify, seal.",
-    doc_md=__doc__,
-    schedule=cron("0 9 * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "information_management"},
-    tags=[Tag.INTAKE, Tag.HUMAN, Tag.CLAUSE_5_2, Tag.DAILY],
+    **dag_settings(
+        REVIEW_INTAKE,
+        schedule="0 9 * * *",
+        page=__doc__,
+    )
 )
 def review_intake() -> None:
     """Have every waiting batch reviewed and leave a sealed bundle."""
+    tasks = tasks_of(REVIEW_INTAKE)
 
     @task
     def batches() -> list[str]:
@@ -81,19 +78,7 @@ def review_intake() -> None:
         """Count by queries of its own what waits too long and what was let in unreviewed."""
         return intake.verify()
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return intake.seal_review()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
-    sealed = seal()
-    each.expand(batch=batches()) >> verify() >> sealed
-    gate(sealed)
+    tasks.seal_after(each.expand(batch=batches()) >> verify(), intake.seal_review)
 
 
 review_intake()

@@ -30,28 +30,25 @@ from airflow.sdk import TriggerRule, chain, dag, task
 from include.orchestration import sampling
 from include.orchestration.human import HumanStep
 from include.orchestration.inputs import past_quarter_param
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.sampling.workflow import SAMPLE_AUDIT
 
 
 @dag(
-    dag_id="sample_audit",
-    dag_display_name="Audit sample",
-    description="Freeze populations, commit, ask an auditor for the seed, draw, write workpapers, seal.",
-    doc_md=__doc__,
-    schedule=cron("0 8 5 1,4,7,10 *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "management"},
-    tags=[Tag.AUDIT, Tag.HUMAN, Tag.CLAUSE_6_1, Tag.QUARTERLY],
-    params={
-        "quarter": past_quarter_param(
-            "Quarter", "2026Q3, a quarter that is over; empty means the last one."
-        ),
-    },
+    **dag_settings(
+        SAMPLE_AUDIT,
+        schedule="0 8 5 1,4,7,10 *",
+        page=__doc__,
+        params={
+            "quarter": past_quarter_param(
+                "Quarter", "2026Q3, a quarter that is over; empty means the last one."
+            ),
+        },
+    )
 )
 def sample_audit() -> None:
     """Draw the samples of a quarter and leave a sealed bundle."""
+    tasks = tasks_of(SAMPLE_AUDIT)
 
     @task
     def populations(params: dict[str, Any] | None = None) -> list[str]:
@@ -73,16 +70,6 @@ def sample_audit() -> None:
         """Draw every population by the seed and write the workpapers."""
         return sampling.draw()
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return sampling.seal_sample()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the control did not hold."""
-        require_held(sealed)
-
     committed = commit()
     questions = [
         HumanStep(
@@ -98,10 +85,9 @@ def sample_audit() -> None:
         )
         for name, ask in sampling.QUESTIONS.items()
     ]
-    sealed = seal()
     # Nothing of the seed is handed on: somebody may mark it as done without an answer.
-    chain(freeze.expand(population=populations()), committed, *questions, draw(), sealed)
-    gate(sealed)
+    chain(freeze.expand(population=populations()), committed, *questions, drawn := draw())
+    tasks.seal_after(drawn, sampling.seal_sample)
 
 
 sample_audit()

@@ -23,27 +23,24 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
 
+from include.incident.workflow import UPDATE_INCIDENT
 from include.orchestration import incident, incident_form, incident_steps, incident_update
 from include.orchestration.human import HumanStep
-from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag
+from include.orchestration.tasks import dag_settings, tasks_of
+from include.orchestration.workflow import SEND_ARGS
 
 
 @dag(
-    dag_id="update_incident",
-    dag_display_name="Addition to an incident",
-    description="Enter a note, a hand-over, people, another grade or a wider scope; seal.",
-    doc_md=__doc__,
-    schedule=None,
-    catchup=False,
-    max_active_runs=16,
-    is_paused_upon_creation=False,  # whoever is on call at night could not unpause it
-    default_args=DEFAULT_ARGS | {"owner": "compliance"},
-    tags=[Tag.INCIDENT, Tag.HUMAN, Tag.CLAUSE_6_3, Tag.ON_DEMAND],
-    params=incident_form.update(),
+    **dag_settings(
+        UPDATE_INCIDENT,
+        schedule=None,
+        page=__doc__,
+        params=incident_form.update(),
+    )
 )
 def update_incident() -> None:
     """Add to an incident and leave a sealed bundle."""
+    tasks = tasks_of(UPDATE_INCIDENT)
 
     @task
     def enter(params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -70,17 +67,7 @@ def update_incident() -> None:
         """Send them, each once."""
         return incident.send(entered["part"])
 
-    @task(**SEAL_ARGS)
-    def seal() -> dict[str, Any]:
-        """Write the sealed bundle, whatever happened before."""
-        return incident_update.seal_update()
-
-    @task(retries=0)
-    def gate(sealed: dict[str, Any]) -> None:
-        """Fail the run when the update was not entered."""
-        require_held(sealed)
-
-    entered, sealed = enter(), seal()
+    entered = enter()
     widened = widen(entered)
     preserved = preserve(widened)
     decide = HumanStep(
@@ -90,8 +77,7 @@ def update_incident() -> None:
         optional=True,
     )
     notified = notify(preserved)
-    decide >> notified >> send(notified) >> sealed
-    gate(sealed)
+    tasks.seal_after(decide >> notified >> send(notified), incident_update.seal_update)
 
 
 update_incident()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, get_current_context, task
@@ -11,6 +12,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import StepFindings
 from include.notify.outbox import Run
 from include.orchestration import notices
+from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held, run_key, seal_run
 from include.orchestration.run import step as do_step
 from include.orchestration.starter import started_by
@@ -38,7 +40,9 @@ def dag_settings(
         params: of a run.
     """
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
+    paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
     return {
+        **paused,
         "dag_id": workflow.id,
         "dag_display_name": workflow.title.text,
         "description": workflow.summary,
@@ -81,14 +85,30 @@ class Tasks:
 
         return send()
 
-    def seal_after(self, last: Any) -> None:
-        """Make the tasks `seal` and `gate`, which follow the last task of every run."""
-        workflow = self._workflow
+    def databases(self) -> Any:
+        """Make the task that names the databases of a run, for ``expand``."""
+        clause = self._workflow.clauses[0]
+
+        @task
+        def databases(params: dict[str, Any] | None = None) -> list[str]:
+            """Name the databases to work on: all mapped ones, or those the run was asked for."""
+            return wanted_databases((params or {}).get("databases"), clause=clause)
+
+        return databases()
+
+    def seal_after(self, last: Any, seal_run: Callable[[], dict[str, Any]] | None = None) -> None:
+        """Make the tasks `seal` and `gate`, which follow the last task of every run.
+
+        Args:
+            last: task or tasks before them.
+            seal_run: seals the run; by default with the declaration's `conclude`.
+        """
+        write_bundle = seal_run or partial(seal_workflow, self._workflow)
 
         @task(**SEAL_ARGS)  # type: ignore[untyped-decorator] # of Airflow
         def seal() -> dict[str, Any]:
             """Write the sealed bundle, whatever happened before."""
-            return seal_workflow(workflow)
+            return write_bundle()
 
         @task(retries=0)
         def gate(sealed: dict[str, Any]) -> None:

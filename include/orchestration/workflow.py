@@ -1,10 +1,9 @@
-"""What every DAG shares: tags, default arguments, schedule in the pack's timezone."""
+"""Arguments that the tasks of all DAGs share, and schedules in the pack's timezone."""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
@@ -13,52 +12,7 @@ from include.composition import workplace_of
 from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
 
-
-class Tag(StrEnum):
-    """The closed set of DAG tags; a test refuses any other."""
-
-    BACKUP = "backup"
-    RESTORE = "restore"
-    QUALITY = "quality"
-    INTAKE = "intake"
-    RETENTION = "retention"
-    AUDIT = "audit"
-    TRAINING = "training"
-    PARTNERS = "partners"
-    INCIDENT = "incident"
-    CLAUSE_4_1 = "clause 4.1"
-    CLAUSE_4_2 = "clause 4.2"
-    CLAUSE_4_3 = "clause 4.3"
-    CLAUSE_4_4 = "clause 4.4"
-    CLAUSE_5_1 = "clause 5.1"
-    CLAUSE_5_2 = "clause 5.2"
-    CLAUSE_5_3 = "clause 5.3"
-    CLAUSE_6_1 = "clause 6.1"
-    CLAUSE_6_2 = "clause 6.2"
-    CLAUSE_6_3 = "clause 6.3"
-    HUMAN = "asks people"
-    DAILY = "daily"
-    WEEKLY = "weekly"
-    QUARTERLY = "quarterly"
-    ON_DEMAND = "on demand"
-
-
-class Queue(StrEnum):
-    """Where a workflow's tasks wait for a worker; Celery's workers say which of them they serve.
-
-    Backups and deletions have workers of their own, so that neither waits behind reports, nor lets
-    them wait. `docker-compose.yaml` serves each.
-    """
-
-    DEFAULT = "default"  # of Airflow, for every workflow that names none
-    BACKUP = "backup"
-    RETENTION = "retention"
-
-
-OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name another
-
 DEFAULT_ARGS: dict[str, Any] = {
-    "owner": OWNER,
     "retries": 5,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,

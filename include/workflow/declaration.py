@@ -119,6 +119,7 @@ class Workflow(Generic[RunRules]):
         asks_people: whether a human task is part of it.
         queue: of its tasks.
         concurrent_runs: most runs at a time.
+        starts_unpaused: whether it works without anybody unpausing it first.
         steps: in the order of the DAG.
         conclude: judges the records of a run.
         without_rules: summary of a run under a pack that leaves out its section.
@@ -146,6 +147,7 @@ class Workflow(Generic[RunRules]):
     asks_people: bool = False
     queue: Queue = Queue.DEFAULT
     concurrent_runs: int = 1
+    starts_unpaused: bool = False
     steps: tuple[Step[RunRules, Any], ...] = ()
     conclude: Callable[[RunContext[RunRules], RunRecords], Conclusion] | None = None
     without_rules: Message | None = None

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from include.deployment import layout
-from include.orchestration.workflow import Queue
+from include.workflow.declaration import Queue
 from include.workplace import ROOT
 
 ONCE = {"init", "sample"}  # end by themselves; others wait for them

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from include.incident.names import Kind
 from include.local.postgres import EmbeddedPostgres
 from include.orchestration.incident_partner import reopen_review
 from include.partners import history, reviews
 from include.partners.history import Review
+from include.partners.register import partner_of
 from include.services.database import DatabaseAddress
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
 from tests.partners.rig import Rig, new_rig
@@ -71,7 +73,7 @@ def test_a_repeated_task_leaves_what_was_issued_since(shared: Rig, company: Comp
     case = opened(company)
     reopen_review(case.desk, case.number, lambda: shared.context)
     with shared.state.begin() as conn:
-        partner = shared.context.partner(PARTNER)
+        partner = partner_of(shared.context, PARTNER)
         rules = shared.context.rules
         reviews.issue(conn, partner, rules, by="E1", at=shared.now, timezone="Asia/Shanghai")
     issued = review_of(shared)
@@ -135,9 +137,7 @@ def test_what_could_not_be_opened_again_is_said(shared: Rig, company: Company) -
 
 def test_a_register_that_is_not_there_lets_nobody_through(shared: Rig, company: Company) -> None:
     """Nor does it hold the opening up."""
-    nowhere = replace(
-        shared.context.reader, parameters={**shared.context.reader.parameters, "port": "1"}
-    )
+    nowhere = replace(shared, conninfo=make_conninfo(shared.conninfo, port=1))
     case = opened(company, partner="12")
     partners = nowhere.context
     reopen_review(case.desk, case.number, lambda: partners)

@@ -112,7 +112,7 @@ def run(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch)
 
     made = Run(Play(tmp_path, migrated_database))
     monkeypatch.setattr(module, "get_current_context", made.context)
-    monkeypatch.setattr(Workplace, "from_environment", lambda *_: made.live)
+    monkeypatch.setattr(module, "workplace_of", lambda *_: made.live)
     return made
 
 

@@ -1,0 +1,58 @@
+"""Tasks that are made from declared steps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.evidence.model import Outcome, StepRecord
+from include.partners.rules import PARTNERS
+from include.registry import workflows
+from include.services.errors import UsageError
+from include.workflow.run_context import context_of
+from tests.support.contexts import pack_of
+
+pytestmark = pytest.mark.airflow
+
+STEPS = [(each, step) for each in workflows() if each.rules for step in each.steps]
+
+
+@pytest.mark.parametrize(("workflow", "step"), STEPS, ids=[step.name for _each, step in STEPS])
+def test_run_step_passes_without_result_if_the_pack_leaves_the_section_out(
+    workflow: Any, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of a pack without the workflow's file alert nobody, and their report says why."""
+    from include.orchestration import tasks
+
+    services: Any = SimpleNamespace(pack=pack_of({}, {}))
+    records: list[StepRecord] = []
+
+    def do_step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
+        records.append(work(services))
+        return {}
+
+    monkeypatch.setattr(tasks, "do_step", do_step)
+    monkeypatch.setattr(tasks, "_context", lambda workflow, services: workflow.context(services))
+    tasks.run_step(workflow, step)
+    assert [(record.step, record.outcome) for record in records] == [(step.name, Outcome.PASS)]
+    conclusion = workflow.conclude_without_rules(records)
+    assert conclusion.outcome is Outcome.PASS
+    assert workflow.rules.file in conclusion.summary.text
+
+
+def test_a_workflow_has_the_steps_of_its_declaration_and_no_other() -> None:
+    """A mistyped step is an error when the DAG file is read."""
+    from include.orchestration.tasks import tasks_of
+
+    (partners,) = [each for each in workflows() if each.id == "review_partners"]
+    with pytest.raises(AttributeError, match="review_partners has no step chekc"):
+        _ = tasks_of(partners).chekc
+
+
+def test_context_of_refuses_a_pack_without_the_section() -> None:
+    """A command that needs the section says which file is missing and what to read."""
+    services: Any = SimpleNamespace(pack=pack_of({}, {}))
+    with pytest.raises(UsageError, match=r"has no partners\.yaml"):
+        context_of(PARTNERS, services)
