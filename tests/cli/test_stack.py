@@ -35,7 +35,7 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-stack-"))
     folder.chmod(0o755)
     yield folder / "home"
-    new_workplace(folder / "home", folder, lambda _: None).local.postgres.stop()
+    LocalProfile(folder / "home").postgres.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 

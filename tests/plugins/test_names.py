@@ -7,6 +7,7 @@ import ast
 import pytest
 
 from include.messages import verbatim
+from include.registry import workflow
 from include.workplace import ROOT
 from plugins.compliance_ui.names import dag_of, title_of
 from tests.plugins.company import DAG_OF
@@ -25,15 +26,10 @@ def test_every_workflow_has_a_name_for_people(name: str) -> None:
 @pytest.mark.parametrize("name", DAGS)
 def test_a_workflow_is_called_the_same_in_airflow(name: str) -> None:
     """One thing has one name: on pages, and in Airflow's list of workflows."""
-    tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text())
-    given = [
-        keyword.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "dag_display_name" and isinstance(keyword.value, ast.Constant)
-    ]
-    assert given == [title_of(name).text]
+    from include.orchestration.tasks import dag_settings
+
+    settings = dag_settings(workflow(name), schedule=None, page="")
+    assert settings["dag_display_name"] == title_of(name).text
 
 
 def test_what_nobody_knows_any_more_is_shown_by_its_id() -> None:
