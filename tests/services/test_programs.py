@@ -26,3 +26,13 @@ def test_a_client_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
     with pytest.raises(UsageError, match="psql"):
         program("psql")
+
+
+def test_missing_embedded_server_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
+    """The production image has no embedded server; whoever needs one learns what to install."""
+    monkeypatch.delenv(CLIENT_VARIABLE, raising=False)
+    monkeypatch.setattr("include.services.programs.find_spec", lambda name: None)
+    with pytest.raises(UsageError) as refused:
+        program("pg_dump")
+    assert CLIENT_VARIABLE in refused.value.action
+    assert "requirements-local.txt" in refused.value.action
