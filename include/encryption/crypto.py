@@ -7,34 +7,21 @@ of 1 MiB are each authenticated, so nothing that was tampered with leaves the de
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-import aws_encryption_sdk
-from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
-from aws_encryption_sdk.identifiers import (
-    Algorithm,
-    CommitmentPolicy,
-    EncryptionKeyType,
-    WrappingAlgorithm,
-)
-from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
-from aws_encryption_sdk.key_providers.base import MasterKeyProvider
-from aws_encryption_sdk.key_providers.kms import KMSMasterKey
-from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
 from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
 
-from include.encryption.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
+from include.encryption.recipients import OpeningKey, Recipient
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
-SUITE = Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+SUITE = "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"
 FRAME = 1024 * 1024  # bytes; 4 KiB frames run fifty times slower
 MOST_RECIPIENTS = 10
 PROVIDER = "parcelseal-rsa"
-WRAPPING = WrappingAlgorithm.RSA_OAEP_SHA256_MGF1
+WRAPPING = "RSA_OAEP_SHA256_MGF1"
 
 
 class Refused(ControlFailed):
@@ -84,22 +71,26 @@ class _Encrypting:
         self._stream: Any = None
 
     def read(self, size: int = -1) -> bytes:
+        from include.encryption.keyrings import SDK_ERRORS
+
         try:
             if self._stream is None:
                 self._stream = self._open()
             return cast(bytes, self._stream.read(size))
-        except (AWSEncryptionSDKClientError, BotoCoreError) as error:
+        except (*SDK_ERRORS, BotoCoreError) as error:
             raise ServiceError(
                 f"The data could not be encrypted: {_kms_reason(error)}.",
                 "Check the recipients' KMS keys, their grants and the way to them.",
             ) from None
 
     def _open(self) -> Any:
-        return _client().stream(
+        from include.encryption import keyrings
+
+        return keyrings.client(MOST_RECIPIENTS).stream(
             mode="e",
             source=self._source,
-            key_provider=_sealing_keys(self._recipients),
-            algorithm=SUITE,
+            keyring=keyrings.sealing_keyring(self._recipients, PROVIDER),
+            algorithm=keyrings.algorithm(SUITE),
             frame_length=FRAME,
             encryption_context=dict(self._context),
         )
@@ -125,7 +116,11 @@ class _Decrypting:
     def __init__(
         self, source: Readable, key: OpeningKey, context: Mapping[str, str], name: str
     ) -> None:
-        self._stream = _client().stream(mode="d", source=source, key_provider=_opening_key(key))
+        from include.encryption import keyrings
+
+        self._stream = keyrings.client(MOST_RECIPIENTS).stream(
+            mode="d", source=source, keyring=keyrings.opening_keyring(key, PROVIDER)
+        )
         self._expected = dict(context)
         self._name = name
         self._checked = False
@@ -137,6 +132,8 @@ class _Decrypting:
             io.IOBase.close(self._stream)
 
     def read(self, size: int = -1) -> bytes:
+        from include.encryption.keyrings import SDK_ERRORS
+
         try:
             if not self._checked:
                 self._check_context()
@@ -146,7 +143,7 @@ class _Decrypting:
                 f"The KMS key of {self._name} cannot be used: {_kms_reason(error)}.",
                 "Check the connection's KMS endpoint, region and credentials.",
             ) from None
-        except (AWSEncryptionSDKClientError, InvalidTag, ValueError, TypeError) as error:
+        except (*SDK_ERRORS, InvalidTag, ValueError, TypeError) as error:
             # TypeError and ValueError: the SDK trips over a message that is cut inside a field.
             raise Refused(
                 f"{self._name} cannot be opened: {_reason(error)}.",
@@ -164,8 +161,10 @@ class _Decrypting:
 
 
 def _reason(error: Exception) -> str:
+    from include.encryption.keyrings import lacks_data_key
+
     kind = type(error).__name__
-    if kind in {"DecryptKeyError", "MasterKeyProviderError", "IncorrectMasterKeyError"}:
+    if lacks_data_key(error):
         return "the key does not belong to any of its recipients"
     if kind == "InvalidTag":
         return "its bytes were changed after encryption"
@@ -177,53 +176,3 @@ def _reason(error: Exception) -> str:
 def _kms_reason(error: Exception) -> str:
     # The SDK's own text names keys and causes; it holds no clear byte.
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _client() -> Any:
-    return aws_encryption_sdk.EncryptionSDKClient(
-        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
-        max_encrypted_data_keys=MOST_RECIPIENTS,
-    )
-
-
-@functools.lru_cache(maxsize=MOST_RECIPIENTS)
-def _wrapping_key(pem: bytes, kind: EncryptionKeyType) -> WrappingKey:
-    # Reading a private key checks its primes: 0.2 s that every loader of a restore would pay again.
-    return WrappingKey(wrapping_algorithm=WRAPPING, wrapping_key=pem, wrapping_key_type=kind)
-
-
-class _RsaKeys(RawMasterKeyProvider):  # type: ignore[misc] # the SDK has no types
-    """The SDK's way to hold RSA keys by their id."""
-
-    provider_id = PROVIDER
-
-    def __init__(self, **_: Any) -> None:
-        self._keys: dict[bytes, WrappingKey] = {}
-
-    def _get_raw_key(self, key_id: bytes) -> WrappingKey:
-        return self._keys[key_id]
-
-    def hold(self, key_id: str, pem: bytes, kind: EncryptionKeyType) -> None:
-        self._keys[key_id.encode()] = _wrapping_key(pem, kind)
-        self.add_master_key(key_id.encode())
-
-
-def _sealing_keys(recipients: Sequence[Recipient]) -> MasterKeyProvider:
-    # KMS keys are members of this provider too: a KMSMasterKey ignores members of its own.
-    keys = _RsaKeys()
-    for recipient in {one.key_id: one for one in recipients}.values():
-        if recipient.kind == RSA_KIND:
-            keys.hold(recipient.key_id, recipient.public_pem, EncryptionKeyType.PUBLIC)
-        else:
-            keys.add_master_key_provider(
-                KMSMasterKey(key_id=recipient.key_id, client=recipient.client)
-            )
-    return keys
-
-
-def _opening_key(key: OpeningKey) -> MasterKeyProvider:
-    if key.kind == KMS_KIND:
-        return KMSMasterKey(key_id=key.key_id, client=key.client)
-    rsa = _RsaKeys()
-    rsa.hold(key.key_id, key.private_pem, EncryptionKeyType.PRIVATE)
-    return rsa

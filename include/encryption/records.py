@@ -51,12 +51,12 @@ class EncryptionRecord(Frozen):
     @classmethod
     def of(cls, context: Mapping[str, str]) -> Self:
         """Record how `crypto.encrypting` works, and what it binds a message to."""
-        from include.encryption import crypto  # takes 0.3 s to load
+        from include.encryption import crypto
 
         return cls(
-            suite=crypto.SUITE.name,
+            suite=crypto.SUITE,
             frame_bytes=crypto.FRAME,
-            wrapping=crypto.WRAPPING.name,
+            wrapping=crypto.WRAPPING,
             provider=crypto.PROVIDER,
             context=dict(context),
         )

@@ -30,8 +30,8 @@ def on_starting(component: Any) -> None:
     """Import modules at the start of an Airflow component.
 
     Airflow calls this hook in scheduler, DAG processor and triggerer, before they fork, and in each
-    task. Great Expectations is imported in a scheduler whose executor forks the tasks; elsewhere a
-    task imports it if it checks records.
+    task. Great Expectations and the AWS Encryption SDK are imported in a scheduler whose executor
+    forks the tasks; elsewhere a task imports them if it checks records or encrypts.
 
     Args:
         component: Airflow's job, or a marker in a task.
@@ -39,7 +39,7 @@ def on_starting(component: Any) -> None:
     preload()
     is_scheduler = getattr(component, "job_type", None) == SCHEDULER
     if is_scheduler and "LocalExecutor" in conf.get("core", "executor"):
-        load_engine()
+        preload_for_tasks()
 
 
 def preload() -> None:
@@ -52,3 +52,9 @@ def preload() -> None:
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)
     i18n.warm()
+
+
+def preload_for_tasks() -> None:
+    """Import what tasks load only if they need it, once for all that this process forks."""
+    load_engine()
+    import_module("include.encryption.keyrings")

@@ -37,7 +37,7 @@ from tests.support.without_pdf import without_pdf
 ALL = (
     "airflow.dag_processing.dagbag",
     "airflow.jobs.scheduler_job_runner",
-    "aws_encryption_sdk",
+    "include.encryption.keyrings",
     "docx",
     "include.orchestration.audit_conclusion",
     "include.orchestration.partners",

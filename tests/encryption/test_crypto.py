@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import pytest
 from aws_encryption_sdk import EncryptionSDKClient
-from aws_encryption_sdk.identifiers import CommitmentPolicy, EncryptionKeyType
+from aws_encryption_sdk.identifiers import CommitmentPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.encryption import crypto
+from include.encryption import crypto, keyrings
 from include.encryption.crypto import FRAME, MOST_RECIPIENTS, Refused, decrypting, encrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.services.errors import UsageError
@@ -88,16 +88,15 @@ def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder)
     public = operations.recipient.public_pem
 
     def message(keys: int) -> bytes:
-        sealing = crypto._RsaKeys()
-        for key_id in [operations.recipient.key_id, *(f"other {n}" for n in range(1, keys))]:
-            sealing.hold(key_id, public, EncryptionKeyType.PUBLIC)
+        key_ids = [operations.recipient.key_id, *(f"other {n}" for n in range(1, keys))]
+        recipients = [Recipient(key_id, "rsa", key_id, public) for key_id in key_ids]
         client = EncryptionSDKClient(
             commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
         )
         stored, _ = client.encrypt(
             source=CLEAR,
-            key_provider=sealing,
-            algorithm=crypto.SUITE,
+            keyring=keyrings.sealing_keyring(recipients, crypto.PROVIDER),
+            algorithm=keyrings.algorithm(crypto.SUITE),
             encryption_context=CONTEXT,
         )
         return bytes(stored)
@@ -221,4 +220,4 @@ def test_errors_of_the_source_are_not_called_tampering(message: bytes, operation
 
 def test_the_suite_commits_to_its_key():
     """One ciphertext must not open to two texts under two keys."""
-    assert crypto.SUITE.name == "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"
+    assert crypto.SUITE == "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"

@@ -1,7 +1,6 @@
 """Import this module to load the modules of tasks: `settings` can name a module, no function."""
 
-from include.expectations.check import load_engine
-from include.orchestration.preloading import preload
+from include.orchestration.preloading import preload, preload_for_tasks
 
 preload()
-load_engine()
+preload_for_tasks()

@@ -1,0 +1,138 @@
+"""Keyrings of the AWS Encryption SDK: which keys seal a message, and which key opens one.
+
+Importing the SDK takes half a second of CPU; `crypto` imports this module with its first message.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import aws_encryption_sdk
+from aws_cryptographic_material_providers.mpl import AwsCryptographicMaterialProviders
+from aws_cryptographic_material_providers.mpl import errors as mpl_errors
+from aws_cryptographic_material_providers.mpl.config import MaterialProvidersConfig
+from aws_cryptographic_material_providers.mpl.models import (
+    CreateAwsKmsKeyringInput,
+    CreateMultiKeyringInput,
+    CreateRawRsaKeyringInput,
+    OnDecryptInput,
+    OnDecryptOutput,
+    OnEncryptInput,
+    OnEncryptOutput,
+    PaddingScheme,
+)
+from aws_cryptographic_material_providers.mpl.references import IKeyring
+from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+from aws_encryption_sdk.identifiers import Algorithm, CommitmentPolicy
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from include.encryption.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
+
+SDK_ERRORS = (AWSEncryptionSDKClientError, mpl_errors.ServiceError)
+_OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label=None)
+
+
+def client(most_keys: int) -> Any:
+    """Return a client that only takes suites that commit to their key.
+
+    Args:
+        most_keys: encrypted data keys that a message may have.
+    """
+    return aws_encryption_sdk.EncryptionSDKClient(
+        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
+        max_encrypted_data_keys=most_keys,
+    )
+
+
+def algorithm(suite: str) -> Algorithm:
+    """Return the SDK's algorithm suite of that name."""
+    return Algorithm[suite]
+
+
+def sealing_keyring(recipients: Sequence[Recipient], namespace: str) -> IKeyring:
+    """Return a keyring that encrypts the data key to every recipient.
+
+    The data key is made here if there is an RSA recipient, else by the first KMS key.
+
+    Args:
+        recipients: at least one; the same key twice counts once.
+        namespace: of RSA keys in the message.
+    """
+    distinct = {recipient.key_id: recipient for recipient in recipients}.values()
+    rings = [
+        _kms(recipient.key_id, recipient.client)
+        if recipient.kind == KMS_KIND
+        else _providers().create_raw_rsa_keyring(
+            CreateRawRsaKeyringInput(
+                key_namespace=namespace,
+                key_name=recipient.key_id,
+                padding_scheme=PaddingScheme.OAEP_SHA256_MGF1,
+                public_key=recipient.public_pem,
+            )
+        )
+        for recipient in sorted(distinct, key=lambda recipient: recipient.kind != RSA_KIND)
+    ]
+    return _providers().create_multi_keyring(
+        CreateMultiKeyringInput(generator=rings[0], child_keyrings=rings[1:])
+    )
+
+
+def opening_keyring(key: OpeningKey, namespace: str) -> IKeyring:
+    """Return a keyring that decrypts the data key with one recipient's key."""
+    if key.kind == KMS_KIND:
+        return _kms(key.key_id, key.client)
+    return _RsaOpening(namespace, key.key_id, _private_key(key.private_pem))
+
+
+class _RsaOpening(IKeyring):  # type: ignore[misc] # the library has no types
+    """A raw RSA keyring that only opens.
+
+    The library's own reads the PEM, and checks its primes, for each message: 0.2 s that every
+    loader of a restore and every trial of a drill would pay.
+    """
+
+    def __init__(self, namespace: str, key_id: str, key: rsa.RSAPrivateKey) -> None:
+        self._entry = (namespace, key_id.encode())
+        self._key = key
+
+    def on_encrypt(self, param: OnEncryptInput) -> OnEncryptOutput:
+        raise NotImplementedError
+
+    def on_decrypt(self, param: OnDecryptInput) -> OnDecryptOutput:
+        """Decrypt the data key; leave the materials without one if the key does not fit."""
+        for entry in param.encrypted_data_keys:
+            if (entry.key_provider_id, bytes(entry.key_provider_info)) != self._entry:
+                continue
+            try:
+                data_key = self._key.decrypt(bytes(entry.ciphertext), _OAEP)
+            except ValueError:
+                continue
+            param.materials.plaintext_data_key = data_key
+            break
+        return OnDecryptOutput(materials=param.materials)
+
+
+def lacks_data_key(error: Exception) -> bool:
+    """Return whether an error of the SDK says that a keyring gave it no data key."""
+    return any(isinstance(cause, mpl_errors.ServiceError) for cause in (error, *error.args))
+
+
+@functools.cache
+def _providers() -> AwsCryptographicMaterialProviders:
+    return AwsCryptographicMaterialProviders(config=MaterialProvidersConfig())
+
+
+def _kms(arn: str, kms_client: Any) -> IKeyring:
+    return _providers().create_aws_kms_keyring(
+        CreateAwsKmsKeyringInput(kms_key_id=arn, kms_client=kms_client)
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _private_key(pem: bytes) -> rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
