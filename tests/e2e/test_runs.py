@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,21 @@ def test_restore_points_are_listed(cli: Cli, backed_up: dict[str, Any]):
     assert point["held"] is False
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
     assert point["rows"] == sum(sheet["tables"].values())
+
+
+def test_a_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, str]):
+    """Only a step that checks records pays for its import: seconds, and 150 MB."""
+    # A variable of Airflow makes a process of its own, which has imported nothing before.
+    alone = {"PYTHONPROFILEIMPORTTIME": "1", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
+    done = cli.call("run", "backup_offsite", "--json", **library, **alone)
+    assert json.loads(done.stdout)["outcome"] == "attention"
+    # Airflow's words, and Python's after them, go to the log.
+    log = max(
+        (cli.home / "logs").glob("run-backup_offsite-*.log"), key=lambda path: path.stat().st_mtime
+    )
+    imported = re.findall(r"\| +(\S+)$", done.stderr + log.read_text(), re.MULTILINE)
+    assert "include.encryption.keyrings" in imported
+    assert [name for name in imported if name.startswith("great_expectations")] == []
 
 
 def test_the_sample_is_restored_for_real(cli: Cli, drilled: dict[str, Any]):
