@@ -39,7 +39,8 @@ def on_starting(component: Any) -> None:
     preload()
     is_scheduler = getattr(component, "job_type", None) == SCHEDULER
     if is_scheduler and "LocalExecutor" in conf.get("core", "executor"):
-        preload_for_tasks()
+        load_engine()
+        import_module("include.encryption.keyrings")
 
 
 def preload() -> None:
@@ -52,9 +53,3 @@ def preload() -> None:
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)
     i18n.warm()
-
-
-def preload_for_tasks() -> None:
-    """Import what tasks load only if they need it, once for all that this process forks."""
-    load_engine()
-    import_module("include.encryption.keyrings")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from psycopg import sql
 
 from include.deployment import layout
@@ -137,9 +141,43 @@ def test_celerys_settings_name_modules_that_can_be_imported():
 
     name = "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS: "
     text = (ROOT / "docker-compose.yaml").read_text()
-    path = next(line.split(": ")[1] for line in text.splitlines() if line.strip().startswith(name))
-    module, _, attribute = path.rpartition(".")
-    config = getattr(import_module(module), attribute)
-    assert config["task_acks_late"] is True
-    for one in config["imports"]:
-        import_module(one)
+    lines = [line.strip() for line in text.splitlines()]
+    paths = [line.split(": ")[1] for line in lines if line.startswith(name)]
+    assert len(paths) == 2  # of all workers, and of those whose tasks check records
+    for path in paths:
+        module, _, attribute = path.rpartition(".")
+        config = getattr(import_module(module), attribute)
+        assert config["task_acks_late"] is True
+        for imported in config["imports"]:
+            import_module(imported)
+
+
+def test_only_workers_of_the_default_queue_import_great_expectations(tmp_path: Path):
+    """Backups, drills and deletions check no records; each worker would keep 150 MB."""
+    script = """
+import sys
+from importlib import import_module
+from include.orchestration.workers import settings
+def load(config):
+    for name in config["imports"]:
+        import_module(name)
+    return "great_expectations" in sys.modules
+print(load(settings.CONFIG), load(settings.CHECKING_CONFIG))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False True"  # Airflow prints before
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    name = "AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS"
+    checking = {
+        service
+        for service, content in services.items()
+        if content.get("environment", {}).get(name, "").endswith("CHECKING_CONFIG")
+    }
+    assert checking == {"worker"}

@@ -9,7 +9,10 @@ from __future__ import annotations
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
 
 PRELOADED = "include.orchestration.workers.preloaded"
+PRELOADED_CHECKS = "include.orchestration.workers.preloaded_checks"
 CONFIG = {
     **DEFAULT_CELERY_CONFIG,
     "imports": (*DEFAULT_CELERY_CONFIG.get("imports", ()), PRELOADED),
 }
+# Of workers whose tasks check records.
+CHECKING_CONFIG = {**CONFIG, "imports": (*CONFIG["imports"], PRELOADED_CHECKS)}
