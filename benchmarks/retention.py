@@ -18,10 +18,7 @@ from rich.table import Table
 from benchmarks import _retention_data as data
 from benchmarks._measure import Targets, console, machine
 from benchmarks._retention_bench import PARCELS, PER_SECOND, Erased, Latencies, RetentionBench
-from benchmarks._retention_graph import GeneratedGraph
 
-GRAPH_TABLES = 60
-FEW_ROWS = 100_000  # of all tables of the graph
 MEMORY_GROWTH = 1.1  # times; of a tenth of the rows
 # With the local profile's 2 GB, ten million rows make PostgreSQL take a checkpoint every 20
 # seconds, and log that this is too often.
@@ -44,8 +41,7 @@ def main() -> None:
             f"{machine()}; {given.rows:,} parcels, 30% expired; {PER_SECOND} statements a second "
             "beside"
         )
-        measure_planning(bench, given.rows, given.rounds, targets)
-        measure_graph(bench, given.rows, given.rounds, targets)
+        measure_planning(bench, given.rows, given.rounds)
         measure_deletion(bench, given.rows, targets)
         measure_partitions(bench, given.rows, targets)
     finally:
@@ -55,8 +51,8 @@ def main() -> None:
     sys.exit(1 if targets.missed else 0)
 
 
-def measure_planning(bench: RetentionBench, rows: int, rounds: int, targets: Targets) -> None:
-    """Plan, against plain counts by the same conditions."""
+def measure_planning(bench: RetentionBench, rows: int, rounds: int) -> None:
+    """Plan, and count by the same conditions; both must give the same numbers."""
     bench.fill("large", data.make_parcels, rows, bench.cutoff)
     bench.state(data.HELD)
     conditions = bench.conditions()
@@ -65,35 +61,6 @@ def measure_planning(bench: RetentionBench, rows: int, rounds: int, targets: Tar
         "plan", "large", collections=list(PARCELS), rounds=rounds, counts=counts
     )
     console.print(f"Plan {found['ours']:.2f} s, plain counts {found['plain']:.2f} s")
-    targets.most("plan against plain counts", found["ratio"], 1.5)
-
-
-def measure_graph(bench: RetentionBench, rows: int, rounds: int, targets: Targets) -> None:
-    """Compare a plan of many tables and keys with plain counts, for few and for many records.
-
-    Of few records, most of the time goes to making and planning the statement.
-    """
-    for of_all in (FEW_ROWS, max(1, rows * GRAPH_TABLES // 100)):
-        found = _plan_of_graph(bench, of_all, rounds)
-        targets.most(f"plan of many keys against plain counts, {of_all:,} rows", found["ratio"], 3)
-
-
-def _plan_of_graph(bench: RetentionBench, rows: int, rounds: int) -> dict[str, float]:
-    """Plan a generated graph with some rows in all of its tables together."""
-    graph = GeneratedGraph(GRAPH_TABLES, 4, rows, bench.cutoff, cycles=True)
-    bench.fill("graph", lambda connection, *_: graph.make(connection), rows, bench.cutoff)
-    bench.state(())
-    process, found = bench.once(
-        "plan_graph", "graph", tables=graph.tables, keys=graph.keys, rows=rows, rounds=rounds
-    )
-    bench.drop("graph")
-    console.print(
-        f"Plan of {graph.tables} tables with {graph.rows_of_table:,} rows and {graph.keys} foreign "
-        f"keys each, in circles: {found['ours']:.2f} s ({found['ours_cpu']:.2f} s of CPU), plain "
-        f"counts of one level of keys {found['plain']:.2f} s ({found['plain_cpu']:.2f} s of CPU), "
-        f"{process.peak / 2**20:.0f} MiB of our process"
-    )
-    return found
 
 
 def measure_deletion(bench: RetentionBench, rows: int, targets: Targets) -> None:

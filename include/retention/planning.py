@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
 
 Connection = psycopg.Connection[Any]
-FEWEST_FOR_WORKERS = 200_000  # records of the largest table
-FEWEST_FOR_COUNT = 1_000_000  # deletable records of a table; fewer are read again in short time
-FEW = 0.01  # share: keeping records of deletable records
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,9 @@ class _Planner:
 
     def plan(self) -> Plan:
         collections = list(self.graph.classes)
-        scans = {name: self._scanned(name) for name in collections}
+        scans = {
+            name: scan(self.connection, self.graph, name, seed=self.seed) for name in collections
+        }
         kept = self._kept(scans)
         tables = {
             name: self._table(name, scans[name], kept.get(name, Kept())) for name in collections
@@ -196,33 +195,17 @@ class _Planner:
             reactions=read_reactions(self.connection, self.graph),
         )
 
-    def _scanned(self, collection: str) -> Scan:
-        """Count every class of a table in one scan."""
-        numbers: dict[str, None] = {}
-        if collection in self.graph.emptied:
-            keys = [one.key.numbered for one in self.graph.references(collection)]
-            numbers = dict.fromkeys(pair[1] for pair in keys if pair is not None)
-        return scan(self.connection, self.graph, collection, seed=self.seed, numbers=list(numbers))
-
     def _deleting(self, collection: str) -> list[RecordClass]:
         return [one for one in self.graph.classes[collection] if one.rule.deletes]
 
     def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
         """Count the deletable records that other records keep, by collection."""
         ready = [name for name in self.graph.emptied if scans[name].ready.records]
-        kept = KeptRecords(
-            self.graph,
-            ready,
-            bounds={name: scans[name].bounds for name in ready},
-            details={name: self._detail(name) for name in ready},
-        )
-        kept.few = self._few(kept, scans)
+        kept = KeptRecords(self.graph, ready, details={name: self._detail(name) for name in ready})
         expressions = kept.expressions()
         if not kept.joins:
             return {}
         set_up_joins(self.connection, kept.joins + len(ready))
-        if _largest(scans) < FEWEST_FOR_WORKERS:  # workers would take longer to start than to read
-            self.connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         query = SQL("{} {}").format(expressions, kept.counts())
         found: dict[str, Kept] = {name: Kept() for name in ready}
         for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
@@ -233,28 +216,6 @@ class _Planner:
             else:
                 found[name].by_key[key] = by_class
         return found
-
-    def _few(self, kept: KeptRecords, scans: Mapping[str, Scan]) -> dict[tuple[str, int], int]:
-        """Count the records that keep records of large tables, by collection and key, if few do.
-
-        PostgreSQL assumes that the age of a record does not depend on the number to which it
-        refers. It expects many keeping records, and would read the large table once more.
-        """
-        few: dict[tuple[str, int], int] = {}
-        for name in kept.collections:
-            ready = scans[name].ready.records
-            if ready < FEWEST_FOR_COUNT:
-                continue
-            for at, reference in enumerate(self.graph.references(name)):
-                remaining = kept.remaining(name, at)
-                if remaining is None or reference.key.numbered is None:
-                    continue
-                query = SQL("SELECT count(*) FROM {} AS r").format(remaining)
-                row = self.connection.execute(query, {}).fetchone()
-                assert row is not None
-                if row[0] <= FEW * ready:
-                    few[name, at] = row[0]
-        return few
 
     def _detail(self, collection: str) -> Detail:
         """Return the figures of a kept record: its digest, and the classes that may delete it."""
@@ -382,11 +343,6 @@ class _Planner:
             for at, reference in enumerate(self.graph.references(collection))
             if at in kept.by_key and kept.by_key[at][place]
         )
-
-
-def _largest(scans: Mapping[str, Scan]) -> int:
-    """Return how many records the largest class has."""
-    return max(one.records for scan in scans.values() for one in scan.classes.values())
 
 
 def _described(graph: Graph, collection: str, one: Reference) -> str:

@@ -80,12 +80,6 @@ SELECT k.conname::text AS name, -- PostgreSQL 18 does nothing for a key that is 
        {COMPARED},
        array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
              WHERE t.isleaf AND k.confrelid <> p.root) AS partitions,
-       array(SELECT a.atttypid = ANY ('{{int2,int4,int8}}'::regtype[])
-                    AND b.atttypid = ANY ('{{int2,int4,int8}}'::regtype[])
-             FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u(theirs, mine, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
-             JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
-             ORDER BY ord) AS whole_numbers,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
                 k.conrelid::bigint) AS child_root
 FROM parts p JOIN pg_constraint k ON k.confrelid = p.oid AND k.contype = 'f' AND k.conparentid = 0
@@ -170,7 +164,6 @@ class ForeignKey:
         collations: schema and name of the parent's collation where the child has another; else
             twice nothing.
         partitions: oids of the partitions that it leads to, where it leads not to all.
-        whole_numbers: whether both columns are of whole numbers, by column.
         validated: whether PostgreSQL has looked at all records; not of one that is NOT VALID.
         partitioned: whether the child is a partitioned table.
     """
@@ -187,15 +180,8 @@ class ForeignKey:
     operators: tuple[tuple[str, str], ...]
     collations: tuple[tuple[str, str], ...]
     partitions: tuple[int, ...] = ()
-    whole_numbers: tuple[bool, ...] = ()
     validated: bool = True
     partitioned: bool = False
-
-    @property
-    def numbered(self) -> tuple[str, str] | None:
-        """A column of the child and the parent's that it is compared with, both whole numbers."""
-        pairs = zip(self.columns, self.targets, self.whole_numbers, strict=True)
-        return next(((mine, theirs) for mine, theirs, numbers in pairs if numbers), None)
 
     @property
     def identifier(self) -> Composable:
@@ -349,6 +335,5 @@ def _key(raw: dict[str, Any]) -> ForeignKey:
             "operators": tuple((schema, operator) for schema, operator in raw["operators"]),
             "collations": tuple((schema, collation) for schema, collation in raw["collations"]),
             "partitions": tuple(raw["partitions"]),
-            "whole_numbers": tuple(raw["whole_numbers"]),
         }
     )

@@ -6,13 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
-from include.retention import planning
 from tests.retention.yard import OVER, YOUNG, rule, yard
 
 ACTIONS = ["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "detached"]
@@ -188,15 +186,14 @@ PLAIN = (True, False)
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(schemas(), st.booleans())
+@given(schemas())
 @example(  # a young record keeps one of two old ones, and an old one does not keep the other
     Schema(
         ("delete", "delete"),
         ((1, 0, "NO ACTION", "number"),),
         ((PLAIN, PLAIN), ((False, False), PLAIN)),
         ({0: 0, 1: 1},),
-    ),
-    True,
+    )
 )
 @example(  # two cycles that share a record, and a chain that refers to a record of one cycle
     Schema(
@@ -209,17 +206,13 @@ PLAIN = (True, False)
         ),
         ((PLAIN,) * 4, (PLAIN,) * 4, (PLAIN, (False, False))),
         ({0: 0, 1: 1, 2: 2}, {0: 1, 1: 0, 2: 2, 3: 3}, {0: 0, 1: 3}, {2: 3}),
-    ),
-    True,
+    )
 )
 def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
-    postgres: EmbeddedPostgres, schema: Schema, counts_first: bool
+    postgres: EmbeddedPostgres, schema: Schema
 ) -> None:
     """Count, plan, ledger and tables agree; afterwards, each reference leads to a record."""
-    with pytest.MonkeyPatch.context() as patch, yard(postgres, schema.statements()) as place:
-        if counts_first:  # as of large tables that few records keep
-            patch.setattr(planning, "FEWEST_FOR_COUNT", 1)
-            patch.setattr(planning, "FEW", 1)
+    with yard(postgres, schema.statements()) as place:
         place.mapped = {
             f"t{at}": f"t{at}" for at, kind in enumerate(schema.kinds) if kind != "unmapped"
         }
