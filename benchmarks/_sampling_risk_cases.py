@@ -10,7 +10,7 @@ from math import ceil, prod
 
 from include.policy.rates import percent
 from include.sampling.commitment import Committed
-from include.sampling.exact.chances import Binomial, Hypergeometric, at_most
+from include.sampling.exact.chances import at_most, binomial, hypergeometric
 from include.sampling.exact.sizes import smallest_size
 from include.sampling.exact.stages import chance_of_accepting, smallest_stages
 from include.sampling.frame import WHOLE
@@ -68,7 +68,7 @@ class Case:
 
     @property
     def exact(self) -> Fraction:
-        """The chance that the plan accepts the population, by formula; rounded up if at all."""
+        """The chance that the plan accepts the population, by formula."""
         plan = self.committed.plan
         if self.committed.stratified:
             strata = [
@@ -78,14 +78,14 @@ class Case:
             if plan.kind == "staged":
                 return _two_stages(strata)
             return sum(_counts(strata, plan.acceptable), Fraction(0))
-        model: Binomial | Hypergeometric = (
-            Hypergeometric(self.committed.items, self.deviating[WHOLE])
+        items = (
+            hypergeometric(self.committed.items, self.deviating[WHOLE])
             if self.known
-            else Binomial(self.rates.tolerable * self.times)
+            else binomial(self.rates.tolerable * self.times)
         )
         if plan.kind == "staged":
-            return chance_of_accepting(model, plan.n, plan.stages)[1]
-        return at_most(model, plan.n, plan.acceptable).highest
+            return chance_of_accepting(items, plan.n, plan.stages)
+        return at_most(items, plan.n, plan.acceptable)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ class _Stratum:
 
     def chance(self, k: int) -> Fraction:
         """P(exactly k of those that are drawn deviate)."""
-        model = Hypergeometric(self.size, self.deviating)
-        fewer = model.exactly(self.drawn, k - 1) if k else Fraction(0)
-        return model.exactly(self.drawn, k) - fewer
+        if self.deviating > self.size:  # after a stage that cannot happen
+            return Fraction(0)
+        items = hypergeometric(self.size, self.deviating)
+        return Fraction(items.exactly(self.drawn, k), items.sequences(self.drawn))
 
     def after(self, found: int) -> _Stratum:
         """What is left for the next stage."""

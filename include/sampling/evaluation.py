@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
-from include.sampling.exact.chances import Hypergeometric
+from include.sampling.exact.chances import hypergeometric
 from include.sampling.exact.limits import PLACES, Limit, upper_limit
 from include.sampling.exact.sizes import smallest
 from include.sampling.exact.stages import chance_of_accepting
@@ -232,8 +232,7 @@ def _chance(committed: Committed, deviating: int, stages: int) -> Fraction:
     plan = committed.plan
     if committed.stratified:
         return chance_over_strata(Allocation(committed.strata, plan.drawn), deviating, stages)
-    model = Hypergeometric(committed.items, deviating)
-    return chance_of_accepting(model, plan.n, stages)[1]
+    return chance_of_accepting(hypergeometric(committed.items, deviating), plan.n, stages)
 
 
 def _percent(limit: Limit, tolerable: Fraction) -> str:

@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 from include.policy.rates import between, ceiling
-from include.sampling.exact.chances import Binomial, Hypergeometric, no_more_than
-from include.sampling.exact.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, smallest
+from include.sampling.exact.chances import binomial, hypergeometric, no_more_than
+from include.sampling.exact.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, MOST, smallest
 from include.services.errors import UsageError
 
 PLACES = 12  # digits after the point of a limit, rounded up
@@ -52,6 +52,8 @@ def upper_limit(
     risk = 1 - between(confidence, "confidence")
     if n < 0 or not 0 <= deviations <= n:
         raise UsageError(f"{deviations} deviations among {n} items cannot be.")
+    if n > MOST and n != population:
+        raise UsageError(f"Limits are calculated for samples of up to {MOST:,} items.")
     if population is None:
         return Limit(
             _binomial(n, deviations, risk, PLACES),
@@ -75,7 +77,7 @@ def _binomial(n: int, deviations: int, risk: Fraction, places: int) -> Decimal:
     whole = 10**places
 
     def excluded(scaled: int) -> bool:
-        return no_more_than(Binomial(Fraction(scaled, whole)), n, deviations, risk)
+        return no_more_than(binomial(Fraction(scaled, whole)), n, deviations, risk)
 
     found = smallest(lambda scaled: scaled == whole or excluded(scaled), 0, whole)
     return Decimal(found).scaleb(-places)
@@ -86,8 +88,8 @@ def _most_deviating(n: int, deviations: int, risk: Fraction, population: int) ->
     highest = population - (n - deviations)  # what was seen to conform conforms
 
     def excluded(deviating: int) -> bool:
-        return no_more_than(Hypergeometric(population, deviating), n, deviations, risk)
+        return no_more_than(hypergeometric(population, deviating), n, deviations, risk)
 
-    if not excluded(highest):
+    if n == population or not excluded(highest):
         return highest
     return smallest(excluded, deviations, highest) - 1

@@ -16,17 +16,15 @@ from math import ceil
 
 from include.policy.rates import HOW, between, percent
 from include.sampling.exact.chances import (
-    Binomial,
-    Bounds,
-    Hypergeometric,
-    Model,
+    Population,
     at_most,
+    binomial,
+    hypergeometric,
     no_more_than,
-    point_and_sum,
 )
 from include.services.errors import UsageError
 
-MOST = 2_000_000  # items; nobody tests as many by hand
+MOST = 50_000  # items; nobody tests as many by hand
 BINOMIAL, HYPERGEOMETRIC, CENSUS = "binomial", "hypergeometric", "census"
 
 
@@ -38,7 +36,7 @@ class Size:
         n: items to draw.
         acceptable: with no more deviations than these the population is accepted.
         method: ``binomial``, ``hypergeometric``, or ``census`` where only all items will do.
-        achieved_risk: of accepting at the tolerable rate, or a little above; at most the planned.
+        achieved_risk: of accepting at the tolerable rate; at most the planned.
     """
 
     n: int
@@ -79,16 +77,16 @@ def smallest_size(
     if acceptable is not None and acceptable < 0:
         raise UsageError(f"{acceptable} deviations cannot be accepted: there are none below 0.")
     if population is None:
-        return _found(Binomial(tolerable), risk, expected, acceptable, BINOMIAL)
+        return _found(binomial(tolerable), risk, expected, acceptable, BINOMIAL)
     if population < 1:
         raise UsageError("The population is empty: there is nothing to draw.")
     too_many = ceil(tolerable * population)
     census = Size(population, too_many - 1, CENSUS, Fraction(0))
     if acceptable is not None and acceptable >= too_many:
         return census
-    model = Hypergeometric(population, too_many)
+    items = hypergeometric(population, too_many)
     try:
-        found = _found(model, risk, expected, acceptable, HYPERGEOMETRIC)
+        found = _found(items, risk, expected, acceptable, HYPERGEOMETRIC)
     except UsageError:
         if population > MOST:
             raise
@@ -97,15 +95,14 @@ def smallest_size(
 
 
 def _found(
-    model: Model, risk: Fraction, expected: Fraction, acceptable: int | None, method: str
+    population: Population, risk: Fraction, expected: Fraction, acceptable: int | None, method: str
 ) -> Size:
-    if acceptable is not None:
-        n, k = _bisect(model, acceptable, acceptable, risk), acceptable
-    elif expected == 0:
-        n, k = _bisect(model, 0, 0, risk), 0
+    if acceptable is None and expected:
+        n, k = _by_rate(population, expected, risk)
     else:
-        n, k = _by_rate(model, expected, risk)
-    return Size(n, k, method, at_most(model, n, k).highest)
+        k = acceptable or 0
+        n = doubled(lambda size: no_more_than(population, size, k, risk), k, population.largest)
+    return Size(n, k, method, at_most(population, n, k))
 
 
 def smallest(holds: Callable[[int], bool], low: int, high: int) -> int:
@@ -144,55 +141,56 @@ def too_large() -> UsageError:
     )
 
 
-def _bisect(model: Model, k: int, low: int, risk: Fraction) -> int:
-    return doubled(partial(_accepted, model, k, risk), low, model.largest)
+def _by_rate(population: Population, expected: Fraction, risk: Fraction) -> tuple[int, int]:
+    """Return the smallest n whose own k, ceil(n * expected), is accepted with at most the risk.
 
-
-def _accepted(model: Model, k: int, risk: Fraction, n: int) -> bool:
-    return no_more_than(model, n, k, risk)
-
-
-def _by_rate(model: Model, expected: Fraction, risk: Fraction) -> tuple[int, int]:
-    """The smallest n whose own ceil(n * expected) is accepted with at most the risk.
-
-    As long as k stays the same, the chance only falls with n: what does not hold at the end of such
-    a stretch holds nowhere in it. Long stretches are judged by their ends, short ones step by step.
+    As long as k stays the same, the chance only falls with n: where it is too high at the end of
+    such a stretch, it is too high in all of it. Long stretches are judged by their ends, short ones
+    step by step.
     """
+    end = min(population.largest or MOST, MOST)
     k = before = 0
-    while before < MOST:
+    while before < end:
         k += 1
-        end = min(int(k / expected), MOST)  # ceil(n * expected) == k up to here
-        if model.largest is not None:
-            end = min(end, model.largest)
-        if 4 * k > end - before:
-            return _walk(model, before, k - 1, expected, risk)
-        if no_more_than(model, end, k, risk):
-            accepted = partial(_accepted, model, k, risk)
-            return smallest(accepted, before, end), k
-        before = end
-        if before == model.largest:
-            break
+        last = min(int(k / expected), end)  # ceil(n * expected) == k up to here
+        if 4 * k > last - before:
+            return _step_by_step(population, before, end, expected, risk)
+        if no_more_than(population, last, k, risk):
+            accepted = partial(_accepted, population, k, risk)
+            return smallest(accepted, before, last), k
+        before = last
     raise too_large()
 
 
-def _walk(model: Model, n: int, k: int, expected: Fraction, risk: Fraction) -> tuple[int, int]:
-    """Go on item by item: P(k of n) and P(at most k of n) from those of n - 1."""
-    point, total = point_and_sum(model, n, k)
-    while n < MOST and n != model.largest:
-        above, below = model.hit(n, k)
-        lost = point.times(above, below)
-        total = Bounds(max(total.low - lost.high, 0), max(total.high - lost.low, 0), total.shift)
-        point = point.times(*model.longer(n, k))
+def _accepted(population: Population, k: int, risk: Fraction, n: int) -> bool:
+    return no_more_than(population, n, k, risk)
+
+
+def _step_by_step(
+    population: Population, n: int, end: int, expected: Fraction, risk: Fraction
+) -> tuple[int, int]:
+    """Count the sequences of n + 1 items by those of n items."""
+    k = ceil(n * expected)
+    ways, exactly, accepted = (
+        population.sequences(n),
+        population.exactly(n, k),
+        population.at_most(n, k),
+    )
+    while n < end:
+        left = population.left(population.items, n)
+        ways *= left
+        # All but those in which the next item is a deviation too many.
+        accepted = accepted * left - exactly * population.left(population.deviating, k)
+        exactly = exactly * (n + 1) * population.left(population.conforming, n - k) // (n + 1 - k)
         n += 1
         if k < ceil(n * expected):
-            above, below = model.next(n, k)
+            if below := population.left(population.conforming, n - k - 1):
+                above = (n - k) * population.left(population.deviating, k)
+                exactly = exactly * above // ((k + 1) * below)
+            else:
+                exactly = population.exactly(n, k + 1)
             k += 1
-            if below > 0:
-                point = point.times(above, below)
-                total = Bounds(total.low + point.low, total.high + point.high, total.shift)
-            else:  # fewer were impossible: there is nothing to go on from
-                point, total = point_and_sum(model, n, k)
-        told = total.at_most(risk)
-        if model.exactly(n, k) <= risk if told is None else told:
+            accepted += exactly
+        if accepted * risk.denominator <= risk.numerator * ways:
             return n, k
     raise too_large()

@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import ceil, comb
 
 from include.policy.rates import between
-from include.sampling.exact.chances import Binomial, Hypergeometric, Model, point_and_sum
+from include.sampling.exact.chances import Population, binomial, hypergeometric
 from include.sampling.exact.sizes import BINOMIAL, HYPERGEOMETRIC, doubled
 from include.services.errors import UsageError
 
@@ -29,7 +29,7 @@ class StagedPlan:
         n: items of each stage.
         stages: how many at most.
         method: ``binomial`` or ``hypergeometric``.
-        achieved_risk: of accepting at the tolerable rate, or a little above; at most the planned.
+        achieved_risk: of accepting at the tolerable rate; at most the planned.
     """
 
     n: int
@@ -57,56 +57,54 @@ def smallest_stages(
     if not 2 <= stages <= MOST_STAGES:
         raise UsageError(f"{stages} stages are not possible.", f"Plan 2 to {MOST_STAGES}.")
     if population is None:
-        model: Model = Binomial(tolerable)
-        n = doubled(lambda size: _accepts(model, size, stages, risk), 0, None)
-        return StagedPlan(n, stages, BINOMIAL, chance_of_accepting(model, n, stages)[1])
-    if population < 1:
+        items, largest, method = binomial(tolerable), None, BINOMIAL
+    elif population < 1:
         raise UsageError("The population is empty: there is nothing to draw.")
-    model = Hypergeometric(population, ceil(tolerable * population))
+    else:
+        items, method = hypergeometric(population, ceil(tolerable * population)), HYPERGEOMETRIC
+        largest = population // stages
     try:
-        n = doubled(lambda size: _accepts(model, size, stages, risk), 0, population // stages)
+        n = doubled(lambda size: _accepts(items, size, stages, risk), 0, largest)
     except UsageError:
+        if population is None:
+            raise
         raise UsageError(
             f"A population of {population:,} is too small for {stages} stages.",
             "Plan a single stage.",
         ) from None
-    return StagedPlan(n, stages, HYPERGEOMETRIC, chance_of_accepting(model, n, stages)[1])
+    return StagedPlan(n, stages, method, chance_of_accepting(items, n, stages))
 
 
-def chance_of_accepting(model: Model, n: int, stages: int) -> tuple[Fraction, Fraction]:
-    """Bound the chance that stages of ``n`` items accept a population, from below and above.
+def chance_of_accepting(population: Population, n: int, stages: int) -> Fraction:
+    """Return the chance that stages of ``n`` items accept a population.
 
     It falls with n: whoever draws more sees whatever fewer items would have shown.
     """
+    return Fraction(*_accepting(population, n, stages))
+
+
+def _accepts(population: Population, n: int, stages: int, risk: Fraction) -> bool:
+    accepting, ways = _accepting(population, n, stages)
+    return accepting * risk.denominator <= risk.numerator * ways
+
+
+def _accepting(population: Population, n: int, stages: int) -> tuple[int, int]:
+    """Return in how many ways items may be drawn that accept, and in how many in all."""
     if stages == 0:
-        return Fraction(0), Fraction(0)
-    none = point_and_sum(model, n, 0)[0]
-    one = point_and_sum(model, n, 1)[0] if n else none.times(0, 1)
-    low, high = chance_of_accepting(_rest(model, n), n, stages - 1)
-    return none.lowest + one.lowest * low, none.highest + one.highest * high
+        return 0, 1
+    none, one = (population.exactly(n, k) for k in (0, 1))
+    ways = population.sequences(n)
+    if not one:
+        return none, ways
+    accepting, rest = _accepting(_rest(population, n), n, stages - 1)
+    return none * rest + one * accepting, ways * rest
 
 
-def _rest(model: Model, n: int) -> Model:
-    """What is left of a population after n items of which one deviated."""
-    if isinstance(model, Hypergeometric):
-        return Hypergeometric(model.population - n, max(model.deviating - 1, 0))
-    return model
-
-
-def _accepts(model: Model, n: int, stages: int, risk: Fraction) -> bool:
-    low, high = chance_of_accepting(model, n, stages)
-    if high <= risk:
-        return True
-    return low <= risk and _exactly(model, n, stages) <= risk
-
-
-def _exactly(model: Model, n: int, stages: int) -> Fraction:
-    """The chance of accepting, exactly; slow, for ties."""
-    if stages == 0:
-        return Fraction(0)
-    none = model.exactly(n, 0)
-    one = model.exactly(n, 1) - none
-    return none + one * _exactly(_rest(model, n), n, stages - 1)
+def _rest(population: Population, n: int) -> Population:
+    """Return a population after n items of which one deviated."""
+    if population.replaced:
+        return population
+    return hypergeometric(population.items - n, population.deviating - 1)
 
 
 def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
@@ -120,16 +118,15 @@ def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
 
 
 def accepted_at(planned: StagedPlan, rate: Fraction, population: int | None = None) -> Fraction:
-    """Bound from below the chance that a plan accepts a population that deviates at a rate.
+    """Return the chance that a plan accepts a population that deviates at a rate.
 
     Args:
         planned: the stages.
         rate: from 0, below 1.
         population: how many items there are; None for very many.
     """
-    model: Model = (
-        Binomial(rate)
-        if population is None
-        else Hypergeometric(population, ceil(rate * population))
-    )
-    return chance_of_accepting(model, planned.n, planned.stages)[0]
+    if population is None:
+        items = binomial(rate)
+    else:
+        items = hypergeometric(population, ceil(rate * population))
+    return chance_of_accepting(items, planned.n, planned.stages)

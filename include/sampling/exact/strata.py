@@ -21,7 +21,7 @@ from fractions import Fraction
 from math import ceil
 
 from include.policy.rates import between, ceiling
-from include.sampling.exact.chances import Binomial, at_most, point_and_sum
+from include.sampling.exact.chances import Population, at_most, binomial
 from include.sampling.exact.limits import PLACES, Limit, upper_limit
 from include.sampling.exact.sizes import (
     BINOMIAL,
@@ -61,9 +61,9 @@ class Allocation:
         shares = (Fraction(self.drawn[name], size) for name, size in self.sizes.items())
         return min(shares, default=Fraction(0)) * self.population
 
-    def trials(self, rate: Fraction) -> Binomial:
+    def trials(self, rate: Fraction) -> Population:
         """The trials of Hoeffding's bound for a population that deviates at a rate."""
-        return Binomial(min(self.effective * rate / self.total, Fraction(1)))
+        return binomial(min(self.effective * rate / self.total, Fraction(1)))
 
 
 def allocate(n: int, sizes: Mapping[str, int]) -> Allocation:
@@ -109,7 +109,7 @@ def _risk_of(allocation: Allocation, rate: Fraction, acceptable: int) -> Fractio
     """Bound the risk of accepting; None where Hoeffding's bound says nothing."""
     if acceptable and acceptable > allocation.effective * rate - 1:
         return None
-    return at_most(allocation.trials(rate), allocation.total, acceptable).highest
+    return at_most(allocation.trials(rate), allocation.total, acceptable)
 
 
 def stratified_stages(
@@ -152,7 +152,7 @@ def chance_over_strata(allocation: Allocation, deviating: int, stages: int) -> F
     for left in reversed(range(stages)):
         rate = Fraction(max(deviating - left, 0), allocation.population)
         trials = allocation.trials(rate)
-        none, up_to_one = (point_and_sum(trials, allocation.total, k)[1].highest for k in (0, 1))
+        none, up_to_one = (at_most(trials, allocation.total, k) for k in (0, 1))
         if allocation.effective * rate < 2:  # nothing is known of at most one: let it be sure
             up_to_one = Fraction(1)
         accepted = none * (1 - accepted) + up_to_one * accepted

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.exact.chances import Binomial, no_more_than
+from include.sampling.exact.chances import binomial, no_more_than
 from include.sampling.exact.limits import PLACES, upper_limit
+from include.sampling.exact.sizes import MOST
 from include.services.errors import UsageError
 from tests.sampling.exact.published import rows
 
@@ -51,8 +52,8 @@ def test_the_limit_is_the_first_rate_that_is_excluded(n: int, data: st.DataObjec
     if k == n:
         assert rate == 1
         return
-    assert no_more_than(Binomial(rate), n, k, 1 - confidence) or rate == 1
-    assert not no_more_than(Binomial(rate - Fraction(1, 10**PLACES)), n, k, 1 - confidence)
+    assert no_more_than(binomial(rate), n, k, 1 - confidence) or rate == 1
+    assert not no_more_than(binomial(rate - Fraction(1, 10**PLACES)), n, k, 1 - confidence)
 
 
 @settings(deadline=None)
@@ -118,3 +119,10 @@ def test_figures_that_cannot_be_together_are_refused(
     """Instead of a limit of nothing."""
     with pytest.raises(UsageError):
         upper_limit(n, k, NINETY_FIVE, population)
+
+
+def test_a_limit_of_more_items_than_anybody_examines_is_refused() -> None:
+    """Unless they are all items."""
+    with pytest.raises(UsageError, match=f"{MOST:,}"):
+        upper_limit(MOST + 1, 3, NINETY_FIVE)
+    assert upper_limit(2 * MOST, MOST, NINETY_FIVE, 2 * MOST).rate == Decimal("0.5")

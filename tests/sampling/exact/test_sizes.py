@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.exact.chances import Binomial, Hypergeometric, at_most, no_more_than
+from include.sampling.exact.chances import at_most, binomial, hypergeometric, no_more_than
 from include.sampling.exact.sizes import CENSUS, MOST, smallest_size
 from include.services.errors import UsageError
 from tests.sampling.exact.published import rows
@@ -96,9 +96,9 @@ def test_a_tie_is_settled_in_whole_numbers() -> None:
     """19 of 20 items miss the one bad one with a chance of exactly 5%: that is at most 5%."""
     assert _hypergeometric(20, 1, 19, 0) == FIVE
     assert smallest_size(FIVE, NINETY_FIVE, population=20).n == 19
-    assert no_more_than(Hypergeometric(20, 1), 19, 0, FIVE)
-    assert not no_more_than(Hypergeometric(20, 1), 19, 0, FIVE - Fraction(1, 10**60))
-    assert no_more_than(Binomial(Fraction(1, 2)), 10, 0, Fraction(1, 1024))
+    assert no_more_than(hypergeometric(20, 1), 19, 0, FIVE)
+    assert not no_more_than(hypergeometric(20, 1), 19, 0, FIVE - Fraction(1, 10**60))
+    assert no_more_than(binomial(Fraction(1, 2)), 10, 0, Fraction(1, 1024))
 
 
 def test_seven_per_cent_expects_seven_of_a_hundred() -> None:
@@ -188,24 +188,44 @@ def test_the_ceiling_holds_for_expected_rates_too() -> None:
 
 def test_where_everything_deviates_fewer_are_impossible() -> None:
     """There is no ratio between chances of nothing."""
-    model = Binomial(Fraction(1))
-    assert at_most(model, 5, 4).highest == 0
-    assert at_most(model, 5, 5).lowest == 1
+    model = binomial(Fraction(1))
+    assert at_most(model, 5, 4) == 0
+    assert at_most(model, 5, 5) == 1
     assert no_more_than(model, 5, 4, FIVE)
     assert not no_more_than(model, 5, 5, FIVE)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_bounds_enclose_the_exact_chance(population: int, data: st.DataObject) -> None:
+def test_chances_are_those_of_the_definition(population: int, data: st.DataObject) -> None:
     """Also where nearly everything deviates or nearly everything is drawn."""
     deviating, n = data.draw(st.integers(0, population)), data.draw(st.integers(0, population))
     k = data.draw(st.integers(0, n))
     exact = _hypergeometric(population, deviating, n, k)
-    bounds = at_most(Hypergeometric(population, deviating), n, k)
-    assert bounds.lowest <= exact <= bounds.highest
-    assert bounds.highest - bounds.lowest < Fraction(1, 10**25)
-    rough = Hypergeometric(population, deviating)
-    if n + deviating <= population:
-        around = rough.none_roughly(n)
-        assert around.lowest <= _hypergeometric(population, deviating, n, 0) <= around.highest
+    assert at_most(hypergeometric(population, deviating), n, k) == exact
+    rate = Fraction(deviating, population)
+    assert at_most(binomial(rate), n, k) == _binomial(n, k, rate)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(2, 60),
+    st.sampled_from([None, 150, 400, 3000]),
+    st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=40),
+)
+def test_stretches_and_steps_find_the_size_of_the_definition(
+    percent: int, population: int | None, share: Fraction
+) -> None:
+    """The first n of all whose own accepted number has at most the risk, with larger sizes."""
+    tolerable = Fraction(percent, 100)
+    expected = tolerable * share * Fraction(4, 5)
+    found = smallest_size(tolerable, NINETY_FIVE, expected=expected, population=population)
+    if population is None:
+        items = binomial(tolerable)
+    else:
+        items = hypergeometric(population, ceil(tolerable * population))
+    if found.method == CENSUS:
+        return
+    assert no_more_than(items, found.n, ceil(found.n * expected), FIVE)
+    for n in range(1, min(found.n, 300)):
+        assert not no_more_than(items, n, ceil(n * expected), FIVE)
