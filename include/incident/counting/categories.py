@@ -6,7 +6,7 @@ what the column itself is said to hold, it holds where it is not NULL.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from psycopg.sql import SQL, Composable
 
@@ -46,12 +46,6 @@ def by_category(
 def is_below(category: str, above: Iterable[str]) -> bool:
     """Whether a category is one of some, or below one of them."""
     return any(category == one or category.startswith(f"{one}.") for one in above)
-
-
-def any_of(values: Mapping[str, Composable], above: Sequence[str]) -> Composable | None:
-    """Whether a row has a value of any of some categories or those below; None where it cannot."""
-    parts = [condition for name, condition in values.items() if is_below(name, above)]
-    return either(parts) if parts else None
 
 
 def _of_field(

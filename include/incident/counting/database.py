@@ -12,7 +12,6 @@ from include.incident.counting.affected import Affected, affected
 from include.incident.counting.listed import printed
 from include.incident.counting.live import look
 from include.incident.counting.logs import Logged
-from include.incident.counting.own_rows import by_own_row
 from include.incident.counting.people import some
 from include.incident.counting.reading import CannotCount, reading
 from include.incident.rules import IncidentRules
@@ -70,7 +69,7 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
     Raises:
         psycopg.Error: the database is not as incident.yaml says, or was lost.
     """
-    who, rows = by_own_row(found, sensitive) if found.by_own_row else some(found, sensitive)
+    who, rows = some(found, sensitive)
     logged = found.logged or Logged(SQL(""))
     places = missing(found)
     return Counted(
@@ -86,7 +85,7 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
         undated=sum(one.undated for one in rows.values()),
         first=min((one.first for one in rows.values() if one.first), default=None),
         last=max((one.last for one in rows.values() if one.last), default=None),
-        departments=dict(who.departments),
+        departments={} if found.everybody else dict(who.departments),
         accounts=dict(logged.accounts),
         log_rows=logged.rows,
         log_first=logged.first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -101,7 +101,6 @@ class Live:
         key: type of their key.
         key_name: its name in SQL.
         collections: all of the rule, by name.
-        own: by data category, whether a row ``s`` has a value of it.
     """
 
     connection: psycopg.Connection[Any]
@@ -112,7 +111,6 @@ class Live:
     key: int
     key_name: Composable
     collections: Mapping[str, Collected]
-    own: Mapping[str, Composable] = field(default_factory=dict)
 
     @property
     def person(self) -> Composable:
@@ -137,12 +135,7 @@ def look(connection: psycopg.Connection[Any], database: MappedDatabase, rule: Sc
             _("incident.yaml names a key of people there that several of them have, or none.")
         )
     collections = {one.collection: _collected(found, one) for one in rule.records}
-    own = any(one.own for one in collections.values())
-    return replace(
-        found,
-        collections=collections,
-        own=_values(found, rule.subject.collection, "s") if own else {},
-    )
+    return replace(found, collections=collections)
 
 
 def people_of(
@@ -227,22 +220,22 @@ def _collected(found: Live, rule: Records) -> Collected:
         at=at,
         named=[Value(_bracketed(one), kind) for one, kind in zip(rule.named, names, strict=True)],
         identity=identity or [column("r", "tableoid"), column("r", "ctid")],
-        values=_values(found, rule.collection, "r"),
+        values=_values(found, rule.collection),
         linked=own or linked(found, rule.collection, columns),
         own=own,
     )
 
 
-def _values(found: Live, collection: str, row: str) -> dict[str, Composable]:
+def _values(found: Live, collection: str) -> dict[str, Composable]:
     relation = table(found.database, collection)
     person = found.rule.subject
     key = found.database.collections[person.collection].fields.get(person.key)
     mapped = found.database.collections[collection]
     fields = mapped.fields_about(key.subjects if key else ())
-    kinds = _types(found.connection, relation, row, [column(row, name) for name in fields])
+    kinds = _types(found.connection, relation, "r", [column("r", name) for name in fields])
     named = {"table": as_text(relation)}
     never_null = {name for (name,) in found.connection.execute(_NEVER_NULL, named)}
-    return by_category(row, fields, dict(zip(fields, kinds, strict=True)), never_null)
+    return by_category("r", fields, dict(zip(fields, kinds, strict=True)), never_null)
 
 
 def _types(

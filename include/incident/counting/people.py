@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg.sql import SQL, Composable, Composed
+from psycopg.sql import SQL, Composable
 
 from include.incident.counting.affected import Affected, Pairs, each_key
 from include.incident.counting.bits import Bits
-from include.incident.counting.categories import any_of, is_below
+from include.incident.counting.categories import is_below
 from include.incident.counting.named import column, joined, value
 from include.incident.counting.records import Rows, rows_of
 from include.incident.scope_rules import Lookup
 from include.policy.fragments import either, pack_sql
 
-SENSITIVE = ""
-"""Stands for any sensitive category, beside the categories."""
 _MOMENT = re.compile(r"(?<!:):moment\b")
 _BY_HASH = "SELECT set_config(name, %s, true) FROM unnest(%s::text[]) AS name"
 _WAYS = ["enable_nestloop", "enable_sort"]
@@ -163,26 +161,11 @@ def department(found: Affected) -> tuple[Composable, Composable]:
     return value(live.database, "s", named), SQL("")
 
 
-def with_sensitive(
-    values: Mapping[str, Composable], sensitive: Sequence[str]
-) -> dict[str, Composable]:
-    """Conditions by category, and that a value of any sensitive one is there, as `SENSITIVE`."""
-    any_sensitive = any_of(values, sensitive)
-    return dict(values) | ({} if any_sensitive is None else {SENSITIVE: any_sensitive})
-
-
 def counts(conditions: Sequence[Composable]) -> Composable:
     """Aggregates: how many rows meet each condition."""
     return SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(one) for one in conditions)
 
 
-def row(found: Affected, query: Composed, more: Mapping[str, Any] | None = None) -> list[Any]:
-    """The only row of a query, which may have more parameters than `Affected.values`."""
-    only = found.live.connection.execute(query, {**found.values, **(more or {})}).fetchone()
-    assert only is not None
-    return list(only)
-
-
 def present(valued: Mapping[str, int]) -> dict[str, int]:
-    """People by category, without those that nobody has, and without `SENSITIVE`."""
-    return {name: valued[name] for name in sorted(valued) if name != SENSITIVE and valued[name]}
+    """People by category, without those that nobody has."""
+    return {name: valued[name] for name in sorted(valued) if valued[name]}

@@ -23,7 +23,6 @@ class Rows:
         first: moment of the oldest; None where none has one.
         last: of the newest.
         valued: how many have a value, by what was asked for; empty where that was not counted.
-        people: how many people they are about; None where that was not counted.
     """
 
     count: int = 0
@@ -31,16 +30,9 @@ class Rows:
     first: datetime | None = None
     last: datetime | None = None
     valued: Mapping[str, int] = field(default_factory=dict)
-    people: int | None = None
 
 
-def rows_of(
-    found: Affected,
-    one: Collected,
-    values: Mapping[str, Composable],
-    *,
-    people: bool = False,
-) -> Rows:
+def rows_of(found: Affected, one: Collected, values: Mapping[str, Composable]) -> Rows:
     """Count records, in one look at the collection.
 
     Args:
@@ -48,8 +40,6 @@ def rows_of(
         one: a collection of it.
         values: conditions over ``r``: rows that meet them are counted too, where the collection is
             looked through.
-        people: whether people are counted too, where the collection is looked through and each row
-            is about one of them.
     """
     matches = found.matches(one)
     if not matches:
@@ -66,15 +56,13 @@ def rows_of(
         ]
         source = SQL("({}) AS r").format(SQL(" UNION ").join(parts))
         at, values = SQL("made_at"), {}
-    people = people and len(matches) == len(one.keys) == 1
     valued = [SQL(", count(*) FILTER (WHERE {})").format(each) for each in values.values()]
-    whom = SQL("count(DISTINCT {})").format(one.keys[0]) if people else SQL("NULL::bigint")
-    query = SQL("SELECT count(*), count({}), {}, {}{} FROM {}").format(
-        at, span(at, one.at.type if one.at else None), whom, SQL("").join(valued), source
+    query = SQL("SELECT count(*), count({}), {}{} FROM {}").format(
+        at, span(at, one.at.type if one.at else None), SQL("").join(valued), source
     )
     row = found.live.connection.execute(query, found.values).fetchone()
     assert row is not None
-    count, dated, first, last, about, *rest = row
+    count, dated, first, last, *rest = row
     first, last = first_and_last(found.live.connection, [(first, last)], at, source, found.values)
     undated = count - dated if one.at else 0
-    return Rows(count, undated, first, last, dict(zip(values, rest, strict=True)), about)
+    return Rows(count, undated, first, last, dict(zip(values, rest, strict=True)))
