@@ -11,8 +11,9 @@ from markupsafe import Markup
 from include.documents.model import Document
 from include.documents.widths import shares
 from include.documents.words import LONG, Words, numbers
-from include.reports.html import environment, styles
+from include.reports.html import styles
 from include.reports.i18n import language_tag, visible
+from include.reports.jinja import environment
 from include.reports.model import Table
 
 TEMPLATES = Path(__file__).parent / "templates"

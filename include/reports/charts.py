@@ -1,34 +1,112 @@
 """Charts as inline SVG: text stays text, colours follow the page, same input gives same bytes.
 
-matplotlib draws (object-oriented, no pyplot state) in the light theme's colours;
-`include.reports.svg` then turns every colour into a class for the page's style sheet to theme.
-Colour is never the only signal: outcomes also have their own marker shape, bars that did not
+This module computes positions; ``templates/chart.svg.j2`` draws them. Presentation attributes hold
+the light colours (for print and PDF), and classes let the page's style sheet replace them. There is
+no ``style`` attribute, so the page's content security policy can name its one style sheet by hash.
+Colour is never the only signal: each outcome has its own marker shape, bars that did not
 pass are hatched, and values are printed.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import unicodedata
-import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
 from include.evidence.model import Outcome
 from include.messages import _
 from include.reports.i18n import NOT_MEASURED, Translator
-from include.reports.model import BarChart, Target, TrendChart, TrendPoint
-from include.reports.svg import COLOURS, inline_svg
+from include.reports.jinja import TEMPLATES, environment
+from include.reports.model import BarChart, Target, TrendChart
 
-if TYPE_CHECKING:  # matplotlib costs up to two seconds to import: only when there is a chart
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+# Light theme, AA contrast on white; must equal the variables of templates/report.css.
+COLOURS = {
+    "ink": "#1c2430",
+    "muted": "#566171",
+    "grid": "#d9dee5",
+    "accent": "#2b5fa8",
+    "page": "#ffffff",
+    "pass": "#1d6b43",
+    "attention": "#8a5300",
+    "fail": "#b02a25",
+}
+# For the PDF; the page's style sheet has its own. No blanks: WeasyPrint does not strip them.
+_FONT = (
+    "Noto Sans,Segoe UI,Helvetica Neue,Arial,Noto Sans CJK SC,PingFang SC,Microsoft YaHei,"
+    "sans-serif"
+)
 WIDTH = 680  # SVG units; the page scales the drawing
 _SIZE = 12.0  # font size in SVG units
-_MARKERS = {None: "o", Outcome.PASS: "o", Outcome.ATTENTION: "^", Outcome.FAIL: "X"}
-_HATCHES = {Outcome.ATTENTION: "\\\\", Outcome.FAIL: "////"}
+_MIDDLE = 0.36 * _SIZE  # from the middle of a line of text down to its baseline
+_HATCHES = {Outcome.ATTENTION: 11, Outcome.FAIL: 6}  # units between the lines
+
+Anchor = Literal["start", "middle", "end"]
+
+
+@dataclass(frozen=True)
+class _Text:
+    x: float
+    y: float
+    words: str
+    anchor: Anchor = "start"
+    tone: str = "ink"
+
+
+@dataclass(frozen=True)
+class _Line:
+    points: Sequence[tuple[float, float]]
+    tone: str
+    width: float = 1
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class _Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    status: Outcome | None
+
+
+@dataclass(frozen=True)
+class _Marker:
+    x: float
+    y: float
+    status: Outcome | None
+    hollow: bool = False
+
+
+@dataclass
+class _Drawing:
+    """The shapes of a chart, in SVG units; lines are below bars, then markers, then texts."""
+
+    height: float
+    lines: list[_Line] = field(default_factory=list)
+    bars: list[_Bar] = field(default_factory=list)
+    rules: list[_Line] = field(default_factory=list)  # above the bars
+    markers: list[_Marker] = field(default_factory=list)
+    texts: list[_Text] = field(default_factory=list)
+
+    def svg(self, title: str, description: str, identifier: str) -> str:
+        """Draw the shapes as an accessible ``<svg>`` element."""
+        hatched = {bar.status for bar in self.bars} & _HATCHES.keys()
+        template = environment(TEMPLATES).get_template("chart.svg.j2")
+        return template.render(
+            drawing=self,
+            title=title,
+            description=description,
+            id=identifier,
+            width=WIDTH,
+            size=_SIZE,
+            font=_FONT,
+            colours=COLOURS,
+            hatches={status: step for status, step in _HATCHES.items() if status in hatched},
+            number=lambda value: f"{round(value, 2):g}",
+        )
 
 
 def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
@@ -36,183 +114,96 @@ def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
     labels = [translator.value(bar.label) for bar in chart.bars]
     left = min(260.0, max([_width(label) for label in labels], default=0.0) + 12)
     row, top, bottom = 28, 8, 26 if chart.target else 8
-    height = row * max(1, len(labels)) + top + bottom
+    foot = top + row * max(1, len(labels))
     texts = [translator.quantity(bar.value, chart.unit) for bar in chart.bars]
     right = min(240.0, max([_width(text) for text in texts], default=0.0) + 42)
     texts = [_shorten(text, right - 42) for text in texts]
-    figure, axes = _canvas(height, left, right, top, bottom)
-    known = [bar.value for bar in chart.bars if bar.value is not None]
-    highest = _highest(known, chart.target)
-    axes.set_xlim(min(0, *known, 0), highest * 1.02)
-    axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
-    end = axes.get_xlim()[1]
-    for place, (bar, label, text) in enumerate(zip(chart.bars, labels, texts, strict=True)):
+    measured = [bar.value for bar in chart.bars if bar.value is not None]
+    lowest, highest = min(0, *measured, 0), _highest(measured, chart.target)
+    end = WIDTH - right
+
+    def across(value: float) -> float:
+        return left + (value - lowest) / (highest * 1.02 - lowest) * (end - left)
+
+    zero = across(0)
+    drawing = _Drawing(foot + bottom)
+    for index, (bar, label, text) in enumerate(zip(chart.bars, labels, texts, strict=True)):
+        middle = top + row * (index + 0.5)
         if bar.value is not None:
-            axes.barh(
-                place,
-                bar.value,
-                height=0.62,
-                facecolor=COLOURS["accent"] if bar.status is None else COLOURS[bar.status],
-                edgecolor=COLOURS["page"],
-                hatch=_HATCHES.get(bar.status) if bar.status else None,
-                linewidth=0,
-            )
+            first, last = sorted((zero, across(bar.value)))
+            thick = row * 0.62
+            drawing.bars.append(_Bar(first, middle - thick / 2, last - first, thick, bar.status))
         tone = "ink" if bar.value is not None else "muted"
-        _text(axes, 0, place, _shorten(label, left - 12), dx=-8, ha="right", va="center")
-        _text(axes, end, place, text, dx=right - 28, ha="right", va="center", colour=tone)
+        baseline = middle + _MIDDLE
+        drawing.texts += [
+            _Text(zero - 8, baseline, _shorten(label, left - 12), "end"),
+            _Text(WIDTH - 28, baseline, text, "end", tone),
+        ]
         if bar.status is not None:
-            _mark(axes, end, place, bar.status, dx=right - 14)
+            drawing.markers.append(_Marker(WIDTH - 14, middle, bar.status))
+    drawing.rules.append(_Line([(zero, top), (zero, foot)], "grid"))
     if chart.target:
-        axes.axvline(chart.target.value, color=COLOURS["ink"], linewidth=1.3, linestyle=(0, (5, 3)))
-        at = len(labels) - 0.5
-        label = _target_label(chart.target, chart.unit, translator)
+        at = across(chart.target.value)
+        drawing.rules.append(_Line([(at, top), (at, foot)], "ink", 1.3, dashed=True))
+        words = _target_label(chart.target, chart.unit, translator)
         near_end = chart.target.value > highest * 0.55
-        _text(axes, chart.target.value, at, label, dy=-16, ha="right" if near_end else "left")
-    axes.axvline(0, color=COLOURS["grid"], linewidth=1)
+        drawing.texts.append(_Text(at, foot + 16, words, "end" if near_end else "start"))
     description = _list(translator, zip(labels, texts, strict=True))
-    return _svg(figure, translator.text(chart.caption), description, identifier)
+    return drawing.svg(translator.text(chart.caption), description, identifier)
 
 
 def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> str:
     """Draw values over time as an ``<svg>`` element; ``identifier`` is unique on the page."""
     points = sorted(chart.points, key=lambda point: point.at)
-    known = [point.value for point in points if point.value is not None]
-    divisor, tick_text = _scale(known, chart.target, chart.unit, translator)
-    highest = _highest(known, chart.target) / divisor
-    ticks = _ticks(highest)
+    measured = [point.value for point in points if point.value is not None]
+    divisor, tick_text = _scale(measured, chart.target, chart.unit, translator)
+    ticks = _ticks(_highest(measured, chart.target) / divisor)
     tick_labels = ["0" if tick == 0 else tick_text(tick) for tick in ticks]
     left = min(180.0, max(_width(label) for label in tick_labels) + 14)
-    tick_labels = [_shorten(label, left - 14) for label in tick_labels]
-    figure, axes = _canvas(230, left, right=28, top=24, bottom=34)
-    span = _times(points)
-    first, last = span[0], span[-1]
-    pad = max((last - first) * 0.04, 1800.0)
-    axes.set_xlim(first - pad, last + pad)
-    axes.set_ylim(0, ticks[-1])
+    right, top, foot = WIDTH - 28, 24, 196
+    times = [point.at.timestamp() for point in points] or [0.0]
+    pad = max((times[-1] - times[0]) * 0.04, 1800.0)
+    start, span = times[0] - pad, times[-1] - times[0] + 2 * pad
+    xs = [left + (time - start) / span * (right - left) for time in times]
+
+    def level(value: float) -> float:
+        return foot - value / ticks[-1] * (foot - top)
+
+    drawing = _Drawing(foot + 34)
     for tick, label in zip(ticks, tick_labels, strict=True):
-        axes.axhline(tick, color=COLOURS["grid"], linewidth=1, zorder=0)
-        _text(axes, first - pad, tick, label, dx=-8, ha="right", va="center", colour="muted")
-    line = [math.nan if point.value is None else point.value / divisor for point in points]
-    axes.plot(_times(points) if points else [], line, color=COLOURS["accent"], linewidth=2)
-    for point in points:
-        _point(axes, point, divisor)
+        y = level(tick)
+        drawing.lines.append(_Line([(left, y), (right, y)], "grid"))
+        words = _shorten(label, left - 14)
+        drawing.texts.append(_Text(left - 8, y + _MIDDLE, words, "end", "muted"))
     if chart.target:
-        _target_line(axes, chart, divisor, first - pad, translator)
-    plot = WIDTH - left - 28
-    texts = [translator.quantity(point.value, chart.unit) for point in points]
+        y = level(chart.target.value / divisor)
+        drawing.lines.append(_Line([(left, y), (right, y)], "ink", 1.3, dashed=True))
+        words = _target_label(chart.target, chart.unit, translator)
+        drawing.texts.append(_Text(left + 6, y - 5, words))
     levels = [0.0 if point.value is None else point.value / divisor for point in points]
-    for index in _not_crowded(points, texts, plot, first - pad, last + pad):
-        dy, align, dx = _beside_the_line(levels, index, ticks[-1])
-        moment = points[index].at.timestamp()
-        _text(axes, moment, levels[index], texts[index], dx=dx, dy=dy, ha=align)
-    dates = _dates(points, translator)
-    for index in _not_crowded(points, dates, plot, first - pad, last + pad):
-        _text(
-            axes, points[index].at.timestamp(), 0, dates[index], dy=-20, ha="center", colour="muted"
-        )
+    stretches: list[list[tuple[float, float]]] = [[]]  # the line breaks where nothing was measured
+    for point, x, value in zip(points, xs, levels, strict=False):
+        if point.value is None:  # hollow, on the axis: a gap in the line is easily overlooked
+            drawing.markers.append(_Marker(x, foot, None, hollow=True))
+            stretches.append([])
+            continue
+        drawing.markers.append(_Marker(x, level(value), point.status))
+        stretches[-1].append((x, level(value)))
+    drawing.lines += [_Line(stretch, "accent", 2) for stretch in stretches if len(stretch) > 1]
+    texts = [translator.quantity(point.value, chart.unit) for point in points]
+    for index in _not_crowded(xs, texts):
+        dx, dy, anchor = _beside_the_line(levels, index, ticks[-1])
+        at = xs[index] + dx, level(levels[index]) + dy
+        drawing.texts.append(_Text(*at, texts[index], anchor))
+    dates = _dates([point.at.astimezone(translator.zone) for point in points])
+    for index in _not_crowded(xs, dates):
+        drawing.texts.append(_Text(xs[index], foot + 20, dates[index], "middle", "muted"))
     if not points:
-        _text(axes, first, ticks[-1] / 2, translator.text(NOT_MEASURED), ha="center")
+        nothing = translator.text(NOT_MEASURED)
+        drawing.texts.append(_Text(xs[0], (top + foot) / 2, nothing, "middle"))
     moments = [translator.datetime(point.at) for point in points]
     description = _list(translator, zip(moments, texts, strict=True))
-    return _svg(figure, translator.text(chart.caption), description, identifier)
-
-
-def _target_line(
-    axes: Axes, chart: TrendChart, divisor: float, start: float, translator: Translator
-) -> None:
-    assert chart.target
-    level = chart.target.value / divisor
-    axes.axhline(level, color=COLOURS["ink"], linewidth=1.3, linestyle=(0, (5, 3)))
-    _text(axes, start, level, _target_label(chart.target, chart.unit, translator), dx=6, dy=5)
-
-
-def _point(axes: Axes, point: TrendPoint, divisor: float) -> None:
-    if point.value is None:  # hollow, on the axis: a gap in the line is easily overlooked
-        axes.plot(
-            [point.at.timestamp()],
-            [0],
-            marker="o",
-            markersize=7,
-            linestyle="none",
-            markerfacecolor=COLOURS["page"],
-            markeredgecolor=COLOURS["muted"],
-            clip_on=False,
-        )
-        return
-    tone = "accent" if point.status is None else str(point.status)
-    axes.plot(
-        [point.at.timestamp()],
-        [point.value / divisor],
-        marker=_MARKERS[point.status],
-        markersize=9,
-        linestyle="none",
-        markerfacecolor=COLOURS[tone],
-        markeredgecolor=COLOURS["page"],
-        clip_on=False,
-        zorder=3,
-    )
-
-
-def _mark(axes: Axes, x: float, y: float, status: Outcome, dx: float) -> None:
-    right, up = axes.transData.transform((x, y))
-    where = axes.transData.inverted().transform((right + dx, up))
-    axes.plot(
-        [where[0]],
-        [where[1]],
-        marker=_MARKERS[status],
-        markersize=9,
-        linestyle="none",
-        markerfacecolor=COLOURS[str(status)],
-        markeredgecolor=COLOURS["page"],
-        clip_on=False,
-    )
-
-
-def _canvas(
-    height: float, left: float, right: float, top: float, bottom: float
-) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
-    figure.patch.set_visible(False)
-    box = (
-        left / WIDTH,
-        bottom / height,
-        (WIDTH - left - right) / WIDTH,
-        (height - top - bottom) / height,
-    )
-    axes = figure.add_axes(box)
-    axes.set_axis_off()
-    return figure, axes
-
-
-def _text(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    axes.annotate(
-        text.replace("\n", " "),
-        (x, y),
-        xytext=(options.get("dx", 0), options.get("dy", 0)),
-        textcoords="offset points",
-        ha=options.get("ha", "left"),
-        va=options.get("va", "baseline"),
-        color=COLOURS[options.get("colour", "ink")],
-        fontsize=_SIZE,
-        parse_math=False,
-        annotation_clip=False,
-    )
-
-
-def _svg(figure: Figure, title: str, description: str, identifier: str) -> str:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    buffer = io.StringIO()
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "parcelseal", "hatch.linewidth": 2.0}
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # The reader's fonts draw the text; that the measuring font has no Chinese is harmless.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        canvas: Any = FigureCanvasSVG(figure)
-        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return inline_svg(buffer.getvalue(), title, description, prefix=identifier)
+    return drawing.svg(translator.text(chart.caption), description, identifier)
 
 
 def _highest(values: Sequence[float], target: Target | None) -> float:
@@ -249,7 +240,7 @@ def _target_label(target: Target, unit: str, translator: Translator) -> str:
     return translator.text(_("{label}: {figure}", label=target.label, figure=figure))
 
 
-def _list(translator: Translator, pairs: Any) -> str:
+def _list(translator: Translator, pairs: Iterable[tuple[str, str]]) -> str:
     lines = [
         translator.text(_("{label}: {figure}", label=label, figure=figure))
         for label, figure in pairs
@@ -257,46 +248,40 @@ def _list(translator: Translator, pairs: Any) -> str:
     return "\n".join(lines) or translator.text(NOT_MEASURED)
 
 
-def _beside_the_line(levels: Sequence[float], index: int, top: float) -> tuple[int, str, int]:
-    """Where a value's text goes so that the line does not run through it: dy, align, dx."""
+def _beside_the_line(
+    levels: Sequence[float], index: int, top: float
+) -> tuple[float, float, Anchor]:
+    """Return where a value's text goes, so that the line does not cross it: dx, dy, anchor."""
     level = levels[index]
     before, after = levels[max(0, index - 1)], levels[min(len(levels) - 1, index + 1)]
     low, high = level < top * 0.15, level > top * 0.9
     if low or (not high and level >= (before + level + after) / 3):
-        return 9, "center", 0
+        return 0, -9, "middle"
     if before < level < after:
-        return -19, "left", -4
+        return -4, 19, "start"
     if before > level > after:
-        return -19, "right", 4
-    return -19, "center", 0
+        return 4, 19, "end"
+    return 0, 19, "middle"
 
 
-def _times(points: Sequence[TrendPoint]) -> list[float]:
-    return [point.at.timestamp() for point in points] or [0.0]
-
-
-def _dates(points: Sequence[TrendPoint], translator: Translator) -> list[str]:
-    local = [point.at.astimezone(translator.zone) for point in points]
-    days = {moment.date() for moment in local}
-    if len(days) == len(local):
-        return [moment.strftime("%Y-%m-%d") for moment in local]
+def _dates(moments: Sequence[datetime]) -> list[str]:
+    days = {moment.date() for moment in moments}
+    if len(days) == len(moments):
+        return [moment.strftime("%Y-%m-%d") for moment in moments]
     if len(days) == 1:
-        return [moment.strftime("%Y-%m-%d %H:%M") for moment in local]
-    return [moment.strftime("%m-%d %H:%M") for moment in local]
+        return [moment.strftime("%Y-%m-%d %H:%M") for moment in moments]
+    return [moment.strftime("%m-%d %H:%M") for moment in moments]
 
 
-def _not_crowded(
-    points: Sequence[TrendPoint], texts: Sequence[str], plot: float, start: float, end: float
-) -> list[int]:
-    """Indices whose texts do not touch, chosen from the newest back."""
+def _not_crowded(xs: Sequence[float], texts: Sequence[str]) -> list[int]:
+    """Return the indices whose texts do not touch, chosen from the newest back."""
     kept: list[int] = []
     free = math.inf
-    for index in range(len(points) - 1, -1, -1):
-        centre = (points[index].at.timestamp() - start) / (end - start) * plot
+    for index in range(len(texts) - 1, -1, -1):
         half = _width(texts[index]) / 2 + 6
-        if centre + half <= free:
+        if xs[index] + half <= free:
             kept.append(index)
-            free = centre - half
+            free = xs[index] - half
     return kept
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from include.evidence.model import ControlState, ControlStatus, Outcome
 from include.messages import Message, Value, _
 from include.reports import charts
-from include.reports.i18n import CONTROL_STATES, Translator, language_tag, visible
+from include.reports.i18n import CONTROL_STATES, Translator, language_tag
+from include.reports.jinja import TEMPLATES, environment
 from include.reports.model import (
     Bar,
     BarChart,
@@ -28,7 +26,6 @@ from include.reports.model import (
 )
 from include.reports.widths import kept_columns
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
 
 # What an outsider types in the bundle's folder; the same lines as include.evidence.commands, which
@@ -141,7 +138,7 @@ class View:
             drawn = charts.bar_chart(chart, self._translator, identifier)
         else:
             drawn = charts.trend_chart(chart, self._translator, identifier)
-        return Markup(drawn)  # noqa: S704 - ElementTree wrote it and escaped every text
+        return Markup(drawn)  # noqa: S704 - its template escaped every text
 
     def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
         """Columns of the table beside a chart."""
@@ -217,18 +214,3 @@ class View:
     def missing(self, value: Message | Value | None) -> bool:
         """Whether a value was not measured."""
         return value is None or (isinstance(value, float) and value != value)
-
-
-@lru_cache
-def environment(folder: Path) -> Environment:
-    """The templates of a folder: escaped, and strict about names that they do not know."""
-    made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters["visible"] = visible
-    return made

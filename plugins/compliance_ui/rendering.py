@@ -17,8 +17,8 @@ from markupsafe import Markup, escape
 from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.orchestration.access.pages import Page
-from include.reports.html import environment
 from include.reports.i18n import LOCALES, Translator, language_tag
+from include.reports.jinja import environment
 from plugins.compliance_ui import PREFIX, language
 from plugins.compliance_ui.access import Visitor
 from plugins.compliance_ui.services import Services

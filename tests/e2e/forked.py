@@ -42,7 +42,6 @@ ALL = (
     "include.orchestration.audit_conclusion",
     "include.orchestration.partners",
     "include.orchestration.training",
-    "matplotlib.figure",
 )
 SOME = ("great_expectations", "weasyprint")
 """What all workflows import, and what some do."""

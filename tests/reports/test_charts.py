@@ -13,9 +13,9 @@ import pytest
 from include.evidence.model import Outcome
 from include.messages import _
 from include.reports import charts
+from include.reports.charts import COLOURS
 from include.reports.i18n import Translator
 from include.reports.model import Bar, BarChart, Target, TrendChart, TrendPoint
-from include.reports.svg import COLOURS
 
 T = Translator("zh_CN")
 START = datetime(2026, 1, 5, 18, tzinfo=UTC)
@@ -141,11 +141,11 @@ def test_the_same_chart_gives_the_same_bytes_in_another_process():
     assert other.stdout == _trend(1, 2, None)
 
 
-def test_matplotlib_is_imported_only_to_draw():
-    """Its import takes longer than a whole report."""
+def test_weasyprint_is_imported_by_no_caller():
+    """Its import takes longer than a whole report; matplotlib draws nothing."""
     code = (
-        "import sys, include.reports.render; "
-        "print([m for m in ('matplotlib', 'weasyprint') if m in sys.modules])"
+        "import sys; from tests.reports.test_charts import _trend; import include.reports.render; "
+        "_trend(1, 2, None); print([m for m in ('matplotlib', 'weasyprint') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -15,9 +15,9 @@ from include.evidence.commands import check_commands
 from include.evidence.model import ControlState, Finding, Outcome
 from include.messages import _
 from include.reports import i18n
+from include.reports.charts import COLOURS
 from include.reports.html import CHECK_COMMANDS, MAX_ROWS, TEMPLATES, render_html
 from include.reports.model import Bar, BarChart, Code, Column, Fact, Paragraph, Section, Table
-from include.reports.svg import COLOURS
 from tests.reports import sample
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&lt;{{ 7*7 }}\u202e\x00"
