@@ -30,7 +30,7 @@ from include.sampling.names import (
 )
 from include.sampling.papers import stage_papers
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Paper, write
 from include.services.errors import ControlFailed
 

@@ -24,7 +24,7 @@ from include.sampling.exact.stages import chance_of_accepting
 from include.sampling.exact.strata import Allocation, chance_over_strata, stratified_limit
 from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.reading import ItemAnswers
 
 Decision = Literal["accepted", "not_accepted", "next_stage"]
 

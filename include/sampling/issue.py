@@ -20,8 +20,7 @@ from include.sampling.commitment import Committed
 from include.sampling.samples import Sample
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.reading import Returned, draw_of, read
-from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.reading import ItemAnswers, Returned, draw_of, read
 from include.sampling.workpapers.writing import Workpapers
 from include.services.errors import UsageError
 from include.state.audits import audit_workpapers

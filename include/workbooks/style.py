@@ -14,9 +14,8 @@ from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
-from include.messages import Message, _
-from include.reports.i18n import Translator
-from include.workbooks.words import plain
+from include.messages import _
+from include.workbooks.words import both, plain
 
 LINE = 15.5  # points
 TITLE = Font(name="Calibri", size=14, bold=True)
@@ -33,16 +32,6 @@ _DAY_ZERO = date(1899, 12, 30)  # of Excel's days
 LEFT, RIGHT = 52, 74  # widths of a sheet of pairs
 
 
-def each(message: Message) -> tuple[str, ...]:
-    """A message in Chinese and English; once when both are the same."""
-    return tuple(dict.fromkeys(Translator(one).text(message) for one in ("zh_CN", "en")))
-
-
-def both(message: Message) -> str:
-    """A message in Chinese and English, a line each."""
-    return "\n".join(each(message))
-
-
 def text(
     sheet: Worksheet,
     row: int,
@@ -52,7 +41,6 @@ def text(
     font: Font = _PLAIN,
     wrap: bool = False,
     head: bool = False,
-    framed: bool = False,
 ) -> None:
     """Write a locked cell whose text stays text, ``=1+1`` too (CWE-1236)."""
     cell = _cell(sheet, row, column)
@@ -64,7 +52,7 @@ def text(
     cell.alignment = Alignment(vertical="top", wrap_text=wrap or head)
     if head:
         cell.fill = _HEAD
-    if head or framed or wrap:
+    if head or wrap:
         cell.border = _FRAME
 
 
@@ -117,19 +105,6 @@ def width_for(words: str) -> int:
 def height(words: str, width: int) -> float:
     """How high a row has to be for a text."""
     return min(_HIGHEST, LINE * _lines(words, width))
-
-
-def heading(sheet: Worksheet, row: int, words: Message) -> int:
-    """Write a heading in both languages; returns the row below it."""
-    text(sheet, row, 1, " / ".join(each(words)), font=BOLD)
-    return row + 1
-
-
-def pair(sheet: Worksheet, row: int, left: str, right: str, *, bold: bool = True) -> None:
-    """Write two locked texts beside each other, in a row as high as they need."""
-    text(sheet, row, 1, left, head=bold, wrap=True)
-    text(sheet, row, 2, right, wrap=True)
-    sheet.row_dimensions[row].height = max(height(left, LEFT), height(right, RIGHT)) + 3
 
 
 def day_cell(sheet: Worksheet, row: int, column: int, title: str, first: date) -> None:

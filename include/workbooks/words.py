@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from include.reports.i18n import visible
+from include.messages import Message
+from include.reports.i18n import Translator, visible
 
 # `\u0041` is how a character is written that cannot stand in a cell, `_x0041_` is how the file
 # format itself does it (ECMA-376-1:2016, 22.9.2.19): programs turn both into something else.
@@ -27,3 +28,18 @@ def plain(text: str) -> str:
     texts never become the same. Line feeds and tabs stay.
     """
     return visible(_ESCAPES.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
+
+
+def each(message: Message) -> tuple[str, ...]:
+    """Return a message in Chinese and English; once when both are the same."""
+    return tuple(dict.fromkeys(Translator(one).text(message) for one in ("zh_CN", "en")))
+
+
+def both(message: Message) -> str:
+    """Return a message in Chinese and English, a line each."""
+    return "\n".join(each(message))
+
+
+def beside(message: Message) -> str:
+    """Return a message in Chinese and English, in one line."""
+    return " / ".join(each(message))

@@ -24,7 +24,7 @@ from include.sampling.rules import AuditRules
 from include.sampling.samples import Sample, sample
 from include.sampling.seeds import Seed
 from include.sampling.workpapers.form import WORDS, Answer
-from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Workpapers, write
 from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore

@@ -12,7 +12,7 @@ from include.sampling.evaluation import evaluate
 from include.sampling.plans import plan_for
 from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.reading import ItemAnswers
 
 TOLERABLE, CONFIDENCE = Fraction(5, 100), Fraction(95, 100)
 

@@ -15,10 +15,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from include.messages import _
 from include.partners.score import Answer, Asked
 from include.policy.rates import parse_rate
-from include.workbooks.style import both
-from include.workbooks.words import plain, same
+from include.workbooks.forms import (
+    Binding,
+    Choice,
+    Choices,
+    Column,
+    Field,
+    Line,
+    Note,
+    RowFaults,
+    Table,
+)
+from include.workbooks.words import both, plain
 
 FORMAT = "parcelseal.questionnaire/1"
 INSTRUCTIONS = "填写说明 Instructions"
@@ -29,42 +40,78 @@ ISSUE = "签发 Issue"
 
 NUMBER, ID, QUESTION, SOURCE = "序号 No.", "编号 Id", "问题 Question", "依据 Source"
 ANSWER, NOTE = "答案 Answer", "备注 Note"
-HEADS = (NUMBER, ID, QUESTION, SOURCE, ANSWER, NOTE)
 HEADER_ROW = 4
 
 ANSWERED_BY, ANSWERED_ON = "填写人 Answered by", "填写日期 Answered on"
 
 ANY_SUB_PROCESSORS = "是否有分包方 Are there sub-processors?"
 ANY_ROW, SUB_HEADER_ROW = 3, 5
-NAME, COUNTRY, WHAT_FOR = (
-    "名称 Name",
-    "国家或地区 Country or region",
-    "处理内容 What they process",
-)
-SUB_HEADS = (NUMBER, NAME, COUNTRY, WHAT_FOR)
+NAME, COUNTRY, WHAT_FOR = "名称 Name", "国家或地区 Country or region", "处理内容 What they process"
 MOST_SUB_PROCESSORS = 40
 
-LONGEST_NOTE, LONGEST_NAME = 1_000, 200  # characters
-SUB_LONGEST = (LONGEST_NAME, LONGEST_NAME, LONGEST_NOTE)  # of name, country, what they process
+CHOICES = Choices(
+    {
+        Answer.YES: ("是", "Yes"),
+        Answer.NO: ("否", "No"),
+        Answer.NOT_APPLICABLE: ("不适用", "N/A"),
+    }
+)
+WORDS, answer_of = CHOICES.words, CHOICES.meaning
 
-_WORDS = {
-    Answer.YES: ("是", "Yes"),
-    Answer.NO: ("否", "No"),
-    Answer.NOT_APPLICABLE: ("不适用", "N/A"),
-}
-WORDS = {answer: " ".join(halves) for answer, halves in _WORDS.items()}
-"""The words of the drop-down list, by answer."""
-
-_ANSWERS = {
-    same(said): answer
-    for answer, (chinese, english) in _WORDS.items()
-    for said in (chinese, english, f"{chinese}{english}")
-}
+ANY_ANSWER = Choice(CHOICES, required=True)
+YES_OR_NO = Choice(
+    CHOICES,
+    (Answer.YES, Answer.NO),
+    required=True,
+    not_offered=_("This question applies to every partner."),
+)
 
 
-def answer_of(text: str) -> Answer | None:
-    """Return the answer that a cell's text means; None when it is none of the words."""
-    return _ANSWERS.get(same(text))
+def _note(longest: int) -> Note:
+    return Note(
+        longest,
+        lambda count, most: _(
+            "This has {count} characters; {most} are taken.", count=count, most=most
+        ),
+        _("Shorten it."),
+        private=True,
+    )
+
+
+LONGEST_NOTE = 1_000  # characters
+NOTE_ENTRY, NAME_ENTRY = _note(LONGEST_NOTE), _note(200)
+ISSUED_LAST = _("Fill in the questionnaire that was issued to this partner last.")
+
+BY = Field(
+    ANSWERED_BY, _("Nobody is named who answered."), _("Write who answered for the partner.")
+)
+ON = Field(
+    ANSWERED_ON,
+    _("The day is not given."),
+    _("Write the day on which it was answered, such as 2026-10-09."),
+    early=lambda day, issued: _(
+        "{day} is before the questionnaire was issued ({issued}).", day=day, issued=issued
+    ),
+)
+
+SUB_PROCESSORS_TABLE = Table(
+    SUB_HEADER_ROW,
+    (
+        Column(NUMBER, 34, returns="anyhow"),  # as wide as the question over it
+        Column(NAME, 40, NAME_ENTRY),
+        Column(COUNTRY, 28, NAME_ENTRY),
+        Column(WHAT_FOR, 60, NOTE_ENTRY),
+    ),
+    tuple(Line((number,)) for number in range(1, MOST_SUB_PROCESSORS + 1)),
+)
+
+_QUESTION_FAULTS = RowFaults(
+    strange=_("The row is of no question that was issued: added, or its id changed."),
+    restore=_("Remove it, or give it back the id with which it was issued."),
+    twice=lambda key: _("The question {id} is there twice.", id=key),
+    missing=lambda key: _("The row of the question {id} is missing.", id=key),
+    changed=lambda key, _head: _("Question or source of {head} were changed.", head=key),
+)
 
 
 @dataclass(frozen=True)
@@ -114,24 +161,62 @@ class Issued:
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
-    def stated(self) -> tuple[tuple[str, str], ...]:
-        """What the hidden sheet says, by name."""
-        return (
-            ("format", FORMAT),
-            ("partner", plain(self.partner)),
-            ("review", str(self.review)),
-            ("issued_sha256", self.sha256),
+    def binding(self) -> Binding:
+        """The hidden sheet, to which a workbook comes back."""
+        return Binding(
+            ISSUE,
+            (
+                ("format", FORMAT),
+                ("partner", plain(self.partner)),
+                ("review", str(self.review)),
+                ("issued_sha256", self.sha256),
+            ),
+            {
+                "partner": lambda here, due: _(
+                    "The questionnaire is that of partner {here}, not of {due}.", here=here, due=due
+                ),
+                "review": lambda here, due: _(
+                    "The questionnaire is of review {here}, not of {due}.", here=here, due=due
+                ),
+                "issued_sha256": lambda here, due: _(
+                    "The questionnaire is another than the one issued: digest {here} instead of "
+                    "{due}.",
+                    here=here,
+                    due=due,
+                ),
+            },
+            ISSUED_LAST,
+        )
+
+    @property
+    def table(self) -> Table:
+        """The questions."""
+        return Table(
+            HEADER_ROW,
+            (
+                Column(NUMBER, 7, returns="anyhow"),
+                Column(ID, 22, returns="same"),
+                Column(QUESTION, 60, returns="same"),
+                Column(SOURCE, 42, returns="same"),
+                Column(ANSWER, 16, ANY_ANSWER),
+                Column(NOTE, 46, NOTE_ENTRY),
+            ),
+            tuple(
+                Line((number, *_locked(asked)), {ANSWER: answers_to(asked)})
+                for number, asked in enumerate(self.asked, 1)
+            ),
+            key=ID,
+            faults=_QUESTION_FAULTS,
         )
 
 
-def question_text(one: Asked) -> str:
-    """A question as it stands in its cell, in both languages."""
-    return plain(both(one.text))
+def _locked(asked: Asked) -> tuple[str, str, str]:
+    return plain(asked.id), plain(both(asked.text)), plain(both(asked.basis))
 
 
-def source_text(one: Asked) -> str:
-    """Its source, likewise."""
-    return plain(both(one.basis))
+def answers_to(asked: Asked) -> Choice[Answer]:
+    """Return the answers from which one is chosen."""
+    return ANY_ANSWER if asked.may_not_apply else YES_OR_NO
 
 
 _ISSUED = TypeAdapter(Issued)

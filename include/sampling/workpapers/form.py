@@ -12,7 +12,9 @@ import unicodedata
 from collections.abc import Iterable
 from enum import StrEnum
 
+from include.messages import _
 from include.reports.i18n import visible
+from include.workbooks.forms import Choice, Choices, Column, Field, Note, RowFaults
 from include.workbooks.words import plain, same
 
 FORMAT = "parcelseal.workpapers/2"
@@ -26,7 +28,14 @@ ORDINAL = "抽样框序位 Place in frame"
 ITEM = "样本项 Item"
 STRATUM = "层 Stratum"
 NOTE = "备注 Note"
-FIXED = (NUMBER, STAGE, ORDINAL, ITEM, STRATUM)
+LOCKED = (
+    Column(NUMBER, 7, returns="anyhow"),
+    Column(STAGE, 8),
+    Column(ORDINAL, 13),
+    Column(ITEM, 38),
+    Column(STRATUM, 16),
+)
+FIXED = tuple(column.head for column in LOCKED)
 CRITERION = "依据 Source:"
 QUESTION_ROW, HEADER_ROW = 4, 5
 
@@ -66,29 +75,52 @@ class Answer(StrEnum):
         return self not in (Answer.MET, Answer.NOT_APPLICABLE)
 
 
-_WORDS = {
-    Answer.MET: ("符合", "Yes"),
-    Answer.DEVIATES: ("不符合", "No"),
-    Answer.NOT_APPLICABLE: ("不适用", "N/A"),
-    Answer.NOT_FOUND: ("找不到", "Not found"),
-}
-WORDS = {answer: " ".join(halves) for answer, halves in _WORDS.items()}
-"""The words of the drop-down list, by answer."""
+CHOICES = Choices(
+    {
+        Answer.MET: ("符合", "Yes"),
+        Answer.DEVIATES: ("不符合", "No"),
+        Answer.NOT_APPLICABLE: ("不适用", "N/A"),
+        Answer.NOT_FOUND: ("找不到", "Not found"),
+    }
+)
+WORDS = CHOICES.words
+ANSWER_ENTRY = Choice(CHOICES)
+NOTE_ENTRY = Note(
+    LONGEST_NOTE,
+    lambda count, most: _(
+        "The note has {count} characters; {most} are taken.", count=count, most=most
+    ),
+    _("Shorten it; name where the rest can be found."),
+)
 
+PERFORMER = Field(PERFORMED_BY, _("Nobody is named who did the work."), _("Write who did it."))
+DAY = Field(
+    PERFORMED_ON,
+    _("The day is not given."),
+    _("Write the day on which the work was done, such as 2026-10-09."),
+    early=lambda day, issued: _(
+        "{day} is before the workpapers were issued ({issued}).", day=day, issued=issued
+    ),
+)
+REVIEWER = Field(
+    REVIEWED_BY, _("Nobody is named who reviewed the work."), _("Have somebody review it.")
+)
 
-_ANSWERS = {
-    same(said): answer
-    for answer, (chinese, english) in _WORDS.items()
-    for said in (chinese, english, f"{chinese}{english}")
-} | {"": Answer.MISSING}
+ITEM_FAULTS = RowFaults(
+    strange=_("The row is of no item of this draw: added, or its number was changed."),
+    restore=_("Remove the row, or give it back the number with which it was issued."),
+    twice=lambda key: _("Item number {number} is there twice.", number=key),
+    missing=lambda key: _("The row of item number {number} is missing.", number=key),
+    changed=lambda key, head: _(
+        "{head} of item number {number} was changed.", number=key, head=head
+    ),
+)
+ISSUED = _("Fill in the workbook that was issued for this draw.")
 
 
 def answer_of(text: str) -> Answer | None:
-    """Return the answer that a cell's text means; None when it is none of the words.
-
-    Case, blanks and full-width characters do not count, and one half alone will do.
-    """
-    return _ANSWERS.get(same(text))
+    """Return the answer that a cell's text means; None when it is none of the words."""
+    return CHOICES.meaning(text) if same(text) else Answer.MISSING
 
 
 def shown(key: str) -> str:

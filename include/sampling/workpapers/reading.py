@@ -1,30 +1,36 @@
-"""Workpapers that come back: every cell is held against the draw before an answer counts.
-
-A workbook is taken or refused as a whole, with all its faults at once. Sorted rows, moved columns,
-widths, colours, hidden columns and comments are the auditor's own business.
-"""
+"""Workpapers that come back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from zoneinfo import ZoneInfo
 
 from include.approvals.names import same_person
 from include.approvals.reasons import names_a_person
-from include.messages import Message, _
+from include.messages import _
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.sheet import ItemAnswers, read_paper
-from include.sampling.workpapers.writing import Workpapers
-from include.workbooks.cells import Grid, grids, other_sheets, place
-from include.workbooks.faults import Fault, Remark, WorkbookRefused
-from include.workbooks.file import examine
-from include.workbooks.words import same
+from include.sampling.workpapers.writing import Paper, Workpapers
+from include.workbooks import returned
+from include.workbooks.cells import places
+from include.workbooks.faults import Remark
+from include.workbooks.returned import ReturnedBook, ReturnedSheet, ReturnedTable
 
 _LONGEST_NAME = 100  # characters of a person's
-_ISSUED = _("Fill in the workbook that was issued for this draw.")
+
+
+@dataclass(frozen=True)
+class ItemAnswers:
+    """What was found of one item.
+
+    Attributes:
+        answers: by attribute; one for every attribute of the population.
+        note: the auditor's words, cleaned.
+    """
+
+    answers: Mapping[str, Answer]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -70,39 +76,35 @@ def read(
         clean: takes customers' numbers out of what people wrote; a note is kept as it comes back.
 
     Raises:
-        WorkbookRefused: with every fault. Of another draw's workbook only that is said: whatever
-            else differs comes from it.
+        WorkbookRefused: with every fault.
     """
-    examined = examine(content, name)
     sheets = expected.sheets
-    wanted = (form.INSTRUCTIONS, *sheets.values(), form.DRAW)
-    titles, found = grids(examined, wanted, name)
-    faults = list(examined.faults)
-    faults += other_sheets(wanted, titles)
-    if form.DRAW in found:
-        strangers = _strangers(found[form.DRAW], expected)
-        if strangers:
-            raise WorkbookRefused(name, [*faults, *strangers])
-    people = _People("", None, "")
-    remarks: list[Remark] = []
-    if form.INSTRUCTIONS in found:
-        people = _people(found[form.INSTRUCTIONS], expected, faults)
+    names = (form.INSTRUCTIONS, *sheets.values(), form.DRAW)
+    book = ReturnedBook(content, name, names, expected.binding, clean)
+    performed_by, reviewed_by, performed_on = "", "", None
+    if cover := book.sheets.get(form.INSTRUCTIONS):
+        performed_by, reviewed_by = _people(cover)
+        performed_on = cover.day(form.DAY, expected.issued_at, expected.timezone)
+    tables: list[tuple[Paper, ReturnedTable]] = []
     answers: dict[tuple[str, int], ItemAnswers] = {}
     for paper in expected.papers:
-        grid = found.get(sheets[paper.population])
-        if grid is not None:
-            seen = read_paper(grid, paper, clean)
-            faults += seen.faults
-            remarks += seen.remarks
-            answers |= {(paper.population, number): one for number, one in seen.answers.items()}
-    if faults:
-        raise WorkbookRefused(name, faults)
+        if sheet := book.sheets.get(sheets[paper.population]):
+            table = ReturnedTable(sheet, paper.table)
+            tables.append((paper, table))
+            for number, row in table.rows.items():
+                answers[paper.population, int(number)] = _item(table, row, paper)
+    book.refuse_faults()
+    remarks = [
+        remark
+        for paper, table in tables
+        for remark in _remarks(sheets[paper.population], paper.population, table, answers)
+    ]
     return Returned(
         audit=expected.audit,
         stage=expected.stage,
-        performed_by=people.performed_by,
-        performed_on=people.performed_on,
-        reviewed_by=people.reviewed_by,
+        performed_by=performed_by,
+        performed_on=performed_on,
+        reviewed_by=reviewed_by,
         answers=answers,
         remarks=tuple(remarks),
     )
@@ -112,111 +114,71 @@ def draw_of(content: bytes, name: str) -> tuple[str, int]:
     """Return which draw and stage a workbook says that it belongs to.
 
     Raises:
-        WorkbookRefused: it is no workbook, or says nothing of the kind.
+        WorkbookRefused: it is no workbook, or does not say it.
     """
-    examined = examine(content, name)
-    _titles, found = grids(examined, (form.DRAW,), name)
-    grid = found.get(form.DRAW)
-    rows = range(1, len(grid.rows) + 1) if grid else ()
-    said = {grid.text(row, 1): grid.text(row, 2) for row in rows} if grid else {}
-    draw, stage = said.get("draw_sha256", ""), said.get("stage", "")
-    if not draw or not stage.isdecimal():
-        message = _("The sheet is missing: removed or renamed.")
-        raise WorkbookRefused(name, [*examined.faults, Fault(form.DRAW, "", message, _ISSUED)])
+    draw, stage = returned.issue_of(content, name, form.DRAW, ("draw_sha256", "stage"), form.ISSUED)
     return draw, int(stage)
 
 
-def _strangers(grid: Grid, expected: Workpapers) -> list[Fault]:
-    """Faults of a workbook that is not of this audit, stage or draw."""
-    said = {grid.text(row, 1): (row, grid.text(row, 2)) for row in range(1, len(grid.rows) + 1)}
-    messages: dict[str, Callable[[str, str], Message]] = {
-        "format": lambda here, due: _(
-            "The workbook has the form {here}; {due} is read.", here=here, due=due
-        ),
-        "audit": lambda here, due: _(
-            "The workbook is of the audit {here}, not of {due}.", here=here, due=due
-        ),
-        "stage": lambda here, due: _(
-            "The workbook is of stage {here}, not of {due}.", here=here, due=due
-        ),
-        "draw_sha256": lambda here, due: _(
-            "The workbook is of another draw: digest {here} instead of {due}.", here=here, due=due
-        ),
-    }
-    faults = []
-    for name, due in expected.draw:
-        row, here = said.get(name, (0, ""))
-        if here != due:
-            cell = place(row, 2) if row else ""
-            faults.append(Fault(grid.name, cell, messages[name](here[:80], due), _ISSUED))
-    return faults
-
-
-@dataclass(frozen=True)
-class _People:
-    performed_by: str
-    performed_on: date | None
-    reviewed_by: str
-
-
-def _people(grid: Grid, expected: Workpapers, faults: list[Fault]) -> _People:
-    rows = {same(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)}
-    at = {
-        label: rows.get(same(label), 0)
-        for label in (form.PERFORMED_BY, form.PERFORMED_ON, form.REVIEWED_BY)
-    }
-    names = {}
-    for label in (form.PERFORMED_BY, form.REVIEWED_BY):
-        names[label] = " ".join(grid.text(at[label], 2).split())
-        if len(names[label]) > _LONGEST_NAME:
+def _people(sheet: ReturnedSheet) -> tuple[str, str]:
+    """Return who performed and who reviewed the work."""
+    people = []
+    for field in (form.PERFORMER, form.REVIEWER):
+        person = sheet.text(field)
+        people.append(person)
+        if len(person) > _LONGEST_NAME:
             message = _("A name has {most} characters at most.", most=_LONGEST_NAME)
-            action = _("Write the name of one person.")
-            faults.append(Fault(grid.name, place(at[label], 2), message, action))
-    for label, row in at.items():
-        if not row:
-            message = _("The row {label} is missing.", label=label)
-            action = _("Put it back, with its words in column A and the answer in column B.")
-            faults.append(Fault(grid.name, "", message, action))
-    performed, reviewed = names[form.PERFORMED_BY], names[form.REVIEWED_BY]
-    row = at[form.PERFORMED_BY]
-    if row and not same(performed) and not grid.is_formula(row, 2):
-        message, action = _("Nobody is named who did the work."), _("Write who did it.")
-        faults.append(Fault(grid.name, place(row, 2), message, action))
-    row = at[form.REVIEWED_BY]
-    if same_person(reviewed, performed):
+            sheet.fault(sheet.row_of(field), 2, message, _("Write the name of one person."))
+        if names_a_person(person):
+            message = _("This holds a mobile or ID number.")
+            sheet.fault(sheet.row_of(field), 2, message, _("Write a name or a staff number."))
+    performed_by, reviewed_by = people
+    if same_person(reviewed_by, performed_by):
         # ISO/IEC 27001:2022 A.5.3: duties are segregated
         message = _("The reviewer is the person who did the work.")
         action = _("Have somebody else review it.")
-        faults.append(Fault(grid.name, place(row, 2), message, action))
-    elif row and not same(reviewed):
-        cell = place(row, 2)
-        message, action = _("Nobody is named who reviewed the work."), _("Have somebody review it.")
-        faults.append(Fault(grid.name, cell, message, action))
-    for label, name in names.items():
-        if names_a_person(name):
-            message = _("This holds a mobile or ID number.")
-            action = _("Write a name or a staff number.")
-            faults.append(Fault(grid.name, place(at[label], 2), message, action))
-    day = _day(grid, at[form.PERFORMED_ON], expected, faults)
-    return _People(performed, day, reviewed)
+        sheet.fault(sheet.row_of(form.REVIEWER), 2, message, action)
+    return performed_by, reviewed_by
 
 
-def _day(grid: Grid, row: int, expected: Workpapers, faults: list[Fault]) -> date | None:
-    if not row or grid.is_formula(row, 2):
-        return None
-    cell = place(row, 2)
-    action = _("Write the day on which the work was done, such as 2026-10-09.")
-    if not grid.text(row, 2).strip():
-        faults.append(Fault(grid.name, cell, _("The day is not given."), action))
-        return None
-    day = grid.day(row, 2)
-    if day is None:
-        faults.append(Fault(grid.name, cell, _("This is no day."), action))
-        return None
-    issued = expected.issued_at.astimezone(ZoneInfo(expected.timezone)).date()
-    if day < issued:
+def _item(table: ReturnedTable, row: int, paper: Paper) -> ItemAnswers:
+    answers = {
+        attribute.id: table.choice(row, attribute.id, form.ANSWER_ENTRY) or Answer.MISSING
+        for attribute in paper.attributes
+    }
+    return ItemAnswers(answers, table.note(row, form.NOTE, form.NOTE_ENTRY))
+
+
+def _remarks(
+    name: str,
+    population: str,
+    table: ReturnedTable,
+    answers: Mapping[tuple[str, int], ItemAnswers],
+) -> Iterator[Remark]:
+    """Name the cells of blank answers, and of notes that should say something."""
+    blank, bare = [], []
+    for number, row in table.rows.items():
+        item = answers[population, int(number)]
+        for attribute, answer in item.answers.items():
+            if answer is Answer.MISSING:
+                blank.append((row, table.columns[attribute]))
+        if not item.note and set(item.answers.values()) - {Answer.MET, Answer.MISSING}:
+            bare.append((row, table.columns[form.NOTE]))
+    if blank:
+        cells = places(blank)
         message = _(
-            "{day} is before the workpapers were issued ({issued}).", day=day, issued=issued
+            "Sheet {sheet}: {count} answers are blank and count as deviations: {cells}",
+            sheet=name,
+            count=len(blank),
+            cells=cells,
         )
-        faults.append(Fault(grid.name, cell, message, action))
-    return day
+        yield Remark(name, cells, message)
+    if bare:
+        cells = places(bare)
+        message = _(
+            "Sheet {sheet}: {count} items with another answer than Yes have no note: {cells}",
+            sheet=name,
+            count=len(bare),
+            cells=cells,
+        )
+        yield Remark(name, cells, message)

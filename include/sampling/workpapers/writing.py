@@ -1,34 +1,56 @@
-"""Audit sampling's workpapers as an Excel workbook: one sheet per population, to be filled in.
-
-The sheets are protected without a password. That guards against slips and nothing else: a returned
-workbook is held against the draw cell by cell (`reading`), and the draw's digest stands in it.
-
-The same workpapers always give the same bytes, because their SHA-256 is sealed.
-"""
+"""Audit sampling's workpapers as an Excel workbook: one sheet per population, to be filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from openpyxl import Workbook
-from openpyxl.utils import get_column_letter
-from openpyxl.workbook.protection import WorkbookProtection
-from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.worksheet import Worksheet
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
 from include.sampling.workpapers import form
-from include.sampling.workpapers.form import FIXED, HEADER_ROW, QUESTION_ROW
-from include.sampling.workpapers.instructions import write_instructions
+from include.sampling.workpapers.form import FIXED, HEADER_ROW, Answer, shown
 from include.services.errors import UsageError
-from include.workbooks import style, words
-from include.workbooks.saving import saved
+from include.workbooks import style
+from include.workbooks.drawing import draw, draw_cover, draw_table
+from include.workbooks.forms import Binding, Column, Cover, Line, Table
+from include.workbooks.words import beside, both, plain, same
 
-_WIDTHS = (7, 8, 13, 38, 16)  # of the locked columns
 _NOTE_WIDTH = 46
+_MEANINGS = {
+    Answer.MET: _("The item meets the criterion, and the record shows it."),
+    Answer.DEVIATES: _(
+        "The item does not meet the criterion: a deviation. The note says what was seen."
+    ),
+    Answer.NOT_APPLICABLE: _("The attribute does not apply to this item. The note says why."),
+    Answer.NOT_FOUND: _(
+        "The record or its proof was not found; the note says where it was looked for. An item "
+        "that cannot be tested is treated as a deviation (ISA 530, paragraph 11)."
+    ),
+}
+_STEPS = (
+    _("Test every item against every attribute of its sheet: look at the record itself, then "
+      "choose an answer from the list in the cell. Question and source stand over the column."),
+    _("A blank answer counts as a deviation."),
+    _("Every answer but Yes needs a note. A note has {most} characters at most.",
+      most=form.LONGEST_NOTE),
+    _("Notes tell about the item, not about the customer: no names, addresses, telephone or ID "
+      "numbers."),
+    _("Who performed the work writes the name and the day above; who reviewed it writes the own "
+      "name. They are two different people."),
+    _("Only the yellow cells are filled in. Rows may be filtered and, once the sheet's protection "
+      "is lifted, sorted; columns may be widened and hidden. Sheets, rows and columns are not "
+      "added, removed or renamed, and no formulas, links or macros put in: the file would be "
+      "refused."),
+    _("The sheets are protected without a password. That guards against slips only; integrity "
+      "comes from the draw digest, and from comparing every cell with the draw when the file "
+      "returns."),
+    _("Save as .xlsx without a password, with Excel, WPS or LibreOffice. The file's name does not "
+      "matter."),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,9 +73,7 @@ class Attribute:
     @property
     def text(self) -> str:
         """Question and source in both languages, as they stand over the column."""
-        question, criterion = (
-            words.plain(style.both(one)) for one in (self.question, self.criterion)
-        )
+        question, criterion = (plain(both(one)) for one in (self.question, self.criterion))
         return f"{question}\n\n{form.CRITERION}\n{criterion}"
 
 
@@ -100,7 +120,7 @@ class Paper:
     population_size: int
 
     def __post_init__(self) -> None:
-        heads = [words.same(words.plain(one)) for one in self.headers]
+        heads = [same(plain(one)) for one in self.headers]
         if len(set(heads)) < len(heads) or "" in heads:
             raise ValueError(f"attributes of {self.population!r} cannot be told apart: {heads}")
         if len({one.number for one in self.items}) < len(self.items):
@@ -110,6 +130,26 @@ class Paper:
     def headers(self) -> tuple[str, ...]:
         """The heads of all columns, from left to right."""
         return (*FIXED, *(one.id for one in self.attributes), form.NOTE)
+
+    @property
+    def table(self) -> Table:
+        """The items, and a column for each attribute."""
+        attributes = [
+            Column(one.id, style.width_for(one.text), form.ANSWER_ENTRY, question=one.text)
+            for one in self.attributes
+        ]
+        return Table(
+            HEADER_ROW,
+            (*form.LOCKED, *attributes, Column(form.NOTE, _NOTE_WIDTH, form.NOTE_ENTRY)),
+            tuple(
+                Line((one.number, one.stage, one.ordinal, shown(one.key), shown(one.stratum)))
+                for one in self.items
+            ),
+            key=form.NUMBER,
+            faults=form.ITEM_FAULTS,
+            arranged=True,
+            frozen=FIXED.index(form.STRATUM),
+        )
 
 
 @dataclass(frozen=True)
@@ -147,36 +187,61 @@ class Workpapers:
         return form.sheet_names(one.population for one in self.papers)
 
     @property
-    def draw(self) -> tuple[tuple[str, str], ...]:
-        """What the hidden sheet says of the draw, by name."""
-        return (
-            ("format", form.FORMAT),
-            ("audit", words.plain(self.audit)),
-            ("stage", str(self.stage)),
-            ("draw_sha256", words.plain(self.draw_sha256)),
+    def binding(self) -> Binding:
+        """The hidden sheet, to which a workbook comes back."""
+        notes = []
+        for paper in self.papers:
+            population = plain(paper.population)
+            notes.append((f"sheet of {population}", self.sheets[paper.population]))
+            notes.append((f"frame_sha256 of {population}", plain(paper.frame_sha256)))
+        return Binding(
+            form.DRAW,
+            (
+                ("format", form.FORMAT),
+                ("audit", plain(self.audit)),
+                ("stage", str(self.stage)),
+                ("draw_sha256", plain(self.draw_sha256)),
+            ),
+            {
+                "audit": lambda here, due: _(
+                    "The workbook is of the audit {here}, not of {due}.", here=here, due=due
+                ),
+                "stage": lambda here, due: _(
+                    "The workbook is of stage {here}, not of {due}.", here=here, due=due
+                ),
+                "draw_sha256": lambda here, due: _(
+                    "The workbook is of another draw: digest {here} instead of {due}.",
+                    here=here,
+                    due=due,
+                ),
+            },
+            form.ISSUED,
+            tuple(notes),
         )
 
 
 def write(workpapers: Workpapers) -> bytes:
-    """Write the workbook to be filled in (.xlsx): no formulas, macros or links.
+    """Write the workbook to be filled in (.xlsx); the same workpapers always give the same bytes.
 
     Raises:
         UsageError: there are more items or attributes than one workbook is made for.
     """
     _check_size(workpapers.papers)
-    book = Workbook()
-    first = book.active
-    assert isinstance(first, Worksheet)
-    first.title = form.INSTRUCTIONS
-    write_instructions(first, _facts(workpapers), workpapers.issued_at)
+    cover = Cover(
+        _("Workpapers of audit sampling"),
+        _facts(workpapers),
+        (form.PERFORMER, form.DAY, form.REVIEWER),
+        _STEPS,
+        [(form.WORDS[answer], meaning) for answer, meaning in _MEANINGS.items()],
+    )
+    sheets: dict[str, Callable[[Worksheet], None]] = {
+        form.INSTRUCTIONS: lambda sheet: draw_cover(sheet, cover, workpapers.issued_at)
+    }
     for paper in workpapers.papers:
-        sheet = book.create_sheet(workpapers.sheets[paper.population])
-        _write_paper(sheet, paper, workpapers)
-    _write_draw(book.create_sheet(form.DRAW), workpapers)
-    # Sheets are not removed or renamed by a slip either
-    book.security = WorkbookProtection(lockStructure=True)
-    title = f"{words.plain(workpapers.audit)} · {workpapers.stage}"
-    return saved(book, title, workpapers.issued_at)
+        name = workpapers.sheets[paper.population]
+        sheets[name] = partial(_write_paper, paper=paper, workpapers=workpapers)
+    title = f"{plain(workpapers.audit)} · {workpapers.stage}"
+    return draw(title, workpapers.issued_at, sheets, workpapers.binding)
 
 
 def _check_size(papers: Sequence[Paper]) -> None:
@@ -196,19 +261,19 @@ def _check_size(papers: Sequence[Paper]) -> None:
 
 
 def _facts(workpapers: Workpapers) -> list[tuple[Message, str]]:
-    both = Translator("zh_CN"), Translator("en")
+    languages = Translator("zh_CN"), Translator("en")
     papers = [
         f"{workpapers.sheets[one.population]}: "
         + " / ".join(
-            f"{words.plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in both
+            f"{plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in languages
         )
         for one in workpapers.papers
     ]
     issued = Translator("en", workpapers.timezone).datetime(workpapers.issued_at)
     return [
-        (_("Audit"), words.plain(workpapers.audit)),
+        (_("Audit"), plain(workpapers.audit)),
         (_("Stage of sampling"), str(workpapers.stage)),
-        (_("Draw digest (SHA-256)"), words.plain(workpapers.draw_sha256)),
+        (_("Draw digest (SHA-256)"), plain(workpapers.draw_sha256)),
         (_("Issued"), issued),
         (_("Populations"), "\n".join(papers)),
     ]
@@ -223,92 +288,14 @@ def _drawn(paper: Paper) -> Message:
 
 
 def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None:
-    style.text(sheet, 1, 1, words.plain(" / ".join(style.each(paper.title))), font=style.TITLE)
+    said = _(
+        "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
+        audit=workpapers.audit,
+        stage=workpapers.stage,
+        drawn=_drawn(paper),
+        digest=paper.frame_sha256,
+    )
     for row, language in ((2, "zh_CN"), (3, "en")):
-        said = _(
-            "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
-            audit=workpapers.audit,
-            stage=workpapers.stage,
-            drawn=_drawn(paper),
-            digest=paper.frame_sha256,
-        )
-        style.text(sheet, row, 1, words.plain(Translator(language).text(said)), font=style.SMALL)
-    last = HEADER_ROW + len(paper.items)
-    _write_heads(sheet, paper)
-    for row, item in enumerate(paper.items, HEADER_ROW + 1):
-        _write_item(sheet, row, item, len(paper.attributes))
-    _restrict(sheet, paper, last)
-    sheet.freeze_panes = f"{get_column_letter(FIXED.index(form.STRATUM) + 1)}{HEADER_ROW + 1}"
-    sheet.auto_filter.ref = (
-        f"A{HEADER_ROW}:{get_column_letter(len(paper.headers))}{max(last, HEADER_ROW + 1)}"
-    )
-    sheet.print_title_rows = f"{QUESTION_ROW}:{HEADER_ROW}"
-    style.protect(sheet)
-    style.print_on_a4(sheet, f"{workpapers.audit} · {sheet.title}", landscape=True)
-
-
-def _write_heads(sheet: Worksheet, paper: Paper) -> None:
-    texts = [one.text for one in paper.attributes]
-    widths = [*_WIDTHS, *(style.width_for(one) for one in texts), _NOTE_WIDTH]
-    for column, (head, width) in enumerate(zip(paper.headers, widths, strict=True), 1):
-        style.text(sheet, HEADER_ROW, column, words.plain(head), head=True)
-        sheet.column_dimensions[get_column_letter(column)].width = width
-    sheet.row_dimensions[HEADER_ROW].height = max(
-        style.height(words.plain(one), width)
-        for one, width in zip(paper.headers, widths, strict=True)
-    )
-    for column, text in enumerate(texts, len(FIXED) + 1):
-        style.text(sheet, QUESTION_ROW, column, text, wrap=True)
-    sheet.row_dimensions[QUESTION_ROW].height = max(
-        (style.height(one, width) for one, width in zip(texts, widths[len(FIXED) :], strict=False)),
-        default=style.LINE,
-    )
-
-
-def _write_item(sheet: Worksheet, row: int, item: Item, attributes: int) -> None:
-    for column, figure in enumerate((item.number, item.stage, item.ordinal), 1):
-        style.number(sheet, row, column, figure)
-    key = form.shown(item.key)
-    style.text(sheet, row, 4, key, wrap=True, framed=True)
-    style.text(sheet, row, 5, form.shown(item.stratum), wrap=True, framed=True)
-    for column in range(len(FIXED) + 1, len(FIXED) + 2 + attributes):
-        style.open_cell(sheet, row, column)
-    high = max(style.height(key, _WIDTHS[3]), style.height(form.shown(item.stratum), _WIDTHS[4]))
-    if high > style.LINE:  # else the row grows with its note
-        sheet.row_dimensions[row].height = high
-
-
-def _restrict(sheet: Worksheet, paper: Paper, last: int) -> None:
-    """Drop-down lists for the answers, a longest note."""
-    if not paper.items:
-        return
-    answers = DataValidation("list", f'"{",".join(form.WORDS.values())}"', allow_blank=True)
-    answers.errorTitle = "答案 Answer"
-    answers.error = style.both(_("Choose one of the answers of the list."))
-    notes = DataValidation(
-        "textLength", str(form.LONGEST_NOTE), operator="lessThanOrEqual", allow_blank=True
-    )
-    notes.errorTitle = form.NOTE
-    notes.error = style.both(_("A note has {most} characters at most.", most=form.LONGEST_NOTE))
-    for rule in (answers, notes):
-        rule.showErrorMessage = True
-        sheet.add_data_validation(rule)
-    end = len(paper.headers)
-    if paper.attributes:
-        first, final = get_column_letter(len(FIXED) + 1), get_column_letter(end - 1)
-        answers.add(f"{first}{HEADER_ROW + 1}:{final}{last}")
-    note = get_column_letter(end)
-    notes.add(f"{note}{HEADER_ROW + 1}:{note}{last}")
-
-
-def _write_draw(sheet: Worksheet, workpapers: Workpapers) -> None:
-    rows = [*workpapers.draw]
-    for paper in workpapers.papers:
-        population = words.plain(paper.population)
-        rows.append((f"sheet of {population}", workpapers.sheets[paper.population]))
-        rows.append((f"frame_sha256 of {population}", words.plain(paper.frame_sha256)))
-    for row, (name, value) in enumerate(rows, 1):
-        style.text(sheet, row, 1, name)
-        style.text(sheet, row, 2, value)
-    sheet.sheet_state = "veryHidden"
-    style.protect(sheet)
+        style.text(sheet, row, 1, plain(Translator(language).text(said)), font=style.SMALL)
+    footer = f"{workpapers.audit} · {sheet.title}"
+    draw_table(sheet, paper.table, plain(beside(paper.title)), footer)
