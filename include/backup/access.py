@@ -7,7 +7,6 @@ database is one transaction: a restore that fails before it leaves nothing open.
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,9 +21,9 @@ from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget
 from include.erasure.suspended import event_triggers_suspended
+from include.services.client_program import ClientProgram
 from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import ending_with_us, program
 
 OPENING = {  # entries of an archive that give other roles access to restored data
     "ACL",
@@ -266,31 +265,23 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
     return "\n".join([*owners, grants])
 
 
-def _script(head: bytes, entries: Sequence[Entry], codec: str, *words: str) -> str:
+def _script(head: bytes, entries: Sequence[Entry], codec: str, *more: str) -> str:
     """Return pg_restore's SQL for entries, without the owners in its comments."""
     if not entries:
         return ""
     with in_memory(head) as archive, tempfile.NamedTemporaryFile("w") as listed:
         listed.write("".join(f"{entry.dump_id};\n" for entry in entries))
         listed.flush()
-        done = subprocess.run(
-            ending_with_us(
-                [
-                    *(program("pg_restore"), "--file=-", f"--use-list={listed.name}", *words),
-                    f"/proc/self/fd/{archive}",
-                ]
-            ),
-            check=False,
-            pass_fds=(archive,),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-        )
-    if done.returncode:
+        words = ["--file=-", f"--use-list={listed.name}", *more, f"/proc/self/fd/{archive}"]
+        with ClientProgram("pg_restore", words, pass_fds=(archive,)) as program:
+            script = b"".join(program.pieces())
+            code = program.wait()
+    if code:
         raise ServiceError(
             "pg_restore cannot read the owners and grants of the backup.",
             "Restore without --owners, and set owners and grants by hand.",
         )
-    lines = done.stdout.decode(codec, "surrogateescape").split("\n")
+    lines = script.decode(codec, "surrogateescape").split("\n")
     return "\n".join(
         _OWNER_OF_ENTRY.sub(r"\1", line) for line in lines if not _NOT_SENT.match(line)
     )

@@ -1,20 +1,26 @@
-"""The command of pg_dump, the same for an original and its restored copy."""
+"""pg_dump, the same for an original and its restored copy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from include.services.client_program import ClientProgram
 from include.services.database import DatabaseAddress
-from include.services.programs import ending_with_us, program
 
 
-def pg_dump_command(address: DatabaseAddress, *more: str) -> list[str]:
-    """Return pg_dump's command; original and copy are dumped alike, or checksums say nothing."""
-    return ending_with_us(
-        [
-            program("pg_dump"),
+class PgDump(ClientProgram):
+    """A running pg_dump; original and copy are dumped alike, or checksums say nothing.
+
+    Args:
+        address: the database.
+        encoding: of the dump.
+        more: further options.
+    """
+
+    def __init__(self, address: DatabaseAddress, encoding: str, more: Sequence[str] = ()) -> None:
+        words = [
             "--format=custom",
             "--compress=0",  # as "none", which version 15 does not know
-            "--no-password",
-            f"--dbname={address.public_conninfo()}",
-            *more,
+            f"--encoding={encoding}",
         ]
-    )
+        super().__init__("pg_dump", [*words, *more], address)

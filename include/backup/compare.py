@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from include.backup.archive import (
     read_archive,
     restored_definitions,
 )
-from include.backup.child import pg_dump_command
+from include.backup.child import PgDump
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.row_security import forced_tables, policies_lifted
 from include.backup.source import Source
@@ -211,23 +210,12 @@ def _dump(
     rows_of: frozenset[int] = frozenset(),
     more: Sequence[str] = (),
 ) -> ArchiveReader:
-    with subprocess.Popen(
-        pg_dump_command(address, f"--encoding={encoding}", *more),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=address.environment(),
-    ) as process:
-        output = process.stdout
-        assert output is not None
-        try:
-            reader = ArchiveReader(rows_of=rows_of)
-            while piece := output.read(PIECE):
-                reader.feed(piece)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
+    reader = ArchiveReader(rows_of=rows_of)
+    with PgDump(address, encoding, more) as dump:
+        for piece in dump.pieces():
+            reader.feed(piece)
+        code = dump.wait()
+    if code:
         raise ServiceError(
             f"The restored copy {address.place} cannot be read back.",
             "See the log of the server that holds it.",

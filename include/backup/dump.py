@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +14,7 @@ import zstandard
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
 from include.backup.archive_encoding import is_readable
-from include.backup.child import pg_dump_command
+from include.backup.child import PgDump
 from include.backup.manifest import (
     HeadRecord,
     LargeObjectsRecord,
@@ -35,7 +33,7 @@ from include.backup.snapshot import (
 from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
 from include.encryption.records import EncryptionRecord, RecipientRecord
-from include.encryption.stream import Filled, Pipe, Stage
+from include.encryption.stream import Filled, Stage
 from include.services.database import (
     DatabaseAddress,
     DatabaseUnavailable,
@@ -44,7 +42,7 @@ from include.services.database import (
 )
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
-from include.services.programs import ErrorLines, pg_version
+from include.services.programs import pg_version
 
 # Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
 # for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
@@ -112,7 +110,7 @@ def take_backup(
                 counts,
                 Stage(dump.pieces, "dump") as clear,
                 Stage(lambda: packed(clear), "zstd") as zstd,
-                dump.killed_on_error(),
+                dump.stopped_on_error(),
             ):
                 # Takes 0.3 s to load; pg_dump reads the catalogue meanwhile.
                 from include.encryption import crypto
@@ -161,8 +159,8 @@ def take_backup(
     )
 
 
-class _PgDump:
-    """The running pg_dump: its output in pieces, its end as an error or none."""
+class _PgDump(PgDump):
+    """The running pg_dump, whose archive is read as it flows by."""
 
     def __init__(
         self, source: DatabaseAddress, snapshot: Snapshot, progress: Progress | None
@@ -171,55 +169,13 @@ class _PgDump:
         self._source = source
         self._snapshot = snapshot
         self._progress = progress
-        self._command = pg_dump_command(
-            source,
-            f"--snapshot={snapshot.name}",
-            f"--lock-wait-timeout={LOCK_WAIT}",
-            # The database's own encoding: invalid values cannot be converted to another encoding.
-            f"--encoding={snapshot.encoding}",
-        )
         self._names_are_checked = False
-
-    def __enter__(self) -> _PgDump:
-        self._errors = ErrorLines()
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=self._source.environment(),
-        )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._pipe = Pipe(self._process.stdout.fileno())
-        self._errors.read(self._process.stderr)
-        return self
-
-    @property
-    def total(self) -> int:
-        """Bytes dumped so far."""
-        return self._pipe.total
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
-
-    @contextmanager
-    def killed_on_error(self) -> Iterator[None]:
-        """End pg_dump at once when a later stage fails, so that no thread waits for its output."""
-        try:
-            yield
-        except BaseException:
-            self._process.kill()
-            raise
+        # The database's own encoding: invalid values cannot be converted to another encoding.
+        more = [f"--snapshot={snapshot.name}", f"--lock-wait-timeout={LOCK_WAIT}"]
+        super().__init__(source, snapshot.encoding, more)
 
     def pieces(self) -> Iterator[bytes]:
-        for piece in self._pipe.pieces():
+        for piece in super().pieces():
             self.reader.feed(piece)
             if self.reader.head_size and not self._names_are_checked:
                 self._require_readable_names()
@@ -235,9 +191,9 @@ class _PgDump:
 
     def finish(self) -> None:
         """Check that pg_dump ended well and the archive is whole."""
-        code = self._process.wait()
+        code = self.wait()
         if code:
-            text = self._errors.last() or f"exit code {code}"
+            text = self.last_error or f"exit code {code}"
             if "statement timeout" in text:
                 raise ServiceError(
                     f"A table of {self._source.place} was to be changed just as the dump began "

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from include.backup.archive import Entry, entries_with_data
 from include.backup.manifest import TableRecord
@@ -15,7 +12,7 @@ from include.backup.restore_program import RestoreProcess, RestoreTarget
 from include.backup.source import Source
 from include.backup.verified import ArchiveStream, refused
 from include.encryption.crypto import Refused
-from include.encryption.stream import PIECE, PIPE_SIZE
+from include.services.client_program import PIECE
 
 
 def load_rows(
@@ -116,7 +113,7 @@ class _Loader:
     ) -> None:
         self._source, self._target, self._options = source, target, options
         self._head, self._share = head, share
-        self._process: subprocess.Popen[bytes] | None = None
+        self._loading: RestoreProcess | None = None
         self._cancelled = False
 
     def run(self, on_failure: Callable[[], None]) -> None:
@@ -133,52 +130,32 @@ class _Loader:
         with tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted:
             wanted.write("".join(f"{dump_id};\n" for dump_id in self._share))
             wanted.flush()
-            loading = RestoreProcess(
-                [*self._options, f"--use-list={wanted.name}"], self._target, stdin=subprocess.PIPE
-            )
-            self._process = loading.process
-            try:
+            words = [*self._options, f"--use-list={wanted.name}"]
+            with RestoreProcess(words, self._target, takes_input=True) as loading:
+                self._loading = loading
                 if self._cancelled:  # another loader failed before this process was started
                     return
                 with self._source.opened() as stream:
-                    self._feed(stream)
+                    loading.feed(self._pieces(stream))
                     error = loading.failure()
                     if self._cancelled:
                         return
                     if error:
                         on_failure()
                     stream.verify()
-            finally:
-                self._end(self._process)
             if error:
                 raise error
 
-    def _feed(self, stream: ArchiveStream) -> None:
-        assert self._process is not None
-        pipe = self._process.stdin
-        assert pipe is not None
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    def _pieces(self, stream: ArchiveStream) -> Iterator[bytes]:
+        """Yield the archive. pg_restore ends once its share is loaded, and reads no further."""
         if stream.read_exactly(len(self._head)) != self._head:
             raise refused(self._source.manifest.dump.key, "its table of contents changed")
-        # pg_restore leaves once its share is loaded; the rest of the stream is not for it.
-        with contextlib.suppress(BrokenPipeError):
-            pipe.write(self._head)
-            while piece := stream.read(PIECE):
-                pipe.write(piece)
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()
+        yield self._head
+        while piece := stream.read(PIECE):
+            yield piece
 
     def cancel(self) -> None:
         """Stop the load, because another loader failed."""
         self._cancelled = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+        if self._loading is not None:
+            self._loading.stop()

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 PIECE = 1024 * 1024  # bytes handed from stage to stage
 DEPTH = 4  # pieces waiting between two stages; memory stays flat whatever the size
-PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
-SMALL_READ = 256 * 1024  # bytes
-GATHER = 0.002  # seconds
 
 
 class Sink(Protocol):
@@ -23,38 +17,6 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> object:
         """Take bytes."""
         ...
-
-
-class Pipe:
-    """The reading end of a pipe that a program of PostgreSQL writes to.
-
-    Attributes:
-        total: bytes read so far.
-    """
-
-    def __init__(self, fd: int) -> None:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        self.total = 0
-        self._fd = fd
-        self._buffer = memoryview(bytearray(PIECE))
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield what is written, in large pieces, until nobody can write any more."""
-        while piece := self._read():
-            self.total += len(piece)
-            yield piece
-
-    def _read(self) -> bytes:
-        """Fill a piece. The programs write 4 KiB at a time: wait a little for the pipe to fill."""
-        view, filled = self._buffer, 0
-        while filled < PIECE:
-            count = os.readv(self._fd, [view[filled:]])
-            if not count:
-                break
-            filled += count
-            if count < SMALL_READ and filled < PIECE:
-                time.sleep(GATHER)
-        return bytes(view[:filled])
 
 
 class Stage:

@@ -9,16 +9,14 @@ for a control character (``\n`` for a line feed), so that a line is an item what
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import eq
-from typing import IO, Protocol
+from typing import Protocol
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -26,9 +24,9 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from include.policy.datamap import MappedDatabase
 from include.sampling.quarters import Quarter
 from include.sampling.rules import Population
+from include.services.client_program import ClientProgram
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
-from include.services.programs import cancel, ending_with_us, program
 
 PIECE = 256 * 1024  # bytes read at a time
 _SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted
@@ -41,11 +39,9 @@ _PLAIN = {21, 23, 20, 26, 2950, 1082, 1114, 1184}
 # operators, systems, the server itself. And what a session may not be left with.
 _SERVERS = {"08", "25", "40", "53", "55", "57", "58", "F0", "XX"}
 _READ_ONLY = "25006"
-_MOST_TOLD = 64 * 1024  # bytes of what psql says that are looked at
 _NULL = b"\\N"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_SQLSTATE = re.compile(rb"(?:ERROR|FATAL):  ([0-9A-Z]{5})")
 
 
 class Sink(Protocol):
@@ -119,8 +115,8 @@ def freeze(
     """
     query = _query(address, database, population, quarter)
     tally = _Tally(stratified=population.strata is not None)
-    with _copied(address, database, population, query) as stream:
-        while piece := stream.read(PIECE):
+    with _copied(address, database, population, query) as psql:
+        for piece in psql.pieces():
             sink.write(piece)
             if (fault := tally.take(piece)) is not None:
                 raise ControlFailed(
@@ -280,47 +276,22 @@ def _settings(database: MappedDatabase) -> list[Composed]:
     return [path, *others, SQL("SET LOCAL statement_timeout = {}").format(Literal(0))]
 
 
-class _copied:  # noqa: N801 - used as a function
-    """The output of COPY by psql, which reads rows ten times as fast as any Python driver."""
-
-    def __init__(
-        self, address: DatabaseAddress, database: MappedDatabase, population: Population, query: str
-    ) -> None:
-        self._population = population
-        statements = [
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            *(one.as_string(None) for one in _settings(database)),
-            f"COPY ({query}) TO STDOUT",
-        ]
-        words = [f"--command={one}" for one in statements]
-        quiet = ["--quiet", "--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1"]
-        # The whole words of an error may quote a value.
-        self._command = ending_with_us(
-            [program("psql"), *quiet, "--set=VERBOSITY=sqlstate", *words, address.public_conninfo()]
-        )
-        self._environment = address.environment()
-
-    def __enter__(self) -> IO[bytes]:
-        # A file and no pipe: functions may say more than a pipe holds while nobody reads it.
-        self._told = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=self._told
-        )
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
-        process = self._process
-        assert process.stdout is not None
-        if kind is not None:
-            cancel(process)
-        process.stdout.close()
-        code = process.wait()
-        with self._told as told:
-            told.seek(max(told.seek(0, os.SEEK_END) - _MOST_TOLD, 0))
-            found = _SQLSTATE.search(told.read())
-        if kind is None and code != 0:
-            raise _refused(self._population, found[1].decode() if found else "")
+@contextmanager
+def _copied(
+    address: DatabaseAddress, database: MappedDatabase, population: Population, query: str
+) -> Iterator[ClientProgram]:
+    """Run COPY in psql, which reads rows ten times as fast as any Python driver."""
+    statements = [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        *(setting.as_string(None) for setting in _settings(database)),
+        f"COPY ({query}) TO STDOUT",
+    ]
+    words = ["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=sqlstate"]
+    words += [f"--command={statement}" for statement in statements]
+    with ClientProgram("psql", words, address, piece=PIECE) as psql:
+        yield psql
+        if psql.wait():
+            raise _refused(population, psql.sqlstate)
 
 
 def _refused(population: Population, sqlstate: str) -> ServiceError | UsageError:

@@ -11,12 +11,10 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 
 from include.services.errors import UsageError
 
@@ -96,33 +94,3 @@ def cancel(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
-
-
-class ErrorLines:
-    """Drains a program's stderr so that it never blocks, and keeps its last error line."""
-
-    def __init__(self) -> None:
-        self._last = ""
-        self._thread: threading.Thread | None = None
-
-    def read(self, stream: IO[bytes]) -> None:
-        """Start draining in a thread; returns at once."""
-        self._thread = threading.Thread(target=self._drain, args=(stream,), daemon=True)
-        self._thread.start()
-
-    def _drain(self, stream: IO[bytes]) -> None:
-        with stream:
-            for line in stream:
-                text = line.decode("utf-8", "replace").strip()
-                if ": error: " in text:
-                    self._last = text.partition(": error: ")[2].rstrip(".")
-
-    def close(self) -> None:
-        """Wait for the end of the output."""
-        if self._thread:
-            self._thread.join(timeout=10)
-
-    def last(self) -> str:
-        """Return the last error line without the program's name, empty when there was none."""
-        self.close()
-        return self._last

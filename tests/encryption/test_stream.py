@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.encryption.stream import DEPTH, PIECE, Filled, Pipe, Stage
+from include.encryption.stream import DEPTH, PIECE, Filled, Stage
+from include.services.client_program import Pipe
 
 
 def names() -> set[str]:

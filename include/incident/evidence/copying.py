@@ -1,17 +1,15 @@
 """Rows of an access log as CSV, out of one snapshot, as fast as PostgreSQL's own psql brings them.
 
-psql writes the rows to a pipe of its own, so that its answers (``COPY 42``) do not mix with them.
+psql writes its answers (``COPY 42``) to its stderr, so that they do not mix with the rows.
 It reads its commands from its standard input: neither a password nor an account stands on a command
 line. What the log holds is only ever in memory here.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,8 +17,8 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from include.encryption.stream import Pipe
 from include.incident.evidence.log_query import LogQuery
+from include.services.client_program import ClientProgram
 from include.services.database import (
     PRINTING,
     DatabaseAddress,
@@ -29,7 +27,6 @@ from include.services.database import (
     lost,
 )
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import cancel, ending_with_us, program
 
 SETTINGS = {**PRINTING, "lock_timeout": "60s", "client_min_messages": "error"}
 NO_END = "SET statement_timeout = 0"  # first of all, and quick
@@ -77,14 +74,15 @@ class LogSnapshot:
         assert row is not None
         return row[0], row[1]
 
-    def script(self, target: int) -> bytes:
-        """Psql's commands that copy the rows into the file descriptor.
+    def script(self) -> bytes:
+        """Return psql's commands that copy the rows to its stdout, and its answers to its stderr.
 
         Server errors come as their SQLSTATE only: a message may quote a value.
         """
         cursor = psycopg.ClientCursor(self.connection)
         query = cursor.mogrify(self.query.copied(self.kind), self.query.parameters)
         lines = [
+            r"\o /dev/fd/2",
             r"\set ON_ERROR_STOP 1",
             r"\set VERBOSITY sqlstate",
             f"{NO_END};",
@@ -92,7 +90,7 @@ class LogSnapshot:
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;",
             f"SET TRANSACTION SNAPSHOT {Literal(self.name).as_string(self.connection)};",
             f"COPY ({query}",
-            rf") TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8') \g /dev/fd/{target}",
+            r") TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8') \g /dev/fd/1",
             "COMMIT;",
         ]
         return "\n".join(lines).encode() + b"\n"
@@ -184,69 +182,20 @@ class RowCounter:
         self._quoted ^= len(parts) % 2 == 0
 
 
-class Copying:
+class Copying(ClientProgram):
     """The running psql: the log's rows in pieces, its end as their number or an error."""
 
     def __init__(self, snapshot: LogSnapshot) -> None:
         self._snapshot = snapshot
         self._source = snapshot.source
         self._counter = RowCounter()
-
-    def __enter__(self) -> Copying:
-        self._reading, writing = os.pipe()
-        try:
-            self._pipe = Pipe(self._reading)
-            # Every word that psql says is short: rows have a pipe of their own.
-            self._process = subprocess.Popen(
-                ending_with_us(
-                    [
-                        program("psql"),
-                        "--no-psqlrc",
-                        "--no-password",
-                        "--no-align",
-                        "--tuples-only",
-                        f"--dbname={self._source.public_conninfo()}",
-                    ]
-                ),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=[writing],
-                env=self._source.environment(),
-            )
-            assert self._process.stdin is not None
-            with suppress(BrokenPipeError), self._process.stdin as commands:
-                commands.write(self._snapshot.script(writing))
-        except BaseException:
-            os.close(self._reading)
-            raise
-        finally:
-            os.close(writing)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        cancel(self._process)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        os.close(self._reading)
-
-    @property
-    def total(self) -> int:
-        """Bytes copied so far."""
-        return self._pipe.total
-
-    @contextmanager
-    def killed_on_error(self) -> Iterator[None]:
-        """End psql at once when a later stage fails, so that no thread waits for its rows."""
-        try:
-            yield
-        except BaseException:
-            cancel(self._process)
-            raise
+        words = ["--no-psqlrc", "--no-align", "--tuples-only"]
+        super().__init__("psql", words, self._source, takes_input=True)
+        self.feed([snapshot.script()])
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the CSV, header first."""
-        for piece in self._pipe.pieces():
+        for piece in super().pieces():
             self._counter.feed(piece)
             yield piece
 
@@ -257,13 +206,12 @@ class Copying:
             UsageError: the pack's SQL cannot be worked out for a row.
             ServiceError: the server or psql failed, or rows are missing.
         """
-        assert self._process.stdout is not None
-        said = self._process.stdout.read().decode(errors="replace")
-        code = self._process.wait()
-        found = re.search(r"^COPY (\d+)$", said, re.MULTILINE)
-        if code or found is None:
-            raise self._failure(said, code)
-        rows, came = int(found.group(1)), max(self._counter.records - 1, 0)
+        code = self.wait()
+        answers = "\n".join(self.lines)
+        sent = re.search(r"^COPY (\d+)$", answers, re.MULTILINE)
+        if code or sent is None:
+            raise self._failure(answers, code)
+        rows, came = int(sent.group(1)), max(self._counter.records - 1, 0)
         if rows != came:
             raise ServiceError(
                 f"The server of {self._source.place} sent {rows} rows, {came} of them arrived.",
@@ -271,17 +219,16 @@ class Copying:
             )
         return rows
 
-    def _failure(self, said: str, code: int) -> UsageError | ServiceError:
+    def _failure(self, answers: str, code: int) -> UsageError | ServiceError:
         try:
             self._snapshot.connection.execute("SELECT 1")
         except psycopg.OperationalError as error:
             return lost(self._source, error)
-        state = re.search(r"^(?:ERROR|FATAL|PANIC): +(\w{5})$", said, re.MULTILINE)
-        sqlstate = state.group(1) if state else ""
-        place, again = self._source.place, "Nothing was recorded as done. The run is repeated."
+        sqlstate, place = self.sqlstate, self._source.place
+        again = "Nothing was recorded as done. The run is repeated."
         if sqlstate.startswith(OF_A_VALUE):
             return _of_a_row(self._snapshot.query, self._source, sqlstate)
-        if sqlstate.startswith(LOST) or "server closed the connection" in said:
+        if sqlstate.startswith(LOST) or "server closed the connection" in answers:
             return DatabaseUnavailable(f"The connection to {place} was cut.", again)
         reason = f"SQLSTATE {sqlstate}" if sqlstate else f"psql ended with exit code {code}"
         return ServiceError(f"The log of {place} could not be copied: {reason}.", again)

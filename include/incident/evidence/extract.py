@@ -241,7 +241,7 @@ def _stream(
         Copying(snapshot) as copying,
         Stage(copying.pieces, "copy") as clear,
         Stage(lambda: digest.of(packed(clear)), "zstd") as zstd,
-        copying.killed_on_error(),
+        copying.stopped_on_error(),
     ):
         # Takes 0.3 s to load; the rows begin to flow meanwhile.
         from include.encryption import crypto

@@ -52,7 +52,7 @@ def test_rows_that_did_not_come_through_are_missed(database: str):
             assert b"".join(copying.pieces()).count(b"2026-11-24") == 12
             assert copying.finish() == 12
         with Copying(snapshot) as copying:
-            for piece in copying._pipe.pieces():
+            for piece in copying._output.pieces():
                 copying._counter.feed(piece[: len(piece) // 2])
             with pytest.raises(ServiceError, match="sent 12 rows, 5 of them arrived"):
                 copying.finish()

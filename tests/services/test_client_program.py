@@ -1,0 +1,101 @@
+"""Programs of PostgreSQL as one end of a stream: fed, read, waited for and ended."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from include.services.client_program import MOST_LINES, ClientProgram
+from include.services.database import DatabaseAddress
+from include.services.programs import CLIENT_VARIABLE
+
+ADDRESS = DatabaseAddress.from_conninfo("postgresql://clerk:s3cret@db.example/orders")
+
+
+@pytest.fixture
+def psql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script in place of psql."""
+    script = tmp_path / "psql"
+    script.touch(mode=0o755)
+    monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
+    return script
+
+
+def test_password_is_in_the_environment_alone(psql: Path):
+    """Every user of a machine sees the words of a command line."""
+    psql.write_text('#!/bin/sh\necho "$@"; echo "$PGPASSWORD"\n')
+    with ClientProgram("psql", ["--quiet"], ADDRESS) as program:
+        words, password = b"".join(program.pieces()).decode().splitlines()
+        assert program.wait() == 0
+    assert password == "s3cret"
+    assert "s3cret" not in words
+
+
+def test_messages_never_block_a_program_and_are_bounded(psql: Path):
+    """A function may raise more notices than a pipe holds, and only then fail."""
+    lines = [
+        "#!/bin/sh",
+        "yes 'NOTICE:  00000' | head -n 50000 >&2",
+        "printf 'ERROR:  42501\\nERROR:  57P01\\npsql: error: gone.\\n' >&2",
+        "exit 3",
+    ]
+    psql.write_text("\n".join(lines))
+    with ClientProgram("psql", []) as program:
+        assert b"".join(program.pieces()) == b""
+        assert program.wait() == 3
+    assert len(program.lines) == MOST_LINES
+    assert (program.sqlstate, program.last_error) == ("42501", "gone")
+
+
+def test_feed_ends_early_for_a_program_that_reads_no_further(psql: Path):
+    """pg_restore ends when its share is loaded."""
+    psql.write_text("#!/bin/sh\nhead -c 3\n")
+    with ClientProgram("psql", [], takes_input=True) as program:
+        program.feed([b"abcdef", *[b"x" * 1024 * 1024] * 8])
+        assert b"".join(program.pieces()) == b"abc"
+        assert program.wait() == 0
+
+
+def test_program_is_ended_by_sigint_when_its_block_is_left(psql: Path, tmp_path: Path):
+    """SIGINT makes it cancel the statement of its server, which SIGKILL does not."""
+    mark = tmp_path / "mark"
+    lines = [
+        f"#!{sys.executable}",
+        "import pathlib, time",
+        "try:",
+        "    print('ready', flush=True)",
+        "    time.sleep(60)",
+        "except KeyboardInterrupt:",
+        f"    pathlib.Path({str(mark)!r}).write_text('int')",
+    ]
+    psql.write_text("\n".join(lines))
+    started = time.monotonic()
+    with ClientProgram("psql", []) as program:
+        assert program.process.stdout is not None
+        program.process.stdout.read(6)
+        with pytest.raises(ValueError, match="later stage"), program.stopped_on_error():
+            raise ValueError("a later stage failed")
+        assert program.process.poll() is not None
+    assert mark.read_text() == "int"
+    assert time.monotonic() - started < 30
+
+
+def test_program_is_ended_when_a_signal_interrupts_the_wait(psql: Path):
+    """A command that was told to end leaves no program behind."""
+    psql.write_text("#!/bin/sh\nexec sleep 60\n")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with ClientProgram("psql", []) as program, pytest.raises(KeyboardInterrupt):
+            program.wait()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert program.process.poll() is not None
