@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from include.cli.console import complain, errors, print_json, results, tell
 from include.cli.erasures_of_restore import (
@@ -20,7 +19,9 @@ from include.cli.erasures_of_restore import (
     require_findable_records,
     state_is_blank,
 )
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
 from include.services import stopping
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
     from include.services.objectstore.base import ObjectStore
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
-WIDE = 170  # columns of a terminal
 
 app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.callback()
@@ -50,7 +48,7 @@ def backups() -> None:
 @app.command("list")
 def list_(
     database: Annotated[str | None, typer.Option(help="Only this mapped database.")] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> int:
     """List every restore point that has a valid signed manifest."""
     from include.backup.listing import listed_points
@@ -94,7 +92,7 @@ def restore(
         bool,
         typer.Option(help="Replay the erasures that are there, although sealed ones are missing."),
     ] = False,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
     from include.backup.access import TargetAccess, sole_restore
@@ -326,10 +324,4 @@ def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
 
 
 def _show(listed: list[dict[str, Any]]) -> None:
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name)
-    for row in listed:
-        table.add_row(*(str(row[name]) for name in COLUMNS))
-    # Of its own width whatever the terminal's: an id must never be cut.
-    Console(width=max(results.width, WIDE), highlight=False).print(table)
+    print_table(listed, {name: itemgetter(name) for name in COLUMNS})

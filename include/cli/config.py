@@ -13,6 +13,7 @@ import typer
 
 from include.cli.config_connect import Problem, connect_problems, pack_problem
 from include.cli.console import errors, print_json, results, tell
+from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
 from include.services.database import DatabaseAddress
@@ -41,7 +42,7 @@ def check(
         bool,
         typer.Option(help="Try every connection, and list the missing rights of its login."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Check the policy pack, with file, line and path of every error, then the connections.
 
@@ -119,7 +120,7 @@ def draft_map(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data map (fides_key).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the drafted policy pack.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Draft a policy pack from a live PostgreSQL database.
 

@@ -36,6 +36,16 @@ def print_json(content: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
+    """Print the result of a command as JSON or as lines of text; return the exit code 0."""
+    if as_json:
+        print_json(content)
+    else:
+        for line in lines:
+            results.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
 def complain(message: str, action: str) -> None:
     """Say on stderr what went wrong, and what to do about it."""
     errors.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)

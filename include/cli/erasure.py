@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_result
 from include.cli.names import require_prefix
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Requests of data subjects to be erased.")
-COLUMNS = ("id", "database", "subject", "reference", "received", "due on", "entered by", "state")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("add")
@@ -35,7 +34,7 @@ def add(
     database: Annotated[
         str | None, typer.Option(help="Database of the data map; needed where it maps several.")
     ] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """Enter a request. The subject is named by key, never by name or number."""
     from include.erasure import requests
@@ -62,14 +61,14 @@ def add(
             markup=False,
             soft_wrap=True,
         )
-    _tell(request, f"Request {request.id} is due on {request.due_on}.", as_json)
-    return 0
+    text = f"Request {request.id} is due on {request.due_on}."
+    return print_result(as_json, request.as_json(), text)
 
 
 @app.command("list")
 def list_(
     every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """List the open requests of all databases."""
     from include.erasure import requests
@@ -78,15 +77,20 @@ def list_(
     today = place.clock.now().astimezone(place.pack.calendar.zone).date()
     with local_stack(place), place.state.connect() as conn:
         shown = [one for one in requests.every(conn) if every or one.closed_at is None]
-    if as_json:
-        print_json({"requests": [one.as_json() for one in shown]})
-        return 0
-    if shown:
-        print_table(COLUMNS, (_row(one, today) for one in shown))
-    else:
-        results.print("There is no request." if every else "No request is open.")
+    columns: dict[str, Callable[[ErasureRequest], object]] = {
+        "id": lambda request: request.id,
+        "database": lambda request: request.database,
+        "subject": lambda request: request.subject,
+        "reference": lambda request: request.reference,
+        "received": lambda request: request.received_on,
+        "due on": lambda request: request.due_on,
+        "entered by": lambda request: request.entered_by,
+        "state": lambda request: _state(request, today),
+    }
+    nothing = "There is no request." if every else "No request is open."
+    content = {"requests": [one.as_json() for one in shown]}
     late = sum(one.is_overdue(today) and one.restricted_at is None for one in shown)
-    if late:
+    if print_list(as_json, content, shown, columns, nothing) and late:
         errors.print(
             f"Overdue: {late}. Run enforce_retention; its certificate says what came of them."
         )
@@ -98,7 +102,7 @@ def withdraw(
     request_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `erasure list`.")],
     by: Annotated[str, typer.Option(help="Who withdraws it.")],
     because: Annotated[str, typer.Option(help="Why.")],
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """Close a request that is not to be carried out. What was erased by then stays erased."""
     from include.erasure import requests
@@ -106,8 +110,7 @@ def withdraw(
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         request = requests.withdraw(conn, place.clock, request_id, by=by, because=because)
-    _tell(request, f"Request {request.id} is withdrawn.", as_json)
-    return 0
+    return print_result(as_json, request.as_json(), f"Request {request.id} is withdrawn.")
 
 
 def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
@@ -152,27 +155,11 @@ def _require_key(place: Workplace, database: str, subject: str) -> None:
         return  # each run reports a request for which it finds no record
 
 
-def _tell(request: ErasureRequest, said: str, as_json: bool) -> None:
-    if as_json:
-        print_json(request.as_json())
-    else:
-        results.print(said, markup=False, soft_wrap=True)
-
-
-def _row(one: ErasureRequest, today: date) -> tuple[str, ...]:
-    if one.closed_at is not None:
-        state = f"closed {one.closed_at:%Y-%m-%d} by {one.closed_by}: {one.closed_because}"
-    else:
-        state = "overdue" if one.is_overdue(today) else ""
-        if one.restricted_at is not None:
-            state = f"restricted since {one.restricted_at:%Y-%m-%d}: see the certificate"
-    return (
-        str(one.id),
-        one.database,
-        one.subject,
-        one.reference,
-        one.received_on.isoformat(),
-        one.due_on.isoformat(),
-        one.entered_by,
-        state,
-    )
+def _state(request: ErasureRequest, today: date) -> str:
+    if request.closed_at is not None:
+        return (
+            f"closed {request.closed_at:%Y-%m-%d} by {request.closed_by}: {request.closed_because}"
+        )
+    if request.restricted_at is not None:
+        return f"restricted since {request.restricted_at:%Y-%m-%d}: see the certificate"
+    return "overdue" if request.is_overdue(today) else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from include.cli.console import errors, print_json, results
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.evidence.names import DEPTH
 from include.services.errors import UsageError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def verify(
     path: Annotated[str | None, typer.Argument(help="One bundle: its folder.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every bundle and the chain.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Verify files, signatures and the chain; name the first bad bundle."""
     if bool(path) == every:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import print_json, results
+from include.cli.console import print_result
+from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Findings, corrective actions, retests.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Number = Annotated[int, typer.Argument(help="Number of the finding.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
 
 
 @app.command("list")
@@ -33,23 +33,15 @@ def list_findings(
     place = workplace()
     with local_stack(place), place.state.connect() as conn:
         found = register.listed(conn, closed=closed)
-    if as_json:
-        print_json({"findings": [_told(one) for one in found]})
-        return 0
-    print_table(
-        ("no.", "due", "state", "owner", "reference", "finding"),
-        [
-            (
-                str(one.id),
-                one.due_on.isoformat(),
-                str(one.state),
-                one.owner,
-                one.reference,
-                _text(one),
-            )
-            for one in found
-        ],
-    )
+    columns: dict[str, Callable[[Found], object]] = {
+        "no.": lambda finding: finding.id,
+        "due": lambda finding: finding.due_on,
+        "state": lambda finding: finding.state,
+        "owner": lambda finding: finding.owner,
+        "reference": lambda finding: finding.reference,
+        "finding": _text,
+    }
+    print_list(as_json, {"findings": [_told(one) for one in found]}, found, columns)
     return 0
 
 
@@ -103,11 +95,9 @@ def retest(
 
 
 def _show(found: Found, as_json: bool) -> int:
-    if as_json:
-        print_json(_told(found))
-    else:
-        results.print(f"finding {found.id}: {found.state}, due {found.due_on}")
-    return 0
+    return print_result(
+        as_json, _told(found), f"finding {found.id}: {found.state}, due {found.due_on}"
+    )
 
 
 def _told(one: Found) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_result, results
 from include.cli.names import require_prefix
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Legal holds: what may not be deleted.")
-COLUMNS = ("id", "kind", "value", "reason", "owner", "case", "placed (UTC)", "review on", "state")
 
 Kind = Annotated[
     str, typer.Argument(help="subject, waybill, case, class, database or restore_point.")
@@ -27,7 +28,6 @@ Kind = Annotated[
 Value = Annotated[
     str, typer.Argument(help="Which one: VALUE in every database, DATABASE/VALUE in one.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("add")
@@ -41,7 +41,7 @@ def add(
         datetime,
         typer.Option(formats=["%Y-%m-%d"], help="When to ask whether it is still needed."),
     ],
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """Place a hold. Records are named by key, never by a customer's name or number."""
     from include.holds import registry
@@ -64,7 +64,7 @@ def add(
             )
         if not as_json:  # before tables are read, which may take minutes
             said = f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on."
-            _tell(hold, said, as_json=False)
+            results.print(said, markup=False, soft_wrap=True)
         found = _reach(place, hold)
     if as_json:
         print_json(hold.as_json() | {"records": found})
@@ -161,7 +161,7 @@ def list_(
     due: Annotated[
         bool, typer.Option("--due", help="Only those whose review date has come.")
     ] = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """List the holds that count now."""
     from include.holds import registry
@@ -175,15 +175,21 @@ def list_(
             holds = registry.due_for_review(conn, today)
         else:
             holds = registry.every(conn) if every else registry.active(conn)
-    if as_json:
-        print_json({"holds": [hold.as_json() for hold in holds]})
-        return 0
-    if holds:
-        print_table(COLUMNS, (_row(hold, today) for hold in holds))
-    else:
-        results.print("No hold is due for review." if due else "There is no hold.")
+    columns: dict[str, Callable[[Hold], object]] = {
+        "id": lambda hold: hold.id,
+        "kind": lambda hold: hold.kind,
+        "value": lambda hold: hold.value,
+        "reason": lambda hold: hold.reason,
+        "owner": lambda hold: hold.owner,
+        "case": lambda hold: hold.case_ref,
+        "placed (UTC)": lambda hold: f"{hold.placed_at:%Y-%m-%d %H:%M}",
+        "review on": lambda hold: hold.review_on,
+        "state": lambda hold: _state(hold, today),
+    }
+    nothing = "No hold is due for review." if due else "There is no hold."
+    content = {"holds": [hold.as_json() for hold in holds]}
     waiting = sum(_is_due(hold, today) for hold in holds)
-    if waiting:
+    if print_list(as_json, content, holds, columns, nothing) and waiting:
         errors.print(f"Due for review: {waiting}. A hold counts until it is released.")
     return 0
 
@@ -193,7 +199,7 @@ def release(
     hold_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `hold list`.")],
     by: Annotated[str, typer.Option(help="Who releases it.")],
     reason: Annotated[str, typer.Option(help="Why it is no longer needed.")],
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """End a hold; the next run disposes of what expired meanwhile. The registry keeps it."""
     from include.holds import registry
@@ -201,8 +207,8 @@ def release(
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         hold = registry.release(conn, place.clock, hold_id, released_by=by, reason=reason)
-    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} is released.", as_json)
-    return 0
+    text = f"Hold {hold.id} on {hold.kind} {hold.value} is released."
+    return print_result(as_json, hold.as_json(), text)
 
 
 def _kind(typed: str) -> HoldKind:
@@ -243,30 +249,11 @@ def _require_known(pack: PolicyPack, kind: HoldKind, value: str) -> None:
             )
 
 
-def _tell(hold: Hold, said: str, as_json: bool) -> None:
-    if as_json:
-        print_json(hold.as_json())
-    else:
-        results.print(said, markup=False, soft_wrap=True)
-
-
 def _is_due(hold: Hold, today: date) -> bool:
     return hold.released_at is None and hold.review_on <= today
 
 
-def _row(hold: Hold, today: date) -> tuple[str, ...]:
+def _state(hold: Hold, today: date) -> str:
     if hold.released_at is not None:
-        state = f"released {hold.released_at:%Y-%m-%d} by {hold.released_by}: {hold.release_reason}"
-    else:
-        state = "review is due" if _is_due(hold, today) else ""
-    return (
-        str(hold.id),
-        str(hold.kind),
-        hold.value,
-        hold.reason,
-        hold.owner,
-        hold.case_ref,
-        f"{hold.placed_at:%Y-%m-%d %H:%M}",
-        hold.review_on.isoformat(),
-        state,
-    )
+        return f"released {hold.released_at:%Y-%m-%d} by {hold.released_by}: {hold.release_reason}"
+    return "review is due" if _is_due(hold, today) else ""

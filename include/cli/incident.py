@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from include.cli.console import errors, print_json, results
+from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Incidents, their clocks and their timeline.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Number = Annotated[str, typer.Argument(help="Number of the incident: INC-2026-0001.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
 
 
 @app.command("list")
@@ -36,24 +36,16 @@ def list_incidents(as_json: AsJson = False) -> int:
         with place.state.connect() as conn:
             files = [file_of(conn, one.number) for one in register.listed(conn)]
         found = [_told(desk, one) for one in files]
-    if as_json:
-        print_json({"incidents": found})
-        return 0
-    print_table(
-        ("incident", "type", "state", "grade", "aware", "ran out", "next due"),
-        [
-            (
-                one["incident"],
-                one["type"],
-                one["state"],
-                one["grade"] or "not graded",
-                one["aware_at"][:16],
-                str(one["ran_out"]),
-                (one["next_due_at"] or "")[:16],
-            )
-            for one in found
-        ],
-    )
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+        "incident": lambda incident: incident["incident"],
+        "type": lambda incident: incident["type"],
+        "state": lambda incident: incident["state"],
+        "grade": lambda incident: incident["grade"] or "not graded",
+        "aware": lambda incident: incident["aware_at"][:16],
+        "ran out": lambda incident: incident["ran_out"],
+        "next due": lambda incident: (incident["next_due_at"] or "")[:16],
+    }
+    print_list(as_json, {"incidents": found}, found, columns)
     return 0
 
 
@@ -86,20 +78,23 @@ def show(number: Number, as_json: AsJson = False) -> int:
             return 0
         results.print(f"{told['incident']}: {file.incident.what}", markup=False, soft_wrap=True)
         print_table(
-            ("clock", "due", "state"),
-            [(_text(one.rule.message), _text(due(one)), _text(state(one))) for one in clocks],
+            clocks,
+            {
+                "clock": lambda clock: _text(clock.rule.message),
+                "due": lambda clock: _text(due(clock)),
+                "state": lambda clock: _text(state(clock)),
+            },
         )
         print_table(
-            ("entry", "happened", "by", "what"),
-            [
-                (
-                    str(one.place),
-                    one.happened_at.astimezone(desk.zone).isoformat(timespec="minutes"),
-                    one.by,
-                    _text(one.words),
-                )
-                for one in file.entries
-            ],
+            file.entries,
+            {
+                "entry": lambda entry: entry.place,
+                "happened": lambda entry: entry.happened_at.astimezone(desk.zone).isoformat(
+                    timespec="minutes"
+                ),
+                "by": lambda entry: entry.by,
+                "what": lambda entry: _text(entry.words),
+            },
         )
     return 0
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from include.cli.console import errors, print_json, results
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
 from include.services.errors import UsageError
 
 COLUMNS = ("name", "kind", "key_id", "expires_at")
@@ -49,7 +51,7 @@ def new(
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """List the recipients that new backups are encrypted to."""
     place = workplace()
@@ -71,10 +73,5 @@ def list_(
     if as_json:
         print_json({"recipients": listed})
     else:
-        table = Table()
-        for column in COLUMNS:
-            table.add_column(column)
-        for row in listed:
-            table.add_row(*(str(row[name]) for name in COLUMNS))
-        results.print(table)
+        print_table(listed, {name: itemgetter(name) for name in COLUMNS})
     return 1 if offsite.unreadable else 0

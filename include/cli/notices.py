@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_result, results
+from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Notices to people, and what came of them.")
@@ -24,10 +26,6 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
     UNDELIVERABLE = "undeliverable"
     IN_DOUBT = "in_doubt"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
 
 
 @app.command("list")
@@ -48,29 +46,19 @@ def list_notices(
     with local_stack(place), place.state.connect() as conn:
         found = outbox.listed(conn, wanted, most + 1)
     shown, more = [_told(one) for one in found[:most]], len(found) > most
-    if as_json:
-        print_json({"notices": shown, "more": more})
-        return 0
-    if not shown:
-        results.print(f"No notice is {' or '.join(wanted)}.", soft_wrap=True)
-        return 0
-    print_table(
-        ("no.", "state", "kind", "recipient", "due", "queued", "cause", "notice"),
-        [
-            (
-                str(one["id"]),
-                one["state"],
-                one["kind"],
-                one["recipient"],
-                one["due_on"] or "",
-                one["queued_at"][:16].replace("T", " "),
-                one["cause"],
-                one["notice"],
-            )
-            for one in shown
-        ],
-    )
-    if more:
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+        "no.": lambda notice: notice["id"],
+        "state": lambda notice: notice["state"],
+        "kind": lambda notice: notice["kind"],
+        "recipient": lambda notice: notice["recipient"],
+        "due": lambda notice: notice["due_on"],
+        "queued": lambda notice: notice["queued_at"][:16].replace("T", " "),
+        "cause": lambda notice: notice["cause"],
+        "notice": lambda notice: notice["notice"],
+    }
+    nothing = f"No notice is {' or '.join(wanted)}."
+    content = {"notices": shown, "more": more}
+    if print_list(as_json, content, shown, columns, nothing) and more:
         errors.print(f"There are more than {most}: --most shows more of them.", soft_wrap=True)
     return 0
 
@@ -125,11 +113,8 @@ def opt_out(
     with local_stack(place), place.state.begin() as conn:
         rules, now = place.pack.notices, place.clock.now()
         outbox.opt_out(conn, recipient, kind, rules=rules, by=by, at=now)
-    if as_json:
-        print_json({"recipient": recipient, "kind": kind, "opted_out": True})
-    else:
-        results.print(f"{recipient} gets no more {kind}", markup=False, soft_wrap=True)
-    return 0
+    content = {"recipient": recipient, "kind": kind, "opted_out": True}
+    return print_result(as_json, content, f"{recipient} gets no more {kind}")
 
 
 def _told(one: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_result, results
+from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Partners, their reviews and their standing.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Partner = Annotated[str, typer.Argument(help="Number of the partner in the register.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+_RESULTS = {None: "open", True: "passed", False: "failed"}
 
 
 @app.command("list")
@@ -41,27 +43,23 @@ def list_partners(as_json: AsJson = False) -> int:
         with place.state.connect() as conn:
             bound = bound_of(run, history.known(conn), register.partners)
     found = [_told(run, one) for one in bound]
-    if as_json:
-        odd = [
-            {"partner": one.partner, "code": one.code, "message": _text(one.message)}
-            for one in register.oddities
-        ]
-        print_json({"partners": found, "oddities": odd, "without_number": register.unnamed})
+    odd = [
+        {"partner": one.partner, "code": one.code, "message": _text(one.message)}
+        for one in register.oddities
+    ]
+    content = {"partners": found, "oddities": odd, "without_number": register.unnamed}
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+        "partner": lambda partner: partner["partner"],
+        "company": lambda partner: partner["name"],
+        "tier": lambda partner: "not known" if partner["tier"] is None else partner["tier"],
+        "access": lambda partner: bool(partner["live_access"]),
+        "nda": lambda partner: _ends(partner["nda"]),
+        "agreement": lambda partner: _ends(partner["agreement"]),
+        "review": lambda partner: _ends(partner["review"]),
+        "sharing": lambda partner: "allowed" if partner["allowed"] else "refused",
+    }
+    if not print_list(as_json, content, found, columns):
         return 0
-    print_table(
-        ("partner", "company", "tier", "access", "nda", "agreement", "review", "sharing"),
-        [
-            (
-                one["partner"],
-                one["name"],
-                "not known" if one["tier"] is None else str(one["tier"]),
-                "yes" if one["live_access"] else "no",
-                *(_ends(one[term]) for term in ("nda", "agreement", "review")),
-                "allowed" if one["allowed"] else "refused",
-            )
-            for one in found
-        ],
-    )
     for one in register.oddities:
         results.print(f"  {one.partner}: {_text(one.message)}", soft_wrap=True, markup=False)
     if register.unnamed:
@@ -92,20 +90,17 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
     for reason in reasons or ["Nothing stands against sharing with it."]:
         results.print(f"  {reason}", soft_wrap=True, markup=False)
     print_table(
-        ("review", "opened", "because", "issued", "returned", "score", "decided", "result"),
-        [
-            (
-                str(one["id"]),
-                one["opened_at"][:10],
-                one["because"] or "its turn came",
-                (one["issued_at"] or "")[:10],
-                (one["returned_at"] or "")[:10],
-                one["score"] or "",
-                (one["decided_at"] or "")[:10],
-                {None: "open", True: "passed", False: "failed"}[one["passed"]],
-            )
-            for one in map(_review, reviews)
-        ],
+        map(_review, reviews),
+        {
+            "review": lambda review: review["id"],
+            "opened": lambda review: review["opened_at"][:10],
+            "because": lambda review: review["because"] or "its turn came",
+            "issued": lambda review: (review["issued_at"] or "")[:10],
+            "returned": lambda review: (review["returned_at"] or "")[:10],
+            "score": lambda review: review["score"],
+            "decided": lambda review: (review["decided_at"] or "")[:10],
+            "result": lambda review: _RESULTS[review["passed"]],
+        },
     )
     return 0
 
@@ -145,16 +140,13 @@ def questionnaire(
                 out.write_bytes(write(review.issued))
             except OSError as error:
                 raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
-    if as_json:
-        print_json(_review(review) | {"file": str(out)})
-        return 0
-    results.print(f"review {review.id} of partner {partner}: {out}", markup=False)
-    results.print(
+    return print_result(
+        as_json,
+        _review(review) | {"file": str(out)},
+        f"review {review.id} of partner {partner}: {out}",
         "Send it to the partner; hand in what comes back: "
         "./parcelseal partners return FILE --by ID.",
-        soft_wrap=True,
     )
-    return 0
 
 
 @app.command("return")
@@ -165,13 +157,9 @@ def hand_in(
 ) -> int:
     """Hand in a filled-in questionnaire; every fault is named, and then nothing is taken."""
     from include.partners import reviews
-    from include.workbooks.file import MOST_BYTES
+    from include.workbooks.file import read_returned
 
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    content = read_returned(file)
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         at = place.clock.now()
@@ -280,12 +268,8 @@ def _context(place: Workplace) -> RunContext[PartnerRules]:
 
 def _show(review: Review, as_json: bool) -> int:
     told = _review(review)
-    if as_json:
-        print_json(told)
-    else:
-        state = {None: "open", True: "passed", False: "failed"}[told["passed"]]
-        results.print(f"review {review.id} of partner {review.partner}: {state}", markup=False)
-    return 0
+    text = f"review {review.id} of partner {review.partner}: {_RESULTS[told['passed']]}"
+    return print_result(as_json, told, text)
 
 
 def _warn(review: Review) -> None:

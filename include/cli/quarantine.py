@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ Database = Annotated[str | None, typer.Option(help="Database of the data map.")]
 Collection = Annotated[str | None, typer.Option(help="Collection of the data map.")]
 RuleId = Annotated[str | None, typer.Option("--rule", help="Rule that they break.")]
 Most = Annotated[int, typer.Option(min=1, help="How many to show, the oldest first.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("list")
@@ -34,7 +34,7 @@ def list_broken(
     database: Database = None,
     collection: Collection = None,
     most: Most = MOST,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> int:
     """List the records that are broken now; their keys, never their content."""
     from include.quarantine import register
@@ -47,19 +47,19 @@ def list_broken(
             _require_known(conn, place.pack, asked_for)
         found = register.listed(conn, database, collection, rule, most + 1)
     shown = found[:most]
-    if as_json:
-        print_json({"records": [one.as_json() for one in shown], "more": len(found) > most})
-        return 0
-    if shown:
-        _print(shown)
-    else:
-        of = ", ".join(f"{kind} {name}" for kind, name in asked_for.items())
-        results.print(
-            f"No record {f'of {of} ' if of else ''}stands in the register.",
-            markup=False,
-            soft_wrap=True,
-        )
-    if len(found) > most:
+    columns: dict[str, Callable[[Entry], object]] = {
+        "database": lambda entry: entry.database,
+        "collection": lambda entry: entry.collection,
+        "rule": lambda entry: entry.rule,
+        "key": lambda entry: ", ".join(entry.key),
+        "department": lambda entry: entry.part,
+        "since (UTC)": lambda entry: f"{entry.found_at:%Y-%m-%d %H:%M}",
+    }
+    of = ", ".join(f"{kind} {name}" for kind, name in asked_for.items())
+    nothing = f"No record {f'of {of} ' if of else ''}stands in the register."
+    more = len(found) > most
+    content = {"records": [entry.as_json() for entry in shown], "more": more}
+    if print_list(as_json, content, shown, columns, nothing) and more:
         errors.print(f"There are more: --most shows more than {most:,}.")
     return 0
 
@@ -89,20 +89,3 @@ def _in_pack(pack: PolicyPack, kind: str) -> set[str]:
         case _:
             rules = {rule.id for suite in pack.suites for rule in suite.expectations}
             return rules | {check.id for intake in pack.intake for check in intake.checks}
-
-
-def _print(shown: list[Entry]) -> None:
-    print_table(
-        ("database", "collection", "rule", "key", "department", "since (UTC)"),
-        (
-            (
-                one.database,
-                one.collection,
-                one.rule,
-                ", ".join(one.key),
-                one.part or "",
-                f"{one.found_at:%Y-%m-%d %H:%M}",
-            )
-            for one in shown
-        ),
-    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from include.cli.console import errors, print_json, results
+from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.cli.table import print_table
 from include.services.errors import UsageError
@@ -20,19 +22,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
 NOT_MAPPED = "it is not in the data map: add it there"
-COLUMNS = (
-    "class",
-    "records",
-    "expired",
-    "requested",
-    "held",
-    "suspended",
-    "kept longer",
-    "referred to",
-    "to delete",
-    "to mask",
-    "to drop",
-)
+COLUMNS: Mapping[str, Callable[[PlannedClass], object]] = {
+    "class": lambda planned: planned.name,
+    "records": lambda planned: f"{planned.records:,}",
+    "expired": lambda planned: f"{planned.expired:,}",
+    "requested": lambda planned: f"{planned.requested:,}",
+    "held": lambda planned: f"{planned.held:,}",
+    "suspended": lambda planned: f"{planned.suspended:,}",
+    "kept longer": lambda planned: f"{planned.kept_longer:,}",
+    "referred to": lambda planned: f"{planned.kept_by_reference:,}",
+    "to delete": lambda planned: f"{planned.to_delete:,}",
+    "to mask": lambda planned: f"{planned.to_mask:,}",
+    "to drop": lambda planned: f"{planned.to_drop_partitions:,}",
+}
 
 
 @app.callback()
@@ -52,7 +54,7 @@ def plan(
         ),
     ] = None,
     database: Annotated[str | None, typer.Option(help="Database of the data map.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
@@ -139,27 +141,12 @@ def _classes(
 def _show(plan: Plan, *, several: bool) -> None:
     where = f"{plan.database}, " if several else ""
     results.print(f"{where}as of {plan.as_of:%Y-%m-%d %H:%M %z}", soft_wrap=True)
-    print_table(COLUMNS, (_row(one) for one in plan.classes))
+    print_table(plan.classes, COLUMNS)
     if stays := [row for one in plan.classes for row in _stays(one)]:
         results.print("What keeps records that are over; one may be kept by several:")
-        print_table(("class", "records", "kept by", "note"), stays)
+        names = ("class", "records", "kept by", "note")
+        print_table(stays, {name: itemgetter(at) for at, name in enumerate(names)})
     results.print(f"Plan of {plan.database}: SHA-256 {plan.sha256}", soft_wrap=True)
-
-
-def _row(one: PlannedClass) -> tuple[str, ...]:
-    figures = (
-        one.records,
-        one.expired,
-        one.requested,
-        one.held,
-        one.suspended,
-        one.kept_longer,
-        one.kept_by_reference,
-        one.to_delete,
-        one.to_mask,
-        one.to_drop_partitions,
-    )
-    return (one.name, *(f"{figure:,}" for figure in figures))
 
 
 def _stays(one: PlannedClass) -> Iterator[tuple[str, str, str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from include.cli.answers import who_is_asked
 from include.cli.console import new_log, output_to, print_json, results, tell
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, make_home, workplace
 from include.cli.table import print_table
 from include.orchestration.access.roles import ACTS, all_roles
@@ -24,7 +27,7 @@ app = typer.Typer(help="Roles of people in Airflow.", no_args_is_help=True)
 
 @app.command("list")
 def list_roles(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each role: the workflows that it reads, starts, answers, and its compliance pages."""
     roles = all_roles(workplace().pack)
@@ -32,10 +35,10 @@ def list_roles(
         print_json({"roles": [_as_json(one) for one in roles]})
         return
     shown = ("reads", "triggers", "answers", "logs")
-    print_table(
-        ("role", *shown, "pages"),
-        [(one.name, *(_names(one.dags(act)) for act in shown), _names(one.pages)) for one in roles],
-    )
+    columns: dict[str, Callable[[Role], object]] = {"role": lambda role: role.name}
+    for act in shown:
+        columns[act] = partial(_dags, act)
+    print_table(roles, columns | {"pages": lambda role: _names(role.pages)})
 
 
 @app.command("sync")
@@ -50,7 +53,7 @@ def sync(
             help="JSON file of passwords of new users; those that it lacks are made and added."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the roles, and users of a file, into Airflow's database. Safe to repeat."""
     place = workplace()
@@ -78,7 +81,7 @@ def sync(
 
 @app.command("asked")
 def asked(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Show whom workflows would ask and who of them could not answer.
 
@@ -99,9 +102,16 @@ def asked(
     if as_json:
         print_json({"asked": [vars(one) for one in found], "nobody": nobody})
     else:
-        rows = [(one.workflow, one.account, one.obstacle) for one in found if one.obstacle]
-        if rows:
-            print_table(("workflow", "account", "why no answer"), rows)
+        unable = [person for person in found if person.obstacle]
+        if unable:
+            print_table(
+                unable,
+                {
+                    "workflow": lambda person: person.workflow,
+                    "account": lambda person: person.account,
+                    "why no answer": lambda person: person.obstacle,
+                },
+            )
         for workflow, accounts in people.items():
             count = sum(one.workflow == workflow and not one.obstacle for one in found)
             results.print(f"{workflow}: {count} of {len(accounts)} people could answer")
@@ -133,6 +143,10 @@ def _written(
         changed = sync_roles(session, roles)
         session.flush()
         return changed, sync_users(session, people, passwords) if people else UserChanges()
+
+
+def _dags(act: str, role: Role) -> str:
+    return _names(role.dags(act))
 
 
 def _names(found: frozenset[Any]) -> str:

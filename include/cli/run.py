@@ -21,6 +21,7 @@ from include.cli.console import (
     tell,
 )
 from include.cli.countdown import Countdown
+from include.cli.options import AsJson
 from include.cli.report import RunResult, exit_code, result_of
 from include.cli.run_start import require_services
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
@@ -46,7 +47,7 @@ def run(
             "sample's right person."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Run one workflow now, in this process, against the configured connections."""
     place = workplace()

@@ -10,6 +10,7 @@ import typer
 
 from include.cli import evidence
 from include.cli.console import errors, print_json, results
+from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
 from include.services.errors import UsageError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Audit samples: sizes, limits, draws, verification.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Rate = "a decimal or a percentage, 0.07 or 7%"
 Tolerable = Annotated[str, typer.Option(help=f"Rate that is not accepted: {Rate}.")]
 Confidence = Annotated[str, typer.Option(help=f"One minus the risk of accepting it: {Rate}.")]
@@ -201,23 +201,23 @@ def verify(
             }
         )
         return 0 if holds else 1
-    columns = ("population", "items", "drawn", "rejected", "drawn again")
-    rows = [
-        (
-            one.population,
-            f"{one.items:,}",
-            f"{one.drawn:,}",
-            f"{one.rejected:,}",
-            "other than sealed" if one.faults else "the same",
-        )
-        for one in redrawn.populations
-    ]
     # A bundle from elsewhere may hold anything, also what a terminal takes for orders.
     results.print(Text(f"audit {visible(redrawn.audit)}, seed {visible(redrawn.seed)}"))
     results.print(f"commitment, SHA-256: {redrawn.commitment_sha256}")
     if not redrawn.commitment_seen:
         errors.print("  remark: the bundle in which it was sealed before the seed is not at hand")
-    print_table(columns, rows)
+    print_table(
+        redrawn.populations,
+        {
+            "population": lambda population: population.population,
+            "items": lambda population: f"{population.items:,}",
+            "drawn": lambda population: f"{population.drawn:,}",
+            "rejected": lambda population: f"{population.rejected:,}",
+            "drawn again": lambda population: (
+                "other than sealed" if population.faults else "the same"
+            ),
+        },
+    )
     for reason in reasons:
         told = Text.assemble(("not verified", "bold red"), f": {visible(reason)}")
         errors.print(told, soft_wrap=True)
@@ -235,13 +235,9 @@ def hand_in(
     """Hand in filled-in workpapers; every fault is named, and then nothing is taken."""
     from include.reports.i18n import Translator
     from include.sampling import issue
-    from include.workbooks.file import MOST_BYTES
+    from include.workbooks.file import read_returned
 
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    content = read_returned(file)
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         taken = issue.hand_in(conn, content, file.name, by=by, at=place.clock.now())

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include.cli.console import results
+from include.cli.console import print_json, results
 
 UNFOLDED = 100_000  # columns of a pipe: a program reads one record per line
+RowT = TypeVar("RowT")
 
 
-def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under the names of their columns, whatever characters their cells have."""
+def print_table(rows: Iterable[RowT], columns: Mapping[str, Callable[[RowT], object]]) -> None:
+    """Print a table, whatever characters its cells have.
+
+    Args:
+        rows: what it is about.
+        columns: the cell of a row by the name of its column; None is blank, True and False are
+            words.
+    """
     table = Table(box=None)
-    for name in names:
+    for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*map(_cell, row))
+        table.add_row(*(_cell(cell(row)) for cell in columns.values()))
     if results.is_terminal:
         results.print(table)
     else:
         Console(file=results.file, width=UNFOLDED, highlight=False).print(table)
 
 
-def _cell(content: str) -> Text:
+def print_list(
+    as_json: bool,
+    content: Mapping[str, Any],
+    rows: Sequence[RowT],
+    columns: Mapping[str, Callable[[RowT], object]],
+    nothing: str = "",
+) -> bool:
+    """Print a list as JSON or as a table; return whether remarks may follow.
+
+    Args:
+        as_json: whether a program asks.
+        content: for the program.
+        rows: for the table.
+        columns: of the table.
+        nothing: printed instead of a table without rows.
+    """
+    if as_json:
+        print_json(content)
+    elif rows or not nothing:
+        print_table(rows, columns)
+    else:
+        results.print(nothing, markup=False, soft_wrap=True)
+    return not as_json
+
+
+def _cell(content: object) -> Text:
     from include.reports.i18n import visible
 
-    return Text(visible(content).replace("\n", "\\n").replace("\t", "\\t"))
+    if isinstance(content, bool):
+        content = "yes" if content else "no"
+    text = "" if content is None else str(content)
+    return Text(visible(text).replace("\n", "\\n").replace("\t", "\\t"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_result, results
+from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import UsageError
 from include.training.rules import TRAINING
 
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Training: roster, courses, completions, waivers.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 What = Annotated[str, typer.Argument(metavar="KIND", help="roster, courses or completions.")]
 Person = Annotated[str, typer.Argument(help="Staff number.")]
 Course = Annotated[str, typer.Argument(help="Code of the course.")]
-By = Annotated[str, typer.Option("--by", help="User id of the person.")]
 _SOURCES = {"roster": "people", "courses": "courses", "completions": "completions"}
 
 
@@ -130,11 +130,7 @@ def template(
         raise UsageError(f"{out} is there already.", "Name another file.") from None
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
-    if as_json:
-        print_json({"kind": kind, "file": str(out)})
-    else:
-        results.print(f"written: {out}", soft_wrap=True, markup=False)
-    return 0
+    return print_result(as_json, {"kind": kind, "file": str(out)}, f"written: {out}")
 
 
 @app.command("uploads")
@@ -145,36 +141,29 @@ def uploads(as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place), place.state.connect() as conn:
         found = storing.listed(conn)
-    if as_json:
-        told = [
-            {
-                "upload": one.id,
-                "kind": str(one.kind),
-                "uploaded_at": one.uploaded_at.isoformat(),
-                "uploaded_by": one.uploaded_by,
-                "lines": one.lines,
-                "counts": one.stands,
-                "sha256": one.sha256,
-            }
-            for one in found
-        ]
-        print_json({"uploads": told})
-        return 0
-    print_table(
-        ("no.", "kind", "uploaded at", "by", "lines", "counts", "SHA-256"),
-        [
-            (
-                str(one.id),
-                str(one.kind),
-                f"{one.uploaded_at.astimezone(place.pack.calendar.zone):%F %R}",
-                one.uploaded_by,
-                f"{one.lines:,}",
-                "yes" if one.stands else "no",
-                one.sha256[:12],
-            )
-            for one in found
-        ],
-    )
+    told = [
+        {
+            "upload": one.id,
+            "kind": str(one.kind),
+            "uploaded_at": one.uploaded_at.isoformat(),
+            "uploaded_by": one.uploaded_by,
+            "lines": one.lines,
+            "counts": one.stands,
+            "sha256": one.sha256,
+        }
+        for one in found
+    ]
+    zone = place.pack.calendar.zone
+    columns: dict[str, Callable[[storing.Past], object]] = {
+        "no.": lambda upload: upload.id,
+        "kind": lambda upload: upload.kind,
+        "uploaded at": lambda upload: f"{upload.uploaded_at.astimezone(zone):%F %R}",
+        "by": lambda upload: upload.uploaded_by,
+        "lines": lambda upload: f"{upload.lines:,}",
+        "counts": lambda upload: upload.stands,
+        "SHA-256": lambda upload: upload.sha256[:12],
+    }
+    print_list(as_json, {"uploads": told}, found, columns)
     return 0
 
 
@@ -195,12 +184,8 @@ def waive(
         made = waivers.grant(
             conn, person, course, reason=reason, until=_day(until), by=by, at=_now(place)
         )
-    if as_json:
-        print_json(_told(made))
-    else:
-        text = f"waived: {made.course} for {made.person} until {made.until}"
-        results.print(text, soft_wrap=True, markup=False)
-    return 0
+    text = f"waived: {made.course} for {made.person} until {made.until}"
+    return print_result(as_json, _told(made), text)
 
 
 @app.command("unwaive")
@@ -211,11 +196,8 @@ def unwaive(person: Person, course: Course, by: By, as_json: AsJson = False) -> 
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         waivers.end(conn, person, course, by=by, at=_now(place))
-    if as_json:
-        print_json({"person": person, "course": course, "ended_by": by})
-    else:
-        results.print(f"ended: {course} for {person}", soft_wrap=True, markup=False)
-    return 0
+    content = {"person": person, "course": course, "ended_by": by}
+    return print_result(as_json, content, f"ended: {course} for {person}")
 
 
 @app.command("waivers")
@@ -226,16 +208,14 @@ def show_waivers(as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place), place.state.connect() as conn:
         found = waivers.listed(conn, _now(place).date())
-    if as_json:
-        print_json({"waivers": [_told(one) for one in found]})
-        return 0
-    print_table(
-        ("person", "course", "until", "granted by", "reason"),
-        [
-            (one.person, one.course, one.until.isoformat(), one.granted_by, one.reason)
-            for one in found
-        ],
-    )
+    columns: dict[str, Callable[[Waived], object]] = {
+        "person": lambda waiver: waiver.person,
+        "course": lambda waiver: waiver.course,
+        "until": lambda waiver: waiver.until,
+        "granted by": lambda waiver: waiver.granted_by,
+        "reason": lambda waiver: waiver.reason,
+    }
+    print_list(as_json, {"waivers": [_told(one) for one in found]}, found, columns)
     return 0
 
 

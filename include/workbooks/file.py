@@ -13,12 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from xml.parsers import expat
 
 from openpyxl.utils.cell import column_index_from_string, coordinate_from_string, get_column_letter
 from openpyxl.utils.exceptions import CellCoordinatesException
 
 from include.messages import Message, _
+from include.services.errors import UsageError
 from include.workbooks.faults import Fault, WorkbookRefused
 
 MOST_BYTES = 32 * 1024**2  # of the file; 5,000 items with the longest notes have 20 MB
@@ -61,6 +63,19 @@ class Examined:
     faults: tuple[Fault, ...]
     rows: int
     columns: int
+
+
+def read_returned(file: Path) -> bytes:
+    """Return the content of a file that was handed in, at most one byte more than is taken.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def examine(content: bytes, name: str) -> Examined:
