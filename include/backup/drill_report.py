@@ -14,7 +14,7 @@ from include.backup.proved import held
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
+from include.reports.conclusion import Conclusion, by_step, metric_of, missing_record, worst
 from include.reports.model import (
     Column,
     Fact,
@@ -123,18 +123,14 @@ def _summary(restored: int, wanted: int, outcome: Outcome) -> Message:
     return _("Every mapped database was restored and is the same as the original.")
 
 
-def _figure(record: StepRecord | None, name: str) -> Metric | None:
-    return next((one for one in record.metrics if one.name == name), None) if record else None
-
-
 def _facts(
     steps: Mapping[tuple[str, str], StepRecord],
     databases: Sequence[MappedDatabase],
     restored: Sequence[str],
 ) -> list[Fact]:
     drills = [steps.get(("drill", one.name)) for one in databases]
-    times = [_figure(one, "drill.rto_seconds") for one in drills]
-    ages = [_figure(one, "drill.rpo_seconds") for one in drills]
+    times = [metric_of(one, "drill.rto_seconds") for one in drills]
+    ages = [metric_of(one, "drill.rpo_seconds") for one in drills]
     return [
         Fact(
             label=_("Databases restored"),

@@ -11,13 +11,7 @@ from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import (
-    Conclusion,
-    by_step,
-    missing_record,
-    not_asked_for,
-    worst,
-)
+from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
 from include.reports.model import (
     Column,
     Fact,
@@ -27,6 +21,7 @@ from include.reports.model import (
     Table,
     TrendChart,
     TrendPoint,
+    table_of,
 )
 
 TITLE = _("Off-site backup")
@@ -252,17 +247,15 @@ def _points(
 def _tables(manifest: Manifest) -> Section:
     shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
     blocks: list[Paragraph | Table] = [
-        Table(
-            caption=_(
-                "The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)
-            ),
-            columns=[
-                Column(label=_("Table"), kind="code"),
-                Column(label=_("Rows"), kind="number"),
-                Column(label=_("Size in the dump"), kind="bytes"),
-                Column(label=_("Checksum (start)"), kind="code"),
+        table_of(
+            _("The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)),
+            shown,
+            [
+                (_("Table"), "code", lambda table: table.label),
+                (_("Rows"), "number", lambda table: table.rows),
+                (_("Size in the dump"), "bytes", lambda table: table.bytes),
+                (_("Checksum (start)"), "code", lambda table: table.sha256[:12]),
             ],
-            rows=[[one.label, one.rows, one.bytes, one.sha256[:12]] for one in shown],
         ),
         Paragraph(
             text=_(
@@ -282,17 +275,18 @@ def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Sectio
         Section(
             heading=_("Who can open these backups"),
             blocks=[
-                Table(
-                    caption=_("Holders of a key; each of them alone can open a backup"),
-                    columns=[
-                        Column(label=_("Recipient")),
-                        Column(label=_("Kind"), kind="code"),
-                        Column(label=_("Key"), kind="code"),
-                        Column(label=_("Valid until"), kind="datetime"),
-                    ],
-                    rows=[
-                        [one.name, one.kind, one.key_id[:24], one.expires_at or _("no expiry")]
-                        for one in recipients
+                table_of(
+                    _("Holders of a key; each of them alone can open a backup"),
+                    recipients,
+                    [
+                        (_("Recipient"), "text", lambda recipient: recipient.name),
+                        (_("Kind"), "code", lambda recipient: recipient.kind),
+                        (_("Key"), "code", lambda recipient: recipient.key_id[:24]),
+                        (
+                            _("Valid until"),
+                            "datetime",
+                            lambda recipient: recipient.expires_at or _("no expiry"),
+                        ),
                     ],
                 )
             ],

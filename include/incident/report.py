@@ -19,7 +19,7 @@ from include.incident.scope import Scope
 from include.incident.telling import reached
 from include.incident.timeline import last_of
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, worst
+from include.reports.conclusion import Conclusion, nothing_done, worst
 from include.reports.model import Fact
 
 TIMELINE = "timeline.jsonl"
@@ -54,7 +54,7 @@ def conclude(
     led_elsewhere = file.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(desk, file)
     records = [_mended(one, file, scope) for one in records]
-    told = [one for record in records for one in record.findings]
+    told = [finding for record in records for finding in record.findings]
     told += [
         *report_findings.late(clocks),
         *report_findings.not_needed(desk, file),
@@ -121,13 +121,8 @@ def _mended(record: StepRecord, file: File, scope: Scope | None) -> StepRecord:
 
 def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
     """Say that no incident was opened: the form could not be used, or the pack has no rules."""
-    return Conclusion(
-        title=_TITLE,
-        summary=_("No incident was opened. See the findings, then trigger it again."),
-        outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[],
-    )
+    summary = _("No incident was opened. See the findings, then trigger it again.")
+    return nothing_done(_TITLE, summary, records)
 
 
 def conclude_update(
@@ -143,7 +138,7 @@ def conclude_update(
         records: of the run.
     """
     made = next(one for one in file.entries if one.place == entry)
-    told = [one for record in records for one in record.findings]
+    told = [finding for record in records for finding in record.findings]
     told += [*report_findings.corrected(file, made), *report_findings.broken(file)]
     clocks = clocks_of(desk, file)
     return Conclusion(
@@ -164,13 +159,8 @@ def conclude_update(
 
 def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:
     """Say that an update was not entered."""
-    return Conclusion(
-        title=_UPDATE,
-        summary=_("Nothing was entered. See the findings, then trigger it again."),
-        outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[],
-    )
+    summary = _("Nothing was entered. See the findings, then trigger it again.")
+    return nothing_done(_UPDATE, summary, records)
 
 
 def timeline_file(file: File) -> bytes:

@@ -17,7 +17,7 @@ from include.incident.score import score, score_sheet
 from include.incident.timeline import of_kind
 from include.incident.words import action_lines, told
 from include.messages import _
-from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table
+from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table, table_of
 
 _NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
 
@@ -96,26 +96,27 @@ def learned(desk: Desk, file: File) -> list[Section]:
 def timeline_of(file: File) -> Section:
     """Every entry, with the beginning of its digest; of a mistake that it is one."""
     counting = {one.place for one in file.valid}
-    table = Table(
-        caption=_("Each entry holds the digest of the one before"),
-        columns=[
-            Column(label=_("Entry"), kind="number"),
-            Column(label=_("Happened")),
-            Column(label=_("By"), kind="code"),
-            Column(label=_("What was entered")),
-            Column(label=_("Digest"), kind="code"),
-        ],
-        rows=[
-            [
-                one.place,
-                clock_words.happened(one.happened_at, one.recorded_at),
-                one.by,
-                one.words
-                if one.place in counting
-                else _("(does not count) {words}", words=one.words),
-                one.sha256[:12],
-            ]
-            for one in file.entries
+    table = table_of(
+        _("Each entry holds the digest of the one before"),
+        file.entries,
+        [
+            (_("Entry"), "number", lambda entry: entry.place),
+            (
+                _("Happened"),
+                "text",
+                lambda entry: clock_words.happened(entry.happened_at, entry.recorded_at),
+            ),
+            (_("By"), "code", lambda entry: entry.by),
+            (
+                _("What was entered"),
+                "text",
+                lambda entry: (
+                    entry.words
+                    if entry.place in counting
+                    else _("(does not count) {words}", words=entry.words)
+                ),
+            ),
+            (_("Digest"), "code", lambda entry: entry.sha256[:12]),
         ],
     )
     return Section(heading=_("Timeline"), blocks=[table])

@@ -12,7 +12,14 @@ from include.policy.expectations import Expectation, Suite
 from include.quality.check import CLAUSE, STEP
 from include.quality.history import Trend
 from include.quality.report_scope import examined, not_seen, of_rows
-from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
+from include.reports.conclusion import (
+    Conclusion,
+    by_step,
+    metric_of,
+    missing_record,
+    not_asked_for,
+    worst,
+)
 from include.reports.model import (
     Bar,
     BarChart,
@@ -111,13 +118,9 @@ def _nothing_expected(
     ]
 
 
-def _figure(record: StepRecord | None, name: str) -> Metric | None:
-    return next((one for one in record.metrics if one.name == name), None) if record else None
-
-
 def _added_up(name: str, figure: str, checked: Sequence[StepRecord | None]) -> Metric:
     """An indicator over all databases; None when one of them was not measured."""
-    found = [_figure(one, figure) for one in checked]
+    found = [metric_of(one, figure) for one in checked]
     values = [one.value for one in found if one is not None and one.value is not None]
     whole = bool(checked) and len(values) == len(checked)
     return Metric(name=name, value=sum(values) if whole else None, unit="1")
@@ -128,7 +131,7 @@ def _indicator(
 ) -> Metric:
     """A control's figure: what is bad is bad, but nothing is good that was not looked at."""
     found = _added_up(name, figure, checked)
-    known = [one for one in (_figure(record, figure) for record in checked) if one and one.value]
+    known = [one for one in (metric_of(record, figure) for record in checked) if one and one.value]
     if found.value is None and known:
         return found.model_copy(update={"value": sum(one.value or 0 for one in known)})
     return found if all_asked or found.value else found.model_copy(update={"value": None})

@@ -36,6 +36,18 @@ def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecor
     return {(record.step, record.part): record for record in records}
 
 
+def metric_of(record: StepRecord | None, name: str) -> Metric | None:
+    """Return a metric of a step, None if the step or the metric is missing."""
+    metrics = record.metrics if record else []
+    return next((metric for metric in metrics if metric.name == name), None)
+
+
+def nothing_done(title: Message, summary: Message, records: Sequence[StepRecord]) -> Conclusion:
+    """Return the conclusion of a run that had nothing to do, or was refused."""
+    findings = [finding for record in records for finding in record.findings]
+    return Conclusion(title, summary, worst(records, []), findings, metrics=[])
+
+
 def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
     """Return the worst outcome of any step or finding; nothing at all is a fail."""
     return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
@@ -63,3 +75,27 @@ def missing_record(step: Message, subject: str, code: str, clause: str) -> Findi
         action=_("Open the run's task log in Airflow, remove the cause, run the workflow again."),
         clause=clause,
     )
+
+
+def missing_records(
+    records: Sequence[StepRecord],
+    steps: Mapping[tuple[str, str], Message],
+    workflow: str,
+    clause: str,
+) -> list[Finding]:
+    """Return a finding about each step that left no record; none after a step that failed.
+
+    Args:
+        records: of the run.
+        steps: the title of each step by its name and part.
+        workflow: first word of the findings' codes.
+        clause: of the policy.
+    """
+    if any(record.outcome is Outcome.FAIL for record in records):
+        return []
+    present = by_step(records)
+    return [
+        missing_record(title, part or step, f"{workflow}.{step}.missing", clause)
+        for (step, part), title in steps.items()
+        if (step, part) not in present
+    ]

@@ -6,8 +6,9 @@ A workflow builds one `Report`; `include.reports.render.render_all` makes the fi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +20,8 @@ Cell = Message | Outcome | bool | int | float | datetime | date | str | None
 ColumnKind = Literal[
     "text", "number", "bytes", "duration", "percent", "datetime", "outcome", "code"
 ]
+
+RowT = TypeVar("RowT")
 
 
 class _Part(BaseModel):
@@ -82,6 +85,25 @@ class Table(_Part):
                     f"for {len(self.columns)} columns"
                 )
         return self
+
+
+def table_of(
+    caption: Message,
+    rows: Iterable[RowT],
+    columns: Sequence[tuple[Message, ColumnKind, Callable[[RowT], Cell]]],
+) -> Table:
+    """Make a table of things, each a row.
+
+    Args:
+        caption: what the table shows.
+        rows: the things.
+        columns: label, kind and the cell of a thing.
+    """
+    return Table(
+        caption=caption,
+        columns=[Column(label=label, kind=kind) for label, kind, _cell in columns],
+        rows=[[cell(row) for _label, _kind, cell in columns] for row in rows],
+    )
 
 
 class Bar(_Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.messages import Message, _
-from include.reports.model import Block, Column, Paragraph, Table
+from include.reports.model import Block, Paragraph, table_of
 from include.retention.plan import Reaction
 from include.retention.report_case import Case
 from include.retention.report_record import NOTHING
@@ -21,26 +21,18 @@ def reactions(case: Case) -> list[Block]:
     blocks: list[Block] = []
     if planned:
         blocks.append(
-            Table(
-                caption=_(
+            table_of(
+                _(
                     "Triggers, rules and publications of the database that react to deletions and "
                     "masks. A transaction in which they delete or change other mapped records is "
                     "rolled back"
                 ),
-                columns=[
-                    Column(label=_("Table"), kind="code"),
-                    Column(label=_("Kind")),
-                    Column(label=_("Object name"), kind="code"),
-                    Column(label=_("Function"), kind="code"),
-                ],
-                rows=[
-                    [
-                        reaction.table,
-                        _KINDS[reaction.kind],
-                        reaction.name,
-                        reaction.function or NOTHING,
-                    ]
-                    for reaction in planned
+                planned,
+                [
+                    (_("Table"), "code", lambda reaction: reaction.table),
+                    (_("Kind"), "text", lambda reaction: _KINDS[reaction.kind]),
+                    (_("Object name"), "code", lambda reaction: reaction.name),
+                    (_("Function"), "code", lambda reaction: reaction.function or NOTHING),
                 ],
             )
         )

@@ -9,7 +9,7 @@ from typing import Any
 from include.approvals.reasons import COMMAND_LINE
 from include.approvals.registry import APPROVE
 from include.messages import Message, _
-from include.reports.model import Cell, Code, Column, Paragraph, Table
+from include.reports.model import Cell, Code, Column, Paragraph, Table, table_of
 from include.retention import report_words as words
 from include.retention.plan import file_name, rule_digest
 from include.retention.report_case import Case
@@ -115,30 +115,27 @@ def rules(case: Case) -> Table | Paragraph:
                 "not printed here. The hashes say which rules it had."
             )
         )
-    return Table(
-        caption=_("The schedule that was applied (retention.yaml)"),
-        columns=[
-            Column(label=_("Record class")),
-            Column(label=_("Kept for")),
-            Column(label=_("Source")),
-            Column(label=_("Then")),
-        ],
-        rows=[
-            [rule.message, words.kept(rule), words.basis(rule), words.action(rule)]
-            for rule in case.rules
+    return table_of(
+        _("The schedule that was applied (retention.yaml)"),
+        case.rules,
+        [
+            (_("Record class"), "text", lambda rule: rule.message),
+            (_("Kept for"), "text", words.kept),
+            (_("Source"), "text", words.basis),
+            (_("Then"), "text", words.action),
         ],
     )
 
 
 def hashes(case: Case) -> Table:
     """What each rule was, by its hash."""
-    return Table(
-        caption=_("SHA-256 of each rule; the ledger names it beside every batch"),
-        columns=[
-            Column(label=_("Rule"), kind="code"),
-            Column(label=_("SHA-256"), kind="code"),
+    return table_of(
+        _("SHA-256 of each rule; the ledger names it beside every batch"),
+        case.classes,
+        [
+            (_("Rule"), "code", lambda planned: planned.name),
+            (_("SHA-256"), "code", lambda planned: planned.rule_sha256),
         ],
-        rows=[[one.name, one.rule_sha256] for one in case.classes],
     )
 
 

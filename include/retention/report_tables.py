@@ -20,6 +20,7 @@ from include.reports.model import (
     Table,
     TrendChart,
     TrendPoint,
+    table_of,
 )
 from include.retention import report_reactions, report_record
 from include.retention import report_words as words
@@ -67,32 +68,27 @@ def section(case: Case) -> Section:
 
 
 def _over(case: Case) -> Table:
-    return Table(
-        caption=_("What was over when the plan was made, in records"),
-        columns=[
-            Column(label=_("Record class")),
-            Column(label=_("Clock not started"), kind="number"),
-            Column(label=_("Expired"), kind="number"),
-            Column(label=_("Asked for"), kind="number"),
-            Column(label=_("Held"), kind="number"),
-            Column(label=_("Suspended"), kind="number"),
-            Column(label=_("Kept by others"), kind="number"),
-            Column(label=_("Legal period without a date"), kind="number"),
-            Column(label=_("Planned"), kind="number"),
-        ],
-        rows=[
-            [
-                case.title(one.name),
-                one.not_started,
-                one.expired,
-                one.requested,
-                one.held,
-                one.suspended,
-                one.kept_by_reference + one.kept_longer,
-                one.minimum_not_started,
-                one.planned,
-            ]
-            for one in case.classes
+    return table_of(
+        _("What was over when the plan was made, in records"),
+        case.classes,
+        [
+            (_("Record class"), "text", lambda planned: case.title(planned.name)),
+            (_("Clock not started"), "number", lambda planned: planned.not_started),
+            (_("Expired"), "number", lambda planned: planned.expired),
+            (_("Asked for"), "number", lambda planned: planned.requested),
+            (_("Held"), "number", lambda planned: planned.held),
+            (_("Suspended"), "number", lambda planned: planned.suspended),
+            (
+                _("Kept by others"),
+                "number",
+                lambda planned: planned.kept_by_reference + planned.kept_longer,
+            ),
+            (
+                _("Legal period without a date"),
+                "number",
+                lambda planned: planned.minimum_not_started,
+            ),
+            (_("Planned"), "number", lambda planned: planned.planned),
         ],
     )
 
@@ -226,14 +222,14 @@ def _approval(case: Case) -> list[Block]:
     if not tripped:
         text = _("No record class was beyond its limits: the plan needed no second person.")
         return [Paragraph(text=text)]
-    waited = Table(
-        caption=_("Why a second person was needed"),
-        columns=[
-            Column(label=_("Record class")),
-            Column(label=_("Planned"), kind="number"),
-            Column(label=_("Beyond its limit")),
+    waited = table_of(
+        _("Why a second person was needed"),
+        tripped,
+        [
+            (_("Record class"), "text", lambda trip: case.title(trip.name)),
+            (_("Planned"), "number", lambda trip: trip.planned),
+            (_("Beyond its limit"), "text", why),
         ],
-        rows=[[case.title(one.name), one.planned, why(one)] for one in tripped],
     )
     if "request" not in case.plan:
         return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
@@ -280,26 +276,16 @@ def _requests(case: Case) -> list[Table]:
     if not found:
         return []
     return [
-        Table(
-            caption=_("Requests of data subjects, by their file number"),
-            columns=[
-                Column(label=_("Request"), kind="code"),
-                Column(label=_("Reference")),
-                Column(label=_("Received")),
-                Column(label=_("Due")),
-                Column(label=_("Records left"), kind="number"),
-                Column(label=_("State")),
-            ],
-            rows=[
-                [
-                    str(one["request"]),
-                    one["reference"],
-                    date.fromisoformat(one["received_on"]),
-                    date.fromisoformat(one["due_on"]),
-                    one["left"],
-                    words.REQUESTS[one["state"]],
-                ]
-                for one in found
+        table_of(
+            _("Requests of data subjects, by their file number"),
+            found,
+            [
+                (_("Request"), "code", lambda request: str(request["request"])),
+                (_("Reference"), "text", lambda request: request["reference"]),
+                (_("Received"), "text", lambda request: date.fromisoformat(request["received_on"])),
+                (_("Due"), "text", lambda request: date.fromisoformat(request["due_on"])),
+                (_("Records left"), "number", lambda request: request["left"]),
+                (_("State"), "text", lambda request: words.REQUESTS[request["state"]]),
             ],
         )
     ]
@@ -319,21 +305,18 @@ def _backups(case: Case) -> list[Block]:
         text = _("No restore point is left that holds what was erased from this database.")
         return [Paragraph(text=text)]
     return [
-        Table(
-            caption=_(
+        table_of(
+            _(
                 "Backups from before the last erasure, or too near to it to tell: they hold what "
                 "was erased, in this run or before, and whoever restores one erases it again by "
                 "the ledger"
             ),
-            columns=[
-                Column(label=_("Restore point"), kind="code"),
-                Column(label=_("Taken"), kind="datetime"),
-                Column(label=_("Expires"), kind="datetime"),
-                Column(label=_("Held beyond that")),
-            ],
-            rows=[
-                [one["id"], moment(one["taken_at"]), moment(one["expires_at"]), one["held"]]
-                for one in copies
+            copies,
+            [
+                (_("Restore point"), "code", lambda point: point["id"]),
+                (_("Taken"), "datetime", lambda point: moment(point["taken_at"])),
+                (_("Expires"), "datetime", lambda point: moment(point["expires_at"])),
+                (_("Held beyond that"), "text", lambda point: point["held"]),
             ],
         )
     ]

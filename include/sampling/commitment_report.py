@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.evidence.model import Metric, Outcome
 from include.messages import _
 from include.reports.conclusion import Conclusion
-from include.reports.model import Column, Fact, Paragraph, Section, Table
+from include.reports.model import Fact, Paragraph, Section, Table, table_of
 from include.sampling.commitment import Commitment
 from include.sampling.names import (
     COMMITMENT_FILE,
@@ -54,12 +54,12 @@ def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> C
 
 
 def _frames(made: Commitment) -> Table:
-    return Table(
-        caption=_("Frozen frames"),
-        columns=[
-            Column(label=_("File"), kind="code"),
-            Column(label=_("Items"), kind="number"),
-            Column(label=_("SHA-256"), kind="code"),
+    return table_of(
+        _("Frozen frames"),
+        made.populations,
+        [
+            (_("File"), "code", lambda population: population.file),
+            (_("Items"), "number", lambda population: population.items),
+            (_("SHA-256"), "code", lambda population: population.sha256),
         ],
-        rows=[[one.file, one.items, one.sha256] for one in made.populations],
     )

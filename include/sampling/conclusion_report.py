@@ -12,16 +12,8 @@ from include.findings.register import Found, State
 from include.messages import Message, _, listed
 from include.notify.report import messages
 from include.policy.rules import Role
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
-from include.reports.model import (
-    Block,
-    Cell,
-    Column,
-    Fact,
-    Paragraph,
-    Section,
-    Table,
-)
+from include.reports.conclusion import Conclusion, by_step, missing_records, worst
+from include.reports.model import Block, Column, Fact, Paragraph, Section, Table, table_of
 from include.sampling.evaluation import Verdict
 from include.sampling.names import CLAUSE, STEP_EVALUATE, STEP_FOLLOW_UP, STEP_LOOK
 from include.sampling.signed_report import signed
@@ -55,18 +47,13 @@ def conclude(
     found = by_step(records)
     evaluated = [one for one in records if one.step == STEP_EVALUATE and "verdicts" in one.data]
     look = found.get((STEP_LOOK, ""))
-    told = [one for record in records for one in record.findings]
-    if not any(one.outcome is Outcome.FAIL for one in records):
-        steps = {(STEP_LOOK, ""): _("The search"), (STEP_FOLLOW_UP, ""): _("The follow-up")}
-        steps[send, ""] = _("The sending")
-        for part in look.data.get("back", []) if look else []:
-            steps[STEP_EVALUATE, part] = _("The evaluation of {part}", part=part)
-        told += [
-            missing_record(title, part or step, f"sampling.{step}.missing", CLAUSE)
-            for (step, part), title in steps.items()
-            if (step, part) not in found
-        ]
-    metrics = [one for record in records for one in record.metrics]
+    told = [finding for record in records for finding in record.findings]
+    steps = {(STEP_LOOK, ""): _("The search"), (STEP_FOLLOW_UP, ""): _("The follow-up")}
+    steps[send, ""] = _("The sending")
+    for part in look.data.get("back", []) if look else []:
+        steps[STEP_EVALUATE, part] = _("The evaluation of {part}", part=part)
+    told += missing_records(records, steps, "sampling", CLAUSE)
+    metrics = [metric for record in records for metric in record.metrics]
     seen = Seen(
         verdicts=[
             Verdict.model_validate(one) for record in evaluated for one in record.data["verdicts"]
@@ -108,8 +95,8 @@ def nothing_to_audit(
         title=_("Audit conclusion"),
         summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
         outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[one for record in records for one in record.metrics],
+        findings=[finding for record in records for finding in record.findings],
+        metrics=[metric for record in records for metric in record.metrics],
         sections=[_register(findings, roles)] if findings else [],
     )
 
@@ -311,33 +298,20 @@ def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
         )
     ]
     if left:
-        rows: list[list[Cell]] = [
-            [
-                one.id,
-                one.what,
-                _owner(one.owner, roles),
-                one.due_on,
-                _STATES[one.state],
-                one.cause or NOT_YET,
-                one.action or NOT_YET,
-                one.reminded_at or NOT_YET,
-            ]
-            for one in left
-        ]
         blocks.append(
-            Table(
-                caption=_("Open findings"),
-                columns=[
-                    Column(label=_("No."), kind="number"),
-                    Column(label=_("Finding")),
-                    Column(label=_("Owner")),
-                    Column(label=_("Due")),
-                    Column(label=_("State")),
-                    Column(label=_("Cause")),
-                    Column(label=_("Corrective action")),
-                    Column(label=_("Reminded"), kind="datetime"),
+            table_of(
+                _("Open findings"),
+                left,
+                [
+                    (_("No."), "number", lambda finding: finding.id),
+                    (_("Finding"), "text", lambda finding: finding.what),
+                    (_("Owner"), "text", lambda finding: _owner(finding.owner, roles)),
+                    (_("Due"), "text", lambda finding: finding.due_on),
+                    (_("State"), "text", lambda finding: _STATES[finding.state]),
+                    (_("Cause"), "text", lambda finding: finding.cause or NOT_YET),
+                    (_("Corrective action"), "text", lambda finding: finding.action or NOT_YET),
+                    (_("Reminded"), "datetime", lambda finding: finding.reminded_at or NOT_YET),
                 ],
-                rows=rows,
             )
         )
     return Section(heading=_("Findings and corrective actions"), blocks=blocks)

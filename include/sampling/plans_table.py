@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from include.messages import Message, _
 from include.policy.rates import percent
-from include.reports.model import Cell, Column, Fact, Table
+from include.reports.model import Fact, Table, table_of
 from include.sampling.commitment import Commitment
 from include.sampling.plans import Plan
 from include.sampling.rules import AuditRules
@@ -15,34 +15,20 @@ from include.sampling.rules import AuditRules
 
 def plans_table(made: Commitment, rules: AuditRules) -> Table:
     """What is drawn of each population, and with what it is accepted."""
-    rows: list[list[Cell]] = [
+    return table_of(
+        _("Populations and plans"),
+        made.populations,
         [
-            rules.population(one.population).message,
-            one.items,
-            percent(one.tolerable),
-            percent(one.expected),
-            percent(one.confidence),
-            items_of(one.plan),
-            _kind_of(one.plan),
-            accepted_by(one.plan),
-            percent_of(one.plan.achieved_risk),
-        ]
-        for one in made.populations
-    ]
-    return Table(
-        caption=_("Populations and plans"),
-        columns=[
-            Column(label=_("Population")),
-            Column(label=_("Items"), kind="number"),
-            Column(label=_("Tolerable rate"), kind="code"),
-            Column(label=_("Expected rate"), kind="code"),
-            Column(label=_("Confidence"), kind="code"),
-            Column(label=_("Items to draw"), kind="number"),
-            Column(label=_("Plan")),
-            Column(label=_("Accepted deviations")),
-            Column(label=_("Risk"), kind="number"),  # never broken before its sign
+            (_("Population"), "text", lambda frame: rules.population(frame.population).message),
+            (_("Items"), "number", lambda frame: frame.items),
+            (_("Tolerable rate"), "code", lambda frame: percent(frame.tolerable)),
+            (_("Expected rate"), "code", lambda frame: percent(frame.expected)),
+            (_("Confidence"), "code", lambda frame: percent(frame.confidence)),
+            (_("Items to draw"), "number", lambda frame: items_of(frame.plan)),
+            (_("Plan"), "text", lambda frame: _kind_of(frame.plan)),
+            (_("Accepted deviations"), "text", lambda frame: accepted_by(frame.plan)),
+            (_("Risk"), "number", lambda frame: percent_of(frame.plan.achieved_risk)),
         ],
-        rows=rows,
     )
 
 

@@ -10,8 +10,18 @@ from zoneinfo import ZoneInfo
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.period import Period
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
-from include.reports.model import Cell, Code, Column, Fact, Paragraph, Section, Steps, Table
+from include.reports.conclusion import Conclusion, by_step, missing_records, nothing_done, worst
+from include.reports.model import (
+    Cell,
+    Code,
+    Column,
+    Fact,
+    Paragraph,
+    Section,
+    Steps,
+    Table,
+    table_of,
+)
 from include.sampling import seeds
 from include.sampling.commitment import Commitment
 from include.sampling.names import (
@@ -56,32 +66,23 @@ def conclude(
         timezone: of the days that people read.
     """
     found = by_step(records)
-    findings = [one for record in records for one in record.findings]
+    findings = [finding for record in records for finding in record.findings]
     findings += _changed(made, frames) if made else []
     findings += [_edited()] if edited else []
     drawn = found.get((STEP_DRAW, ""))
     complete = drawn is not None and "drawn" in drawn.data
-    steps = {
-        STEP_AUDIT: _("The beginning"),
-        STEP_COMMIT: _("The commitment"),
-        STEP_DRAW: _("The draw"),
-    } | ({STEP_SEED: _("The seed")} if made else {})
-    if not any(one.outcome is Outcome.FAIL for one in records):
-        findings += [
-            missing_record(title, step, f"sampling.{step}.missing", CLAUSE)
-            for step, title in steps.items()
-            if (step, "") not in found
-        ]
-        begun = found.get((STEP_AUDIT, ""))
-        findings += [
-            missing_record(_("The freezing"), one, "sampling.freeze.missing", CLAUSE)
-            for one in (begun.data.get("populations", []) if begun else [])
-            if (STEP_FREEZE, one) not in found
-        ]
-    told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
-    lost = drawn.data.get("drawn_by", {}) if drawn else {}
     begun = found.get((STEP_AUDIT, ""))
     asked = begun.data.get("populations", []) if begun else []
+    steps = {
+        (STEP_AUDIT, ""): _("The beginning"),
+        (STEP_COMMIT, ""): _("The commitment"),
+        (STEP_DRAW, ""): _("The draw"),
+        **({(STEP_SEED, ""): _("The seed")} if made else {}),
+        **{(STEP_FREEZE, population): _("The freezing") for population in asked},
+    }
+    findings += missing_records(records, steps, "sampling", CLAUSE)
+    told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
+    lost = drawn.data.get("drawn_by", {}) if drawn else {}
     settled = [
         one
         for one in asked
@@ -100,7 +101,7 @@ def conclude(
         outcome=worst(records, findings),
         findings=findings,
         metrics=[
-            *(one for record in records for one in record.metrics),
+            *(metric for record in records for metric in record.metrics),
             Metric(name="populations_without_sample", value=without if asked else None, unit="1"),
         ],
         facts=_facts(made, seed, told, without, before),
@@ -120,13 +121,8 @@ def conclude(
 
 def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
     """Say that the pack has no audit.yaml: nothing was done, and nothing is shown."""
-    return Conclusion(
-        title=_("Audit sample {audit}", audit=""),
-        summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
-        outcome=worst(records, []),
-        findings=[one for record in records for one in record.findings],
-        metrics=[],
-    )
+    summary = _("The policy pack has no audit.yaml: nothing is audited by samples.")
+    return nothing_done(_("Audit sample {audit}", audit=""), summary, records)
 
 
 def _edited() -> Finding:
@@ -214,23 +210,26 @@ def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, 
         heading=_("What was drawn"),
         blocks=[
             plans_table(made, rules),
-            Table(
-                caption=_("Samples"),
-                columns=[
-                    Column(label=_("Population")),
-                    Column(label=_("Items to look at"), kind="number"),
-                    Column(label=_("Drawn again and rejected"), kind="number"),
-                    Column(label=_("File"), kind="code"),
-                ],
-                rows=[
-                    [
-                        rules.population(one.population).message,
-                        told[one.population]["items"],
-                        told[one.population]["rejected"],
-                        sample_file(one.population),
-                    ]
-                    for one in made.populations
-                    if one.population in told
+            table_of(
+                _("Samples"),
+                [frame for frame in made.populations if frame.population in told],
+                [
+                    (
+                        _("Population"),
+                        "text",
+                        lambda frame: rules.population(frame.population).message,
+                    ),
+                    (
+                        _("Items to look at"),
+                        "number",
+                        lambda frame: told[frame.population]["items"],
+                    ),
+                    (
+                        _("Drawn again and rejected"),
+                        "number",
+                        lambda frame: told[frame.population]["rejected"],
+                    ),
+                    (_("File"), "code", lambda frame: sample_file(frame.population)),
                 ],
             ),
             Paragraph(
@@ -267,16 +266,13 @@ def _seed(
         blocks.append(Table(caption=_("The seed"), columns=columns, rows=rows))
     if refused:
         blocks.append(
-            Table(
-                caption=_("Seeds that were refused"),
-                columns=[
-                    Column(label=_("Entered by"), kind="code"),
-                    Column(label=_("Entered"), kind="datetime"),
-                    Column(label=_("Why")),
-                ],
-                rows=[
-                    [one.entered_by, one.entered_at, seeds.why(seeds.Cause(one.cause))]
-                    for one in refused
+            table_of(
+                _("Seeds that were refused"),
+                refused,
+                [
+                    (_("Entered by"), "code", lambda draw: draw.entered_by),
+                    (_("Entered"), "datetime", lambda draw: draw.entered_at),
+                    (_("Why"), "text", lambda draw: seeds.why(seeds.Cause(draw.cause))),
                 ],
             )
         )

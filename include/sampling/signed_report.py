@@ -22,6 +22,7 @@ from include.reports.model import (
     Steps,
     Table,
     Target,
+    table_of,
 )
 from include.sampling.evaluation import Decision, Verdict
 from include.sampling.workpapers.form import Answer
@@ -128,33 +129,24 @@ def _scope(
 
 
 def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Block]:
-    rows: list[list[Cell]] = [
-        [
-            asked[one.population].title,
-            one.items,
-            one.deviating,
-            one.acceptable,
-            percent(Fraction(one.point_estimate), 2),
-            f"{one.upper_limit_pct}%",
-            percent(Fraction(one.tolerable)),
-            _DECISIONS[one.decision][1],
-        ]
-        for one in verdicts
-    ]
     blocks: list[Block] = [
-        Table(
-            caption=_("Results of the populations"),
-            columns=[
-                Column(label=_("Population")),
-                Column(label=_("Items looked at"), kind="number"),
-                Column(label=_("Deviating"), kind="number"),
-                Column(label=_("Accepted deviations"), kind="number"),
-                Column(label=_("Estimated rate"), kind="code"),
-                Column(label=_("Upper limit"), kind="code"),
-                Column(label=_("Tolerable rate"), kind="code"),
-                Column(label=_("Conclusion")),
+        table_of(
+            _("Results of the populations"),
+            verdicts,
+            [
+                (_("Population"), "text", lambda verdict: asked[verdict.population].title),
+                (_("Items looked at"), "number", lambda verdict: verdict.items),
+                (_("Deviating"), "number", lambda verdict: verdict.deviating),
+                (_("Accepted deviations"), "number", lambda verdict: verdict.acceptable),
+                (
+                    _("Estimated rate"),
+                    "code",
+                    lambda verdict: percent(Fraction(verdict.point_estimate), 2),
+                ),
+                (_("Upper limit"), "code", lambda verdict: f"{verdict.upper_limit_pct}%"),
+                (_("Tolerable rate"), "code", lambda verdict: percent(Fraction(verdict.tolerable))),
+                (_("Conclusion"), "text", lambda verdict: _DECISIONS[verdict.decision][1]),
             ],
-            rows=rows,
         ),
         BarChart(
             caption=_("Upper limit as a share of the tolerable rate"),

@@ -8,7 +8,7 @@ from datetime import timedelta
 from include.incident.clocks.clock_words import state
 from include.incident.clocks.response_times import Figure, Figures, Handled, Measure
 from include.messages import Message, _
-from include.reports.model import Bar, BarChart, Block, Cell, Column, Table
+from include.reports.model import Bar, BarChart, Block, Cell, Column, Table, table_of
 
 _TITLES = {
     Measure.DETECT: _("to detect"),
@@ -67,15 +67,15 @@ def figure_table(found: Sequence[Figures]) -> Table:
 
 def count_table(found: Sequence[Figures]) -> Table:
     """How many incidents there were, and how many clocks ran out."""
-    return Table(
-        caption=_("Incidents"),
-        columns=[
-            Column(label=_("Year")),
-            Column(label=_("Incidents"), kind="number"),
-            Column(label=_("Cancelled"), kind="number"),
-            Column(label=_("Clocks that ran out"), kind="number"),
+    return table_of(
+        _("Incidents"),
+        found,
+        [
+            (_("Year"), "text", _year),
+            (_("Incidents"), "number", lambda year: year.incidents),
+            (_("Cancelled"), "number", lambda year: year.cancelled),
+            (_("Clocks that ran out"), "number", lambda year: year.late),
         ],
-        rows=[[_year(one), one.incidents, one.cancelled, one.late] for one in found],
     )
 
 
