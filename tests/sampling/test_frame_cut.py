@@ -133,7 +133,7 @@ def test_memory_stays_flat(rig: Rig) -> None:
 
 CHILD = """
 import signal, sys
-from include.sampling.rules import Population
+from include.sampling.rules import AUDIT
 from include.sampling.frame import freeze
 from include.services.database import DatabaseAddress
 from tests.sampling.rig import pack_with, population, third_quarter
