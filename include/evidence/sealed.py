@@ -59,3 +59,21 @@ def read_sealed(
             f"The evidence bundle {row.bundle} cannot be verified: {in_english(refusal.message)}.",
             "Keep it as it is, run `./parcelseal verify`, and find out who changed it.",
         ) from refusal
+
+
+def refuse_sealed(conn: Connection, dag_id: str, run_id: str) -> None:
+    """Refuse to work in a run that is sealed: no evidence would show the work.
+
+    Args:
+        conn: the live state database.
+        dag_id: the workflow.
+        run_id: its run.
+
+    Raises:
+        ControlFailed: the run is sealed.
+    """
+    if ledger.find(conn, dag_id, run_id) is not None:
+        raise ControlFailed(
+            "This run is sealed: nothing can be done in it any more.",
+            "Start a new run of the workflow; it does what this run lacks.",
+        )

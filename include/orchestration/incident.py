@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
+from include.drill_sandbox.workplace import clear_leftovers, live_of, sandboxed
 from include.evidence.model import StepRecord
 from include.incident import assessing, opening, register, report, scopes, watching
 from include.incident.desk import Desk, desk_of
@@ -37,7 +38,6 @@ from include.orchestration.run import (
     workplace,
 )
 from include.orchestration.run_lock import at_work
-from include.orchestration.sandbox import clear_leftovers, live_of, sandboxed
 from include.orchestration.starter import started_by
 from include.orchestration.watching import ENDED, others
 from include.orchestration.watching import watch as watching_task

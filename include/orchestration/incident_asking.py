@@ -9,6 +9,7 @@ from functools import wraps
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals.question import Question
+from include.drill_sandbox.workplace import live_of
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.incident.rules import HumanStep
@@ -16,7 +17,6 @@ from include.incident.steps.answer import entered_at
 from include.orchestration.incident import desk, place
 from include.orchestration.run import confirm_open, keep_record, run_key
 from include.orchestration.run_lock import at_work
-from include.orchestration.sandbox import live_of
 from include.orchestration.unforeseen import value_free
 from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace

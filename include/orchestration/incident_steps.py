@@ -13,6 +13,7 @@ from include.approvals.question import Question, in_both
 from include.documents.missing import missing
 from include.documents.model import Document
 from include.documents.render import render_forms
+from include.drill_sandbox.workplace import SandboxedWorkplace
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
 from include.incident import bundled, scopes
@@ -33,7 +34,6 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
 from include.orchestration.incident_asking import ANSWERED_AT, explained, in_open_run
 from include.orchestration.run import finished_run, run_key, seal_aside, step
-from include.orchestration.sandbox import SandboxedWorkplace
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.workplace import Workplace

@@ -8,16 +8,16 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
+from include.drill_sandbox.channel import sandbox_office
+from include.drill_sandbox.workplace import SandboxedWorkplace
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.messages import _
 from include.notify import sending
 from include.notify.asking import Confirm, LookUp
 from include.notify.delivery import Office
 from include.notify.office import office_of
-from include.notify.sandbox import sandbox_office
 from include.notify.sending import STEP_SEND
 from include.orchestration.run import step
-from include.orchestration.sandbox import SandboxedWorkplace
 from include.registry import notification_kinds
 from include.services.errors import ServiceError
 from include.workflow.declaration import AnyWorkflow, NotificationKind

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 
 from include.approvals.question import AskAgain
 from include.composition import workplace_of
+from include.drill_sandbox.workplace import SandboxedWorkplace, live_of
 from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
@@ -27,7 +28,6 @@ from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
 from include.orchestration.run_bundle import seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
-from include.orchestration.sandbox import SandboxedWorkplace, live_of
 from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
@@ -217,7 +217,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
         conclude: judges the records; is given the artifacts by name too. It is not asked about a
             run that is sealed.
         make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
-            the live store and ledger, without what it wrote ahead, and its state is dropped.
+            the live store and ledger, then its state is dropped.
 
     Returns:
         The bundle's path, the digest of its SHA256SUMS, the outcome and the number of findings.
@@ -279,8 +279,6 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
             findings=[interrupted_run(), *conclusion.findings],
         )
     live = live_of(place)
-    if live is not place:
-        conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
     # After a signal or a long outage too little time is left: PDF files may take a minute.
     pdf = stopping.interruption() is None and not must_end_soon()
     return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)

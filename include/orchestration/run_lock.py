@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.model import RunContext
 from include.evidence.names import bundle_path
+from include.evidence.sealed import refuse_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
-from include.orchestration.sandbox import refuse_sealed
 from include.services.errors import ControlFailed, ServiceError
 from include.state.locks import LockHeld, exclusive, share, shared
 from include.workplace import Workplace

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 from pypdf import PdfReader
 
-from include.state.sandbox import sandboxes
+from include.drill_sandbox.schema import sandboxes
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.support.state_snapshot import Snapshot, differences, snapshot

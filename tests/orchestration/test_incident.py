@@ -13,6 +13,7 @@ import pytest
 
 from include.composition import new_workplace
 from include.documents.model import Document
+from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
 from include.incident import opening, timeline
 from include.incident.names import Kind
@@ -20,8 +21,7 @@ from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
-from include.state.sandbox import sandboxes
-from tests.orchestration.test_sandbox import NIGHT, RUN, Play
+from tests.drill_sandbox.test_workplace import NIGHT, RUN, Play
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow

@@ -24,7 +24,7 @@ from include.reports.conclusion import Conclusion, worst
 from include.reports.i18n import Translator
 from include.services.errors import ControlFailed
 from include.workplace import ROOT, Workplace
-from tests.orchestration.test_sandbox import RUN, Play
+from tests.drill_sandbox.test_workplace import RUN, Play
 from tests.support.contexts import pack_of
 from tests.support.state_snapshot import differences, snapshot
 

@@ -8,7 +8,7 @@ from include.evidence.model import StepRecord
 from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.workplace import Workplace
-from tests.orchestration.test_sandbox import RUN
+from tests.drill_sandbox.test_workplace import RUN
 from tests.orchestration.test_sealed_runs import Run, run
 
 __all__ = ["run"]

@@ -387,6 +387,6 @@ def test_clearing_keeps_to_its_prefix(store: ObjectStore) -> None:
 
 def test_a_store_says_what_it_is(store: ObjectStore) -> None:
     """Kind, site and a description without secrets."""
-    assert store.kind in {"s3", "directory", "sandbox"}
+    assert store.kind in {"s3", "directory"}
     assert store.site == "shanghai"
     assert "secret" not in store.description

@@ -14,13 +14,13 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from include.drill_sandbox import schema
+from include.drill_sandbox.schema import Sandbox, find_sandbox, name_of, open_sandbox
 from include.services.errors import ControlFailed, ServiceError, UsageError
-from include.state import sandbox
 from include.state.connect import StateLock, engine, lock_for_transaction
 from include.state.locks import exclusive
 from include.state.migrate import current_revision, migrate, newest_revision
 from include.state.partners import partner_answer, partner_review
-from include.state.sandbox import Sandbox, find_sandbox, kept, name_of, open_sandbox
 from include.state.tables import run_step
 from tests.support.state_snapshot import differences, snapshot
 
@@ -31,7 +31,7 @@ OTHER = ("respond_to_incident", "manual__2")
 OPEN = """
 import sys
 from datetime import UTC, datetime
-from include.state.sandbox import open_sandbox
+from include.drill_sandbox.schema import open_sandbox
 sys.stdin.read()
 made = open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
 with made.begin() as conn:
@@ -41,9 +41,10 @@ with made.begin() as conn:
 KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime
-from include.state import sandbox
-sandbox.TABLES.create_all = lambda conn: os.kill(os.getpid(), signal.SIGKILL)
-sandbox.open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
+from include.drill_sandbox import schema
+migrated = schema.migrate_here
+schema.migrate_here = lambda conn: (migrated(conn), os.kill(os.getpid(), signal.SIGKILL))
+schema.open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
 """
 
 
@@ -56,7 +57,7 @@ def opened(conninfo: str, run: tuple[str, str] = RUN, at: datetime = NOW) -> Eng
 
 
 def dropped(conninfo: str, run: tuple[str, str] = RUN) -> bool:
-    return sandbox.drop_sandbox(engine(conninfo), *run)
+    return schema.drop_sandbox(engine(conninfo), *run)
 
 
 def a_step(conn: Connection, step: str, at: datetime = NOW) -> None:
@@ -74,10 +75,9 @@ def test_it_has_all_that_the_live_state_has(migrated_database: str) -> None:
     state = opened(migrated_database)
     name = name_of(*RUN)
     live, mine = _definitions(migrated_database, "public"), _definitions(migrated_database, name)
-    own = {line for line in mine if "sandbox_" in line}
     assert live
     assert any(line.startswith("trigger") for line in live)
-    assert mine - own == live
+    assert mine == live
     with state.connect() as conn:
         assert current_revision(conn) == newest_revision()
 
@@ -228,12 +228,9 @@ def test_two_drills_know_nothing_of_each_other(migrated_database: str) -> None:
     with one.begin() as conn:
         a_step(conn, "one")
     assert (steps(one), steps(other)) == (1, 0)
-    assert kept(one, "key", lambda: b"1") == b"1"
-    assert kept(other, "key", lambda: b"2") == b"2"
-    assert kept(one, "key", lambda: b"3") == b"1"
     assert dropped(migrated_database)
     assert steps(other) == 0
-    assert sandbox.sandboxes(engine(migrated_database)) == [Sandbox(name_of(*OTHER), *OTHER, NOW)]
+    assert schema.sandboxes(engine(migrated_database)) == [Sandbox(name_of(*OTHER), *OTHER, NOW)]
     with pytest.raises(ControlFailed, match="gone"):
         find_sandbox(migrated_database, *RUN)
 
@@ -252,7 +249,7 @@ def test_tasks_that_open_it_at_once_get_the_same(migrated_database: str) -> None
     errors = [worker.communicate(timeout=60)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 4, errors
     assert steps(find_sandbox(migrated_database, *RUN)) == 4
-    assert len(sandbox.sandboxes(engine(migrated_database))) == 1
+    assert len(schema.sandboxes(engine(migrated_database))) == 1
 
 
 def test_a_task_that_is_killed_while_it_makes_one_leaves_nothing(migrated_database: str) -> None:
@@ -287,7 +284,7 @@ def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) ->
         "somebody's",
         "[]",
         '{"kind": "other"}',
-        f'{{"kind": "{sandbox.KIND}", "dag_id": "d", "run_id": "r", "made_at": "yesterday"}}',
+        f'{{"kind": "{schema.KIND}", "dag_id": "d", "run_id": "r", "made_at": "yesterday"}}',
     ]
     with psycopg.connect(migrated_database, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
@@ -297,9 +294,9 @@ def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) ->
             for use in (opened, dropped):
                 with pytest.raises(ControlFailed, match="stays as it is"):
                     use(migrated_database)
-            assert sandbox.sandboxes(live) == []
+            assert schema.sandboxes(live) == []
         theirs = (
-            f'{{"kind": "{sandbox.KIND}", "dag_id": "d", "run_id": "r",'
+            f'{{"kind": "{schema.KIND}", "dag_id": "d", "run_id": "r",'
             f' "made_at": "{NOW.isoformat()}"}}'
         )
         admin.execute(query.format(sql.Identifier(name), sql.Literal(theirs)))
@@ -307,7 +304,7 @@ def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) ->
         opened(migrated_database)
     for other in ("public", "tabletop_1", f"{name}; DROP SCHEMA public", name.upper()):
         with pytest.raises(ControlFailed, match="stays as it is"):
-            sandbox.drop(live, other)
+            schema.drop(live, other)
 
 
 def test_a_role_that_may_make_no_schema_is_told_what_it_needs(
@@ -330,7 +327,7 @@ def test_a_drill_that_outlives_an_upgrade_goes_on(migrated_database: str) -> Non
     made = Sandbox(name_of(*RUN), *RUN, NOW)
     state = engine(migrated_database, made.name)
     with engine(migrated_database).begin() as conn:
-        sandbox._make(conn, made)
+        schema._make(conn, made)
     migrate(state, "0001")
     assert steps(find_sandbox(migrated_database, *RUN)) == 0
     with state.connect() as conn:
@@ -364,18 +361,18 @@ def test_drills_that_nobody_ended_are_found(migrated_database: str) -> None:
     with opened(migrated_database, OTHER).begin() as conn:
         a_step(conn, "played", NOW + timedelta(days=9))
     early = NOW + timedelta(days=1)
-    assert sandbox.leftovers(live, NOW) == []
-    assert sandbox.leftovers(live, early) == [Sandbox(name_of(*RUN), *RUN, NOW)]
-    assert len(sandbox.leftovers(live, NOW + timedelta(days=10))) == 2
-    assert sandbox.drop(live, name_of(*RUN))
-    assert sandbox.leftovers(live, early) == []
+    assert schema.leftovers(live, NOW) == []
+    assert schema.leftovers(live, early) == [Sandbox(name_of(*RUN), *RUN, NOW)]
+    assert len(schema.leftovers(live, NOW + timedelta(days=10))) == 2
+    assert schema.drop(live, name_of(*RUN))
+    assert schema.leftovers(live, early) == []
 
 
 def test_what_a_task_still_works_in_is_not_dropped(
     migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some patience that is told; the schema is whole."""
-    monkeypatch.setattr(sandbox, "_PATIENCE", "50ms")
+    monkeypatch.setattr(schema, "_PATIENCE", "50ms")
     state = opened(migrated_database)
     with state.begin() as conn:
         a_step(conn, "busy")

@@ -17,6 +17,14 @@ from sqlalchemy import text
 from include.backup.drill import drill_place_of
 from include.backup.offsite import offsite_of
 from include.composition import new_workplace
+from include.drill_sandbox.schema import sandboxes
+from include.drill_sandbox.workplace import (
+    LEFT_AFTER,
+    SandboxedWorkplace,
+    clear_leftovers,
+    live_of,
+    sandboxed,
+)
 from include.evidence import ledger
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.evidence.signing import generate_key
@@ -25,19 +33,11 @@ from include.evidence.verify import verify_all
 from include.messages import _, verbatim
 from include.notify.notice import Notice
 from include.notify.outbox import Run, queue
-from include.orchestration.sandbox import (
-    LEFT_AFTER,
-    SandboxedWorkplace,
-    clear_leftovers,
-    live_of,
-    sandboxed,
-)
 from include.policy import SHIPPED
 from include.reports.conclusion import Conclusion, worst
 from include.retention.desk import desk_of
 from include.services.connections import ConnectionSpec
 from include.services.errors import ControlFailed, UsageError
-from include.state.sandbox import sandboxes
 from include.workplace import Workplace
 from tests.notify.rig import MovingClock
 from tests.support.state_snapshot import differences, snapshot
@@ -107,14 +107,11 @@ class Play:
 
 
 def conclude(place: Workplace, records: Any, artifacts: dict[str, bytes]) -> Conclusion:
-    """Let the worst step say the outcome; one file was written ahead."""
+    """Let the worst step say the outcome."""
+    del place, artifacts
     findings: list[Finding] = [one for record in records for one in record.findings]
-    bundle = f"{RUN[0]}/ahead"
-    stored = place.store("evidence_store").put(f"{bundle}/extract.csv", b"1")
     title = verbatim("Drill")
-    return Conclusion(
-        title, title, worst(records, findings), findings, [], ahead={"extract.csv": stored.sha256}
-    )
+    return Conclusion(title, title, worst(records, findings), findings, [])
 
 
 @pytest.fixture
@@ -155,7 +152,6 @@ def test_of_a_drill_its_bundle_is_left_and_nothing_else(play: Play) -> None:
         assert verify_all(play.live.store("evidence_store"), conn, play.live.trusted).verified
     assert row.bundle == sealed["bundle"]
     assert {"open.txt", "assess.txt", "result.json"} <= play.files()
-    assert "extract.csv" not in play.files()
     assert sealed["outcome"] == "pass"
     assert play.seal() == sealed
     after = snapshot(play.state)  # somebody clears its tasks: nothing is made again
@@ -206,24 +202,18 @@ def test_a_seal_that_is_killed_before_the_state_is_dropped_is_finished(
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_what_is_sealed_aside_in_a_drill_stays_in_it(play: Play) -> None:
-    """Same code, another chain: its seal is worth nothing outside."""
+def test_a_drill_seals_no_interim_bundle(play: Play) -> None:
+    """No seal of the company stands on invented content but that of the drill's own bundle."""
     from include.orchestration.run import seal_aside
 
     play.step(play.begins)
     before = snapshot(play.state)
     title = verbatim("First report")
     said = Conclusion(title, title, Outcome.PASS, [], [])
-    row = seal_aside("incident_report", play.goes_on(), said, {"report.html": b"<p>"})
-    place = play.goes_on()
-    assert place.store("evidence_store").get(f"{row.bundle}/report.html") == b"<p>"
-    with place.state.connect() as conn:
-        assert verify_all(place.store("evidence_store"), conn, place.trusted).verified
-    assert row.key_fingerprint != play.live.signer.fingerprint
+    with pytest.raises(UsageError, match="A drill does not use the connection evidence_store"):
+        seal_aside("incident_report", play.goes_on(), said, {"report.html": b"<p>"})
+    assert differences(before, snapshot(play.state)) == {}
     assert play.files() == set()
-    changed = differences(before, snapshot(play.state))
-    assert changed
-    assert [one for one in changed if "tabletop_" not in one] == []
 
 
 def test_notices_are_played_through_and_nobody_is_told(play: Play) -> None:
@@ -262,7 +252,7 @@ def test_notices_are_played_through_and_nobody_is_told(play: Play) -> None:
 
 
 def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
-    """Neither by name nor by a way around; keys and recipients are its own."""
+    """Neither by name nor by a way around: no store, no key, no recipient."""
     place = play.begins()
     for conn_id in ("mail", "state_db", "customer_db", "evidence_store", "offsite_store", "robot"):
         for ask in (place.connection, place.lookup, place.database):
@@ -277,6 +267,14 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
         place.drill_key,
         lambda: drill_place_of(place),
         place.connection_faults,
+        lambda: place.store("evidence_store"),
+        lambda: place.store("offsite_store"),
+        lambda: place.signer,
+        lambda: place.trusted,
+        place.recipients,
+        lambda: offsite_of(place),
+        lambda: place.erasure_keys,
+        place.registers,
     ]
     for way in ways:
         with pytest.raises(UsageError, match="A drill does not use"):
@@ -285,17 +283,6 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
     assert place.code_version == play.live.code_version
     assert live_of(place) is play.live
     assert live_of(play.live) is play.live
-    offsite, again = offsite_of(place), offsite_of(play.goes_on())
-    offsite.store.put("x/extract", b"1")
-    assert again.store.get("x/extract") == b"1"
-    assert place.store("evidence_store").list() is not None
-    assert [one.key for one in place.store("evidence_store").list()] == []
-    assert (
-        len({one.key_id for one in offsite.recipients}) == play.live.pack.backup.recipients.minimum
-    )
-    assert [one.key_id for one in again.recipients] == [one.key_id for one in offsite.recipients]
-    assert again.signer.fingerprint == offsite.signer.fingerprint != play.live.signer.fingerprint
-    assert place.erasure_keys.keys == play.goes_on().erasure_keys.keys
     assert play.files() == set()
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from include.drill_sandbox.channel import SandboxChannel, sandbox_office
 from include.notify.delivery import deliver
-from include.notify.sandbox import SandboxChannel, sandbox_office
 from include.policy.notices import NoticeRules
 from tests.notify.rig import KIND, THURSDAY, Post, letter, notice
 from tests.support.robots import RobotServer

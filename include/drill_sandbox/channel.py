@@ -1,4 +1,4 @@
-"""A channel by which nothing leaves: a drill plays its notices through, and nobody is told."""
+"""Channels of a drill: they accept every notification and send nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEVER = Quiet(begins="00:00", ends="00:00")  # hours without length
 
 @dataclass
 class SandboxChannel:
-    """Accepts every message and keeps nothing of it but the count.
+    """Accept every message and keep only the count.
 
     Attributes:
         taken: messages so far.
@@ -32,7 +32,7 @@ class SandboxChannel:
         return self
 
     def ready(self) -> Reply:
-        """It always is."""
+        """Accept."""
         return Reply(Fate.ACCEPTED)
 
     def send(self, letter: Letter) -> Reply:
@@ -42,16 +42,16 @@ class SandboxChannel:
         return Reply(Fate.ACCEPTED)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is open."""
 
 
 def sandbox_office(office: Office) -> Office:
-    """Return an office that sends nothing, at any hour of any day: a drill does not wait for one.
+    """Return an office that sends nothing, without quiet hours or holidays.
 
-    No address is looked up either: whom a scenario affects is nobody.
+    It looks up no address: a scenario affects no customer.
 
     Args:
-        office: whose outbox is that of a drill.
+        office: its outbox is that of a drill.
     """
     channels: Mapping[ChannelKind, SandboxChannel] = {
         "mail": SandboxChannel(),

@@ -1,11 +1,11 @@
-"""A state that stands apart: a schema of its own in the state database, for a drill.
+"""The state of a drill: a schema of its own in the state database.
 
-It has every table at the newest revision, made by the same migrations. Whoever works in it finds
-nothing else: its connections look names up in that schema only, so a statement fails where it would
-otherwise reach the live tables. It is made and dropped by the run that plays the drill.
+The schema has every table at the newest revision, made by the same migrations. Its connections look
+names up in that schema only, so a statement fails where it would otherwise reach the live tables.
+The run that plays the drill makes the schema and drops it.
 
-Names are made from the run and never given, and only a schema with such a name and our comment is
-ever dropped. The role of the state database needs CREATE on it.
+The name derives from the run. A schema is dropped only if it has such a name and our comment. The
+role of the state database needs CREATE on the database.
 """
 
 from __future__ import annotations
@@ -21,42 +21,22 @@ from hashlib import sha256
 import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable, UndefinedTable
-from sqlalchemy import (
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    LargeBinary,
-    Table,
-    Text,
-    column,
-    func,
-    select,
-    table,
-    text,
-)
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, DateTime, Engine, column, func, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.state.connect import engine
 from include.state.migrate import current_revision, migrate_here, newest_revision
-from include.state.sandbox_objects import TABLES
 
-KIND = "parcelseal tabletop"  # in the comment; what has another one is not ours
+KIND = "parcelseal tabletop"  # in the comment; a schema with another comment is not ours
 _NAME = re.compile(r"tabletop_[0-9a-f]{32}")
-_PATIENCE = "30s"  # for whoever still works in what is to be dropped
-_FOUND = text("SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = :name")
-_ALL = text(
+_PATIENCE = "30s"  # for a task that still works in a schema that is to be dropped
+_COMMENT = text(
+    "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = :name"
+)
+_COMMENTS = text(
     "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
     " WHERE starts_with(nspname, 'tabletop_') ORDER BY nspname"
-)
-
-sandbox_secret = Table(
-    "sandbox_secret",
-    TABLES,
-    Column("name", Text, primary_key=True),
-    Column("content", LargeBinary, nullable=False),
 )
 
 
@@ -85,30 +65,30 @@ def name_of(dag_id: str, run_id: str) -> str:
 def open_sandbox(
     conninfo: str, dag_id: str, run_id: str, at: datetime, check: Callable[[Connection], None]
 ) -> Engine:
-    """Return the state of a drill, and make it when it is not there; several may do so at once.
+    """Return the state of a drill; make it if it does not exist. Several tasks may do so at once.
 
     Args:
         conninfo: of the state database.
         dag_id: the workflow.
         run_id: its run.
         at: the moment.
-        check: refuses by raising, and reads the live tables; while it does, and until the schema
-            stands, nobody drops it. So nothing is made again for a run that was sealed meanwhile.
+        check: raises to refuse, and reads the live tables. It runs under the lock that `drop`
+            takes, so that no state is made again for a run that was sealed meanwhile.
 
     Raises:
         UsageError: the role may not make a schema, or a newer version made this one.
-        ControlFailed: a schema of that name is there and is not the run's.
+        ControlFailed: a schema of that name exists and is not the run's.
     """
-    made = Sandbox(name_of(dag_id, run_id), dag_id, run_id, at)
-    with _locked(engine(conninfo), made.name) as conn:
+    expected = Sandbox(name_of(dag_id, run_id), dag_id, run_id, at)
+    with _locked(engine(conninfo), expected.name) as conn:
         check(conn)
-        found = _look(conn, made.name)
-        if found is None:
-            _make(conn, made)
-        elif (found.dag_id, found.run_id) != (dag_id, run_id):
-            raise _foreign(made.name)
-        _bring_up(conn, made.name)
-    return engine(conninfo, made.name)
+        existing = _find(conn, expected.name)
+        if existing is None:
+            _make(conn, expected)
+        elif (existing.dag_id, existing.run_id) != (dag_id, run_id):
+            raise _foreign(expected.name)
+        _migrate(conn, expected.name)
+    return engine(conninfo, expected.name)
 
 
 def find_sandbox(conninfo: str, dag_id: str, run_id: str) -> Engine:
@@ -116,50 +96,50 @@ def find_sandbox(conninfo: str, dag_id: str, run_id: str) -> Engine:
 
     Raises:
         UsageError: a newer version made it.
-        ControlFailed: it is not there: the drill was sealed, or given up and cleared away.
+        ControlFailed: it does not exist: the drill was sealed, or cleared away as left over.
     """
     name = name_of(dag_id, run_id)
     with _locked(engine(conninfo), name) as conn:
-        if _look(conn, name) is None:
+        if _find(conn, name) is None:
             raise ControlFailed(
                 "The state of this drill is gone: it was sealed, or cleared away as left over.",
                 "Start another drill.",
             )
-        _bring_up(conn, name)
+        _migrate(conn, name)
     return engine(conninfo, name)
 
 
 def is_there(live: Engine, dag_id: str, run_id: str) -> bool:
-    """Say whether the state of a drill is there.
+    """Return whether the state of a drill exists.
 
     Raises:
-        ControlFailed: a schema of that name is there and is not ours.
+        ControlFailed: a schema of that name exists and is not ours.
     """
     with live.connect() as conn:
-        return _look(conn, name_of(dag_id, run_id)) is not None
+        return _find(conn, name_of(dag_id, run_id)) is not None
 
 
 def drop_sandbox(live: Engine, dag_id: str, run_id: str) -> bool:
-    """Remove the state of a drill with everything in it; whether there was any.
+    """Drop the state of a drill with all its content; return whether it existed.
 
     Raises:
-        ControlFailed: a schema of that name is there and is not ours.
-        ServiceError: somebody still works in it.
+        ControlFailed: a schema of that name exists and is not ours.
+        ServiceError: a task still works in it.
     """
     return drop(live, name_of(dag_id, run_id))
 
 
 def drop(live: Engine, name: str) -> bool:
-    """Remove a schema that `sandboxes` named; whether it was still there.
+    """Drop a schema that `sandboxes` named; return whether it still existed.
 
     Raises:
-        ControlFailed: it is none of ours.
-        ServiceError: somebody still works in it.
+        ControlFailed: it is not ours.
+        ServiceError: a task still works in it.
     """
     if not _NAME.fullmatch(name):
         raise _foreign(name)
     with _locked(live, name) as conn:
-        if _look(conn, name) is None:
+        if _find(conn, name) is None:
             return False
         conn.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": _PATIENCE})
         try:
@@ -173,18 +153,18 @@ def drop(live: Engine, name: str) -> bool:
 
 
 def sandboxes(live: Engine) -> list[Sandbox]:
-    """Return every drill whose state is there, by name; what only looks like one is left out."""
+    """Return every drill whose state exists, by name; schemas of other programs are left out."""
     with live.connect() as conn:
-        every = [(str(name), comment) for name, comment in conn.execute(_ALL)]
-    found = [_read(name, comment) for name, comment in every if _NAME.fullmatch(name)]
-    return [one for one in found if one is not None]
+        comments = [(str(name), comment) for name, comment in conn.execute(_COMMENTS)]
+    read = [_read(name, comment) for name, comment in comments if _NAME.fullmatch(name)]
+    return [sandbox for sandbox in read if sandbox is not None]
 
 
 def leftovers(live: Engine, before: datetime) -> list[Sandbox]:
-    """Return the drills in which nothing was recorded since a moment: killed, and never sealed."""
+    """Return the drills without a step since a moment: killed, and never sealed."""
     left = []
-    for one in sandboxes(live):
-        steps = table("run_step", column("recorded_at", DateTime(True)), schema=one.name)
+    for sandbox in sandboxes(live):
+        steps = table("run_step", column("recorded_at", DateTime(True)), schema=sandbox.name)
         with live.connect() as conn:
             try:
                 last = conn.scalar(select(func.max(steps.c.recorded_at)))
@@ -192,27 +172,14 @@ def leftovers(live: Engine, before: datetime) -> list[Sandbox]:
                 if not isinstance(error.orig, UndefinedTable):
                     raise
                 continue  # dropped since the list was made
-        if max(one.made_at, last or one.made_at) < before:
-            left.append(one)
+        if max(sandbox.made_at, last or sandbox.made_at) < before:
+            left.append(sandbox)
     return left
-
-
-def kept(sandbox: Engine, name: str, make: Callable[[], bytes]) -> bytes:
-    """Return what is kept under a name for the length of a drill; whoever comes first makes it."""
-    wanted = select(sandbox_secret.c.content).where(sandbox_secret.c.name == name)
-    with sandbox.begin() as conn:
-        found = conn.scalar(wanted)
-        if found is None:
-            given = insert(sandbox_secret).values(name=name, content=make())
-            conn.execute(given.on_conflict_do_nothing())  # of two the later finds the earlier's
-            found = conn.scalar(wanted)
-    assert found is not None
-    return bytes(found)
 
 
 @contextmanager
 def _locked(live: Engine, name: str) -> Iterator[Connection]:
-    """A transaction that alone makes or drops a schema."""
+    """Open a transaction that alone makes or drops a schema."""
     with live.begin() as conn:
         conn.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
@@ -238,31 +205,30 @@ def _make(conn: Connection, sandbox: Sandbox) -> None:
     _run(conn, sql.SQL("COMMENT ON SCHEMA {} IS {}").format(name, sql.Literal(json.dumps(about))))
 
 
-def _bring_up(conn: Connection, name: str) -> None:
-    """Make what is missing in a schema; this version of the code may be newer than it."""
+def _migrate(conn: Connection, name: str) -> None:
+    """Apply missing migrations to a schema; this version of the code may be newer than it."""
     conn.execute(text("SELECT set_config('search_path', quote_ident(:name), true)"), {"name": name})
     if current_revision(conn) != newest_revision():
         migrate_here(conn)
-        TABLES.create_all(conn)
 
 
-def _look(conn: Connection, name: str) -> Sandbox | None:
-    """Return what is there under a name, None when nothing is.
+def _find(conn: Connection, name: str) -> Sandbox | None:
+    """Return the sandbox of a name, or None if no schema has the name.
 
     Raises:
-        ControlFailed: it is none of ours.
+        ControlFailed: the schema is not ours.
     """
-    row = conn.execute(_FOUND, {"name": name}).first()
+    row = conn.execute(_COMMENT, {"name": name}).first()
     if row is None:
         return None
-    found = _read(name, row[0])
-    if found is None:
+    sandbox = _read(name, row[0])
+    if sandbox is None:
         raise _foreign(name)
-    return found
+    return sandbox
 
 
 def _read(name: str, comment: str | None) -> Sandbox | None:
-    """Read our own comment; None for any other."""
+    """Read a schema's comment; return None if it is not ours."""
     try:
         about = json.loads(comment or "")
         if about["kind"] != KIND:

@@ -1,0 +1,1 @@
+"""The sandbox of a drill: a state, a workplace and channels that reach nothing live."""

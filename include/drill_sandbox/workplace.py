@@ -1,0 +1,173 @@
+"""The workplace of a drill: the live pack, code and clock, and a state of its own.
+
+It refuses every connection: stores, keys, mail server and robot. Mapped databases are the
+exception, read-only, since the people who play the drill are looked up there. The drill's own
+bundle is sealed by the live workplace; then the state is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
+
+from include.drill_sandbox import schema
+from include.evidence.ledger import find
+from include.evidence.sealed import refuse_sealed
+from include.services.connections import ConnectionSpec
+from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+from include.workplace import STORES, Workplace
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from include.policy import PolicyPack
+
+LEFT_AFTER = timedelta(days=30)  # a drill in progress has a step in that time
+_NEVER = ("state_db", "drill_db", "mail", *STORES)  # even if a pack names a database so
+_READ_ONLY = "-c default_transaction_read_only=on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxedWorkplace(Workplace):
+    """The workplace of a run that is a drill; see `sandboxed`.
+
+    Attributes:
+        live: the live workplace, for the seal and the ledger only.
+        dag_id: the workflow.
+        run_id: the run that is the drill.
+        begins: whether the state is made if it does not exist.
+    """
+
+    live: Workplace
+    dag_id: str
+    run_id: str
+    begins: bool = False
+
+    @cached_property
+    def pack(self) -> PolicyPack:
+        """The policy pack: the live one."""
+        return self.live.pack
+
+    @cached_property
+    def code_version(self) -> str:
+        """That of the live workplace."""
+        return self.live.code_version
+
+    @property
+    def is_drill(self) -> bool:
+        """Whether these are the services of an incident drill."""
+        return True
+
+    def is_local(self, conn_id: str) -> bool:
+        """Return False: the local profile stands in for no connection of a drill."""
+        del conn_id
+        return False
+
+    def mail_is_caught(self) -> bool:
+        """Return False: a drill's mail is counted, whatever server is configured."""
+        return False
+
+    def connection(self, conn_id: str) -> ConnectionSpec:
+        """Refuse every connection, and with it each store and key.
+
+        Raises:
+            UsageError: always.
+        """
+        _refuse(f"the connection {conn_id}")
+
+    def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
+        """Return where a workflow reads a mapped database; sessions there are read-only.
+
+        Args:
+            conn_id: the workflow's connection.
+            mapped: the database's own.
+
+        Raises:
+            UsageError: that is no mapped database.
+        """
+        connections = {database.connection for database in self.pack.databases.values()}
+        if conn_id in _NEVER or mapped not in connections:
+            _refuse(f"the connection {conn_id}")
+        address = self.live.role_database(conn_id, mapped)
+        options = f"{address.parameters.get('options', '')} {_READ_ONLY}".strip()
+        return replace(address, parameters={**address.parameters, "options": options})
+
+    @cached_property
+    def state(self) -> Engine:
+        """The drill's state.
+
+        Raises:
+            UsageError: migrations of the live one are pending, or its role may make no schema.
+            ControlFailed: it does not exist, or the drill was sealed before it was made.
+        """
+        _ = self.live.state  # at the newest revision
+        conninfo = self.live.database("state_db").conninfo()
+        if not self.begins:
+            return schema.find_sandbox(conninfo, self.dag_id, self.run_id)
+
+        def check(conn: Connection) -> None:
+            refuse_sealed(conn, self.dag_id, self.run_id)
+
+        return schema.open_sandbox(conninfo, self.dag_id, self.run_id, self.clock.now(), check)
+
+    def is_there(self) -> bool:
+        """Return whether the drill's state exists."""
+        return schema.is_there(self.live.state, self.dag_id, self.run_id)
+
+    def drop(self) -> None:
+        """Drop the drill's state. Safe to repeat."""
+        schema.drop_sandbox(self.live.state, self.dag_id, self.run_id)
+
+
+def sandboxed(
+    place: Workplace, dag_id: str, run_id: str, *, begins: bool = False
+) -> SandboxedWorkplace:
+    """Return the workplace of a drill; its state is made at the first use.
+
+    Args:
+        place: the live one.
+        dag_id: the workflow.
+        run_id: the run that is the drill.
+        begins: for the first step of a run, which makes the state. Every other step finds it, or
+            refuses if it was cleared away: it would go on with an empty state.
+    """
+    return SandboxedWorkplace(
+        home=place.home,
+        policy=place.policy,
+        load=place.load,
+        lookup=lambda conn_id: _refuse(f"the connection {conn_id}"),
+        clock=place.clock,
+        live=place,
+        dag_id=dag_id,
+        run_id=run_id,
+        begins=begins,
+    )
+
+
+def live_of(place: Workplace) -> Workplace:
+    """Return the workplace with the live ledger and stores: of a drill, the one it belongs to."""
+    return place.live if isinstance(place, SandboxedWorkplace) else place
+
+
+def clear_leftovers(live: Workplace) -> list[schema.Sandbox]:
+    """Drop the state of drills that are sealed, or without a step for `LEFT_AFTER`.
+
+    Returns:
+        The dropped ones.
+    """
+    existing = schema.sandboxes(live.state)
+    with live.state.connect() as conn:
+        sealed = [sandbox for sandbox in existing if find(conn, sandbox.dag_id, sandbox.run_id)]
+    quiet = schema.leftovers(live.state, live.clock.now() - LEFT_AFTER)
+    by_name = {sandbox.name: sandbox for sandbox in (*sealed, *quiet)}
+    return [sandbox for sandbox in by_name.values() if schema.drop(live.state, sandbox.name)]
+
+
+def _refuse(resource: str) -> NoReturn:
+    raise UsageError(
+        f"A drill does not use {resource}: nothing of it leaves its sandbox.",
+        "Let the scenario of the drill say what would be found there.",
+    )
