@@ -20,7 +20,7 @@ _REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a c
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
+def migrate(engine: Engine) -> None:
     """Apply what is missing, all or nothing. Several processes may do so at once.
 
     Where nothing is missing it asks for the revision and no more: every task of the local profile
@@ -28,26 +28,23 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 
     Args:
         engine: the state database.
-        revision: where to stop; for tests of upgrades.
 
     Raises:
         UsageError: the database was migrated by a newer version.
     """
-    if revision == "head":
-        with engine.connect() as conn:
-            if current_revision(conn) == newest_revision():
-                return
+    with engine.connect() as conn:
+        if current_revision(conn) == newest_revision():
+            return
     with engine.begin() as conn:
         lock_for_transaction(conn, StateLock.MIGRATIONS)
-        migrate_here(conn, revision)
+        migrate_here(conn)
 
 
-def migrate_here(conn: Connection, revision: str = "head") -> None:
+def migrate_here(conn: Connection) -> None:
     """Apply what is missing where a connection looks for tables; the caller holds a lock.
 
     Args:
         conn: in a transaction, with which all of it stands or falls.
-        revision: where to stop.
 
     Raises:
         UsageError: what is there was migrated by a newer version.
@@ -55,7 +52,7 @@ def migrate_here(conn: Connection, revision: str = "head") -> None:
     _refuse_newer(current_revision(conn))
     config = _config()
     config.attributes["connection"] = conn
-    command.upgrade(config, revision)
+    command.upgrade(config, "head")
 
 
 def current_revision(conn: Connection) -> str | None:

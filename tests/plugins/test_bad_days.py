@@ -116,17 +116,17 @@ def test_a_file_that_was_added_is_said_to_be(shown: Shown) -> None:
 
 
 def test_a_state_database_of_another_version_is_said_to_be(shown: Shown) -> None:
-    """One migration behind: the page names both revisions and what to do."""
+    """Without the migration: the page names both revisions and what to do."""
     with psycopg.connect(shown.company.conninfo, autocommit=True) as state:
-        state.execute("UPDATE parcelseal_version SET version_num = '0020'")
+        state.execute("DELETE FROM parcelseal_version")
         try:
             got = shown.get(OFFICER, "/evidence")
             assert got.status_code == 503
-            assert "0020" in got.text
+            assert "at revision none" in got.text
             assert newest_revision() in got.text
             assert "./parcelseal migrate" in got.text
         finally:
-            state.execute("UPDATE parcelseal_version SET version_num = %s", [newest_revision()])
+            state.execute("INSERT INTO parcelseal_version VALUES (%s)", [newest_revision()])
     assert shown.get(OFFICER, "/evidence").status_code == 200
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import RetentionRule
-from include.state.migrate import migrate
 from tests.retention.rig import NAME, Rig, rule
 from tests.support.databases import fresh, migrated
 
@@ -151,27 +150,21 @@ LINKED_RULES: tuple[RetentionRule, ...] = (
 
 
 @contextmanager
-def linked_rig(
-    server: EmbeddedPostgres, schema: Schema, *more_sql: str, revision: str = ""
-) -> Iterator[Rig]:
+def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iterator[Rig]:
     """Make both databases of a rig with a schema of its own, and drop them afterwards.
 
     Args:
         server: that has both databases.
         schema: of the mapped database.
         more_sql: further statements for the mapped database.
-        revision: of the state database, for tests of upgrades; empty for the newest.
     """
-    template = "template1" if revision else migrated(server)
-    with fresh(server) as source, fresh(server, template) as state:
+    with fresh(server) as source, fresh(server, migrated(server)) as state:
         rig = Rig(
             server.conninfo(source),
             server.conninfo(state),
             rules=schema.rules,
             database=schema.mapped(),
         )
-        if revision:
-            migrate(rig.engine, revision)
         for statements in (schema.tables, *more_sql):
             rig.sql(statements)
         yield rig

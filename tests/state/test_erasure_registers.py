@@ -5,28 +5,23 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from include.erasure import requests
-from include.erasure.entry_digests import changed_batches
 from include.erasure.ledger import (
     ErasureKeys,
     Origin,
     intend,
-    missing,
     settle,
     unsettled,
     withdraw,
 )
-from include.state.connect import engine
-from include.state.migrate import migrate
 from include.state.tables import erasure_batch, register_loss
 from tests.erasure.support import record
 from tests.state.test_registers import CLOCK, NOW, refused
 from tests.state.test_registers import shared as shared
 from tests.state.test_registers import state as state
-from tests.support.registers import unguarded
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
@@ -150,80 +145,16 @@ def test_accepted_losses_refuse_every_change(erasures: Engine, statement: str) -
     refused(erasures, statement, "register_loss", "recover-ledger --accept-losses")
 
 
-def test_upgrade_digests_settled_batches_as_the_code_does(database: str) -> None:
-    """A batch from before the upgrade and the same batch from after it have one digest."""
-    state = engine(database)
-    migrate(state, "0022")
-    with state.begin() as conn:
-        conn.exec_driver_sql(
-            "INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id,"
-            " run_id, erased_at, records, entries, settled_at)"
-            " VALUES ('shop', 'buyer', 'delete', 'b', 'r', 'd', 'r', now(), 2, 2, now()),"
-            " ('shop', 'buyer', 'delete', 'b', 'r', 'd', 'r', now(), 0, 0, now())"
-        )
-        conn.exec_driver_sql(
-            "INSERT INTO erasure SELECT sha256(k::bytea), '1', 'delete', 1"
-            " FROM unnest(ARRAY['a', 'b']) AS k"
-        )
-    migrate(state)
-    with state.begin() as conn:
-        assert changed_batches(conn, "shop") == {}
-        with unguarded(conn, "erasure"):
-            conn.exec_driver_sql("UPDATE erasure SET key_hmac = sha256('c') WHERE ctid = '(0,1)'")
-        assert changed_batches(conn, "shop") == {"buyer": 1}
-
-
-OLD_SETTLE = """
+SETTLE_WITHOUT_DIGEST = """
 UPDATE erasure_batch SET settled_at = now(), entries = (
     SELECT count(*) FROM erasure e WHERE e.batch_id = erasure_batch.id) WHERE id = {}
 """
 
 
 def test_a_batch_is_not_settled_without_the_digest_of_its_entries(erasures: Engine) -> None:
-    """As a worker does that was started before the upgrade: its batch stays open."""
+    """As a statement by hand does: the batch stays open."""
     with pytest.raises(IntegrityError, match="digested"), erasures.begin() as conn:
-        conn.exec_driver_sql(OLD_SETTLE.format(2))
+        conn.exec_driver_sql(SETTLE_WITHOUT_DIGEST.format(2))
     with erasures.begin() as conn:
         assert [batch.id for batch in unsettled(conn, "shop")] == [2]
         settle(conn, [2], NOW)
-
-
-def test_upgrade_digests_the_batches_that_an_older_worker_settled(database: str) -> None:
-    """Not the batch of which an entry is gone since."""
-    db = engine(database)
-    migrate(db, "0026")
-    with db.begin() as conn:
-        batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"]), entered(conn, ["4"])]
-        for batch in batches[:2]:
-            conn.exec_driver_sql(OLD_SETTLE.format(batch))
-        with unguarded(conn, "erasure"):
-            conn.exec_driver_sql(f"DELETE FROM erasure WHERE batch_id = {batches[1]}")
-        assert changed_batches(conn, "shop") == {"buyer": 2}
-    migrate(db)
-    with db.begin() as conn:
-        assert changed_batches(conn, "shop") == {"buyer": 1}
-        assert missing(conn, "shop") == {"buyer": 1}
-        undigested = select(erasure_batch.c.id).where(erasure_batch.c.entries_sha256.is_(None))
-        assert set(conn.scalars(undigested)) == set(batches[1:])
-    db.dispose()
-
-
-def test_upgrade_keeps_entries_and_refuses_further_ones_of_settled_batches(database: str) -> None:
-    """An entry that was put into a settled batch before the upgrade stays, and is reported."""
-    db = engine(database)
-    migrate(db, "0028")
-    added = "INSERT INTO erasure VALUES (sha256('{}'), '1', 'delete', {})"
-    with db.begin() as conn:
-        batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"])]
-        settle(conn, batches[:1], NOW)
-        conn.exec_driver_sql(added.format("x", batches[0]))
-    migrate(db)
-    refusal = "INSERT of an entry of settled batch"
-    with pytest.raises(IntegrityError, match=refusal), db.begin() as conn:
-        conn.exec_driver_sql(added.format("y", batches[0]))
-    with db.begin() as conn:
-        conn.exec_driver_sql(added.format("y", batches[1]))
-        settle(conn, batches[1:], NOW)
-        assert conn.exec_driver_sql("SELECT count(*) FROM erasure").scalar() == 5
-        assert changed_batches(conn, "shop") == {"buyer": 1}
-    db.dispose()

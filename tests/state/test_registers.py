@@ -18,7 +18,6 @@ from include.messages import Message
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from include.state.findings import finding, finding_event
-from include.state.migrate import migrate
 from include.state.tables import (
     erasure,
     erasure_batch,
@@ -270,18 +269,6 @@ def test_registers_without_a_row_may_be_emptied(migrated_database: str) -> None:
     """As new homes and tests do; nothing is lost by it."""
     with engine(migrated_database).begin() as conn:
         conn.exec_driver_sql(f"TRUNCATE {', '.join((*REGISTERS, *ERASURES))} RESTART IDENTITY")
-
-
-def test_registers_of_an_older_version_are_locked_with_their_rows(database: str) -> None:
-    """What was entered before the upgrade stays too."""
-    state = engine(database)
-    migrate(state, "0021")
-    with state.begin() as conn:
-        fill(conn)
-        conn.exec_driver_sql("UPDATE evidence_ledger SET outcome = 'pass' WHERE seq = 3")
-    migrate(state)
-    for table in REGISTERS:
-        refused(state, f"DELETE FROM {table}", table, "")
 
 
 def test_the_owner_can_take_the_triggers_away_by_a_statement_of_its_own(state: Engine) -> None:
