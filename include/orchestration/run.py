@@ -24,6 +24,7 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
+from include.orchestration.forgetting import forget_earlier_runs
 from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
 from include.orchestration.run_bundle import seal_bundle
@@ -237,6 +238,8 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
             sealed = _seal_records(place, conclude)
         if isinstance(place, SandboxedWorkplace):
             place.drop()
+    if live is place:  # a drill changes nothing live but the ledger
+        forget_earlier_runs(live, key)
     return {
         "bundle": sealed.row.bundle,
         "sums_sha256": sealed.row.sums_sha256,

@@ -22,7 +22,7 @@ from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
 from include.reports.i18n import Translator
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, ServiceError
 from include.workplace import ROOT, Workplace
 from tests.drill_sandbox.test_workplace import RUN, Play
 from tests.support.contexts import pack_of
@@ -45,7 +45,7 @@ class Run:
     """
 
     def __init__(self, play: Play) -> None:
-        self.live, self.state, self.key = play.live, play.state, RUN
+        self.live, self.state, self.store, self.key = play.live, play.state, play.store, RUN
         self.try_number = 1
 
     def context(self) -> dict[str, Any]:
@@ -148,6 +148,64 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
     assert differences(before, snapshot(run.state)) == {}
     with run.live.state.connect() as conn:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
+
+
+def records_left(run: Run) -> dict[str, int]:
+    """Return the number of step records by run."""
+    with run.live.state.connect() as conn:
+        rows = conn.exec_driver_sql("SELECT run_id, count(*) FROM run_step GROUP BY run_id")
+        return {row[0]: row[1] for row in rows}
+
+
+def test_seal_removes_the_records_of_the_run_before(run: Run) -> None:
+    """The earlier run still shows its outcome, and refuses its cleared tasks."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    run.step(Outcome.FAIL)
+    first = run.seal()
+    assert records_left(run) == {RUN[1]: 1}
+    run.key = (RUN[0], "manual__2")
+    run.step(Outcome.PASS)
+    run.seal()
+    assert records_left(run) == {"manual__2": 1}
+    run.key, run.try_number = RUN, 2
+    assert run.seal() == first
+    with pytest.raises(AirflowFailException, match="sealed"):
+        run.step(Outcome.PASS)
+    assert records_left(run) == {}
+
+
+def test_records_of_a_run_stay_while_its_bundle_does_not_verify(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log line names the bundle; the seal that saw it is as usual."""
+    run.step(Outcome.PASS)
+    first = run.seal()
+    report = run.store / first["bundle"] / "report.en.html"
+    sealed = report.read_bytes()
+    report.write_bytes(b"changed")
+    run.key = (RUN[0], "manual__2")
+    run.step(Outcome.PASS)
+    second = run.seal()
+    assert second["outcome"] == "pass"
+    assert records_left(run) == {RUN[1]: 1, "manual__2": 1}
+    assert f"The bundle {first['bundle']} does not verify" in caplog.text
+    report.write_bytes(sealed)
+    assert run.seal() == second
+    assert records_left(run) == {"manual__2": 1}
+
+
+def test_seal_is_done_though_earlier_records_cannot_be_removed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.orchestration import forgetting
+
+    def lost(*_arguments: object, **_named: object) -> None:
+        raise ServiceError("The state database cannot be used.")
+
+    monkeypatch.setattr(forgetting, "forget_sealed_runs", lost)
+    run.step(Outcome.PASS)
+    assert run.seal()["outcome"] == "pass"
 
 
 def test_cleared_task_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(run: Run) -> None:
