@@ -151,7 +151,7 @@ def recover_ledger(
                 place.signer,
                 TrustedKeys(place.trusted),
                 place.clock,
-                lock_end(store, place.clock),
+                lock_end(store, place.clock, place.pack.evidence),
             )
         for bundle in entered:
             results.print(f"entered  {bundle}", soft_wrap=True)

@@ -17,6 +17,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import find_sealed, read_sealed_sums
+from include.policy.evidence import EvidenceRules
 from include.services.clock import Clock
 from include.services.objectstore.base import (
     ObjectDamaged,
@@ -26,14 +27,10 @@ from include.services.objectstore.base import (
 )
 from include.state.tables import evidence_intent
 
-EVIDENCE_LOCK = timedelta(
-    days=3 * 366
-)  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
-
-def lock_end(store: ObjectStore, clock: Clock) -> datetime | None:
+def lock_end(store: ObjectStore, clock: Clock, rules: EvidenceRules) -> datetime | None:
     """Return until when bundles that are finished now are locked; None in a directory."""
-    return clock.now() + EVIDENCE_LOCK if store.kind == "s3" else None
+    return clock.now() + timedelta(days=rules.lock_days) if store.kind == "s3" else None
 
 
 def keep_signature(conn: Connection, bundle: str, signature: bytes) -> None:

@@ -12,6 +12,7 @@ from include.evidence.names import SIGNATURE, SIGNER, SUMS
 from include.evidence.pending import lock_end, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import verify_all
+from include.policy.evidence import EvidenceRules
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
@@ -60,7 +61,7 @@ def prune_to_checkpoint(
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
         keys = TrustedKeys([signer.public_pem, *trusted])
-        publish_signatures(store, conn, keys, lock_end(store, clock))
+        publish_signatures(store, conn, keys, lock_end(store, clock, EvidenceRules()))
         earlier = checkpoints(conn)
         done = earlier[-1].up_to_seq if earlier else 0  # above rows only after a killed prune
         old = [row for row in ledger.rows(conn) if row.seq < before_seq or row.seq <= done]

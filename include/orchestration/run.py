@@ -259,7 +259,8 @@ def finished_run(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
             return None
         store = live.store("evidence_store")
         keys = TrustedKeys(live.trusted)
-        finish_seal(store, conn, keys, dag_id, run_id, lock_end(store, live.clock))
+        lock_until = lock_end(store, live.clock, live.pack.evidence)
+        finish_seal(store, conn, keys, dag_id, run_id, lock_until)
         return read_sealed(store, conn, live.trusted, dag_id, run_id)
 
 

@@ -67,7 +67,7 @@ def seal_bundle(
             files={**artifacts, **rendered.files},
             ahead=conclusion.ahead,
             clock=place.clock,
-            lock_until=lock_end(store, place.clock),
+            lock_until=lock_end(store, place.clock, place.pack.evidence),
             trusted=place.trusted,
             workflows=reader.workflows,
         )

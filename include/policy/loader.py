@@ -21,6 +21,7 @@ from include.policy.document import (
     read_document,
     without_faults,
 )
+from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
@@ -37,7 +38,14 @@ SHIPPED = Path(__file__).parent / "pack"
 
 DATAMAP, QUALITY = "datamap", "quality"
 RETENTION = "retention.yaml"
-_WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "notices.yaml", "roles.yaml")
+_WITH_DEFAULT = (
+    "backup.yaml",
+    "calendar.yaml",
+    "controls.yaml",
+    "evidence.yaml",
+    "notices.yaml",
+    "roles.yaml",
+)
 # They name collections of a company's databases, so the shipped files are no default. Neither are
 # those of the sections.
 _WITHOUT_DEFAULT = ("disposition.yaml", "intake.yaml", "purposes.yaml", RETENTION)
@@ -71,6 +79,7 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
         message = "is missing: a pack needs a data map, see docs/policy-pack.md"
         raise PackError(folder, [PackProblem(f"{DATAMAP}/", None, "", message)])
     backup = reader.section("backup.yaml", TypeAdapter(BackupRules)) or BackupRules()
+    evidence = reader.section("evidence.yaml", TypeAdapter(EvidenceRules)) or EvidenceRules()
     datamap = reader.datamap(backup.defaults)
     calendar = reader.section("calendar.yaml", TypeAdapter(Calendar))
     roles = reader.items("roles.yaml", TypeAdapter(Role))
@@ -118,6 +127,7 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
         databases=datamap.databases,
         controls=tuple(controls.values()),
         backup=backup,
+        evidence=evidence,
         retention=tuple(retention.values()),
         disposition=disposition,
         intake=tuple(intake.values()),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from include.policy.datamap import MappedDatabase
+from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.notices import NoticeRules
@@ -41,6 +42,7 @@ class PolicyPack(Rule):
         databases: the mapped databases by name, at least one.
         controls: of controls.yaml, in its order.
         backup: of backup.yaml.
+        evidence: of evidence.yaml.
         retention: of retention.yaml; empty when the pack has none.
         disposition: of disposition.yaml.
         intake: of intake.yaml; empty when the pack has none.
@@ -58,6 +60,7 @@ class PolicyPack(Rule):
     databases: Mapping[str, MappedDatabase]
     controls: tuple[Control, ...]
     backup: BackupRules
+    evidence: EvidenceRules = EvidenceRules()
     retention: tuple[RetentionRule, ...]
     disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()

@@ -18,6 +18,7 @@ from include.evidence.pending import lock_end
 from include.evidence.prune import prune_to_checkpoint
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one
+from include.policy.evidence import EvidenceRules
 from include.services.clock import SystemClock
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectLocked
@@ -138,14 +139,13 @@ def test_recovery_locks_only_bundles_that_their_seal_did_not_lock(
     in_s3 = replace(evidence, store=store)
     clock = SystemClock()
     in_s3.seal(1)
-    locked = in_s3.seal(-1, lock_until=lock_end(store, clock)).path
+    locked = in_s3.seal(-1, lock_until=lock_end(store, clock, EvidenceRules())).path
     bare = in_s3.seal(-2).path
     in_s3.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
     keys = TrustedKeys([evidence.signer.public_pem])
     with patch.object(S3Store, "lock", autospec=True, side_effect=S3Store.lock) as lock:
-        entered = recover_ledger(
-            store, evidence.conn, evidence.signer, keys, clock, lock_end(store, clock)
-        )
+        until = lock_end(store, clock, EvidenceRules())
+        entered = recover_ledger(store, evidence.conn, evidence.signer, keys, clock, until)
     assert entered == [locked, bare]
     assert {call.args[1].rpartition("/")[0] for call in lock.call_args_list} <= {
         bare,

@@ -11,6 +11,7 @@ from include.evidence.adopt import recover_ledger
 from include.evidence.names import RESULT, SIGNATURE, SUMS
 from include.evidence.pending import lock_end
 from include.evidence.signing import TrustedKeys
+from include.policy.evidence import EvidenceRules
 from include.services.clock import SystemClock
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger
@@ -42,7 +43,7 @@ def test_sealed_version_below_a_newer_one_is_locked(
         forget_signature(in_s3)
     sealed = store.stat(f"{bundle}/{name}").version_id
     forged = store.put(f"{bundle}/{name}", b"x" * 64).version_id
-    until = lock_end(store, clock)
+    until = lock_end(store, clock, EvidenceRules())
     if way == "recovered":
         in_s3.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
         keys = TrustedKeys([evidence.signer.public_pem])

@@ -40,6 +40,7 @@ def test_a_data_map_is_all_a_pack_needs(tmp_path: Path) -> None:
         ("calendar.yaml", True),
         ("controls.yaml", True),
         ("datamap/shop.yaml", False),
+        ("evidence.yaml", True),
         ("notices.yaml", True),
         ("roles.yaml", True),
     ]
@@ -149,7 +150,7 @@ def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
     """Whoever has the files can compute it without ParcelSeal."""
     folder = write_pack(tmp_path, datamap__shop=SHOP, datamap__Zoo=SHOP.replace("shop", "zoo"))
     pack = load_pack(folder)
-    for name in ("backup", "calendar", "controls", "notices", "roles"):
+    for name in ("backup", "calendar", "controls", "evidence", "notices", "roles"):
         shutil.copy(SHIPPED / f"{name}.yaml", folder)
     shell = "sha256sum -- *.yaml datamap/*.yaml | LC_ALL=C sort -k 2"  # as in docs/policy-pack.md
     listing = subprocess.run(["sh", "-c", shell], cwd=folder, check=True, capture_output=True)

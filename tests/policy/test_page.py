@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from include.policy import SHIPPED, kwargs
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
+from include.policy.evidence import EvidenceRules
 from include.policy.expectations import AnyExpectation, Breakdown, Expectation, Suite
 from include.policy.purposes import Purpose
 from include.policy.retention import (
@@ -64,6 +65,7 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
     ("heading", "models"),
     [
         ("Our keys: `meta.parcelseal`", [DatabaseMeta, CollectionMeta, NewestClock]),
+        ("`evidence.yaml`", [EvidenceRules]),
         ("`controls.yaml`", [Control, Indicator, Source]),
         ("`quality/*.yaml`", [Suite, Breakdown, Expectation, *KWARGS]),
         ("`purposes.yaml`", [Purpose]),
@@ -110,12 +112,13 @@ def test_the_shipped_controls_are_listed(tmp_path: Path) -> None:
 
 def test_the_examples_are_a_pack(tmp_path: Path) -> None:
     """The page's YAML, put together, loads; and its mistake is reported as printed."""
-    shop, backup, controls, quality, purposes, retention, disposition = EXAMPLES
-    files = {"backup": backup, "controls": controls, "retention": retention}
+    shop, backup, evidence, controls, quality, purposes, retention, disposition = EXAMPLES
+    files = {"backup": backup, "evidence": evidence, "controls": controls, "retention": retention}
     files["disposition"] = disposition
     files |= {"quality__customer": quality, "purposes": purposes}
     pack = load_pack(write_pack(tmp_path, datamap__shop=shop, **files))
     assert pack.backup.keep.daily == 14
+    assert pack.evidence.keep.months == 120
     assert [one.record_class for one in pack.retention] == ["order", "contact"]
     assert pack.disposition.limit.percent == 2
     assert [one.id for one in pack.suites[0].expectations] == ["invalid_mobile"]
