@@ -13,12 +13,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
+from include.evidence.checkpoint import adopt_checkpoint, newest_checkpoint
 from include.evidence.columns import columns_of, finished_at_of, is_of_folder
 from include.evidence.gaps import unpruned_gaps
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE
 from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
+from include.evidence.sums import Link
 from include.evidence.unrecorded import (
     MOST_FORGED,
     UnrecordedBundle,
@@ -69,6 +71,7 @@ def recover_ledger(
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
+        adopt_checkpoint(store, conn, keys)
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
         recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
         return [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
@@ -89,6 +92,7 @@ def adopt_begun(
 
     Args and returns: as `recover_ledger`.
     """
+    adopt_checkpoint(store, conn, keys)
     prefixes = [""] if ledger.head(conn) is None else _begun(conn)
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
     recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
@@ -185,15 +189,23 @@ class _Recovery:
     def enter_following(self, unrecorded: UnrecordedBundles) -> list[str]:
         """Enter the bundles that continue the chain; return their names in the chain's order."""
         entered: list[str] = []
-        last = ledger.trusted_head(self.conn, self.keys) if unrecorded.bundles else None
-        while following := _first_readable(unrecorded.after(last.link if last else None)):
+        seq, link = self._end_of_chain() if unrecorded.bundles else (0, None)
+        while following := _first_readable(unrecorded.after(link)):
             bundle, content = following
             if self._is_recorded(bundle, content):
                 break
-            seq, previous = (last.seq + 1, last.sums_sha256) if last else (1, "")
-            last = self._append(seq, previous, bundle, content)
+            seq += 1
+            link = self._append(seq, link.sums_sha256 if link else "", bundle, content).link
             entered.append(bundle.name)
         return entered
+
+    def _end_of_chain(self) -> tuple[int, Link | None]:
+        """Return number and link of the last bundle that the ledger or a checkpoint has."""
+        last = ledger.trusted_head(self.conn, self.keys)
+        mark = newest_checkpoint(self.conn, self.keys)
+        if mark is not None and (last is None or last.seq < mark.up_to_seq):
+            return mark.up_to_seq, mark.link
+        return (last.seq, last.link) if last else (0, None)
 
     def enter_between(self, unrecorded: UnrecordedBundles) -> list[str]:
         """Enter bundles whose rows are missing between others; return their names, newest first.

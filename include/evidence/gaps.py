@@ -44,7 +44,8 @@ class Gap:
 def ledger_gaps(conn: Connection) -> tuple[Gap, ...]:
     """Return the gaps of the ledger, lowest first; numbers after its last row are in no gap.
 
-    Read them before the checkpoint: a prune signs it before it deletes rows.
+    After the state database was lost, rows of pruned bundles are missing: `gaps_after` leaves them
+    out.
     """
     return tuple(Gap(first, last) for first, last in conn.execute(_GAPS))
 

@@ -1,104 +1,239 @@
-"""Pruning of old evidence: the chain then begins at a signed checkpoint."""
+"""Pruning: remove the files of bundles past their term, the oldest first.
+
+The ledger row of a pruned bundle stays as its tombstone: a cleared task of the run is still
+refused, and the run does not look missing. A signed checkpoint says up to which number files may be
+missing; the last pruned bundle keeps what the next bundle links to.
+
+Bundles are pruned one by one. The checkpoint is committed first, then the files are removed, so
+that the chain verifies at every moment, and the next call finishes what a killed one left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from include.evidence import ledger
-from include.evidence.checkpoint import Checkpoint, checkpoints, keep_checkpoint
+from include.evidence.check import Refused, check_bundle, check_row
+from include.evidence.checkpoint import (
+    Checkpoint,
+    adopt_checkpoint,
+    keep_checkpoint,
+    newest_checkpoint,
+    store_checkpoint,
+)
+from include.evidence.folder import StoreFolder
+from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, SIGNER, SUMS
-from include.evidence.pending import lock_end, publish_signatures
+from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.verify import verify_all
-from include.policy.evidence import EvidenceRules
+from include.evidence.sums import Link
+from include.evidence.verify import link_before
+from include.holds import registry
+from include.holds.records import HoldGuard
+from include.messages import Message, _
 from include.services.clock import Clock
-from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
-from include.state.tables import evidence_checkpoint, evidence_ledger
 
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
+MOST = 100  # bundles that one call removes: more than a day's
+NEWEST = 30  # bundles of the ledger that always stay: registers are compared with them
+LONGEST_PAUSE = timedelta(days=31)  # since the newest seal; a longer one may be a wrong clock
 
 
-def prune_to_checkpoint(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    *,
-    before_seq: int,
-    trusted: Iterable[bytes],
-    clock: Clock,
-) -> Checkpoint:
-    """Delete the bundles before a place of the chain and keep a signed checkpoint instead.
+class Waits(StrEnum):
+    """The reason why a bundle past its term is not pruned."""
 
-    The checkpoint is kept first, then objects are deleted, then their ledger rows, so that a prune
-    that was killed can be repeated and the chain verifies at every moment.
+    HELD = "held"  # a legal hold is active
+    LOCKED = "locked"  # the store's lock has not ended
+    CHANGED = "changed"  # the bundle does not verify
+    CLOCK = "clock"  # the newest bundle is so old that the clock may be wrong
+    MORE = "more"  # the next call goes on
 
-    Args:
-        store: the evidence store.
-        conn: the state database; what is open on it is committed.
-        signer: signs the checkpoint.
-        before_seq: the first place that stays; at least the last bundle always does.
-        trusted: public keys (PEM) whose seals count.
-        clock: gives the moment of the checkpoint.
 
-    Raises:
-        UsageError: nothing to prune, or nothing would stay.
-        ControlFailed: the evidence does not verify; pruning would hide that.
-        ObjectLocked: a lock of an object in question has not ended; nothing was deleted.
+@dataclass(frozen=True)
+class Pruned:
+    """The result of one call.
+
+    Attributes:
+        bundles: the bundles whose files were removed, the oldest first.
+        waits: why the next bundle past its term stays; None if there is none.
+        next_bundle: that bundle; empty if there is none.
+        problem: why it does not verify, if it does not.
     """
-    conn.commit()
-    trusted = [*trusted]
-    state = verify_all(store, conn, [signer.public_pem, *trusted])
-    if not state.verified:
-        raise ControlFailed(
-            f"The evidence does not verify ({state.first_bad}: {state.reason}), so nothing was "
-            "pruned.",
-            "Find out why first: pruning would hide it.",
-        )
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        keys = TrustedKeys([signer.public_pem, *trusted])
-        publish_signatures(store, conn, keys, lock_end(store, clock, EvidenceRules()))
-        earlier = checkpoints(conn)
-        done = earlier[-1].up_to_seq if earlier else 0  # above rows only after a killed prune
-        old = [row for row in ledger.rows(conn) if row.seq < before_seq or row.seq <= done]
+
+    bundles: tuple[str, ...] = ()
+    waits: Waits | None = None
+    next_bundle: str = ""
+    problem: Message | None = None
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The evidence that is pruned.
+
+    Attributes:
+        store: the evidence store.
+        state: the state database.
+        signer: signs checkpoints.
+        trusted: further public keys (PEM) whose seals count.
+        clock: the time.
+        lock_until: as for `seal`, where a killed seal is finished.
+        newest: bundles of the ledger that always stay, at least one.
+    """
+
+    store: ObjectStore
+    state: Engine
+    signer: Signer
+    trusted: Collection[bytes]
+    clock: Clock
+    lock_until: datetime | None = None
+    newest: int = NEWEST
+
+    @property
+    def keys(self) -> TrustedKeys:
+        """The public keys that count."""
+        return TrustedKeys([self.signer.public_pem, *self.trusted])
+
+    def prune(self, is_expired: Callable[[LedgerRow], bool], most: int = MOST) -> Pruned:
+        """Prune the bundles past their term; no bundle while any legal hold is active.
+
+        A hold names no bundle, and nobody knows which evidence its case needs, so it keeps all. It
+        is asked for each bundle anew, under the lock that `hold add` waits for. Safe to repeat,
+        after a kill, and in several processes at once.
+
+        Args:
+            is_expired: whether the term of a ledger row's bundle is over.
+            most: bundles that are removed at most.
+
+        Raises:
+            ServiceError: a hold is being placed for too long, or the state database was lost.
+            StoreError: the evidence store cannot be read or written.
+        """
+        removed: list[str] = []
+        with self.state.connect() as conn, HoldGuard(self.state, "") as guard:
+            mark = self._prepared(conn)
+            result = self._finish(conn, guard, mark) if mark else None
+            while result is None:
+                row = self._next(conn, mark)
+                if row is None or not is_expired(row):
+                    result = Pruned()
+                elif len(removed) == most:
+                    result = Pruned(waits=Waits.MORE, next_bundle=row.bundle)
+                elif self._is_held(conn):  # before its files are read
+                    result = Pruned(waits=Waits.HELD, next_bundle=row.bundle)
+                elif (result := self._refusal(conn, row)) is None:
+                    is_removed, result = self._remove(conn, guard, row, mark)
+                    removed += [row.bundle] if is_removed else []
+                mark = newest_checkpoint(conn, self.keys)
+                conn.commit()
+            if mark is not None:
+                store_checkpoint(self.store, mark)
+        return Pruned(tuple(removed), result.waits, result.next_bundle, result.problem)
+
+    def _prepared(self, conn: Connection) -> Checkpoint | None:
+        """Finish killed seals, and return the newest checkpoint of state database and store."""
+        with conn.begin():
+            lock_for_transaction(conn, StateLock.EVIDENCE)
+            publish_signatures(self.store, conn, self.keys, self.lock_until)
+            return adopt_checkpoint(self.store, conn, self.keys)
+
+    def _next(self, conn: Connection, mark: Checkpoint | None) -> LedgerRow | None:
+        """Return the row after the last pruned one, or None if its bundle has to stay."""
+        seq = mark.up_to_seq + 1 if mark else 1
         last = ledger.head(conn)
-        if not old or last is None or last.seq == old[-1].seq:
-            raise UsageError(
-                f"There is nothing to prune before number {before_seq}, or nothing would stay.",
-                f"The ledger's last number is {last.seq if last else 0}.",
-            )
-        folders = {row.bundle for row in old} | {one.bundle for one in earlier}
-        objects = [one.key for folder in sorted(folders) for one in store.list(f"{folder}/")]
-        checkpoint = Checkpoint(
-            old[-1].seq, old[-1].bundle, old[-1].sums_sha256, clock.now(), signer.fingerprint
-        )
-        stays = {f"{checkpoint.bundle}/{name}" for name in KEPT}
-        _refuse_locked(store, [key for key in objects if key not in stays], clock)
-        if checkpoint.up_to_seq > done:
-            checkpoint = keep_checkpoint(conn, signer, checkpoint)
-        else:
-            checkpoint = earlier[-1]
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        for key in objects:
-            if key not in stays:
-                store.delete(key)
-        seq = evidence_ledger.c.seq
-        conn.execute(evidence_ledger.delete().where(seq <= checkpoint.up_to_seq))
-        up_to = evidence_checkpoint.c.up_to_seq
-        conn.execute(evidence_checkpoint.delete().where(up_to < checkpoint.up_to_seq))
-    return checkpoint
+        return ledger.at(conn, seq) if last and last.seq - seq >= self.newest else None
 
+    def _refusal(self, conn: Connection, row: LedgerRow) -> Pruned | None:
+        """Return why a bundle has to stay, as far as its own content and the clock tell.
 
-def _refuse_locked(store: ObjectStore, keys: list[str], clock: Clock) -> None:
-    for key in keys:
-        until = store.stat(key).locked_until
-        if until and until > clock.now():
-            raise ObjectLocked(
-                f"The evidence {key} is locked until {until:%Y-%m-%d}, so nothing was pruned.",
-                "Prune it after that day.",
-            )
+        Pruning must not be the way to get rid of a bundle that was changed. And under a clock that
+        is years ahead every bundle would be past its term.
+        """
+        newest = ledger.head(conn)
+        if newest is None or self.clock.now() - newest.sealed_at > LONGEST_PAUSE:
+            return Pruned(waits=Waits.CLOCK, next_bundle=row.bundle)
+        previous = link_before(conn, row)
+        conn.commit()
+        if (problem := self._problem(row, previous)) is not None:
+            return Pruned(waits=Waits.CHANGED, next_bundle=row.bundle, problem=problem)
+        return self._locked(row)
+
+    def _problem(self, row: LedgerRow, previous: Link | None) -> Message | None:
+        if not row.is_authentic(self.keys):
+            return _("its ledger row was changed")
+        folder = StoreFolder(self.store, row.bundle)
+        try:
+            check_row(row, check_bundle(folder, self.keys), folder, previous)
+        except Refused as refusal:
+            return refusal.message
+        return None
+
+    def _locked(self, row: LedgerRow) -> Pruned | None:
+        for stored in self.store.list(f"{row.bundle}/"):
+            until = self.store.stat(stored.key).locked_until
+            if until and until > self.clock.now():
+                return Pruned(waits=Waits.LOCKED, next_bundle=row.bundle)
+        return None
+
+    def _remove(
+        self, conn: Connection, guard: HoldGuard, row: LedgerRow, mark: Checkpoint | None
+    ) -> tuple[bool, Pruned | None]:
+        """Sign that a bundle is pruned, then remove its files, unless a hold was placed.
+
+        Returns:
+            Whether the bundle is pruned, and why pruning cannot go on.
+        """
+        with guard.batch():
+            if self._is_held(conn):
+                return False, Pruned(waits=Waits.HELD, next_bundle=row.bundle)
+            with conn.begin():
+                lock_for_transaction(conn, StateLock.EVIDENCE)
+                newest = newest_checkpoint(conn, self.keys)
+                if newest != mark or ledger.at(conn, row.seq) != row:
+                    return False, None  # another process prunes too: read the next row again
+                guard.confirm()
+                checkpoint = Checkpoint(
+                    row.seq,
+                    row.bundle,
+                    row.sums_sha256,
+                    self.clock.now(),
+                    self.signer.fingerprint,
+                )
+                keep_checkpoint(conn, self.signer, checkpoint)
+            return True, self._clear(conn, guard, checkpoint)
+
+    def _finish(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
+        """Remove what a killed call, or a lock of the store, left of pruned bundles."""
+        with guard.batch():
+            if self._is_held(conn):
+                return None  # the loop says so of the next bundle, if there is one
+            return self._clear(conn, guard, mark)
+
+    def _clear(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
+        """Remove the files of the last pruned bundle but `KEPT`, and all of the one before."""
+        before = ledger.at(conn, mark.up_to_seq - 1)
+        conn.commit()
+        folders = [(mark.bundle, KEPT)]
+        if before is not None:
+            folders.append((before.bundle, set()))
+        for bundle, kept in folders:
+            for stored in list(self.store.list(f"{bundle}/")):
+                if stored.key.removeprefix(f"{bundle}/") in kept:
+                    continue
+                guard.confirm()
+                try:
+                    self.store.delete(stored.key)
+                except ObjectLocked:  # by a lock that a stat does not tell
+                    return Pruned(waits=Waits.LOCKED, next_bundle=bundle)
+        return None
+
+    def _is_held(self, conn: Connection) -> bool:
+        held = bool(registry.active(conn))
+        conn.commit()
+        return held

@@ -17,7 +17,7 @@ from include.evidence.check import (
     check_row,
     check_signature,
 )
-from include.evidence.checkpoint import Checkpoint, checkpoints
+from include.evidence.checkpoint import Checkpoint, checkpoints, newest_checkpoint
 from include.evidence.commands import check_commands, commands_for
 from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
@@ -25,6 +25,7 @@ from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_t
 from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
+from include.evidence.tombstones import check_tombstones
 from include.evidence.versions import hidden_remarks
 from include.messages import Message, _, in_english
 from include.services.errors import UsageError
@@ -39,7 +40,7 @@ class Verification:
 
     Attributes:
         verified: something was checked, and everything that was checked is valid.
-        bundles: how many bundles the ledger has since its checkpoint, or 1 for one bundle.
+        bundles: how many bundles of the ledger are not pruned, or 1 for one bundle.
         first_bad: the first bundle that is not valid, None if all are.
         problem: what is wrong with it.
         remarks: facts for the reader that are no failures.
@@ -67,6 +68,7 @@ class _Evidence:
     store: ObjectStore
     keys: TrustedKeys
     rows: list[LedgerRow]
+    pruned: list[LedgerRow]
     checkpoint: Checkpoint | None
     begun: set[str]
     signatures: dict[str, bytes]
@@ -141,6 +143,8 @@ def verify_one(
     if folder.lacks_signature:
         remarks.append(_unsigned(bundle))
     try:
+        if conn is not None:
+            _refuse_pruned(conn, bundle, keys)
         signed = check_bundle(folder, keys)
         if conn is not None:
             _check_in_ledger(conn, bundle, signed, folder, keys)
@@ -195,6 +199,10 @@ def _check_chain(evidence: _Evidence) -> None:
     """Check everything in the chain's order; raises _Bad for the first that does not hold."""
     if evidence.checkpoint:
         _check_checkpoint(evidence, evidence.checkpoint)
+        try:
+            check_tombstones(evidence.pruned, evidence.checkpoint, evidence.keys)
+        except Refused as refusal:
+            raise _Bad(evidence.checkpoint.bundle, refusal.message) from refusal
     for row in evidence.rows:
         if not row.is_authentic(evidence.keys):
             raise _Bad(_bundle_meant_by(row, evidence), _("its ledger row was changed"))
@@ -251,7 +259,8 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
     for bundle in gone - {one.bundle for one in marks[-1:]}:
         folders.pop(bundle, None)  # a prune that did not finish; the checkpoint stands
     kept = [row for row in every if row.seq > pruned]
-    return _Evidence(store, keys, kept, checkpoint, begun, signatures, folders)
+    tombstones = [row for row in every if row.seq <= pruned]
+    return _Evidence(store, keys, kept, tombstones, checkpoint, begun, signatures, folders)
 
 
 @contextmanager
@@ -308,6 +317,13 @@ def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
     return signed.sums.previous.bundle if signed and signed.sums.previous else None
 
 
+def _refuse_pruned(conn: Connection, bundle: str, keys: TrustedKeys) -> None:
+    row = ledger.find_bundle(conn, bundle)
+    mark = newest_checkpoint(conn, keys)
+    if row is not None and mark is not None and row.seq <= mark.up_to_seq:
+        raise Refused(_("its files were removed at the end of their retention period"))
+
+
 def _check_in_ledger(
     conn: Connection, bundle: str, signed: SignedSums, folder: StoreFolder, keys: TrustedKeys
 ) -> None:
@@ -360,6 +376,13 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
 
 def _remarks(evidence: _Evidence) -> Iterator[Message]:
     known = {row.bundle for row in evidence.rows}
+    pruned = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
+    if lost := pruned - len(evidence.pruned):
+        yield _(
+            "the ledger lacks {count} rows of pruned bundles: a cleared task of their runs would "
+            "not be refused",
+            count=lost,
+        )
     for bundle, names in sorted(evidence.folders.items()):
         if SIGNATURE not in names and bundle not in known:
             yield _("{bundle} is unfinished: it has no signature and is no bundle", bundle=bundle)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from include.evidence import ledger
+from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
@@ -35,6 +36,7 @@ class Compared:
         bundles: that hold a digest of the timeline.
         contradicting: those of them whose newest entry the timeline does not have at its place.
         unreadable: bundles of the ledger that the store does not have, or that cannot be read.
+            Pruned bundles are left out.
     """
 
     bundles: Sequence[str]
@@ -81,13 +83,15 @@ def compare(
     contradicting: list[str] = []
     unreadable: list[str] = []
     rows = [one for one in ledger.rows(conn) if _may_be_about(one, found)]
+    pruned = max((mark.up_to_seq for mark in checkpoints(conn)), default=0)
     opened = store() if rows else None
     for row in rows:
         assert opened is not None
         try:
             kept = _kept(StoreFolder(opened, row.bundle), found.number)
-        except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError):
-            unreadable.append(row.bundle)
+        except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError) as error:
+            if not (isinstance(error, ObjectMissing) and row.seq <= pruned):
+                unreadable.append(row.bundle)
             continue
         if kept is None:
             continue

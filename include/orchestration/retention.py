@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.approvals import registry
 from include.approvals.question import AskAgain, Question
 from include.backup.listing import listed_points, work_reader
+from include.evidence import prune_step
+from include.evidence.forget import forget_sealed_runs
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.pending import lock_end
+from include.evidence.prune import Pruning
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
@@ -21,6 +26,7 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy
+from include.policy.spans import later
 from include.reports.conclusion import Conclusion
 from include.retention import erasing, proof, report, steps
 from include.retention.desk import Desk, desk_of
@@ -36,6 +42,8 @@ from include.retention.report_case import Past
 from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.state.locks import exclusive
 from include.workplace import Workplace
+
+RUNS_A_DAY = 100  # sealed runs whose step records one run removes, however large their bundles are
 
 
 def response_timeout() -> timedelta:
@@ -139,6 +147,37 @@ def verify(planned: dict[str, Any] | None) -> dict[str, Any]:
     return step(STEP_VERIFY, database, title, work, CLAUSE)
 
 
+def prune_evidence() -> dict[str, Any]:
+    """Remove the files of evidence past its term; while a legal hold is active, none.
+
+    The step records of sealed runs go too, if their bundles verify.
+    """
+
+    def work(place: Workplace) -> StepRecord:
+        place.require_complete_registers(HOLDS)
+        store, rules, zone = (
+            place.store("evidence_store"),
+            place.pack.evidence,
+            place.pack.calendar.zone,
+        )
+        now = place.clock.now()
+        pruning = Pruning(
+            store,
+            place.state,
+            place.signer,
+            place.trusted,
+            place.clock,
+            lock_end(store, place.clock, rules),
+        )
+        pruned = pruning.prune(lambda row: later(row.sealed_at, rules.keep, zone) <= now)
+        forgotten = forget_sealed_runs(
+            store, place.state, place.trusted, besides=run_key(), most=RUNS_A_DAY, largest=None
+        )
+        return prune_step.record(pruned, forgotten, rules.keep.text, CLAUSE)
+
+    return step(prune_step.STEP, "", _("The removal of old evidence"), work, CLAUSE)
+
+
 def seal_retention() -> dict[str, Any]:
     """Seal the evidence of a retention run."""
     dag_id, run_id = run_key()
@@ -151,7 +190,7 @@ def seal_retention() -> dict[str, Any]:
             approvals = registry.approvals_of(conn, dag_id, run_id)
         pack = place.pack
         asked = get_current_context()["params"].get("databases") or list(pack.databases)
-        return report.conclude(
+        conclusion = report.conclude(
             records,
             databases=list(pack.databases.values()),
             rules={name: pack.retention_of(name) for name in pack.databases},
@@ -159,6 +198,7 @@ def seal_retention() -> dict[str, Any]:
             approvals=approvals,
             trends={name: _trend(place, name) for name in asked},
         )
+        return replace(conclusion, facts=[*conclusion.facts, *prune_step.facts(records)])
 
     return seal_run(conclude)
 

@@ -23,6 +23,7 @@ from include.evidence.model import (
     Result,
     RunContext,
 )
+from include.evidence.prune import Pruned, Pruning
 from include.evidence.signing import Signer
 from include.evidence.verify import Verification, verify_all
 from include.messages import Message, _
@@ -106,6 +107,13 @@ class Evidence:
 
     def verify(self) -> Verification:
         return verify_all(self.store, self.conn, [self.signer.public_pem])
+
+    def prune(self, before_seq: int, most: int = 100, **more: Any) -> Pruned:
+        """Prune the bundles whose numbers are lower, as if their term were over."""
+        self.conn.commit()
+        arguments = {"store": self.store, "state": self.engine, "clock": CLOCK, "newest": 1} | more
+        pruning = Pruning(signer=self.signer, trusted=(), **arguments)
+        return pruning.prune(lambda row: row.seq < before_seq, most)
 
     def execute(self, statement: Any) -> None:
         self.conn.execute(statement)

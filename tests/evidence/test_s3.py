@@ -15,7 +15,7 @@ from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import lock_end
-from include.evidence.prune import prune_to_checkpoint
+from include.evidence.prune import Pruned, Waits
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one
 from include.policy.evidence import EvidenceRules
@@ -60,11 +60,7 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     found = verify_all(store, evidence.conn, trusted)
     assert found.verified, found
     assert found.bundles == 2
-    with pytest.raises(ObjectLocked):
-        prune_to_checkpoint(
-            store, evidence.conn, evidence.signer, before_seq=2, trusted=trusted, clock=CLOCK
-        )
-    evidence.conn.rollback()
+    assert evidence.prune(2, store=store) == Pruned((), Waits.LOCKED, sealed[0].path)
     store.put(f"{sealed[1].path}/report.en.html", b"a new version hides the locked one")
     found = verify_all(store, evidence.conn, trusted)
     assert found.first_bad == sealed[1].path
@@ -162,15 +158,8 @@ def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint:
     in_s3.seal(1)
     in_s3.seal(2)
     bundle = forget_signature(in_s3)
-    trusted = [evidence.signer.public_pem]
-    prune_to_checkpoint(
-        store,
-        evidence.conn,
-        evidence.signer,
-        before_seq=2,
-        trusted=trusted,
-        clock=SystemClock(),
-    )
+    clock = SystemClock()
+    evidence.prune(2, store=store, clock=clock, lock_until=lock_end(store, clock, EvidenceRules()))
     assert unlocked(store, bundle) == []
 
 

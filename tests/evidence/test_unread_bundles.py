@@ -12,15 +12,15 @@ from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.model import AcceptedLoss, Finding
 from include.evidence.names import RESULT
-from include.evidence.prune import prune_to_checkpoint
 from include.evidence.register_acceptance import accept_losses
 from include.evidence.registers import EvidenceReader
 from include.evidence.signing import Signer, TrustedKeys, generate_key
+from include.holds import registry
 from include.services.errors import ControlFailed
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
-from tests.evidence.support import START, Evidence
+from tests.evidence.support import CLOCK, START, Evidence
 
 UNREAD = "does not verify, so nothing shows"
 UNTRUSTED = "No trusted key signed the ledger row"
@@ -201,15 +201,10 @@ def test_pruned_rows_are_no_gap(company: Company) -> None:
     for _ in range(4):
         company.seal()
     evidence = company.evidence
-    with company.state.connect() as conn:
-        prune_to_checkpoint(
-            evidence.store,
-            conn,
-            evidence.signer,
-            before_seq=3,
-            trusted=[evidence.signer.public_pem],
-            clock=company.clock,
-        )
+    with company.state.begin() as conn:
+        for hold in registry.active(conn):
+            registry.release(conn, CLOCK, hold.id, released_by="counsel", reason="settled")
+    assert len(evidence.prune(3, clock=company.clock).bundles) == 2
     list_versions = DirectoryStore.list_versions
     with patch.object(
         DirectoryStore, "list_versions", autospec=True, side_effect=list_versions

@@ -130,7 +130,10 @@ class Failures(System):
 
         The row is entered again, whether somebody recovers the ledger before the run or not.
         """
-        rows = self.company.run_on_state("SELECT seq FROM evidence_ledger ORDER BY seq")
+        rows = self.company.run_on_state(
+            "SELECT seq FROM evidence_ledger WHERE seq > "
+            "(SELECT coalesce(max(up_to_seq), 0) FROM evidence_checkpoint) ORDER BY seq"
+        )
         lost = choose(rows[:-1], pick)[0]
         with psycopg.connect(self.company.state) as connection:
             connection.execute("SET session_replication_role = replica")

@@ -29,6 +29,7 @@ from include.backup.point_folder import folder as folder_of
 from include.erasure import requests
 from include.evidence import ledger
 from include.holds.registry import HoldKind
+from include.services.errors import ControlFailed
 from include.services.objectstore.directory import DirectoryStore
 from tests.system.company import (
     NAME,
@@ -36,13 +37,14 @@ from tests.system.company import (
     query,
     relations_with,
 )
+from tests.system.evidence_terms import EvidenceTerms
 from tests.system.failures import Failures
 from tests.system.intruder import intruder_of
 from tests.system.runs import Killed, backup_run, drill_run, retention_run
 from tests.system.world import CLOSED_REQUESTS, PUBLIC_MAY_CONNECT, choose, picks
 
 
-class SystemMachine(Failures):
+class SystemMachine(EvidenceTerms, Failures):
     """Operations of the whole system, as rules."""
 
     @initialize(
@@ -165,7 +167,8 @@ class SystemMachine(Failures):
             raise Killed
 
         with patch.object(manifests, "publish", publish), contextlib.suppress(Killed):
-            backup_run().work(self.company)
+            self.unsealed.append(backup_run())
+            self.unsealed[-1].work(self.company)
 
     @precondition(lambda self: self.points)
     @rule(pick=picks, of_database=st.booleans())
@@ -258,7 +261,11 @@ class SystemMachine(Failures):
         run = choose(self.runs, pick)
         before = self._stored()
         worked = run.repeat(self.company, min(step, len(run.steps) - 1))
-        if again:
+        if again and run.bundle in self.pruned:
+            with contextlib.suppress(ControlFailed):
+                run.seal(self.company)
+                raise AssertionError("a pruned run was sealed again")
+        elif again:
             shown = run.shown
             assert run.seal(self.company) == shown, "a sealed run shows another outcome"
         assert not worked, f"{run.dag_id} went on in a sealed run"

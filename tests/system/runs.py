@@ -149,7 +149,13 @@ def retention_run() -> Run:
 
     return Run(
         "enforce_retention",
-        [plan, ask, lambda: retention.execute(NAME), lambda: retention.verify(plans[-1])],
+        [
+            plan,
+            ask,
+            lambda: retention.execute(NAME),
+            lambda: retention.verify(plans[-1]),
+            retention.prune_evidence,
+        ],
         retention.seal_retention,
     )
 

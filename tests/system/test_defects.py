@@ -105,8 +105,8 @@ def test_machine_finds_defect(machine: type[SystemMachine], defect: str) -> None
         run(machine, operations)
 
 
-def run(machine: type[SystemMachine], operations: list[Operation]) -> None:
-    """Run operations on a new company, and check the invariants after each."""
+def run(machine: type[SystemMachine], operations: list[Operation]) -> SystemMachine:
+    """Run operations on a new company, check the invariants after each, and return the machine."""
     state = machine()
     try:
         state.open_company(kind="directory")
@@ -114,5 +114,33 @@ def run(machine: type[SystemMachine], operations: list[Operation]) -> None:
             getattr(state, name)(**arguments)
             state.held_and_valid_restore_points_are_there()
             state.runs_show_what_is_sealed()
+            state.records_of_unsealed_runs_are_there()
     finally:
         state.close()
+    return state
+
+
+@pytest.mark.parametrize("kill_after", [None, 0, 3])
+def test_machine_prunes_evidence(machine: type[SystemMachine], kill_after: int | None) -> None:
+    """Bundles go, under a hold none; pruned runs refuse cleared tasks, and the chain goes on."""
+    prune = {"pick": 1, "kill_after": kill_after, "hold": False}
+    state = run(
+        machine,
+        [
+            *[("back_up", {})] * 5,
+            ("drill", {}),
+            ("prune_evidence", prune),
+            ("clear_sealed_run", {"pick": 0, "step": 1, "again": True}),
+            ("place_hold", {"kind": "subject", "pick": 0}),
+            ("prune_evidence", {"pick": 2, "kill_after": None, "hold": False}),
+            ("release_hold", FIRST),
+            ("kill_backup", {"after": "dump"}),
+            ("forget_sealed_runs", {}),
+            ("prune_evidence", {"pick": 2, "kill_after": None, "hold": True}),
+            ("release_hold", FIRST),
+            ("back_up", {}),
+            ("lose_ledger_row", {"pick": 0, "recover": False}),
+            ("recover_ledger", {"rows": 1}),
+        ],
+    )
+    assert len(state.pruned) == (3 if kill_after is None else 1)

@@ -766,21 +766,6 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION ledger_is_only_pruned() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    pruned bigint;
-    last bigint;
-BEGIN
-    EXECUTE format('SELECT coalesce(max(up_to_seq), 0) FROM %I.evidence_checkpoint',
-        TG_TABLE_SCHEMA) INTO pruned;
-    SELECT max(seq) INTO last FROM gone;
-    IF last > pruned THEN
-        RAISE EXCEPTION 'evidence_ledger is a register that stays: number % is not pruned', last
-            USING ERRCODE = 'restrict_violation', HINT = TG_ARGV[0];
-    END IF;
-    RETURN NULL;
-END $$;
-
 CREATE FUNCTION partner_answer_is_history() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     one bigint;
@@ -898,13 +883,10 @@ CREATE TRIGGER stays BEFORE DELETE ON erasure_request
 
 CREATE TRIGGER emptied BEFORE TRUNCATE ON evidence_ledger
     FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied(
-        'Prune old evidence up to a signed checkpoint; what was wrong is run and sealed again.');
-CREATE TRIGGER pruned AFTER DELETE ON evidence_ledger REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION ledger_is_only_pruned(
-        'Prune old evidence up to a signed checkpoint; what was wrong is run and sealed again.');
-CREATE TRIGGER stays BEFORE UPDATE ON evidence_ledger
+        'Nothing removes a row: pruned evidence keeps it, and what was wrong is run and sealed again.');
+CREATE TRIGGER stays BEFORE DELETE OR UPDATE ON evidence_ledger
     FOR EACH ROW EXECUTE FUNCTION register_stays(
-        'Prune old evidence up to a signed checkpoint; what was wrong is run and sealed again.');
+        'Nothing removes a row: pruned evidence keeps it, and what was wrong is run and sealed again.');
 
 CREATE TRIGGER closed BEFORE UPDATE ON finding
     FOR EACH ROW EXECUTE FUNCTION finding_is_only_closed(
