@@ -198,6 +198,7 @@ def test_drill_report_sums_compared_rows_over_databases() -> None:
         ("none", _("no record")),
         (None, _("not looked at: the data map names no such column")),
     ],
+    ids=["newest", "no record", "no column"],
 )
 @pytest.mark.parametrize(("left_out", "names"), [(["a", "b"], "a, b"), ([], _("nothing"))])
 def test_drill_report_lists_each_check(
