@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,15 @@ from hypothesis import settings
 from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
+from tests.support import parallel
 from tests.support.databases import as_template, fresh, migrated
 from tests.support.servers import Servers, deselect_missing, running_servers
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+    from xdist.workermanage import WorkerController
+
     from tests.plugins.company import Company
     from tests.plugins.shown import Shown
     from tests.support.s3 import MotoServer
@@ -42,19 +48,91 @@ HASTY = {
 }
 
 MISSING_SERVERS = pytest.StashKey[list[str]]()
+MISSING = "missing_servers"  # the same in what a worker of pytest-xdist returns
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="only fast tests: no Airflow, browser, PDF or killed process, no file over 3 s",
+    )
+    parser.addoption(
+        "--write-durations",
+        action="store_true",
+        help="record in tests/durations.json how long each file took, for --quick and -n",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that are not quick without importing them."""
+    if config.getoption("quick") and collection_path.name.startswith("test_"):
+        path = collection_path.relative_to(config.rootpath).as_posix()
+        return parallel.takes_long(path) or None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that need a server of a version that this machine does not have."""
+    """Deselect tests that need a server that this machine does not have, or that are not quick."""
     config.stash[MISSING_SERVERS] = deselect_missing(config, items)
+    if config.getoption("quick"):
+        slow = [item for item in items if any(map(item.get_closest_marker, parallel.NOT_QUICK))]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish() -> None:
+    """Exclude imported modules and collected tests from garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of workers for ``-n auto``."""
+    return parallel.number_of_workers(config.args)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let interrupted workers stop their servers; pytest-xdist would kill them after 10 s."""
+    from xdist.workermanage import NodeManager
+
+    NodeManager.EXIT_TIMEOUT = parallel.STOP_TIMEOUT
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Return the scheduler that keeps the tests of a group together."""
+    return parallel.GroupScheduling(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Return the missing servers to the process that prints the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[MISSING] = session.config.stash.get(MISSING_SERVERS, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Take over the missing servers from a worker, unless it was killed."""
+    if output := getattr(node, "workeroutput", None):
+        node.config.stash[MISSING_SERVERS] = output[MISSING]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name the versions of servers whose tests were deselected."""
+    """Name the versions of servers whose tests were deselected; write the durations."""
     for line in config.stash.get(MISSING_SERVERS, []):
         terminalreporter.write_line(line)
+    if config.getoption("write_durations"):
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for reports in terminalreporter.stats.values():
+            for report in reports:
+                if isinstance(report, pytest.TestReport):
+                    seconds[report.nodeid.partition("::")[0]] += report.duration
+        parallel.write_durations(seconds)
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,23 @@ BENCHMARKS = ROOT / "benchmarks"
 NOT_MEASURED = {"sampling_risk"}  # simulates; it has no rounds and compares with no tool
 
 
-def test(context: typer.Context) -> int:
-    """Run the tests; further words go to pytest."""
+def test(
+    context: typer.Context,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Only fast tests, in at most 3 minutes on 2 cores. Left out: tests with Airflow, "
+            "a browser, PDF files or killed processes, and test files that take over 3 seconds.",
+        ),
+    ] = False,  # noqa: PT028 - a command, not a test
+) -> int:
+    """Run the tests on all cores; other arguments go to pytest (`-n0`: in one process)."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PARCELSEAL_")}
-    return run_program([sys.executable, "-m", "pytest", *context.args], clean)
+    words = [sys.executable, "-m", "pytest", "-n", "auto", "--durations=10"]
+    if quick:
+        words.append("--quick")
+    return run_program([*words, *context.args], clean)
 
 
 def bench(

@@ -1,0 +1,92 @@
+"""Distribute tests over the workers of pytest-xdist, and choose the quick ones.
+
+A worker runs all tests of a group one after the other, so that they share the group's fixtures. A
+group is a test file, or all files below a folder of `SHARED`. The longest groups start first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+# Folders whose tests share a server that takes long to start, and the name of their group.
+SHARED = {
+    "tests/e2e/in_airflow": "whole Airflow",
+    "tests/e2e": "end to end",
+    "tests/plugins": "API server",
+    "tests/orchestration/access": "API server",
+}
+DURATIONS = Path(__file__).parents[1] / "durations.json"
+MORE_THAN_CORES = 1  # workers, since tests also wait for servers and programs
+QUICK_FILE = 3.0  # seconds; the longest file of `--quick`
+STOP_TIMEOUT = 60  # seconds that workers have to stop their servers after an interruption
+NOT_QUICK = ("airflow", "chromium", "fault", "pdf")  # markers
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Assigns groups to workers, the longest first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        longest = max(self.workqueue, key=lambda group: durations_of_groups().get(group, 0))
+        self.workqueue.move_to_end(longest, last=False)
+        super()._assign_work_unit(node)
+
+
+def group_of(nodeid: str) -> str:
+    """Return the group of a test or test file."""
+    path = nodeid.partition("::")[0]
+    for folder in PurePosixPath(path).parents:
+        if name := SHARED.get(str(folder)):
+            return name
+    return path
+
+
+def number_of_workers(arguments: Iterable[str]) -> int:
+    """Return how many workers run the tests; 0 if all of them are one group.
+
+    Args:
+        arguments: files, folders and tests that pytest was asked for.
+    """
+    files = [argument.partition("::")[0] for argument in arguments]
+    if all(file.endswith(".py") for file in files) and len(set(map(group_of, files))) == 1:
+        return 0
+    return len(os.sched_getaffinity(0)) + MORE_THAN_CORES
+
+
+def takes_long(path: str) -> bool:
+    """Return whether `--quick` leaves out a test file without reading it."""
+    return group_of(path) != path or _durations().get(path, 0) > QUICK_FILE
+
+
+def write_durations(seconds: Mapping[str, float]) -> None:
+    """Record how long the tests of each file took.
+
+    Args:
+        seconds: by test file.
+    """
+    rounded = {path: round(took, 1) for path, took in sorted(seconds.items())}
+    DURATIONS.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+@cache
+def _durations() -> dict[str, float]:
+    return dict(json.loads(DURATIONS.read_text()))
+
+
+@cache
+def durations_of_groups() -> dict[str, float]:
+    """Return how many seconds the tests of each group took when they were last recorded."""
+    groups: defaultdict[str, float] = defaultdict(float)
+    for path, seconds in _durations().items():
+        groups[group_of(path)] += seconds
+    return groups

@@ -1,0 +1,67 @@
+"""How tests are distributed over workers, and which of them `--quick` leaves out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import parallel
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "group"),
+    [
+        ("tests/backup/test_drill.py::test_a[x::y]", "tests/backup/test_drill.py"),
+        ("tests/e2e/test_up.py::test_a", "end to end"),
+        ("tests/e2e/incidents/test_played.py::test_a", "end to end"),
+        ("tests/e2e/in_airflow/test_people.py::test_a", "whole Airflow"),
+        ("tests/plugins/test_pages.py::test_a", "API server"),
+    ],
+)
+def test_tests_that_share_a_server_are_one_group(nodeid: str, group: str) -> None:
+    assert parallel.group_of(nodeid) == group
+
+
+@pytest.mark.parametrize(
+    ("arguments", "workers"),
+    [
+        (["tests"], CORES + 1),
+        (["tests/backup/test_drill.py", "tests/backup/test_dump.py"], CORES + 1),
+        (["tests/backup/test_drill.py"], 0),
+        (["tests/backup/test_drill.py::test_a", "tests/backup/test_drill.py::test_b"], 0),
+        (["tests/e2e/test_up.py", "tests/e2e/test_runs.py"], 0),
+    ],
+)
+def test_number_of_workers_is_zero_for_one_group(arguments: list[str], workers: int) -> None:
+    assert parallel.number_of_workers(arguments) == workers
+
+
+def test_quick_leaves_out_long_files_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was never measured belongs to the quick ones."""
+    durations = {"tests/a/test_long.py": 3.5, "tests/a/test_short.py": 0.4}
+    monkeypatch.setattr(parallel, "_durations", lambda: durations)
+    assert parallel.takes_long("tests/a/test_long.py")
+    assert not parallel.takes_long("tests/a/test_short.py")
+    assert not parallel.takes_long("tests/a/test_new.py")
+    assert parallel.takes_long("tests/e2e/test_runs.py")
+
+
+def test_longest_group_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The duration of a group is that of all of its files."""
+    durations = {"tests/e2e/test_a.py": 3.0, "tests/e2e/test_b.py": 3.0, "tests/a/test_c.py": 5.0}
+    monkeypatch.setattr(parallel, "_durations", lambda: durations)
+    parallel.durations_of_groups.cache_clear()
+    assert parallel.durations_of_groups() == {"end to end": 6.0, "tests/a/test_c.py": 5.0}
+    parallel.durations_of_groups.cache_clear()
+
+
+def test_durations_are_recorded_by_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Rounded and sorted, so that two records are compared easily."""
+    file = tmp_path / "durations.json"
+    monkeypatch.setattr(parallel, "DURATIONS", file)
+    parallel.write_durations({"tests/b.py": 2.26, "tests/a.py": 0.01})
+    assert file.read_text() == '{\n "tests/a.py": 0.0,\n "tests/b.py": 2.3\n}\n'
