@@ -17,6 +17,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+SPACE = re.compile(rb"\s")
 LETTER = "个人信息安全事件告知书"  # subject of letters to people whom an incident concerns
 # The server of the customers' database logs the statements that fail in it, as it would without us.
 NOT_OURS = ("postgres/server.log", "postgres/data", "sample", "packs")
@@ -61,12 +62,21 @@ class Search:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._forms = [(value, form) for value in values for form in forms(value)]
+        self._forms = [
+            (value, form, SPACE.search(form) is not None)
+            for value in values
+            for form in forms(value)
+        ]
 
     def content(self, content: bytes, place: str) -> Iterator[Found]:
         """Find values in bytes, also where a line was broken inside them."""
         joined = b"".join(content.split())
-        found = {value for value, form in self._forms if form in content or form in joined}
+        # Without white space, a form that is in the content is in the joined content too.
+        found = {
+            value
+            for value, form, has_space in self._forms
+            if form in (content if has_space else joined)
+        }
         return (Found(value, place) for value in sorted(found))
 
     def folder(self, folder: Path) -> Iterator[Found]:
