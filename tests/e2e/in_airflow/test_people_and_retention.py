@@ -38,10 +38,10 @@ def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, 
     since = time.monotonic()
     (detail,) = api.call("GET", f"{RUNS.format('enforce_retention')}/~/hitlDetails")["hitl_details"]
     path = path_of(detail["task_instance"])
+    time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
     with logged_in(browser, running.airflow, APPROVER) as page:
         open_question(page, "wait for your approval")
         shown = page.locator("body").inner_text()
-        time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
         said = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
         said["waits"] = api.call("GET", path)["state"] == "awaiting_input"
         said[APPROVER] = press(page, "Approve")

@@ -41,6 +41,7 @@ from tests.e2e.running import RUNS, Running, until
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 UPDATE = "update_incident"
 TIMEOUT = 600  # seconds
+LOOK_EVERY = 2  # seconds; each look asks the API for all questions with their pages
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def night(running: Running, api: AirflowApi) -> Night:
                 if one["task_instance"]["dag_run_id"] == played.run_id
             }
         )
-        time.sleep(1)
+        time.sleep(LOOK_EVERY)
     done = running.ended(api, DAG, played.run_id)
     played.state, played.bundle = str(done.state), Path(str(done.bundle))
     return Night(played, done, added, said)
