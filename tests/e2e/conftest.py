@@ -70,14 +70,16 @@ class Cli:
     Attributes:
         place: the same home for looking into.
         environment: of every command.
-        forked: makes processes for runs of workflows.
+        forked: makes processes for commands.
         rendered: workflows that have run once; further runs of them make no PDF files.
+        started: commands but `run` that have run once; further ones may be forked.
     """
 
     place: Workplace
     environment: dict[str, str] = field(default_factory=dict)
     forked: Forked | None = None
     rendered: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
 
     @property
     def home(self) -> Path:
@@ -91,17 +93,19 @@ class Cli:
         if workflow & self.rendered:
             more.setdefault(WITHOUT_PDF, "1")
         self.rendered |= workflow
-        return self._done(["-m", "include.cli", *words], timeout, more, bool(workflow))
+        may_be_forked = bool(workflow) or words[0] in self.started
+        self.started |= {words[0]} - {"run"}
+        return self._done(["-m", "include.cli", *words], timeout, more, may_be_forked)
 
     def script(self, text: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a workflow by a text in Python, which gets the words."""
         return self._done(["-c", text, *words], 280, more, True)
 
     def _done(
-        self, words: Sequence[str], timeout: float, more: Mapping[str, str], runs: bool
+        self, words: Sequence[str], timeout: float, more: Mapping[str, str], may_be_forked: bool
     ) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **more}
-        if runs and self._may_be_forked(more):
+        if may_be_forked and self._is_forked(more):
             assert self.forked is not None
             try:
                 return self.forked.call(words, environment)
@@ -117,10 +121,11 @@ class Cli:
             env=environment,
         )
 
-    def _may_be_forked(self, more: Mapping[str, str]) -> bool:
-        """Whether Airflow would be imported as it is; then nobody else is served meanwhile.
+    def _is_forked(self, more: Mapping[str, str]) -> bool:
+        """Return whether a command is forked: Airflow's settings are those of the import.
 
-        The first run is a process of its own, as a user's.
+        If so, `forked.busy` is held. The first of all runs, and the first of each other command,
+        is a process of its own, as a user's.
         """
         known = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
         own = any(name.startswith("AIRFLOW__") for name in more)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import runpy
 import signal
@@ -197,6 +198,9 @@ def _command(asked: Mapping[str, Any]) -> None:
     os.environ.update(asked["environment"])
     how, what, *words = asked["words"]
     sys.argv = [what if how == "-m" else how, *words]
+    if how == "-m" and words[0] != "run":  # a command without Airflow has none of its logging
+        logging.root.handlers.clear()
+        logging.root.setLevel(logging.WARNING)
     with without_pdf() if os.environ.pop(WITHOUT_PDF, "") else nullcontext():
         if how == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
