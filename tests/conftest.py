@@ -106,6 +106,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return parallel.GroupScheduling(config, log)
 
 
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Let the whole Airflow go first, if other workers run at the same time."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        parallel.give_way(nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Return the missing servers to the process that prints the summary."""
     output = getattr(session.config, "workeroutput", None)

@@ -16,15 +16,17 @@ from pathlib import Path, PurePosixPath
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
+WHOLE_AIRFLOW = "whole Airflow"
 # Folders whose tests share a server that takes long to start, and the name of their group.
 SHARED = {
-    "tests/e2e/in_airflow": "whole Airflow",
+    "tests/e2e/in_airflow": WHOLE_AIRFLOW,
     "tests/e2e": "end to end",
     "tests/plugins": "API server",
     "tests/orchestration/access": "API server",
 }
 DURATIONS = Path(__file__).parents[1] / "durations.json"
 MORE_THAN_CORES = 1  # workers, since tests also wait for servers and programs
+GIVES_WAY = 5  # nice value of a worker that does not run the whole Airflow
 QUICK_FILE = 3.0  # seconds; the longest file of `--quick`
 STOP_TIMEOUT = 60  # seconds that workers have to stop their servers after an interruption
 NOT_QUICK = ("airflow", "chromium", "fault", "pdf")  # markers
@@ -61,6 +63,18 @@ def number_of_workers(arguments: Iterable[str]) -> int:
     if all(file.endswith(".py") for file in files) and len(set(map(group_of, files))) == 1:
         return 0
     return len(os.sched_getaffinity(0)) + MORE_THAN_CORES
+
+
+def give_way(nodeid: str) -> None:
+    """Lower the priority of a worker, unless its test needs the whole Airflow.
+
+    Airflow's tasks time out if their requests are not answered for seconds.
+
+    Args:
+        nodeid: of the next test.
+    """
+    if group_of(nodeid) != WHOLE_AIRFLOW and os.nice(0) < GIVES_WAY:
+        os.nice(GIVES_WAY - os.nice(0))
 
 
 def takes_long(path: str) -> bool:
