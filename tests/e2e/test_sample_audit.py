@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import stats
 
 from include.findings import register
 from include.registry import load_pack
@@ -46,6 +45,8 @@ def decided(issued: Issued, name: str, by_stage: list[int]) -> str:
 
     In strata, independent trials with the density of the thinnest stratum stand in (Hoeffding).
     """
+    from scipy import stats  # a second of imports, which every worker would pay
+
     one = issued.committed[name]
     too_many, drawn = ceil(one.tolerable * one.items), sum(one.plan.drawn.values())
     if one.plan.stages == 2:

@@ -7,11 +7,9 @@ from fractions import Fraction
 from typing import get_args
 
 import pytest
-from great_expectations.expectations.registry import get_expectation_impl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.expectations import gx
 from include.policy.expectations import AnyExpectation, Expectation, are_enough
 
 CLASSES = get_args(get_args(AnyExpectation)[0])
@@ -46,6 +44,8 @@ def made(kind: str) -> Expectation:
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_of_the_pack_is_one_that_great_expectations_takes(kind: str) -> None:
     """By name and kwargs: its own classes refuse what they do not know."""
+    from include.expectations import gx  # imports Great Expectations, in seconds
+
     expectation = gx.configuration_of(made(kind)).to_domain_obj()
     assert expectation.expectation_type == kind
     assert expectation.severity.value == "warning"
@@ -53,6 +53,10 @@ def test_every_type_of_the_pack_is_one_that_great_expectations_takes(kind: str) 
 
 def test_our_types_are_told_from_its_own() -> None:
     """Every type of ours is one that a pack can write, and stands under its name."""
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    from include.expectations import gx
+
     assert set(gx.OURS) <= set(TYPES)
     for kind in set(TYPES) - set(gx.OURS):
         core = get_expectation_impl(kind).__mro__

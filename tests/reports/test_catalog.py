@@ -12,20 +12,34 @@ from babel.messages.pofile import write_po
 from include.reports.catalog import FOLDERS, ROOT, extract, fields, problems, update
 from include.reports.i18n import LOCALES
 
-TEMPLATE = extract()
 ROOMS = sorted(
-    {"/".join(Path(file).parts[:2]) for message in TEMPLATE for file, _line in message.locations}
+    f"{folder}/{path.name}"
+    for folder in FOLDERS
+    for path in (ROOT / folder).iterdir()
+    if path.is_dir() and path.name != "__pycache__"
 )
 
 
+@pytest.fixture(scope="module")
+def template() -> Catalog:
+    """All messages of the code."""
+    return extract()
+
+
+def test_every_message_is_in_a_room(template: Catalog):
+    """Else the next test would not look at its translation."""
+    used = {"/".join(Path(file).parts[:2]) for one in template for file, _line in one.locations}
+    assert used <= {*ROOMS}
+
+
 @pytest.mark.parametrize("room", [*ROOMS, "catalogue"])
-def test_every_message_has_a_chinese_translation(room: str):
+def test_every_message_has_a_chinese_translation(room: str, template: Catalog):
     """Write the missing ones into the .po file after ``python -m include.reports.catalog``."""
     left = [
         str(problem)
         for locale in LOCALES
         if locale != "en"
-        for problem in problems(locale, TEMPLATE)
+        for problem in problems(locale, template)
         if any(f"{file}/".startswith(f"{room}/") for file in problem.files or ("catalogue",))
     ]
     assert left == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from scipy import stats
 
 from include.sampling.commitment import Committed
 from include.sampling.evaluation import evaluate
@@ -19,6 +18,8 @@ TOLERABLE, CONFIDENCE = Fraction(5, 100), Fraction(95, 100)
 
 def accepts(items: int, deviating: int, n: int) -> float:
     """The chance of none in the first stage, or of one there and none in the second."""
+    from scipy import stats  # a second of imports, which every worker would pay
+
     one = stats.hypergeom.pmf(1, items, deviating, n)
     none_after = stats.hypergeom.pmf(0, items - n, deviating - 1, n) if deviating else 0
     return float(stats.hypergeom.pmf(0, items, deviating, n) + one * none_after)
