@@ -41,8 +41,8 @@ ALL = (
     "include.encryption.keyrings",
     "docx",
     "include.orchestration.audit_conclusion",
-    "include.orchestration.partners",
-    "include.orchestration.training",
+    "include.partners.workflow",
+    "include.training.workflow",
 )
 SOME = ("great_expectations", "weasyprint")
 """What all workflows import, and what some do."""
