@@ -170,11 +170,11 @@ def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> Par
     return check
 
 
-def _terms(findings: StepFindings, one: PartnerObligations, today: date) -> None:
+def _terms(findings: StepFindings, obligations: PartnerObligations, today: date) -> None:
     """Report the lapsed obligations of a partner with access."""
-    if not one.partner.live:
+    if not obligations.partner.live:
         return
-    for term in one.terms:
+    for term in obligations.terms:
         reason = blocking_reason(term, today)
         if reason is None:
             continue
@@ -182,9 +182,9 @@ def _terms(findings: StepFindings, one: PartnerObligations, today: date) -> None
         findings.find(
             _CODES[term.what, term.state(today)],
             Outcome.FAIL,
-            _("{partner}: {what}", partner=one.partner.called, what=reason),
-            _renew() if agreed else _review_it(one.partner.number),
-            subject=one.partner.number,
+            _("{partner}: {what}", partner=obligations.partner.called, what=reason),
+            _renew() if agreed else _review_it(obligations.partner.number),
+            subject=obligations.partner.number,
             clause=CLAUSE_BOUND if agreed else CLAUSE_REVIEW,
         )
 
@@ -201,10 +201,10 @@ def _review_it(number: str) -> Message:
     )
 
 
-def _abroad(findings: StepFindings, one: PartnerObligations) -> None:
-    """Sub-processors outside of China, whatever the answers beside them say."""
-    passed = one.known.passed
-    if not one.partner.live or passed is None:
+def _abroad(findings: StepFindings, obligations: PartnerObligations) -> None:
+    """Report sub-processors outside of China; the other answers do not excuse them."""
+    passed = obligations.known.passed
+    if not obligations.partner.live or passed is None:
         return
     named = abroad(passed.sub_processors)
     if named:
@@ -213,7 +213,7 @@ def _abroad(findings: StepFindings, one: PartnerObligations) -> None:
             Outcome.ATTENTION,
             _(
                 "{partner}: sub-processors that are not given as in China: {count} ({countries}).",
-                partner=one.partner.called,
+                partner=obligations.partner.called,
                 count=len(named),
                 countries=countries(named),
             ),
@@ -222,22 +222,22 @@ def _abroad(findings: StepFindings, one: PartnerObligations) -> None:
                 "Protection Law (2021-11-01) 38-40) and whether the partner's answers say so; "
                 "else open the review again, which refuses sharing at once: ./parcelseal partners "
                 "reopen {partner} --because TEXT --by ID",
-                partner=one.partner.number,
+                partner=obligations.partner.number,
             ),
-            subject=one.partner.number,
+            subject=obligations.partner.number,
         )
 
 
 def _oddities(findings: StepFindings, register: Register) -> None:
-    for one in register.oddities:
-        partner = register.partners[one.partner]
-        fails = partner.live and one.code not in _NEVER_FAILS
+    for oddity in register.oddities:
+        partner = register.partners[oddity.partner]
+        fails = partner.live and oddity.code not in _NEVER_FAILS
         findings.find(
-            one.code,
+            oddity.code,
             Outcome.FAIL if fails else Outcome.ATTENTION,
-            _("{partner}: {what}", partner=partner.called, what=one.message),
-            one.action,
-            subject=one.partner,
+            _("{partner}: {what}", partner=partner.called, what=oddity.message),
+            oddity.action,
+            subject=oddity.partner,
         )
     if register.unnamed:
         findings.find(
@@ -252,9 +252,9 @@ def _oddities(findings: StepFindings, register: Register) -> None:
 
 
 def _nobody(findings: StepFindings, register: Register) -> None:
-    """A register in which nothing could be looked at: more likely a wrong one than a true one."""
+    """Report a register without partners, or without partners with access: it may be wrong."""
     if register.unnamed:
-        return  # whoever that is may have access, and is a failure already
+        return  # an unnamed partner may have access, and is a failure already
     if not register.partners:
         findings.find(
             "partners.nobody",
@@ -265,7 +265,7 @@ def _nobody(findings: StepFindings, register: Register) -> None:
                 "leaves partners.yaml out."
             ),
         )
-    elif not any(one.live for one in register.partners.values()):
+    elif not any(partner.live for partner in register.partners.values()):
         findings.find(
             "partners.nobody_with_access",
             Outcome.ATTENTION,
@@ -281,9 +281,9 @@ def _reviews(
     known: Mapping[str, Known],
     partners: Mapping[str, Partner],
 ) -> None:
-    """Reviews that wait for somebody."""
-    for number, one in known.items():
-        review = one.open
+    """Report open reviews that wait for the partner or for a decision."""
+    for number, reviews in known.items():
+        review = reviews.open
         if review is None:
             continue
         if number not in partners:
@@ -332,25 +332,25 @@ def _day(run: RunContext[PartnerRules], moment: datetime) -> date:
 def _measure(
     findings: StepFindings, register: Register, bound: Sequence[PartnerObligations], today: date
 ) -> None:
-    """The figures of the controls; of whom the register cannot tell anything nobody shows it.
+    """Measure the indicators of the controls. A register without rows is not measured, not zero.
 
-    A register without rows shows nothing: the figures are not measured, they are not zero.
+    A partner without a usable number counts as unbound and unreviewed.
     """
-    live = [one for one in bound if one.partner.live]
-    nameless = register.unnamed
-    anybody = bool(bound or nameless)
-    unbound = sum(not one.is_bound(today) for one in live) + nameless
-    unreviewed = sum(not one.is_reviewed(today) for one in live) + nameless
-    findings.measure(UNBOUND, unbound if anybody else None, "1")
-    findings.measure(UNREVIEWED, unreviewed if anybody else None, "1")
+    live = [obligations for obligations in bound if obligations.partner.live]
+    unnamed = register.unnamed
+    has_rows = bool(bound or unnamed)
+    unbound = sum(not obligations.is_bound(today) for obligations in live) + unnamed
+    unreviewed = sum(not obligations.is_reviewed(today) for obligations in live) + unnamed
+    findings.measure(UNBOUND, unbound if has_rows else None, "1")
+    findings.measure(UNREVIEWED, unreviewed if has_rows else None, "1")
     findings.measure("partners.registered", len(bound), "1")
     findings.measure("partners.live", len(live), "1")
-    blocked = sum(not of(one, today).allowed for one in live)
+    blocked = sum(not of(obligations, today).allowed for obligations in live)
     findings.measure("partners.live_blocked", blocked, "1")
 
 
 def _queued_by(conn: Connection, run: Run) -> int:
-    """Notices that this run queued, by this try of its step or an earlier one."""
+    """Count the reminders that this run queued, also in an earlier try of the step."""
     table = notice.c
     query = select(func.count()).where(
         table.dag_id == run.dag_id,

@@ -154,82 +154,85 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
 
 
 def _tell(
-    conn: Connection, run: RunContext[TrainingRules], found: Standing, roster: Roster
+    conn: Connection, run: RunContext[TrainingRules], current: Standing, roster: Roster
 ) -> NoticeCounts:
     """Queue each reminder that was not queued before, and withdraw those that are settled."""
-    copied = {key: due for key, due in found.due.items() if is_copied(run.rules.ladder, due.rung)}
+    copied = {key: due for key, due in current.due.items() if is_copied(run.rules.ladder, due.rung)}
     at = run.clock.now()
     gone = 0
-    for kind, standing_now in ((REMINDER, found.due), (COPY, copied)):
+    for kind, standing_now in ((REMINDER, current.due), (COPY, copied)):
         stale = [
             key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in standing_now
         ]
         gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
-    own = _new(conn, REMINDER, found.due)
+    own = _new(conn, REMINDER, current.due)
     copies = _new(conn, COPY, copied)
     counts = NoticeCounts(withdrawn=gone)
     if not run.workdays.is_workday(run.today):
         return counts  # the rungs are those of the workday before, and nobody is told today
     for block in _blocks(own):
-        people = roster.find(one.person for one in block)
-        made = [notices.reminder(one, people[one.person]) for one in block if one.person in people]
-        counts.reminders += _queued(conn, run, made)
+        people = roster.find(due.person for due in block)
+        reminders = [
+            notices.reminder(due, people[due.person]) for due in block if due.person in people
+        ]
+        counts.reminders += _queued(conn, run, reminders)
     role = run.roles[run.rules.owner]
     said: set[tuple[str, str]] = set()
     for block in _blocks(copies):
-        people = roster.find(one.person for one in block)
-        above = roster.above(one.person for one in block)
-        made = [
+        people = roster.find(due.person for due in block)
+        above = roster.above(due.person for due in block)
+        copied_to = [
             notice
-            for one in block
-            if one.person in people
-            for notice in notices.copy(one, people[one.person], above[one.person], role)
+            for due in block
+            if due.person in people
+            for notice in notices.copy(due, people[due.person], above[due.person], role)
         ]
-        counts.copies += _queued(conn, run, made)
-        said |= {(one.recipient, one.key) for one in made}
-    summaries = _summaries(conn, run, found, roster, said)
+        counts.copies += _queued(conn, run, copied_to)
+        said |= {(notice.recipient, notice.key) for notice in copied_to}
+    summaries = _summaries(conn, run, current, roster, said)
     counts.summaries = _queued(conn, run, summaries)
     return counts
 
 
-def _queued(conn: Connection, run: RunContext[TrainingRules], made: Iterable[Notice]) -> int:
-    done = outbox.queue(conn, made, run.run, run.clock.now(), run.notices)
+def _queued(conn: Connection, run: RunContext[TrainingRules], queued: Iterable[Notice]) -> int:
+    done = outbox.queue(conn, queued, run.run, run.clock.now(), run.notices)
     return done.new + done.again
 
 
 def _summaries(
     conn: Connection,
     run: RunContext[TrainingRules],
-    found: Standing,
+    current: Standing,
     roster: Roster,
     said: Collection[tuple[str, str]],
 ) -> list[Notice]:
-    """The lines of this week's summaries, for heads who were not told this week yet.
+    """Return the lines of this week's summaries, for heads who did not get them yet.
 
-    What the same mail tells a head as a supervisor already (``said``) is not named again.
+    They leave out what the same mail tells a head as a supervisor (``said``).
     """
     week = week_of(run.today)
     late: dict[str, list[Due]] = {}
-    for one in found.overdue(run.today):
-        late.setdefault(one.department, []).append(one)
-    made: list[Notice] = []
-    for of in found.departments:
+    for due in current.overdue(run.today):
+        late.setdefault(due.department, []).append(due)
+    summaries: list[Notice] = []
+    for of in current.departments:
         for head in roster.heads().get(of.name, []):
             overdue = [
-                one for one in late.get(of.name, []) if (head.person, told_of(one).key) not in said
+                due for due in late.get(of.name, []) if (head.person, told_of(due).key) not in said
             ]
             first = overdue[: notices.MOST_LINES]
-            names = {key: one.name for key, one in roster.find(d.person for d in first).items()}
+            found = roster.find(due.person for due in first)
+            names = {key: person.name for key, person in found.items()}
             lines = list(notices.summary(notices.Week(of, overdue, names), head, week))
             # All of a week's lines are told together: one more would be a second summary.
             if outbox.untold(conn, DEPARTMENT, [lines[0].key]):
-                made += lines
-    return made
+                summaries += lines
+    return summaries
 
 
 def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
     untold = outbox.untold(conn, kind, due)
-    return [one for key, one in due.items() if key in untold]
+    return [obligation for key, obligation in due.items() if key in untold]
 
 
 def _blocks(due: Sequence[Due]) -> Iterable[Sequence[Due]]:
@@ -241,10 +244,10 @@ def _listing(late: Sequence[Due], day: date) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(("person", "department", "course", "due_on", "days_overdue", "rung"))
-    for one in late:
-        days = (day - one.due_on).days
-        named = (_harmless(text) for text in (one.person, one.department, one.course))
-        rows.writerow((*named, one.due_on, days, one.rung))
+    for due in late:
+        days = (day - due.due_on).days
+        named = (_harmless(text) for text in (due.person, due.department, due.course))
+        rows.writerow((*named, due.due_on, days, due.rung))
     return text.getvalue().encode("utf-8-sig")
 
 
