@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from include.backup.archive import Entry
 from include.backup.archive_encoding import archive_encoding, codec_of
+from include.backup.archive_entry import Entry
 from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 
 SURROGATES = "surrogateescape"  # keep bytes that are no character of the encoding
 

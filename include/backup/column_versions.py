@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from include.backup.archive_encoding import SURROGATES, archive_encoding, codec_of
-
-if TYPE_CHECKING:
-    from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 
 KINDS = {"TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW"}  # whose definitions have such statements
 _NAME = rb'(?:"(?:[^"]|"")+"|[\w$\x80-\xff]+)'

@@ -13,10 +13,10 @@ from psycopg.rows import class_row
 from include.backup.archive import (
     ArchiveError,
     ArchiveReader,
-    Entry,
     read_archive,
     restored_definitions,
 )
+from include.backup.archive_entry import Entry
 from include.backup.child import PgDump
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.row_security import forced_tables, policies_lifted

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 
 _CREATE = re.compile(
     r'CREATE DATABASE (?:"(?:[^"]|"")*"|\S+) WITH TEMPLATE = template0(?P<options>.*)'

@@ -12,16 +12,17 @@ import psycopg
 import zstandard
 
 from include.backup import manifest as manifests
-from include.backup.archive import ArchiveError, ArchiveReader, Entry
+from include.backup.archive import ArchiveError, ArchiveReader
 from include.backup.archive_encoding import is_readable
+from include.backup.archive_entry import Entry
 from include.backup.child import PgDump
 from include.backup.manifest import (
     HeadRecord,
     LargeObjectsRecord,
     Manifest,
-    ObjectRecord,
     TableRecord,
 )
+from include.backup.object_record import ObjectRecord
 from include.backup.point_folder import DUMP_NAME, folder
 from include.backup.snapshot import (
     Clock,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from include.backup.object_record import ObjectRecord
 from include.backup.point_folder import DUMP_NAME, ManifestRefused, PointFolder, candidates
 from include.services.objectstore.base import (
     ObjectDamaged,
@@ -19,9 +19,6 @@ from include.services.objectstore.base import (
     StoredObject,
     read_sha256,
 )
-
-if TYPE_CHECKING:
-    from include.backup.manifest import ObjectRecord
 
 _UNNAMED = ("", "null")  # S3's names for the version of a bucket that keeps none
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 from include.backup.manifest import Manifest
 
 ALWAYS = {"DATABASE PROPERTIES"}  # ALTER DATABASE ... SET names the original database

@@ -6,7 +6,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from include.backup.archive import Entry, entries_with_data
+from include.backup.archive import entries_with_data
+from include.backup.archive_entry import Entry
 from include.backup.manifest import TableRecord
 from include.backup.restore_program import RestoreProcess, RestoreTarget
 from include.backup.source import Source

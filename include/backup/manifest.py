@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from include.backup.archive import LargeObjects
 from include.backup.dump_versions import stat_dump
+from include.backup.object_record import ObjectRecord
 from include.backup.point_folder import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -92,16 +93,6 @@ class NewestRecord(Frozen):
     collection: str
     field: str
     moment: datetime | None
-
-
-class ObjectRecord(Frozen):
-    """The encrypted object."""
-
-    key: str
-    size: int
-    sha256: str
-    checksum: str
-    version_id: str = ""
 
 
 class HeadRecord(Frozen):

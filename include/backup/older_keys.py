@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Engine
 
-from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 from include.erasure.ledger import entries as ledger_entries
 from include.erasure.ledger import entries_by_key_types
 from include.erasure.places import Place, order_of_key

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from include.backup.access import CLOSED
-from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 from include.backup.column_versions import loadable_head
 from include.backup.database_locale import DatabaseLocale
 from include.backup.definers import close_functions, definers_of

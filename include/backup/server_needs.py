@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import errors
 
-from include.backup.archive import Entry
 from include.backup.archive_encoding import archive_encoding
+from include.backup.archive_entry import Entry
 from include.backup.database_locale import DatabaseLocale
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import UsageError

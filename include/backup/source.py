@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from include.backup.archive import ArchiveReader, Entry
+from include.backup.archive import ArchiveReader
+from include.backup.archive_entry import Entry
 from include.backup.dump_versions import DumpVersions, version_by_digest, versions_of_dump
 from include.backup.manifest import Manifest
 from include.backup.point_folder import folders

@@ -14,7 +14,8 @@ from typing import IO, cast
 
 import zstandard
 
-from include.backup.manifest import Manifest, ObjectRecord
+from include.backup.manifest import Manifest
+from include.backup.object_record import ObjectRecord
 from include.encryption.crypto import Readable, Refused, decrypting
 from include.encryption.recipients import OpeningKey
 from include.encryption.stream import PIECE

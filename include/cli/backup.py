@@ -28,7 +28,7 @@ from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.backup.access import TargetAccess
-    from include.backup.archive import Entry
+    from include.backup.archive_entry import Entry
     from include.backup.listing import KnownWork
     from include.backup.manifest import Rejected, RestorePoint
     from include.backup.point_folder import HiddenObject

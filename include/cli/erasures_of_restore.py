@@ -11,7 +11,7 @@ from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
-    from include.backup.archive import Entry
+    from include.backup.archive_entry import Entry
     from include.backup.manifest import RestorePoint
     from include.erasure.replay import Replay
     from include.policy.datamap import MappedDatabase

@@ -15,6 +15,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from include.evidence import index, ledger
+from include.evidence.accepted_losses import accepted_losses, is_after
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
@@ -22,7 +23,6 @@ from include.evidence.gaps import Gap, gap_findings, gaps_after, ledger_gaps
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import RESULT
 from include.evidence.pending import begun_bundles, pending_signatures
-from include.evidence.register_acceptance import accepted_losses, is_after
 from include.evidence.register_figures import (
     REGISTERS,
     Loss,

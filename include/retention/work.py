@@ -20,7 +20,6 @@ from include.erasure.ledger import Origin
 from include.holds.records import HoldGuard, RecordHolds
 from include.policy.retention import Disposition
 from include.retention.classes import RecordClass
-from include.retention.entering import Entering
 from include.retention.graph import Graph
 from include.retention.plan import Plan, rule_digest
 from include.retention.planning import Schedule
@@ -360,3 +359,32 @@ class Work:
                 ledger.settle(self.ledger, self._unsettled, self.limits.clock.now())
             self._unsettled.clear()
         self.progress("settled")
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A batch that is being written to the ledger, on a thread of its own."""
+
+    work: Work
+    one: RecordClass
+    keys: list[Key]
+    transaction: str
+    written: Future[int]
+
+    def commit(self, gone: list[Key]) -> int:
+        """Commit the ledger's transaction, with the records that went and no others.
+
+        Returns:
+            The batch's id in the ledger.
+        """
+        entered = self.written.result()
+        if len(gone) == len(self.keys) and set(gone) == set(self.keys):
+            self.work.written()
+            return entered
+        self.work.ledger.rollback()
+        return self.work.intend(self.one, gone, self.transaction)
+
+    def end(self) -> None:
+        """Take back what was not committed; the thread is at its end then."""
+        wait([self.written])
+        self.work.ledger.rollback()

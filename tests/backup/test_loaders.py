@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from include.backup import loaders as module
-from include.backup.archive import SECTION_DATA, Entry
+from include.backup.archive import SECTION_DATA
+from include.backup.archive_entry import Entry
 from include.backup.loaders import share_out
 from include.backup.manifest import TableRecord
 from include.backup.restore_program import RestoreTarget

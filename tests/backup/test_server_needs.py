@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.backup.archive import Entry
+from include.backup.archive_entry import Entry
 from include.backup.database_locale import DatabaseLocale
 from include.backup.server_needs import ServerNeeds
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.backup.manifest import ObjectRecord
+from include.backup.object_record import ObjectRecord
 from include.backup.verified import VerifiedObject
 from include.encryption.crypto import Refused
 

@@ -18,7 +18,8 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from include.backup import manifest as manifests
-from include.backup.manifest import LargeObjectsRecord, Manifest, ObjectRecord, TableRecord
+from include.backup.manifest import LargeObjectsRecord, Manifest, TableRecord
+from include.backup.object_record import ObjectRecord
 from include.encryption.records import EncryptionRecord
 from include.evidence import ledger
 from include.evidence.bundle import seal

@@ -11,7 +11,8 @@ import pytest
 import requests
 from starlette.requests import Request
 
-from include.backup.manifest import ObjectRecord, RestorePoint
+from include.backup.manifest import RestorePoint
+from include.backup.object_record import ObjectRecord
 from include.backup.point_folder import HiddenObject
 from include.backup.proved import LOOKED_AT, Drilled, Proof, State
 from include.evidence.ledger import LedgerRow
