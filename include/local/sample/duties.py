@@ -9,12 +9,10 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from include.local.sample.staff import Staff
+from include.local.sample.employee import Staff
 
 GRACE = timedelta(days=14)  # after a leave
 

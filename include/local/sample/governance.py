@@ -15,7 +15,8 @@ from include.local.sample.customers import (
     consent_given,
     consents_to_sharing,
 )
-from include.local.sample.staff import Staff, core, day_of
+from include.local.sample.employee import Staff
+from include.local.sample.staff import core, day_of
 from include.local.sample.tables import Table, chunks, text_rows
 from include.local.sample.world import HOUR, World
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from include.local.sample.answers import Notes
 from include.local.sample.duties import duties
+from include.local.sample.employee import Staff
 from include.local.sample.people import people
 from include.local.sample.tables import Table, text_rows
 from include.local.sample.world import World
@@ -38,31 +38,6 @@ PLANTED = (
     "newcomer",
     "long_gone",
 )
-
-
-@dataclass(frozen=True)
-class Staff:
-    """An employee.
-
-    Attributes:
-        employee_id: from 1; the first of each department is its head.
-        kind: ``core`` (here throughout, trained) or one of ``PLANTED``.
-        department_id: department.
-        manager_id: head of the department; None for the head of the company.
-        joined_on: first day.
-        left_on: last day, None while employed.
-        leave: first and last day of a leave that is running, or None.
-        has_data_access: may open customer records.
-    """
-
-    employee_id: int
-    kind: str
-    department_id: int
-    manager_id: int | None
-    joined_on: date
-    left_on: date | None
-    leave: tuple[date, date] | None
-    has_data_access: bool
 
 
 def day_of(world: World) -> date:

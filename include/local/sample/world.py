@@ -8,18 +8,15 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from hashlib import sha256
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from include.local.sample.chance import CLEAN, Chance, Ints, Mask, Plan
 from include.local.sample.columns import DAY
+from include.local.sample.employee import Staff
 from include.local.sample.pools import Pools, pools
 from include.local.sample.rates import Rates
-
-if TYPE_CHECKING:
-    from include.local.sample.staff import Staff
 
 HOUR = 3600
 SHANGHAI = timedelta(hours=8)
