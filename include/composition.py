@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -16,6 +17,7 @@ from include.workplace import LOCAL_VARIABLE, ROOT, Lookup, Workplace
 
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 OFF = "off"
+COMPILED_PACKS = "packs"  # folder in the home
 PAGES_CONNECTIONS = 8  # that a server of pages keeps to the state database
 
 
@@ -59,7 +61,7 @@ def new_workplace(
         policy,
         lookup,
         clock or SystemClock(),
-        load=kept_pack,
+        load=partial(kept_pack, forms=home / COMPILED_PACKS),
         stand_ins=LocalProfile(home) if stand_ins else None,
     )
 

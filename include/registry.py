@@ -86,6 +86,6 @@ def load_pack(folder: Path) -> PolicyPack:
     return loader.load_pack(folder, sections())
 
 
-def kept_pack(folder: Path) -> PolicyPack:
+def kept_pack(folder: Path, forms: Path | None = None) -> PolicyPack:
     """Read a policy pack, or return the last one if no file changed; see `kept.kept_pack`."""
-    return kept.kept_pack(folder, sections())
+    return kept.kept_pack(folder, sections(), forms)

@@ -32,6 +32,7 @@ from include.messages import Message, _, in_english
 from include.policy.datamap import MappedDatabase
 from include.policy.document import Loc, read_bytes, read_document
 from include.policy.expectations import Expectation, Suite
+from include.policy.files import QUALITY
 from include.policy.kwargs import (
     Between,
     Column,
@@ -42,7 +43,6 @@ from include.policy.kwargs import (
     Regex,
     ValueSet,
 )
-from include.policy.loader import QUALITY
 from include.policy.model import PolicyPack
 from include.policy.problems import PackProblem
 

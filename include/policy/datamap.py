@@ -176,8 +176,8 @@ class MappedCollection(Rule):
         }
 
 
-class MappedDatabase(Rule):
-    """A database that the pack puts under the policy.
+class DatabaseFacts(Rule):
+    """A mapped database without its collections.
 
     Attributes:
         name: the Dataset's fides_key; what ``--database`` takes.
@@ -191,7 +191,6 @@ class MappedDatabase(Rule):
         rto: recovery time objective.
         rpo: recovery point objective.
         newest: columns that show how fresh a copy is.
-        collections: by name, in the order of the data map.
     """
 
     name: str
@@ -205,6 +204,15 @@ class MappedDatabase(Rule):
     rto: timedelta
     rpo: timedelta
     newest: tuple[NewestClock, ...] = ()
+
+
+class MappedDatabase(DatabaseFacts):
+    """A database that the pack puts under the policy.
+
+    Attributes:
+        collections: by name, in the order of the data map; of a compiled pack read at first use.
+    """
+
     collections: Mapping[str, MappedCollection]
 
 

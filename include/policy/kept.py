@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from include.policy.document import DocumentError, read_bytes
-from include.policy.loader import DATAMAP, QUALITY, SHIPPED, Sections, load_pack
-from include.policy.model import PolicyPack
+from include.policy.compiled import compiled_pack
+from include.policy.document import DocumentError
+from include.policy.files import digest, yaml_names
+from include.policy.loader import SHIPPED, Sections, load_pack
+from include.policy.model import PackFile, PolicyPack
 
-_YAML = (".yaml", ".yml")
-_last: PolicyPack | None = None
+_SETTLED = 2_000_000_000  # ns; file systems stamp times with a tick of up to a second
+
+_Stamp = tuple[int, int, int, int, int]
 
 
-def kept_pack(folder: Path, sections: Sections) -> PolicyPack:
+@dataclass
+class _KeptPack:
+    """A pack, and the stamps of its files when their bytes were last read.
+
+    Attributes:
+        pack: as it was loaded.
+        stamps: device, inode, size and times of each file, and when its bytes were read.
+    """
+
+    pack: PolicyPack
+    stamps: dict[str, tuple[_Stamp, int]] = field(default_factory=dict)
+
+    def is_current(self) -> bool:
+        """Return whether each file has the bytes that were loaded, and none came or went."""
+        own = {file.path for file in self.pack.files if not file.shipped}
+        try:
+            return set(yaml_names(self.pack.folder)) == own and all(
+                self._is_unchanged(file) for file in self.pack.files
+            )
+        except (OSError, DocumentError):
+            return False  # the loader says what is wrong
+
+    def _is_unchanged(self, file: PackFile) -> bool:
+        """Compare stamps, and bytes where a change may have left the stamp as it was."""
+        path = (SHIPPED if file.shipped else self.pack.folder) / file.path
+        now, stamp = time.time_ns(), _stamp(path)
+        before, read_at = self.stamps.get(file.path, (None, 0))
+        if stamp == before and max(stamp[-2:]) < read_at - _SETTLED:
+            return True
+        if digest(path) != file.sha256:
+            return False
+        self.stamps[file.path] = (stamp, now)
+        return True
+
+
+_last: _KeptPack | None = None
+
+
+def kept_pack(folder: Path, sections: Sections, forms: Path | None = None) -> PolicyPack:
     """Read a policy pack as `load_pack` does, or return the last one if no file changed.
 
     A DAG file asks for the pack at each of its schedules and timeouts, and a run in one process at
-    each of its steps. Reading it takes forty times as long as seeing that each file still has the
-    bytes that were read, that none is gone and that none was added.
+    each of its steps. Reading it takes much longer than seeing that each file still has the bytes
+    that were read, that none is gone and that none was added.
 
     Args:
         folder: the pack.
         sections: files of single workflows, the same in each call.
+        forms: folder of compiled packs, see `include.policy.compiled`; None to read the files.
 
     Raises:
         PackError: as ``load_pack``.
@@ -32,42 +73,13 @@ def kept_pack(folder: Path, sections: Sections) -> PolicyPack:
     global _last
     folder = folder.absolute()
     last = _last
-    if last is not None and last.folder == folder and _unchanged(last):
-        return last
-    _last = load_pack(folder, sections)
-    return _last
+    if last is not None and last.pack.folder == folder and last.is_current():
+        return last.pack
+    pack = load_pack(folder, sections) if forms is None else compiled_pack(folder, sections, forms)
+    _last = _KeptPack(pack)
+    return pack
 
 
-def _unchanged(pack: PolicyPack) -> bool:
-    own = {one.path: one.sha256 for one in pack.files if not one.shipped}
-    try:
-        return set(_names(pack.folder)) == set(own) and all(
-            _digest((SHIPPED if one.shipped else pack.folder) / one.path) == one.sha256
-            for one in pack.files
-        )
-    except (OSError, DocumentError):
-        return False  # the loader says what is wrong
-
-
-def _names(folder: Path) -> Iterator[str]:
-    """What a pack has under a name of YAML, wherever the loader would look."""
-    for at, folders, files in os.walk(folder):
-        folders[:] = [one for one in folders if not one.startswith(".")]
-        yield from (_name(Path(at) / one, folder) for one in (*files, *folders) if _is_yaml(one))
-    for each in (DATAMAP, QUALITY):  # may be links, into which walking does not go
-        if (folder / each).is_symlink():
-            yield from (
-                _name(one, folder) for one in (folder / each).iterdir() if _is_yaml(one.name)
-            )
-
-
-def _is_yaml(name: str) -> bool:
-    return name.lower().endswith(_YAML) and not name.startswith(".")
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(read_bytes(path, path.name)).hexdigest()
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

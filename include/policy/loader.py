@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from include.policy.document import (
 )
 from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
+from include.policy.files import DATAMAP, QUALITY
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
@@ -36,7 +38,6 @@ from include.policy.section import PackNames, RuleSection, SectionRules
 SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
 
-DATAMAP, QUALITY = "datamap", "quality"
 RETENTION = "retention.yaml"
 _WITH_DEFAULT = (
     "backup.yaml",
@@ -57,6 +58,21 @@ _Read = TypeVar("_Read")
 Sections = Sequence[RuleSection[Any]]
 
 
+@dataclass(frozen=True)
+class PackContent:
+    """A loaded pack beside what its files say, from which it can be built again.
+
+    Attributes:
+        pack: checked and typed.
+        files: plain content of the files outside of datamap/ and quality/, by name.
+        suites: database and plain content of each suite of quality/*.yaml.
+    """
+
+    pack: PolicyPack
+    files: Mapping[str, Any]
+    suites: Sequence[tuple[str, Any]]
+
+
 def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     """Read and check a policy pack.
 
@@ -71,6 +87,11 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     Raises:
         PackError: the pack cannot be used; has every problem with file, line and path.
     """
+    return read_pack(folder, sections).pack
+
+
+def read_pack(folder: Path, sections: Sections) -> PackContent:
+    """Read and check a policy pack as `load_pack` does; return its plain content too."""
     folder = folder.absolute()
     reader = _Reader(folder, sections)
     if not folder.is_dir():
@@ -121,7 +142,7 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
-    return PolicyPack(
+    pack = PolicyPack(
         folder=folder,
         files=tuple(sorted(reader.files, key=lambda one: one.path)),
         databases=datamap.databases,
@@ -139,6 +160,12 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
         purposes=tuple(purposes.values()),
         remarks=tuple(datamap.remarks),
     )
+    content = {name: document.data for name, document in reader.documents.items()}
+    return PackContent(
+        pack,
+        {name: data for name, data in content.items() if not name.startswith(f"{QUALITY}/")},
+        reader.placed_suites,
+    )
 
 
 class _Reader:
@@ -150,6 +177,7 @@ class _Reader:
         self.files: list[PackFile] = []
         self.problems: list[PackProblem] = []
         self.documents: dict[str, Document] = {}
+        self.placed_suites: list[tuple[str, Any]] = []
 
     def section(self, name: str, form: TypeAdapter[_Read]) -> _Read | None:
         """One file as its type; None when it is faulty or neither here nor shipped."""
@@ -237,6 +265,8 @@ class _Reader:
             suites = self.items(name, TypeAdapter(Suite))
             if name in self.documents:
                 placed = checks.suites(name, seen, incoming)
+                data = self.documents[name].data
+                self.placed_suites += [(placed[at], data[at]) for at in suites if at in placed]
                 found += [
                     suite.model_copy(update={"database": placed[at]})
                     for at, suite in suites.items()

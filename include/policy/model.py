@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Generic, TypeVar, overload
 
 from include.policy.datamap import MappedDatabase
 from include.policy.evidence import EvidenceRules
@@ -31,6 +33,46 @@ class PackFile(Rule):
     path: str
     sha256: str
     shipped: bool = False
+
+
+_Rule = TypeVar("_Rule")
+
+
+class ByDatabase(Sequence[_Rule], Generic[_Rule]):
+    """Rules of a compiled pack, those of a database read when they are asked for.
+
+    Args:
+        databases: the database of each rule, in the order of the pack.
+        read: returns the rules of a database in that order.
+    """
+
+    def __init__(self, databases: Sequence[str], read: Callable[[str], tuple[_Rule, ...]]) -> None:
+        self._databases = tuple(databases)
+        self._names = frozenset(databases)
+        self._read = cache(read)
+
+    def of(self, database: str) -> tuple[_Rule, ...]:
+        """Return the rules of a database."""
+        return self._read(database) if database in self._names else ()
+
+    def __len__(self) -> int:
+        return len(self._databases)
+
+    def __iter__(self) -> Iterator[_Rule]:
+        rest = {name: iter(self.of(name)) for name in self._names}
+        return (next(rest[name]) for name in self._databases)
+
+    @overload
+    def __getitem__(self, at: int) -> _Rule: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[_Rule, ...]: ...
+    def __getitem__(self, at: int | slice) -> _Rule | tuple[_Rule, ...]:
+        return tuple(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment] # as of a list
 
 
 class PolicyPack(Rule):
@@ -61,14 +103,14 @@ class PolicyPack(Rule):
     controls: tuple[Control, ...]
     backup: BackupRules
     evidence: EvidenceRules = EvidenceRules()
-    retention: tuple[RetentionRule, ...]
+    retention: Sequence[RetentionRule]
     disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()
     sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]
-    suites: tuple[Suite, ...] = ()
+    suites: Sequence[Suite] = ()
     purposes: tuple[Purpose, ...] = ()
     remarks: tuple[PackProblem, ...] = ()
 
@@ -112,8 +154,11 @@ class PolicyPack(Rule):
 
     def suites_of(self, database: str, *, incoming: bool = False) -> tuple[Suite, ...]:
         """The suites of a database's formal collections, or of its incoming ones."""
+        suites = self.suites
+        if isinstance(suites, ByDatabase):
+            suites = suites.of(database)
         return tuple(
-            one for one in self.suites if one.database == database and one.incoming is incoming
+            suite for suite in suites if suite.database == database and suite.incoming is incoming
         )
 
     def intake_rule(self, rule_id: str) -> IntakeRule:
@@ -149,6 +194,8 @@ class PolicyPack(Rule):
 
     def retention_of(self, database: str) -> tuple[RetentionRule, ...]:
         """The record classes of a database, in the order of retention.yaml."""
+        if isinstance(self.retention, ByDatabase):
+            return self.retention.of(database)
         return tuple(
             one
             for one in self.retention
