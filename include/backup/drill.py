@@ -175,6 +175,7 @@ def drill_place_of(services: Workplace) -> DrillPlace:
     schedules = {
         name: schedule_of(mapped, pack.retention_of(name))
         for name, mapped in pack.databases.items()
+        if not mapped.is_faulty
     }
     server = services.database("drill_db")
     return DrillPlace(server, live, services.state, services.erasure_keys, schedules)

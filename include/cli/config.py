@@ -53,6 +53,7 @@ def check(
     place = workplace()
     try:
         pack = place.pack
+        pack.require_sound()
     except PackError as error:
         problems = [pack_problem(problem) for problem in error.problems]
         return _refuse(place, problems, f"in {place.policy}", as_json=as_json)

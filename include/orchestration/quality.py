@@ -48,7 +48,7 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
                 [
                     one
                     for one in place.pack.databases.values()
-                    if one.connection == mapped.connection
+                    if one.connection == mapped.connection and not one.is_faulty
                 ],
             )
         incremental = {

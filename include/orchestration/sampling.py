@@ -320,7 +320,7 @@ def desk_of(place: Workplace) -> Desk:
             "Write one: docs/audit.md.",
         )
     dag_id, run_id = run_key()
-    mapped = {one.database: pack.databases[one.database] for one in rules.populations}
+    mapped = {one.database: pack.database(one.database) for one in rules.populations}
     staff = rules.staff
     holder = pack.database_of(staff.collection, staff.database) if staff else None
     bundle = bundle_path(dag_id, run_id, run_context(place).started_at)

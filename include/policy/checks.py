@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,14 @@ class CrossChecks:
         inventory: names of the data maps.
         problems: is added to.
         personal: database, collection and name of the personal fields, where the maps are sound.
+        doubtful: problems that a data map that is no YAML may have caused.
     """
 
     documents: dict[str, Document]
     inventory: Inventory
     problems: list[PackProblem]
     personal: Container[tuple[str, str, object]] = ()
+    doubtful: list[PackProblem] = dataclasses.field(default_factory=list)
 
     def roles(self, roles: Mapping[int, Role], controls: Mapping[int, Control]) -> None:
         """Ids stand once, and who owns a control is a role."""
@@ -134,8 +137,12 @@ class CrossChecks:
         if database is not None and database not in self.inventory:
             at = (*loc, "database") if key == ("collection",) else loc
             self.add(file, at, f"the pack maps no database {database!r}")
+        elif database in self.inventory.unreadable:
+            return database
         elif not holders or (database is not None and database not in holders):
             self.add(file, (*loc, *key), f"no data map has a collection {collection!r}")
+            if database is None and self.inventory.unreadable:
+                self.doubtful.append(self.problems[-1])
         elif database is None and len(holders) > 1:
             message = f"several databases have it: name one as database: {', '.join(holders)}"
             self.add(file, (*loc, *key), message)

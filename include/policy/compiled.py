@@ -31,7 +31,12 @@ from typing import TypeVar
 
 from pydantic import JsonValue, TypeAdapter
 
-from include.policy.datamap import DatabaseFacts, MappedCollection, MappedDatabase
+from include.policy.datamap import (
+    DatabaseFacts,
+    FaultyCollections,
+    MappedCollection,
+    MappedDatabase,
+)
 from include.policy.document import DocumentError
 from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
@@ -67,6 +72,7 @@ class _Index(Rule):
         files: what was read, by path.
         databases: without their collections.
         collections: their names, of each database.
+        faults: problems of the databases whose data maps are faulty, by name.
         content: of the files outside of datamap/, quality/ and retention.yaml, by name.
         retention: database of each rule of retention.yaml.
         suites: database of each suite.
@@ -76,6 +82,7 @@ class _Index(Rule):
     files: tuple[PackFile, ...]
     databases: tuple[DatabaseFacts, ...]
     collections: tuple[tuple[str, ...], ...]
+    faults: Mapping[str, tuple[PackProblem, ...]] = {}
     content: Mapping[str, JsonValue]
     retention: tuple[str, ...]
     suites: tuple[str, ...]
@@ -126,7 +133,7 @@ class _Archive:
 def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
     """Read a policy pack in its compiled form; compile it first if its files changed.
 
-    Without a folder for the form, or with a faulty pack, read the files.
+    If the folder cannot be used, read the files. The pack may have databases with faults.
 
     Args:
         folder: the pack, absolute.
@@ -134,7 +141,7 @@ def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
         forms: folder of the compiled packs; is made if it is missing.
 
     Raises:
-        PackError: as ``load_pack``.
+        PackError: as ``read_pack``.
     """
     try:
         digests = {name: digest(folder / name) for name in yaml_names(folder)}
@@ -149,7 +156,7 @@ def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
                 content = _stored(path) or _compile(folder, sections, digests, path)
     except OSError as error:
         _log.warning("The policy pack is not compiled: %s", error)
-        return load_pack(folder, sections)
+        return read_pack(folder, sections).pack
     return _opened(content, folder, sections)
 
 
@@ -225,7 +232,7 @@ def _form(loaded: PackContent) -> bytes:
     pack = loaded.pack
     content = dict(loaded.files)
     rules = content.pop(RETENTION, [])
-    owners = [pack.database_of(rule.collection, rule.database).name for rule in pack.retention]
+    owners = [pack.holder_of(rule.collection, rule.database) for rule in pack.retention]
     index = _Index(
         files=pack.files,
         databases=tuple(
@@ -233,6 +240,7 @@ def _form(loaded: PackContent) -> bytes:
             for each in pack.databases.values()
         ),
         collections=tuple(tuple(each.collections) for each in pack.databases.values()),
+        faults=pack.faults,
         content=content,
         retention=tuple(owners),
         suites=tuple(suite.database or "" for suite in pack.suites),
@@ -242,8 +250,9 @@ def _form(loaded: PackContent) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("index", index.model_dump_json(exclude_defaults=True))
         for number, (name, database) in enumerate(pack.databases.items()):
-            collections = _COLLECTIONS.dump_json(database.collections, exclude_defaults=True)
-            archive.writestr(f"{number}/collections", collections)
+            if not database.is_faulty:
+                collections = _COLLECTIONS.dump_json(database.collections, exclude_defaults=True)
+                archive.writestr(f"{number}/collections", collections)
             own = [rule for rule, owner in zip(rules, owners, strict=True) if owner == name]
             archive.writestr(f"{number}/retention", json.dumps(own))
             suites = [suite for owner, suite in loaded.suites if owner == name]
@@ -259,9 +268,13 @@ def _opened(content: bytes, folder: Path, sections: Sections) -> PolicyPack:
     members: dict[str, int] = {}
     for number, (facts, names) in enumerate(zip(index.databases, index.collections, strict=True)):
         members[facts.name] = number
+        collections: Mapping[str, MappedCollection]
+        if problems := index.faults.get(facts.name):
+            collections = FaultyCollections(names, folder, problems)
+        else:
+            collections = _Collections(names, archive, f"{number}/collections")
         databases[facts.name] = MappedDatabase.model_construct(
-            **{name: getattr(facts, name) for name in _FACTS},
-            collections=_Collections(names, archive, f"{number}/collections"),
+            **{name: getattr(facts, name) for name in _FACTS}, collections=collections
         )
 
     def section(name: str, form: type[_Item]) -> _Item:
@@ -281,12 +294,14 @@ def _opened(content: bytes, folder: Path, sections: Sections) -> PolicyPack:
     def suites_of(database: str) -> tuple[Suite, ...]:
         written = archive.items(f"{members[database]}/suites", TypeAdapter(Suite))
         placed = [suite.model_copy(update={"database": database}) for suite in written]
-        return with_unneeded(placed, purposes, {database: databases[database]})
+        sound = {} if database in index.faults else {database: databases[database]}
+        return with_unneeded(placed, purposes, sound)
 
     return PolicyPack.model_construct(
         folder=folder,
         files=index.files,
         databases=databases,
+        faults=index.faults,
         controls=items("controls.yaml", Control),
         backup=section("backup.yaml", BackupRules),
         evidence=section("evidence.yaml", EvidenceRules),

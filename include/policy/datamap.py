@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from include.policy.problems import PackError, PackProblem
 from include.policy.rules import Name, Positive, Rule, Text
 
 META_KEY = "parcelseal"
@@ -214,6 +216,39 @@ class MappedDatabase(DatabaseFacts):
     """
 
     collections: Mapping[str, MappedCollection]
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether its data map has problems, so that no workflow may work on it."""
+        return isinstance(self.collections, FaultyCollections)
+
+
+class FaultyCollections(Mapping[str, MappedCollection]):
+    """The collections of a database whose data map is faulty: names only.
+
+    Args:
+        names: of the collections, as far as the map can be read.
+        folder: of the pack.
+        problems: of the data map.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path, problems: Sequence[PackProblem]) -> None:
+        self._names = dict.fromkeys(names)
+        self._error = PackError(folder, problems)
+
+    def __getitem__(self, name: str) -> MappedCollection:
+        if name in self._names:
+            raise self._error
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _unconfirmed(fields: Mapping[str, MappedField], prefix: str) -> Iterator[str]:

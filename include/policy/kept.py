@@ -65,10 +65,11 @@ def kept_pack(folder: Path, sections: Sections, forms: Path | None = None) -> Po
     Args:
         folder: the pack.
         sections: files of single workflows, the same in each call.
-        forms: folder of compiled packs, see `include.policy.compiled`; None to read the files.
+        forms: folder of compiled packs, see `include.policy.compiled`; None to read the files, and
+            to refuse a pack with any fault.
 
     Raises:
-        PackError: as ``load_pack``.
+        PackError: as ``load_pack``, or with `forms` as ``read_pack``.
     """
     global _last
     folder = folder.absolute()

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from include.policy import intake as intakes
 from include.policy import retention as retentions
 from include.policy.checks import CrossChecks
+from include.policy.datamap import DatabaseFacts, FaultyCollections, MappedDatabase
 from include.policy.document import (
     Document,
     DocumentError,
@@ -87,11 +88,19 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     Raises:
         PackError: the pack cannot be used; has every problem with file, line and path.
     """
-    return read_pack(folder, sections).pack
+    pack = read_pack(folder, sections).pack
+    pack.require_sound()
+    return pack
 
 
 def read_pack(folder: Path, sections: Sections) -> PackContent:
-    """Read and check a policy pack as `load_pack` does; return its plain content too."""
+    """Read and check a policy pack as `load_pack` does; return its plain content too.
+
+    If only some data maps are faulty, the pack has their problems (`PolicyPack.faults`).
+
+    Raises:
+        PackError: another file is faulty, or every data map is, or one does not name its databases.
+    """
     folder = folder.absolute()
     reader = _Reader(folder, sections)
     if not folder.is_dir():
@@ -140,12 +149,25 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
-    if reader.problems:
+    faults = reader.faults(datamap, checks.doubtful)
+    faulty = {each.name: each for facts in datamap.faulty.values() for each in facts}
+    sound = {name: each for name, each in datamap.databases.items() if name not in faults}
+    if reader.problems and not (faults and sound):
         raise PackError(folder, reader.problems)
+    stopped = {
+        name: MappedDatabase.model_construct(
+            **{fact: getattr(facts, fact) for fact in DatabaseFacts.model_fields},
+            collections=FaultyCollections(
+                datamap.inventory.collections_of(name), folder, faults[name]
+            ),
+        )
+        for name, facts in faulty.items()
+    }
     pack = PolicyPack(
         folder=folder,
         files=tuple(sorted(reader.files, key=lambda one: one.path)),
-        databases=datamap.databases,
+        databases=sound | stopped,
+        faults=faults,
         controls=tuple(controls.values()),
         backup=backup,
         evidence=evidence,
@@ -156,7 +178,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         calendar=calendar or Calendar(),
         notices=notices,
         roles={one.id: one for one in roles.values()},
-        suites=with_unneeded(suites, tuple(purposes.values()), datamap.databases),
+        suites=with_unneeded(suites, tuple(purposes.values()), sound),
         purposes=tuple(purposes.values()),
         remarks=tuple(datamap.remarks),
     )
@@ -178,6 +200,7 @@ class _Reader:
         self.problems: list[PackProblem] = []
         self.documents: dict[str, Document] = {}
         self.placed_suites: list[tuple[str, Any]] = []
+        self._unreadable: dict[str, bytes] = {}
 
     def section(self, name: str, form: TypeAdapter[_Read]) -> _Read | None:
         """One file as its type; None when it is faulty or neither here nor shipped."""
@@ -239,12 +262,32 @@ class _Reader:
             self.problems.append(PackProblem(f"{DATAMAP}/", None, "", message))
         read = [self._document(path, f"{DATAMAP}/{path.name}", False) for path in paths]
         documents = [one for one in read if one is not None]
-        datamap = read_datamap(documents, targets)
+        datamap = read_datamap(documents, targets, self._unreadable)
         if len(documents) == len(paths) > 0 and not datamap.problems and not datamap.databases:
             message = "no file maps a database (dataset: [...])"
             self.problems.append(PackProblem(f"{DATAMAP}/", None, "", message))
         self.problems += datamap.problems
         return datamap
+
+    def faults(
+        self, datamap: DataMap, doubtful: Sequence[PackProblem]
+    ) -> dict[str, tuple[PackProblem, ...]]:
+        """Return the problems of faulty databases; empty if another thing is faulty too.
+
+        Args:
+            datamap: the data maps.
+            doubtful: problems of other files that unreadable data maps may have caused.
+        """
+        faults: dict[str, tuple[PackProblem, ...]] = {}
+        for problem in self.problems:
+            names = [facts.name for facts in datamap.faulty.get(problem.file, [])]
+            if problem in doubtful:
+                names = datamap.inventory.unreadable
+            if not names:
+                return {}
+            for name in names:
+                faults[name] = (*faults.get(name, ()), problem)
+        return faults
 
     def suites(
         self, checks: CrossChecks, incoming: set[str], taken: set[tuple[str, str, str]]
@@ -292,9 +335,15 @@ class _Reader:
             content = read_bytes(path, name)
             digest = hashlib.sha256(content).hexdigest()
             self.files.append(PackFile(path=name, sha256=digest, shipped=shipped))
+        except DocumentError as error:
+            self.problems += error.problems
+            return None
+        try:
             document = read_document(content, name)
         except DocumentError as error:
             self.problems += error.problems
+            if name.startswith(f"{DATAMAP}/"):
+                self._unreadable[name] = content
             return None
         self.problems += document.faults
         return document

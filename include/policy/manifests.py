@@ -8,16 +8,17 @@ between collections, and our keys under ``meta``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from include.policy.datamap import META_KEY, DatabaseMeta, MappedDatabase
+from include.policy.datamap import META_KEY, DatabaseFacts, DatabaseMeta, MappedDatabase
 from include.policy.document import Document, Loc, without_faults
-from include.policy.mapping import Inventory, mapped_database, table_of
+from include.policy.mapping import Inventory, database_facts, mapped_database, table_of
 from include.policy.problems import PackProblem
 from include.policy.rules import Targets
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # The name is a folder of evidence and of backups: no path may hide in it.
 _NAME_START = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _NAME_REST = _NAME_START | frozenset(".-")
+_FIDES_KEY = re.compile(rb"""^[ \t-]*fides_key:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
 
 _TAXONOMY_KEYS = {
     "data_categories": "data_category",
@@ -41,13 +43,16 @@ class DataMap:
     """What the documents of ``datamap/`` say.
 
     Attributes:
-        databases: by name; complete only when there are no problems.
+        databases: by name, those of sound documents.
+        faulty: names of the databases in other documents, by file; without those that are no name
+            of a database.
         inventory: names of databases, collections and fields, of faulty documents too.
         problems: what has to be put right.
         remarks: what fideslang ignores or nobody can check.
     """
 
     databases: dict[str, MappedDatabase] = field(default_factory=dict)
+    faulty: dict[str, list[DatabaseFacts]] = field(default_factory=dict)
     inventory: Inventory = field(default_factory=Inventory)
     problems: list[PackProblem] = field(default_factory=list)
     remarks: list[PackProblem] = field(default_factory=list)
@@ -65,14 +70,22 @@ class _Entry:
     meta: DatabaseMeta = field(default_factory=DatabaseMeta)
 
 
-def read_datamap(documents: Sequence[Document], targets: Targets) -> DataMap:
+def read_datamap(
+    documents: Sequence[Document], targets: Targets, unreadable: Mapping[str, bytes] = {}
+) -> DataMap:
     """Check the documents of ``datamap/`` together.
 
     Args:
         documents: fideslang Datasets, bare or as ``dataset:`` lists of Fides manifests.
         targets: recovery targets of databases that name none.
+        unreadable: content of files that are no documents, by file.
     """
     datamap = DataMap()
+    for file, content in unreadable.items():
+        names = [name for name in _written_names(content) if _is_name(name)]
+        meta = DatabaseMeta()
+        datamap.faulty[file] = [database_facts(name, name, meta, targets) for name in names]
+        datamap.inventory.unreadable += names
     taxonomy = {key: set(known) for key, known in _default_taxonomy().items()}
     entries: list[_Entry] = []
     for document in documents:
@@ -88,13 +101,27 @@ def read_datamap(documents: Sequence[Document], targets: Targets) -> DataMap:
         _check_names_once(entry, datamap)
         _check_references(entry, datamap)
         _check_meta(entry, datamap)
-    if not datamap.problems:
-        for entry in entries:
+    faulty = {problem.file for problem in datamap.problems}
+    faulty |= {document.file for document in documents if document.faults}
+    for entry in entries:
+        if entry.document.file not in faulty:
             assert entry.dataset is not None
             datamap.databases[entry.name] = mapped_database(
                 entry.dataset, entry.raw, entry.meta, targets, datamap.inventory
             )
+        elif _is_name(entry.name):
+            facts = database_facts(entry.name, entry.name, entry.meta, targets)
+            datamap.faulty.setdefault(entry.document.file, []).append(facts)
     return datamap
+
+
+def _written_names(content: bytes) -> list[str]:
+    """Return the names of databases in a text that may be no YAML."""
+    return [match.decode("utf-8", "replace") for match in _FIDES_KEY.findall(content)]
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and name[0] in _NAME_START and _NAME_REST.issuperset(name)
 
 
 @lru_cache
@@ -165,7 +192,7 @@ def _check_name(entry: _Entry, seen: dict[str, _Entry], datamap: DataMap) -> Non
     name, loc = entry.name, (*entry.base, "fides_key")
     if not name:
         return  # fideslang says so
-    if name[0] not in _NAME_START or not _NAME_REST.issuperset(name):
+    if not _is_name(name):
         message = (
             "names a database and its folders: use letters, digits, - . _ and begin with a letter, "
             "digit or _"

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.policy.datamap import (
+    DatabaseFacts,
     DatabaseMeta,
     MappedCollection,
     MappedDatabase,
@@ -24,10 +25,12 @@ class Inventory:
 
     Attributes:
         categories: data categories of the taxonomy, those of the data maps included.
+        unreadable: databases of maps that are no YAML: they may have every collection and field.
     """
 
     def __init__(self) -> None:
         self.categories: frozenset[str] = frozenset()
+        self.unreadable: list[str] = []
         # database -> collection -> fields, keys inside JSON columns with dots: payload.phone
         self._names: dict[str, dict[str, set[str]]] = {}
         self._columns: dict[tuple[str, str], set[str]] = {}
@@ -45,7 +48,7 @@ class Inventory:
             keys.update(column["name"] for column in _named(one.get("fields")) if _is_key(column))
 
     def __contains__(self, database: str) -> bool:
-        return database in self._names
+        return database in self._names or database in self.unreadable
 
     def databases_with(self, collection: str) -> list[str]:
         """The databases that have a collection of that name."""
@@ -53,19 +56,26 @@ class Inventory:
 
     def has_collection(self, database: str, collection: str) -> bool:
         """Whether a database has the collection."""
-        return collection in self._names.get(database, {})
+        return database in self.unreadable or collection in self._names.get(database, {})
+
+    def collections_of(self, database: str) -> tuple[str, ...]:
+        """The names of a database's collections; empty where its map is no YAML."""
+        return tuple(self._names.get(database, {}))
 
     def has_column(self, database: str, collection: str, column: str) -> bool:
         """Whether a collection has a field of that name, keys inside JSON columns left out."""
-        return column in self._columns.get((database, collection), set())
+        columns = self._columns.get((database, collection), set())
+        return database in self.unreadable or column in columns
 
     def is_key(self, database: str, collection: str, column: str) -> bool:
         """Whether a field belongs to its collection's primary key."""
-        return column in self._keys.get((database, collection), set())
+        keys = self._keys.get((database, collection), set())
+        return database in self.unreadable or column in keys
 
     def has_field(self, database: str, collection: str, field: str) -> bool:
         """Whether a collection has a field of that name; keys inside JSON columns with dots."""
-        return field in self._names.get(database, {}).get(collection, set())
+        fields = self._names.get(database, {}).get(collection, set())
+        return database in self.unreadable or field in fields
 
     def resolve(self, database: str, target: str) -> tuple[str, str] | None:
         """Split ``collection.field`` at the dot that makes sense; both may have dots in them."""
@@ -80,7 +90,7 @@ class Inventory:
 
     def why_not(self, database: str, target: str) -> str | None:
         """Why ``collection.field`` leads nowhere in a mapped database; None when it leads."""
-        if self.resolve(database, target):
+        if database in self.unreadable or self.resolve(database, target):
             return None
         for at in _dots(target):
             if self.has_collection(database, target[:at]):
@@ -141,9 +151,28 @@ def mapped_database(
         inventory: of all Datasets.
     """
     by_name = {one.name: one for one in dataset.collections}
+    facts = database_facts(dataset.fides_key, dataset.name or dataset.fides_key, meta, targets)
     return MappedDatabase(
-        name=dataset.fides_key,
-        title=dataset.name or dataset.fides_key,
+        **{name: getattr(facts, name) for name in DatabaseFacts.model_fields},
+        collections={
+            one["name"]: _collection(dataset, by_name[one["name"]], one, meta, inventory)
+            for one in raw["collections"]
+        },
+    )
+
+
+def database_facts(name: str, title: str, meta: DatabaseMeta, targets: Targets) -> DatabaseFacts:
+    """Return a database without its collections.
+
+    Args:
+        name: its fides_key.
+        title: its name for people.
+        meta: our keys.
+        targets: recovery targets where our keys name none.
+    """
+    return DatabaseFacts(
+        name=name,
+        title=title,
         connection=meta.connection,
         schema_name=meta.schema_name,
         site=meta.site,
@@ -153,10 +182,6 @@ def mapped_database(
         rto=timedelta(minutes=meta.rto_minutes or targets.rto_minutes),
         rpo=timedelta(hours=meta.rpo_hours or targets.rpo_hours),
         newest=meta.newest,
-        collections={
-            one["name"]: _collection(dataset, by_name[one["name"]], one, meta, inventory)
-            for one in raw["collections"]
-        },
     )
 
 

@@ -13,7 +13,7 @@ from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.notices import NoticeRules
-from include.policy.problems import PackProblem
+from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
@@ -81,7 +81,9 @@ class PolicyPack(Rule):
     Attributes:
         folder: where it was read from.
         files: what was read, by path.
-        databases: the mapped databases by name, at least one.
+        databases: the mapped databases by name, at least one; reading a collection of one that has
+            faults raises PackError.
+        faults: problems of the databases whose data maps are faulty, by name.
         controls: of controls.yaml, in its order.
         backup: of backup.yaml.
         evidence: of evidence.yaml.
@@ -100,6 +102,7 @@ class PolicyPack(Rule):
     folder: Path
     files: tuple[PackFile, ...]
     databases: Mapping[str, MappedDatabase]
+    faults: Mapping[str, tuple[PackProblem, ...]] = {}
     controls: tuple[Control, ...]
     backup: BackupRules
     evidence: EvidenceRules = EvidenceRules()
@@ -129,11 +132,24 @@ class PolicyPack(Rule):
 
         Raises:
             UsageError: the pack maps none of that name.
+            PackError: its data map is faulty.
         """
+        if name in self.faults:
+            raise PackError(self.folder, self.faults[name])
         if name not in self.databases:
             known = ", ".join(self.databases)
             raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {known}.")
         return self.databases[name]
+
+    def require_sound(self) -> None:
+        """Refuse a pack with faulty data maps.
+
+        Raises:
+            PackError: there are some; has every problem.
+        """
+        if self.faults:
+            problems = [problem for each in self.faults.values() for problem in each]
+            raise PackError(self.folder, list(dict.fromkeys(problems)))
 
     def section(self, section: RuleSection[Rules]) -> Rules | None:
         """The content of a workflow's own file; None when the pack leaves it out."""
@@ -184,13 +200,25 @@ class PolicyPack(Rule):
 
         Raises:
             UsageError: there is none, or there are several.
+            PackError: its data map is faulty.
+        """
+        return self.database(self.holder_of(collection, database))
+
+    def holder_of(self, collection: str, database: str | None) -> str:
+        """Return the name of the database that a rule means, also if its data map is faulty.
+
+        Raises:
+            UsageError: there is none, or there are several.
         """
         if database is not None:
-            return self.database(database)
-        found = [one for one in self.databases.values() if collection in one.collections]
-        if len(found) != 1:
-            raise UsageError(f"{len(found)} mapped databases have the collection {collection}.")
-        return found[0]
+            return database
+        holders = [name for name, each in self.databases.items() if collection in each.collections]
+        if not holders:  # a map that is no YAML may have it
+            unread = (name for name in self.faults if not self.databases[name].collections)
+            holders = [*unread][:1]
+        if len(holders) != 1:
+            raise UsageError(f"{len(holders)} mapped databases have the collection {collection}.")
+        return holders[0]
 
     def retention_of(self, database: str) -> tuple[RetentionRule, ...]:
         """The record classes of a database, in the order of retention.yaml."""
@@ -199,7 +227,7 @@ class PolicyPack(Rule):
         return tuple(
             one
             for one in self.retention
-            if self.database_of(one.collection, one.database).name == database
+            if self.holder_of(one.collection, one.database) == database
         )
 
     def controls_of(self, workflow: str) -> tuple[Control, ...]:

@@ -345,6 +345,8 @@ def _meaning(cases: Sequence[Case]) -> Section:
 
 def _unnamed(case: Case) -> list[str]:
     """Collections with personal data that no record class is of."""
+    if case.database.is_faulty:
+        return []
     named = {one.collection for one in case.rules}
     return [
         one.name
