@@ -58,6 +58,12 @@ def test_a_compiled_pack_equals_the_pack_of_its_files(
             assert form.suites_of(name, incoming=True) == pack.suites_of(name, incoming=True)
 
 
+def test_a_compiled_pack_leaves_no_part_to_its_default(
+    compiled: Callable[[Path], PolicyPack],
+) -> None:
+    assert compiled(SHIPPED).model_fields_set == {*PolicyPack.model_fields}
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_every_change_is_seen(
     pack: Path, compiled: Callable[[Path], PolicyPack], change: Callable[[Path], object]
