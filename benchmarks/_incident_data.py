@@ -13,9 +13,11 @@ import psycopg
 
 from include.local.sample import load
 from include.local.sample.load import statements
+from include.workplace import ROOT
 
 AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EMPLOYEES = 5_000
+KEYS = ROOT / "include/local/sample/keys.sql"
 DEPARTMENT = "北京分公司"  # one of six branches, each with a sixth of the customers
 _APPROVALS = 10_000
 _ALL_LARGE = ("customer", "address", "consent", "waybill", "complaint", "access_log")
@@ -159,7 +161,7 @@ def make(conninfo: str, customers: int, log: int) -> None:
             connection.execute(_SETTINGS)
             for name, text in tables.items():
                 connection.execute(text.format(**words).encode())
-                for statement in statements("keys.sql"):
+                for statement in statements(KEYS):
                     if statement.startswith(f"CREATE INDEX ON {name} ".encode()):
                         connection.execute(statement)
                 connection.execute(f"VACUUM (ANALYZE) {name}".encode())

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks._incident_data import AS_OF
 from include.incident.desk import Desk
 from include.incident.opening import open_incident
+from include.incident.rule_checks import INCIDENT
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.policy.model import PolicyPack
@@ -47,11 +48,10 @@ def desk_of(given: Mapping[str, Any]) -> Desk:
         given: connection strings ``courier`` and ``state``, and the id of a ``run``.
     """
     policy = pack()
-    assert policy.incident is not None
     courier = DatabaseAddress.from_conninfo(given["courier"])
     mapped = policy.database("courier")
     return Desk(
-        rules=policy.incident,
+        rules=policy.require(INCIDENT),
         roles=policy.roles,
         notices=policy.notices,
         databases={"courier": mapped},

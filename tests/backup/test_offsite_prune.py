@@ -184,11 +184,13 @@ def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
         state=state,
         clock=FixedClock(NOW),
         pack=SimpleNamespace(backup=RULES, calendar=SimpleNamespace(zone=ZONE)),
-        offsite=lambda: make(store, recipients, signer),
         require_complete_registers=lambda *_registers: None,
     )
     for module in (tasks, runs):
         monkeypatch.setattr(module, "run_key", lambda: run)
+    monkeypatch.setattr(
+        tasks.offsite, "offsite_of", lambda _services: make(store, recipients, signer)
+    )
     monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
     for day in (0, 1, 2, 100, 101):
         publish(store, taken, signer, day)

@@ -47,7 +47,6 @@ def test_it_measures_every_target_at_a_small_size(
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
     for what in (
-        "trigger to grade against queries by hand",
         "letters a second, queued and rendered",
         "memory to queue 100 beyond 10",
         "memory to render 100 beyond 10",

@@ -18,7 +18,6 @@ def test_it_measures_every_target_at_a_small_size(
     assert ended.value.code in (0, 1)
     printed = capsys.readouterr().out
     for what in (
-        "plan against plain counts",
         "records a second against one transaction",
         "p99 of updates beside against alone",
         "longest transaction",

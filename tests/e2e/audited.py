@@ -27,6 +27,7 @@ from include.sampling.frame import freeze
 from include.sampling.issue import Issued
 from include.sampling.plans import plan_for
 from include.sampling.quarters import Quarter, quarter_of
+from include.sampling.rules import AUDIT
 from include.sampling.samples import sample
 from include.sampling.workpapers import form
 from include.services.database import DatabaseAddress
@@ -178,9 +179,8 @@ def _filled(cli: Cli, quarter: Quarter) -> tuple[AnswerSheet, Broken]:
 def _seed(cli: Cli, quarter: Quarter, wrong: Broken) -> str:
     """Find a seed: one deviation in the first stage, none in the second, some among accesses."""
     policy = cli.place.pack
-    assert policy.audit is not None
     database, frames = DatabaseAddress.from_conninfo(cli.postgres(NAME)), {}
-    for one in policy.audit.populations:
+    for one in policy.require(AUDIT).populations:
         if one.id not in (STAGED, "accesses"):
             continue
         sink = io.BytesIO()

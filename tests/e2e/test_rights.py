@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -69,9 +70,10 @@ def intake(login: Login) -> Iterator[MissingRight]:
 
 def queries(login: Login) -> Iterator[MissingRight]:
     """Yield what a role of the sample lacks for the queries of its connection."""
-    for conn_id, _database, query in pack_queries(PACK):
-        if conn_id.removesuffix("_db") == login.role.removeprefix("courier_"):
-            yield from lacks_query(login, query)
+    services: Any = SimpleNamespace(pack=PACK)
+    for query in pack_queries(services):
+        if query.connection.removesuffix("_db") == login.role.removeprefix("courier_"):
+            yield from lacks_query(login, query.sql)
 
 
 @pytest.mark.parametrize(

@@ -109,21 +109,6 @@ def test_restore_points_are_listed(cli: Cli, backed_up: dict[str, Any]):
     assert point["rows"] == sum(sheet["tables"].values())
 
 
-def test_a_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, str]):
-    """Only a step that checks records pays for its import: seconds, and 150 MB."""
-    # A variable of Airflow makes a process of its own, which has imported nothing before.
-    alone = {"PYTHONPROFILEIMPORTTIME": "1", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
-    done = cli.call("run", "backup_offsite", "--json", **library, **alone)
-    assert json.loads(done.stdout)["outcome"] == "attention"
-    # Airflow's words, and Python's after them, go to the log.
-    log = max(
-        (cli.home / "logs").glob("run-backup_offsite-*.log"), key=lambda path: path.stat().st_mtime
-    )
-    imported = re.findall(r"\| +(\S+)$", done.stderr + log.read_text(), re.MULTILINE)
-    assert "include.encryption.keyrings" in imported
-    assert [name for name in imported if name.startswith("great_expectations")] == []
-
-
 def test_the_sample_is_restored_for_real(cli: Cli, drilled: dict[str, Any]):
     """Into a new database, with the escrow key, and once only."""
     target = empty_database(cli, "courier_restored")
@@ -151,6 +136,21 @@ def test_another_database_needs_a_connection_and_a_pack_only(
     done = cli.json("restore", *words, "--point", point["id"], **library)
     assert done["matches_manifest"] is True
     assert rows(target, databases.LIBRARY_ROWS) == databases.LIBRARY_ROWS
+
+
+def test_a_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, str]):
+    """Only a step that checks records pays for its import: seconds, and 150 MB."""
+    # A variable of Airflow makes a process of its own, which has imported nothing before.
+    alone = {"PYTHONPROFILEIMPORTTIME": "1", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
+    done = cli.call("run", "backup_offsite", "--json", **library, **alone)
+    assert json.loads(done.stdout)["outcome"] == "attention"
+    # Airflow's words, and Python's after them, go to the log.
+    log = max(
+        (cli.home / "logs").glob("run-backup_offsite-*.log"), key=lambda path: path.stat().st_mtime
+    )
+    imported = re.findall(r"\| +(\S+)$", done.stderr + log.read_text(), re.MULTILINE)
+    assert "include.encryption.keyrings" in imported
+    assert [name for name in imported if name.startswith("great_expectations")] == []
 
 
 def test_a_failed_run_is_red_and_sealed(failed: FailedRuns):
