@@ -246,11 +246,12 @@ def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
         clock=SystemClock(),
         pack=SimpleNamespace(database=lambda _name: mapped(), backup=RULES),
         store=lambda _name: any_store,
-        offsite=lambda: make(any_store, [], signer),
         drill_key=lambda: operations.opening,
-        drill_place=lambda: None,
         require_complete_registers=lambda *_registers: None,
     )
+    offsite = make(any_store, [], signer)
+    monkeypatch.setattr(tasks.offsite, "offsite_of", lambda _services: offsite)
+    monkeypatch.setattr(tasks.drills, "drill_place_of", lambda _services: None)
     monkeypatch.setattr(tasks, "run_key", lambda: run)
     monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
     complete_removal(state, any_store, point)

@@ -56,10 +56,10 @@ def preflight(
     in_task(
         monkeypatch, KEY, state, FixedClock(NOW),
         pack=SimpleNamespace(databases={database.name: database}, backup=BackupRules()),
-        offsite=lambda: offsite,
         is_local=lambda _name: False,
         routes=lambda: routes,
     )  # fmt: skip
+    monkeypatch.setattr(backup.offsite, "offsite_of", lambda _services: offsite)
     backup.preflight()
 
 
