@@ -56,12 +56,14 @@ def new_workplace(
         clock: the time; by default the system's.
         stand_ins: whether the local profile stands in for connections that are not configured.
     """
+    # A command that only looks makes no home; in production the pack is compiled all the same.
+    forms = home / COMPILED_PACKS if home.exists() or not stand_ins else None
     return Workplace(
         home,
         policy,
         lookup,
         clock or SystemClock(),
-        load=partial(kept_pack, forms=home / COMPILED_PACKS),
+        load=partial(kept_pack, forms=forms),
         stand_ins=LocalProfile(home) if stand_ins else None,
     )
 

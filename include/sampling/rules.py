@@ -185,7 +185,7 @@ class AuditRules(SectionRules):
 def check_rules(rules: AuditRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
     """Yield what audit.yaml names and the rest of the pack does not have."""
     yield from staff_faults(rules.staff, pack.inventory)
-    yield from twice("populations", "id", [population.id for population in rules.populations])
+    yield from twice("populations", "id", [repr(population.id) for population in rules.populations])
     for number, population in enumerate(rules.populations):
         if population.database not in pack.inventory:
             message = f"the pack maps no database {population.database!r}"
