@@ -177,13 +177,22 @@ def test_a_planted_value_is_found_in_the_text_of_a_pdf(tmp_path: Path):
 @pytest.mark.parametrize(
     ("database", "table", "change"),
     [
-        ("airflow_runs", "public.xcom", "UPDATE xcom SET value = to_jsonb(%s::text)"),
-        ("airflow_runs", "public.dag_run", "UPDATE dag_run SET conf = to_jsonb(%s::text)"),
-        ("parcelseal_state", "public.run_step", "UPDATE run_step SET part = %s"),
+        ("airflow_runs", "public.xcom", "UPDATE xcom SET value = to_jsonb(%s::text) WHERE {first}"),
+        (
+            "airflow_runs",
+            "public.dag_run",
+            "UPDATE dag_run SET conf = to_jsonb(%s::text) WHERE {first}",
+        ),
+        # Inserted: rows of a sealed run are removed.
+        (
+            "parcelseal_state",
+            "public.run_step",
+            "INSERT INTO run_step VALUES ('planted', 'run', 'step', %s, now(), '{{}}')",
+        ),
         (
             "parcelseal_state",
             "public.run_artifact",
-            "UPDATE run_artifact SET content = convert_to(%s, 'UTF8')",
+            "INSERT INTO run_artifact VALUES ('planted', 'run', 'a', convert_to(%s, 'UTF8'))",
         ),
     ],
 )
@@ -191,12 +200,12 @@ def test_a_planted_value_is_found_in_a_table(
     cli: Cli, ran: None, database: str, table: str, change: str
 ):
     """The search sees it in text, JSON and bytes."""
+    first = f"ctid = (SELECT min(ctid) FROM {table})"
     with psycopg.connect(cli.postgres(database)) as conn:
-        key = "ctid = (SELECT min(ctid) FROM " + table + ")"
-        assert conn.execute(f"{change} WHERE {key}", [PLANTED]).rowcount == 1
-        found = list(Search([PLANTED]).tables(conn))
+        assert conn.execute(change.format(first=first), [PLANTED]).rowcount == 1
+        places = {finding.place for finding in Search([PLANTED]).tables(conn)}
         conn.rollback()
-    assert table in {one.place for one in found}
+    assert table in places
 
 
 def test_every_form_is_a_form_of_the_value():

@@ -92,9 +92,9 @@ BUSY = """
 import psycopg
 with psycopg.connect({database!r}) as connection, connection.transaction():
     connection.pgconn.send_query(b"SELECT pg_sleep(60)")
-    ready()
-    child.kill()
+    child.kill()  # before the signal may come: a child left over keeps the output open
     child.wait()
+    ready()
     time.sleep(60)
 """
 
