@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +21,7 @@ from airflow.sdk.exceptions import (
     TaskAwaitingInput,
 )
 
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain
 from include.approvals.reasons import LONGEST_REASON
 from include.approvals.registry import APPROVE, REJECT
@@ -76,32 +76,6 @@ class Asked(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a person answered, or that nobody did.
-
-    Attributes:
-        option: the chosen one; empty when nobody answered.
-        reason: the person's words.
-        user: id of the person; None when nobody answered in time.
-        at: when; None when nobody answered.
-        given: what else the person entered, by name, as text.
-        name: of the person, which some auth managers keep apart from the id.
-        entered: the same as Airflow hands it over: texts, numbers, booleans, lists; whoever answers
-            may send anything, so it is read with `include.approvals.form.read_form`.
-        content: `Asked.content` of the form that was answered; empty where the answer has none.
-    """
-
-    option: str
-    reason: str
-    user: str | None
-    at: datetime | None
-    name: str | None = None
-    given: Mapping[str, str] = field(default_factory=dict)
-    entered: Mapping[str, Any] = field(default_factory=dict)
-    content: str = ""
-
-
 class HumanStep(HITLOperator):
     """Approve or Reject, or another choice, by one of the people that the question names.
 
@@ -142,7 +116,7 @@ class HumanStep(HITLOperator):
         take: Callable[[str, Answer], dict[str, Any]],
         choices: Sequence[str] = (APPROVE, REJECT),
         form: Mapping[str, Param] | None = None,
-        in_advance: Callable[[str, datetime], dict[str, str]] | None = None,
+        in_advance: Callable[[str, datetime], Mapping[str, Any]] | None = None,
         unattended: bool = False,
         answered_ahead: bool = False,
         **kwargs: Any,

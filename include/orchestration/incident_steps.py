@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import TriggerRule
 
+from include.approvals.answer import Answer
 from include.approvals.question import Question, in_both
 from include.documents.missing import missing
 from include.documents.model import Document
@@ -30,7 +31,7 @@ from include.incident.telling.authority_report import Phase
 from include.incident.telling.letter_document import letter_document
 from include.messages import Message, _
 from include.notify.texts import digest
-from include.orchestration.human import Answer, wait
+from include.orchestration.human import wait
 from include.orchestration.incident import desk, place
 from include.orchestration.incident_asking import ANSWERED_AT, explained, in_open_run
 from include.orchestration.run import finished_run, run_key, seal_aside, step

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals import registry
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
@@ -27,7 +28,7 @@ from include.intake.names import (
     rule_and_batch,
 )
 from include.messages import _, verbatim
-from include.orchestration.human import Answer, wait
+from include.orchestration.human import wait
 from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.workflow import policy
 from include.policy.expectations import Expectation

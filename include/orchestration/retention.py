@@ -11,6 +11,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.approvals import registry
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
 from include.backup.listing import listed_points, work_reader
 from include.evidence import prune_step
@@ -22,7 +23,7 @@ from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
 from include.messages import _, verbatim
-from include.orchestration.human import Answer, wait
+from include.orchestration.human import wait
 from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy

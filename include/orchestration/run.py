@@ -276,6 +276,7 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     if not is_interrupted():
         records += _without_record(records)
     conclusion = conclude(place, records, artifacts)
+    artifacts |= conclusion.files
     if is_interrupted():
         conclusion = replace(
             conclusion,

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from include.approvals.answer import Answer
 from include.approvals.people import members
 from include.approvals.question import Question
 from include.evidence.ahead import FolderAhead
@@ -16,7 +17,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.names import bundle_path
 from include.evidence.steps import artifacts_of, steps_of
 from include.messages import _
-from include.orchestration.human import Answer, wait
+from include.orchestration.human import wait
 from include.orchestration.run import (
     open_run,
     run_context,

@@ -7,20 +7,28 @@ from functools import partial
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from include.approvals.answer import Answer
+from include.approvals.question import AskAgain, Question
+from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import StepFindings
+from include.messages import verbatim
 from include.notify.outbox import Run
 from include.orchestration import notices
 from include.orchestration.databases import wanted_databases
-from include.orchestration.run import require_held, run_key, seal_run
+from include.orchestration.forms import params_of
+from include.orchestration.human import HumanStep
+from include.orchestration.run import confirm_open, require_held, run_key, seal_aside, seal_run
 from include.orchestration.run import step as do_step
 from include.orchestration.starter import started_by
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, cron, policy
 from include.reports.conclusion import Conclusion
-from include.workflow.declaration import AnyWorkflow
-from include.workflow.run_context import RunContext
-from include.workflow.step import RunRecords, Step
+from include.workflow.declaration import AnyStep, AnyWorkflow
+from include.workflow.run_context import InterimSeal, NotEnded, RunContext, TaskState
+from include.workflow.run_records import RunRecords
+from include.workflow.step import HumanTask, Step
 from include.workplace import Workplace
 
 
@@ -59,8 +67,9 @@ def dag_settings(
 class Tasks:
     """The tasks of a workflow, for the body of its DAG.
 
-    Each step of the declaration is a method: ``tasks.check()`` makes the task `check`. Besides
-    there are `send` and `seal_after`.
+    Each step of the declaration is a method: ``tasks.check()`` makes the task `check`, and
+    ``tasks.review(checked)`` the human task about what the task `check` worked on. Besides there
+    are `databases`, `send` and `seal_after`.
     """
 
     def __init__(self, workflow: AnyWorkflow) -> None:
@@ -72,6 +81,8 @@ class Tasks:
             step = self._workflow.step(name)
         except KeyError:
             raise AttributeError(f"{self._workflow.id} has no step {name}") from None
+        if isinstance(step, HumanTask):
+            return partial(human_step, self._workflow, step)
         return task_of(self._workflow, step)
 
     def send(self) -> Any:
@@ -126,10 +137,16 @@ def tasks_of(workflow: AnyWorkflow) -> Tasks:
 
 
 def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
-    """Return a TaskFlow task that does a step; its argument is the part that it works on."""
+    """Return a TaskFlow task that does a step.
 
-    def work(part: str = "") -> dict[str, Any]:
-        return run_step(workflow, step, part)
+    Its argument is the part that the step works on, or what an earlier task of that part returned.
+    The task is skipped if that task returned nothing because it failed.
+    """
+
+    def work(about: str | dict[str, Any] | None = "") -> Any:
+        if about is None:
+            raise AirflowSkipException("An earlier task failed: see its log.")
+        return run_step(workflow, step, about if isinstance(about, str) else str(about["part"]))
 
     work.__name__ = step.name
     work.__doc__ = step.work.__doc__
@@ -138,7 +155,7 @@ def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
     return made
 
 
-def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> dict[str, Any]:
+def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any:
     """Do a step of the running task's run; see `include.orchestration.run.step`.
 
     Under a pack that leaves out the workflow's section the step passes without a result.
@@ -149,17 +166,101 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> dic
         part: what the step works on; empty if there is one.
 
     Returns:
+        What may stand in XCom: name, part and outcome, or the parts that a step with `Step.parts`
+        names.
+
+    Raises:
+        AirflowFailException: the step's outcome ends the run; see also `run.step`.
+    """
+    parts: list[str] = []
+
+    def work(services: Workplace) -> StepRecord:
+        run = _context(workflow, services)
+        if run is None:
+            return _no_result(step, part)
+        findings = StepFindings(step.name, step.clause, part)
+        result = step.work(run, findings)
+        if step.parts is not None:
+            parts.extend(step.parts(result))
+        return findings.record(result)
+
+    done = do_step(step.name, part, step.title_of(part), work, step.clause)
+    if step.ends_run and done["outcome"] == Outcome.FAIL:
+        raise AirflowFailException(step.ends_run)
+    return done if step.parts is None else parts
+
+
+def human_step(workflow: AnyWorkflow, human: HumanTask[Any, Any], about: Any) -> HumanStep:
+    """Return the task that asks people; see `include.orchestration.human`.
+
+    Args:
+        workflow: its declaration.
+        human: the human task.
+        about: what the task before returned; its ``part`` says what is asked about.
+    """
+
+    def ask(part: str) -> Question | None:
+        return ask_people(workflow, human, part)
+
+    def take(part: str, answer: Answer) -> dict[str, Any]:
+        return take_answer(workflow, human, part, answer)
+
+    return HumanStep(
+        task_id=human.name,
+        about=about,
+        ask=ask,
+        take=take,
+        doc_md=human.ask.__doc__,
+        optional=human.optional,
+        choices=human.choices,
+        form=params_of(human.form) if human.form else None,
+        in_advance=human.in_advance,
+        response_timeout=human.response(policy()),
+    )
+
+
+def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> Question | None:
+    """Make the question of a human task and keep its record; None if nobody has to be asked."""
+    questions: list[Question] = []
+
+    def work(services: Workplace) -> StepRecord:
+        run = _context(workflow, services)
+        if run is None:
+            return _no_result(human, part)
+        findings = StepFindings(human.name, human.clause, part)
+        asked = human.ask(run, findings)
+        if not isinstance(asked, Question):
+            return findings.record(asked)
+        questions.append(asked)
+        return findings.record(human.waiting or {})
+
+    do_step(human.name, part, human.question_title_of(part), work, human.clause)
+    return questions[0] if questions else None
+
+
+def take_answer(
+    workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str, answer: Answer
+) -> dict[str, Any]:
+    """Take the answer to a human task and keep its record.
+
+    Returns:
         Name, part and outcome: what may stand in XCom.
+
+    Raises:
+        AskAgain: the answer does not count, or what it is about is being made anew.
     """
 
     def work(services: Workplace) -> StepRecord:
         run = _context(workflow, services)
         if run is None:
-            return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
-        findings = StepFindings(step.name, step.clause, part)
-        return findings.record(step.work(run, findings))
+            return _no_result(human, part)
+        findings = StepFindings(human.name, human.clause, part)
+        try:
+            return findings.record(human.take(run, findings, answer))
+        except NotEnded as error:
+            raise AskAgain(verbatim(error.message)) from None
 
-    return do_step(step.name, part, step.title_of(part), work, step.clause)
+    return do_step(human.name, part, human.title_of(part), work, human.clause)
 
 
 def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
@@ -177,8 +278,38 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
     return seal_run(conclude)
 
 
+def _no_result(step: AnyStep[Any], part: str) -> StepRecord:
+    return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
+
+
 def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | None:
-    parameters = dict(get_current_context()["params"])
-    return workflow.context(
-        services, Run(*run_key()), triggered_by=started_by(), parameters=parameters
+    context = get_current_context()
+    instance, run = context["ti"], context["dag_run"]
+    state = TaskState(
+        is_repeated=instance.try_number > 1,
+        is_last_try=instance.try_number > instance.max_tries,
+        started_at=run.start_date,
+        confirm_open=partial(confirm_open, services),
+        seal_interim=_interim_seal(services),
     )
+    return workflow.context(
+        services,
+        Run(*run_key()),
+        triggered_by=started_by(),
+        parameters=dict(context["params"]),
+        task=state,
+    )
+
+
+def _interim_seal(services: Workplace) -> InterimSeal:
+    def seal(
+        workflow: str,
+        conclusion: Conclusion,
+        files: Mapping[str, bytes],
+        *,
+        records: Sequence[StepRecord] = (),
+        pdf: bool = True,
+    ) -> LedgerRow:
+        return seal_aside(workflow, services, conclusion, files, records=records, pdf=pdf)
+
+    return seal

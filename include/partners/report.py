@@ -32,7 +32,7 @@ from include.reports.model import (
     Table,
 )
 from include.workflow.run_context import RunContext
-from include.workflow.step import RunRecords
+from include.workflow.run_records import RunRecords
 
 _TITLE = _("Partner reviews")
 _NOBODY_SAYS = _("not known")

@@ -17,6 +17,7 @@ class Conclusion:
     Attributes:
         summary: one sentence for the head of the report.
         approvals: decisions of people in this run.
+        files: further files for the bundle, by name.
         ahead: hex digests of files that the run wrote into its bundle ahead of the seal, by name.
     """
 
@@ -28,6 +29,7 @@ class Conclusion:
     facts: list[Fact] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     approvals: list[Approval] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
     ahead: dict[str, str] = field(default_factory=dict)
 
 

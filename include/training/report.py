@@ -33,7 +33,7 @@ from include.training.obligations import SOON
 from include.training.plan import TrainingPlan
 from include.training.rules import TrainingRules
 from include.workflow.run_context import RunContext
-from include.workflow.step import RunRecords
+from include.workflow.run_records import RunRecords
 
 _TITLE = _("Training reminders")
 _MOST_BARS = 40  # departments in the chart; the table has all

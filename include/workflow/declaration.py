@@ -16,7 +16,8 @@ from include.notify.outbox import Run
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion, worst
 from include.workflow.run_context import OUTSIDE_OF_RUNS, RunContext, RunRules
-from include.workflow.step import RunRecords, Step
+from include.workflow.run_records import RunRecords
+from include.workflow.step import HumanTask, Step
 from include.workplace import Workplace
 
 
@@ -101,6 +102,9 @@ class NotificationKind(Generic[RunRules]):
     addresses: Callable[[RunContext[RunRules], Sequence[str]], Mapping[str, str]] | None = None
 
 
+AnyStep = Step[RunRules, Any] | HumanTask[RunRules, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workflow(Generic[RunRules]):
     """A workflow.
@@ -148,7 +152,7 @@ class Workflow(Generic[RunRules]):
     queue: Queue = Queue.DEFAULT
     concurrent_runs: int = 1
     starts_unpaused: bool = False
-    steps: tuple[Step[RunRules, Any], ...] = ()
+    steps: tuple[AnyStep[RunRules], ...] = ()
     conclude: Callable[[RunContext[RunRules], RunRecords], Conclusion] | None = None
     without_rules: Message | None = None
     rules: RuleSection[Any] | None = None
@@ -167,7 +171,7 @@ class Workflow(Generic[RunRules]):
         clauses = [f"clause {clause}" for clause in self.clauses]
         return [self.topic, *self.further_topics, *human, *clauses, self.cadence]
 
-    def step(self, name: str) -> Step[RunRules, Any]:
+    def step(self, name: str) -> AnyStep[RunRules]:
         """Return the step of that name; raises KeyError."""
         return {step.name: step for step in self.steps}[name]
 

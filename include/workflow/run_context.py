@@ -2,28 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import StepRecord
+from include.evidence.steps import artifacts_of, keep_artifact, steps_of
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.notices import NoticeRules
 from include.policy.rules import Control, Role
 from include.policy.section import Rules, RuleSection, SectionRules
+from include.reports.conclusion import Conclusion
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError
 from include.workdays.calendar import Workdays
+from include.workflow.run_records import Recorded, Result_co, RunRecords
 from include.workplace import Workplace
 
 OUTSIDE_OF_RUNS = Run("", "")
 RunRules = TypeVar("RunRules", bound=SectionRules | None)
+
+
+class NotEnded(ServiceError):
+    """A step of this run began again and has not ended; the task that needs it is repeated."""
+
+
+class InterimSeal(Protocol):
+    """Seals a bundle of its own while the run goes on."""
+
+    def __call__(
+        self,
+        workflow: str,
+        conclusion: Conclusion,
+        files: Mapping[str, bytes],
+        *,
+        records: Sequence[StepRecord] = (),
+        pdf: bool = True,
+    ) -> LedgerRow:
+        """Seal the files before the run's next step; the first bundle of a run stands.
+
+        Args:
+            workflow: id under which the bundle is sealed, one of `Workflow.interim_bundles`.
+            conclusion: of the bundle.
+            files: of the bundle, by name.
+            records: steps in its ``result.json``.
+            pdf: whether its report is a PDF too, which takes time.
+        """
+        ...
+
+
+def _no_interim_seal(*_: Any, **__: Any) -> LedgerRow:
+    raise AssertionError("only a run seals bundles")
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """The task that does a step. The default is no task: a command or a check outside of a run.
+
+    Attributes:
+        is_repeated: whether an earlier try of the task began.
+        is_last_try: whether no further try follows if this one fails.
+        started_at: when the run was started; None outside of a run.
+        confirm_open: raises if the run was sealed meanwhile; call it before a commit elsewhere.
+        seal_interim: see `InterimSeal`.
+    """
+
+    is_repeated: bool = False
+    is_last_try: bool = False
+    started_at: datetime | None = None
+    confirm_open: Callable[[], None] = lambda: None
+    seal_interim: InterimSeal = _no_interim_seal
 
 
 @dataclass(frozen=True)
@@ -38,6 +95,7 @@ class RunContext(Generic[RunRules]):
         run: dag id and run id.
         triggered_by: user id of the person who started the run; None for a scheduled run.
         parameters: of the run.
+        task: the task that does the step.
     """
 
     services: Workplace
@@ -45,6 +103,7 @@ class RunContext(Generic[RunRules]):
     run: Run = OUTSIDE_OF_RUNS
     triggered_by: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    task: TaskState = field(default_factory=TaskState)
 
     @property
     def pack(self) -> PolicyPack:
@@ -95,6 +154,43 @@ class RunContext(Generic[RunRules]):
     def controls(self) -> tuple[Control, ...]:
         """The controls whose evidence are the bundles of this run's workflow."""
         return self.pack.controls_of(self.run.dag_id)
+
+    @property
+    def wanted_databases(self) -> list[str]:
+        """The names of the databases that the run works on: all mapped ones, or those asked for."""
+        return list(self.parameters.get("databases") or self.pack.databases)
+
+    def records(self) -> RunRecords:
+        """Return the records and files that the steps of this run left until now."""
+        key = self.run.dag_id, self.run.run_id
+        with self.state.connect() as conn:
+            return RunRecords(steps_of(conn, *key), artifacts_of(conn, *key))
+
+    def require(self, step: Recorded[Result_co], part: str = "") -> Result_co:
+        """Return the result of an earlier step of this run.
+
+        Raises:
+            ControlFailed: the step has no record.
+            NotEnded: the step began again and has not ended.
+        """
+        with self.state.connect() as conn:
+            records = RunRecords(steps_of(conn, self.run.dag_id, self.run.run_id))
+        title = step.title_of(part).text
+        if records.find(step.name, part) is None:
+            raise ControlFailed(f"{title} is missing in this run.", "Run the workflow again.")
+        result = records.result(step, part)
+        if result is None:
+            raise NotEnded(f"{title} has not ended.", "The task is repeated.")
+        return result
+
+    def keep_file(self, name: str, content: bytes) -> None:
+        """Keep a file for the run's bundle, in place of an earlier one of that name.
+
+        Raises:
+            UsageError: the name cannot be a file of a bundle.
+        """
+        with self.state.begin() as conn:
+            keep_artifact(conn, self.run.dag_id, self.run.run_id, name, content)
 
     def database(self, name: str) -> MappedDatabase:
         """The mapped database of that name; raises UsageError if the pack maps none."""

@@ -1,91 +1,101 @@
-"""The steps of a workflow, and their records at the end of a run."""
+"""The steps of a workflow: work that a task does, and questions that it asks people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Generic
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.approvals.answer import Answer
+from include.approvals.form import Field
+from include.approvals.question import Question
+from include.approvals.registry import APPROVE, REJECT
 from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import Result, result_of
+from include.evidence.step_result import Result
 from include.messages import Message
-from include.reports.conclusion import missing_record
+from include.policy import PolicyPack
 from include.workflow.run_context import RunContext, RunRules
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step(Generic[RunRules, Result]):
+class _Task(Generic[RunRules, Result]):
+    name: str
+    title: Message
+    clause: str
+    result: type[Result]
+
+    def title_of(self, part: str) -> Message:
+        """Return the title for the part that the task works on."""
+        return for_part(self.title, part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(_Task[RunRules, Result]):
     """A step: an Airflow task and its record.
 
     Attributes:
         name: of the task and its record, ``check``.
         title: the step for people; ``{part}`` is what it works on.
         clause: of the policy, for findings that name no other.
-        work: does the work; reports findings and figures, returns the result.
+        work: does the work on `StepFindings.part`; reports findings and figures, returns the
+            result.
         result: type of the result.
+        parts: returns the parts that the following tasks work on, one task each; None if the step
+            names none.
+        ends_run: message of the failed task if the step's outcome is ``fail``, so that nothing
+            that needs it follows; empty if the following tasks run.
         runs_always: whether it runs although an earlier step failed.
     """
 
-    name: str
-    title: Message
-    clause: str
     work: Callable[[RunContext[RunRules], StepFindings], Result]
-    result: type[Result]
+    parts: Callable[[Result], Sequence[str]] | None = None
+    ends_run: str = ""
     runs_always: bool = False
 
-    def title_of(self, part: str) -> Message:
-        """Return the title with the part that the step works on."""
-        return self.title.model_copy(update={"values": {**self.title.values, "part": part}})
 
+@dataclass(frozen=True, kw_only=True)
+class HumanTask(_Task[RunRules, Result]):
+    """A task that asks one of the entitled people, waits, and takes the answer.
 
-@dataclass(frozen=True)
-class RunRecords:
-    """What the steps of a run recorded, for its conclusion.
+    Silence is never an approval. An answer counts only for the content that the person saw: `take`
+    compares `Answer.content` with the content of now, and raises `AskAgain` if they differ.
 
     Attributes:
-        records: in the order in which they were recorded.
-        artifacts: files for the bundle, by name.
+        name: of the task and its record, ``review``.
+        title: the task for people; ``{part}`` is what it is about.
+        question_title: the making of the question, for people.
+        clause: of the policy, for findings that name no other.
+        result: type of the result.
+        ask: returns the question, or the result if nobody has to be asked: nothing is to be
+            decided, or a task that was killed afterwards took the decision. Its findings stand
+            in the record until somebody answers.
+        take: enters the answer, or that nobody answered in time, and returns the result. It raises
+            `AskAgain` if the answer does not count.
+        response: returns how long the task waits.
+        waiting: result of the record while the question waits; None for no result.
+        choices: possible answers; the first one lets the run go on. A question may have its own.
+        form: fields to fill in; empty for a reason. A question may have its own.
+        in_advance: returns the filled form of an answer that was given with the command, from its
+            words and the moment of the answer; None if the words are the reason.
+        optional: whether runs usually ask nobody.
     """
 
-    records: Sequence[StepRecord]
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    question_title: Message
+    ask: Callable[[RunContext[RunRules], StepFindings], Question | Result]
+    take: Callable[[RunContext[RunRules], StepFindings, Answer], Result]
+    response: Callable[[PolicyPack], timedelta]
+    waiting: Result | None = None
+    choices: tuple[str, ...] = (APPROVE, REJECT)
+    form: tuple[Field, ...] = ()
+    in_advance: Callable[[str, datetime], Mapping[str, Any]] | None = None
+    optional: bool = False
 
-    @cached_property
-    def _by_step(self) -> Mapping[tuple[str, str], StepRecord]:
-        return {(record.step, record.part): record for record in self.records}
+    def question_title_of(self, part: str) -> Message:
+        """Return the title of the making of the question for a part."""
+        return for_part(self.question_title, part)
 
-    @property
-    def findings(self) -> list[Finding]:
-        """The findings of all steps."""
-        return [finding for record in self.records for finding in record.findings]
 
-    @property
-    def metrics(self) -> list[Metric]:
-        """The figures of all steps."""
-        return [metric for record in self.records for metric in record.metrics]
-
-    def find(self, step: str, part: str = "") -> StepRecord | None:
-        """Return the record of a step, or None if it left none."""
-        return self._by_step.get((step, part))
-
-    def result(self, step: Step[Any, Result], part: str = "") -> Result | None:
-        """Return the result of a step; None if it was interrupted, failed or left no record."""
-        return result_of(self.find(step.name, part), step.result)
-
-    def missing(self, topic: str, steps: Mapping[str, Message], clause: str) -> list[Finding]:
-        """Return a finding for each step without a record, unless a failure explains it.
-
-        Args:
-            topic: begins the codes of the findings: ``partners`` makes ``partners.send.missing``.
-            steps: titles by name of the steps that every run has.
-            clause: of the policy.
-        """
-        if any(record.outcome is Outcome.FAIL for record in self.records):
-            return []
-        return [
-            missing_record(title, name, f"{topic}.{name}.missing", clause)
-            for name, title in steps.items()
-            if self.find(name) is None
-        ]
+def for_part(title: Message, part: str) -> Message:
+    """Return a title with the part that a task works on."""
+    return title.model_copy(update={"values": {**title.values, "part": part}})

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain
 from include.evidence.model import Outcome
 from include.incident.names import Kind
 from include.incident.steps import contain
 from include.incident.updating import Action
-from include.orchestration.human import Answer
 from tests.incident.desk_rig import BOSS, LEAD, USUAL, Case, Company
 from tests.incident.test_steps import HUMAN, before
 from tests.support.airflow_task import in_task, killed_after, record_of

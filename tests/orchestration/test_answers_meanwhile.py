@@ -93,8 +93,8 @@ def test_an_answer_that_comes_meanwhile_is_asked_for_again(
     """It cannot be compared with a content that is not there yet."""
     from importlib import import_module
 
+    from include.approvals.answer import Answer
     from include.approvals.question import AskAgain
-    from include.orchestration.human import Answer
 
     desk.keep(step, PART, {}, Outcome.FAIL)
     tasks = import_module(f"include.orchestration.{module}")

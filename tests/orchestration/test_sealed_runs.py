@@ -328,7 +328,7 @@ def _calls(dag: Any) -> list[tuple[str, Any]]:
 
 
 def _arguments(function: Any) -> dict[str, Any]:
-    from include.orchestration.human import Answer
+    from include.approvals.answer import Answer
 
     given: dict[str, Any] = {
         "params": {"action": "widen", "incident": "INC-2026-0001", "full": False},

@@ -14,7 +14,7 @@ from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Paragraph, Report, Table
 from include.reports.render import render_all
-from include.workflow.step import RunRecords
+from include.workflow.run_records import RunRecords
 from tests.partners.books import OTHERS, answered
 from tests.partners.rig import Rig
 

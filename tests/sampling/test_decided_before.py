@@ -19,8 +19,8 @@ def test_seed_step_goes_on_with_a_registered_seed_after_its_task_was_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step skips the question and keeps the record that the killed task lost."""
+    from include.approvals.answer import Answer
     from include.orchestration import sampling
-    from include.orchestration.human import Answer
 
     rig.begin()
     for name in ("openings", "branches"):

@@ -17,7 +17,7 @@ from include.reports.model import BarChart, Table, TrendChart
 from include.training import report
 from include.training.names import STEP_PLAN
 from include.training.workflow import PLAN, REMIND_TRAINING
-from include.workflow.step import RunRecords
+from include.workflow.run_records import RunRecords
 from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import trained

@@ -39,7 +39,8 @@ from include.workflow.declaration import (
     Workflow,
 )
 from include.workflow.run_context import RunContext
-from include.workflow.step import RunRecords, Step
+from include.workflow.run_records import RunRecords
+from include.workflow.step import Step
 
 
 class ScaleRules(SectionRules):

@@ -1,0 +1,93 @@
+"""The records that the steps of a run left, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.step_result import StepResult, result_of
+from include.messages import Message
+from include.reports.conclusion import missing_record
+
+Result_co = TypeVar("Result_co", bound=StepResult, covariant=True)
+
+
+class Recorded(Protocol[Result_co]):
+    """A step or a human task: its record holds a result of one type."""
+
+    @property
+    def name(self) -> str:
+        """The name of the task and its record."""
+        ...
+
+    @property
+    def result(self) -> type[Result_co]:
+        """The type of the result."""
+        ...
+
+    def title_of(self, part: str) -> Message:
+        """Return the title for the part that it works on."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The records and files that the steps of a run left.
+
+    Attributes:
+        records: in the order in which they were recorded.
+        artifacts: files for the bundle, by name.
+    """
+
+    records: Sequence[StepRecord]
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def _by_step(self) -> Mapping[tuple[str, str], StepRecord]:
+        return {(record.step, record.part): record for record in self.records}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all steps."""
+        return [finding for record in self.records for finding in record.findings]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The figures of all steps."""
+        return [metric for record in self.records for metric in record.metrics]
+
+    def find(self, step: str, part: str = "") -> StepRecord | None:
+        """Return the record of a step, or None if it left none."""
+        return self._by_step.get((step, part))
+
+    def result(self, step: Recorded[Result_co], part: str = "") -> Result_co | None:
+        """Return the result of a step; None if it was interrupted, failed or left no record."""
+        return result_of(self.find(step.name, part), step.result)
+
+    def results(self, step: Recorded[Result_co]) -> dict[str, Result_co]:
+        """Return the results of a step by part, in the order in which they were recorded."""
+        recorded = {
+            record.part: result_of(record, step.result)
+            for record in self.records
+            if record.step == step.name
+        }
+        return {part: result for part, result in recorded.items() if result is not None}
+
+    def missing(self, topic: str, steps: Mapping[str, Message], clause: str) -> list[Finding]:
+        """Return a finding for each step without a record, unless a failure explains it.
+
+        Args:
+            topic: begins the codes of the findings: ``partners`` makes ``partners.send.missing``.
+            steps: titles by name of the steps that every run has.
+            clause: of the policy.
+        """
+        if any(record.outcome is Outcome.FAIL for record in self.records):
+            return []
+        return [
+            missing_record(title, name, f"{topic}.{name}.missing", clause)
+            for name, title in steps.items()
+            if self.find(name) is None
+        ]
