@@ -32,7 +32,7 @@ def in_task(
         clock: of the workplace.
         more: further attributes of the workplace.
     """
-    from include.orchestration import run
+    from include.orchestration import run, starter, tasks
 
     place = SimpleNamespace(state=state, clock=clock, **more)
     dag_run = SimpleNamespace(
@@ -41,8 +41,10 @@ def in_task(
         start_date=datetime(2026, 11, 28, tzinfo=UTC),
         triggering_user_name=None,
     )
-    context = {"dag_run": dag_run, "ti": SimpleNamespace(try_number=1)}
-    monkeypatch.setattr(run, "get_current_context", lambda: context)
+    instance = SimpleNamespace(try_number=1, max_tries=5)
+    context = {"dag_run": dag_run, "ti": instance, "params": {}}
+    for module in (run, starter, tasks):
+        monkeypatch.setattr(module, "get_current_context", lambda: context)
     monkeypatch.setattr(run, "workplace", lambda: place)
     return place
 
