@@ -23,62 +23,25 @@ decided is not done twice. More: docs/intake.md. **Owner:** information manageme
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import TriggerRule, dag, task, task_group
+from airflow.sdk import dag, task_group
 
 from include.intake.workflow import REVIEW_INTAKE
-from include.orchestration import intake
-from include.orchestration.human import HumanStep
 from include.orchestration.tasks import dag_settings, tasks_of
 
 
-@dag(
-    **dag_settings(
-        REVIEW_INTAKE,
-        schedule="0 9 * * *",
-        page=__doc__,
-    )
-)
+@dag(**dag_settings(REVIEW_INTAKE, schedule="0 9 * * *", page=__doc__))
 def review_intake() -> None:
     """Have every waiting batch reviewed and leave a sealed bundle."""
     tasks = tasks_of(REVIEW_INTAKE)
 
-    @task
-    def batches() -> list[str]:
-        """Find the batches that wait for review, oldest first."""
-        return intake.find()
-
-    @task
-    def check(batch: str) -> dict[str, Any]:
-        """Hash the batch, hold its rules against it, enter the request for a decision."""
-        return intake.check(batch)
-
-    @task
-    def settle(checked: dict[str, Any]) -> dict[str, Any]:
-        """Let the batch in or turn it down, exactly once; without a decision it stays pending."""
-        return intake.settle(checked["part"])
-
     @task_group
     def each(batch: str) -> None:
         """One batch; what happens to it does not touch the others."""
-        checked = check(batch)
-        review = HumanStep(
-            task_id="review",
-            about=checked,
-            ask=intake.ask,
-            take=intake.take,
-            response_timeout=intake.response_timeout(),
-        )
-        # Nothing of the review's is handed on: somebody may mark it as done without an answer.
-        review >> settle(checked)
+        checked = tasks.check(batch)
+        # `settle` reads the decision itself: somebody may mark `review` as done without an answer.
+        tasks.review(checked) >> tasks.settle(checked)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
-    def verify() -> dict[str, Any]:
-        """Count by queries of its own what waits too long and what was let in unreviewed."""
-        return intake.verify()
-
-    tasks.seal_after(each.expand(batch=batches()) >> verify(), intake.seal_review)
+    tasks.seal_after(each.expand(batch=tasks.batches()) >> tasks.verify())
 
 
 review_intake()

@@ -57,6 +57,11 @@ class StepFindings:
             Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
         )
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a finding fails the step."""
+        return any(finding.severity is Outcome.FAIL for finding in self.findings)
+
     def record(self, result: StepResult | Mapping[str, Any]) -> StepRecord:
         """Return the step's record; its outcome is the worst finding.
 

@@ -13,35 +13,35 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.erasure.ledger import ErasureKeys
 from include.intake.batches import Connection
-from include.intake.desk import Desk
 from include.intake.names import Incoming
+from include.intake.table import IncomingTable
 from include.policy.fragments import pack_sql
 from include.quarantine import settled
 from include.quarantine.keys import KeyNames, tells_a_person
-from include.quarantine.register import Place, key_of, key_text
+from include.quarantine.register import key_of, key_text
 from include.services.errors import UsageError
 
 
-def resolve(desk: Desk, connection: Connection) -> int:
+def resolve(table: IncomingTable, connection: Connection) -> int:
     """Resolve the register's entries of rows that are dealt with; how many.
 
     Safe to repeat.
 
     Args:
-        desk: of the incoming table.
+        table: the incoming table.
         connection: inside of `unit_of_work`; only read from.
 
     Raises:
         UsageError: a condition of `entered_anew` is wrong.
     """
-    incoming = desk.incoming
+    incoming = table.incoming
     name = (incoming.database.name, incoming.collection.name)
-    with desk.state.connect() as conn:
-        listed = settled.open_by(conn, *name, desk.dag_id)
+    with table.state.connect() as conn:
+        listed = settled.open_by(conn, *name, table.place.dag_id)
     if not listed:
         return 0
     try:
-        waiting = set(_waiting(desk, connection, listed))
+        waiting = set(_waiting(table, connection, listed))
     except psycopg.errors.InsufficientPrivilege:
         raise  # is no fault of the conditions
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
@@ -51,22 +51,21 @@ def resolve(desk: Desk, connection: Connection) -> int:
             "Check entered_anew in intake.yaml. The register keeps listing them until then.",
         ) from None
     done = [key for key in listed if key not in waiting]
-    place = Place(*name, desk.dag_id, desk.run_id, desk.clock.now())
-    with desk.state.begin() as conn:
+    with table.state.begin() as conn:
         raw = conn.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
-        return settled.resolve(raw, place, done)
+        return settled.resolve(raw, table.place, done)
 
 
-def _waiting(desk: Desk, connection: Connection, listed: Sequence[str]) -> Iterator[str]:
+def _waiting(table: IncomingTable, connection: Connection, listed: Sequence[str]) -> Iterator[str]:
     """Which of the register's names are of rows that nobody has dealt with."""
-    incoming = desk.incoming
+    incoming = table.incoming
     if not tells_a_person(incoming.collection, incoming.key):
         among, given = _among(incoming, [key_of(one) for one in listed])
         yield from map(key_text, connection.execute(_query(incoming, among), given))
         return
     # A name tells no key, so that all rows that were set aside are named, by each key of the HMAC.
-    makers = {one: _names(desk, one) for one in {_maker(name) for name in listed}}
+    makers = {one: _names(table, one) for one in {_maker(name) for name in listed}}
     yield from (name for name in listed if makers[_maker(name)] is None)  # nobody can tell any more
     with connection.cursor() as cursor:
         for row in cursor.stream(_query(incoming, SQL("true")), {}):
@@ -78,9 +77,9 @@ def _maker(name: str) -> str:
     return key_of(name)[0].removeprefix("hmac:").partition(":")[0]
 
 
-def _names(desk: Desk, key_id: str) -> KeyNames | None:
+def _names(table: IncomingTable, key_id: str) -> KeyNames | None:
     """The names as they were made with a key that may have been rotated since."""
-    incoming, keys = desk.incoming, desk.keys
+    incoming, keys = table.incoming, table.keys
     if keys is None or key_id not in keys.keys:
         return None
     then = ErasureKeys(keys.keys, key_id)

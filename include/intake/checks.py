@@ -7,13 +7,14 @@ transaction that looks at the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from typing import Any, Literal, Protocol
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, literal_column
 
 from include.expectations.broken import Kept
@@ -36,27 +37,29 @@ def _none() -> Iterator[Key]:
     return iter(())
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What one rule says of a batch.
+class Verdict(BaseModel):
+    """The result of holding one rule against a batch.
 
     Attributes:
         rule: its id.
-        title: what the rule asks for.
+        title: requirement of the rule.
         severity: rows that break a ``fail`` rule are not let in; a ``warn`` is for the reviewer.
-        rows: looked at.
-        broken: of these; None when the rule could not be checked.
-        fault: why not, without an error's own words; empty when it was checked.
-        keys: asks for the primary keys of the broken rows, as text, while the transaction lasts.
+        rows: number of rows that were checked.
+        broken: number of rows that break the rule; None if the rule could not be checked.
+        fault: why not, without an error's own words; empty if it was checked.
+        keys: returns the primary keys of the broken rows, as text, while the transaction lasts; not
+            part of the record.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     rule: str
     title: Message
     severity: Severity
     rows: int
     broken: int | None
-    fault: Message = field(default_factory=lambda: verbatim(""))
-    keys: Callable[[], Iterator[Key]] = field(default=_none, compare=False, repr=False)
+    fault: Message = verbatim("")
+    keys: Callable[[], Iterator[Key]] = Field(default=_none, exclude=True, repr=False)
 
 
 class Checker(Protocol):
@@ -136,7 +139,14 @@ class OwnChecks:
             return iter(found()[place])
 
         return [
-            Verdict(check.id, check.message, FAIL, row[0], count, keys=partial(keys, place))
+            Verdict(
+                rule=check.id,
+                title=check.message,
+                severity=FAIL,
+                rows=row[0],
+                broken=count,
+                keys=partial(keys, place),
+            )
             for place, (check, count) in enumerate(zip(checks, row[1:], strict=True))
         ]
 
@@ -148,7 +158,12 @@ class OwnChecks:
                 return self._count(connection, [check], where)
         except psycopg.Error as error:
             fault = reason_of(error.sqlstate or "")
-            return [Verdict(check.id, check.message, FAIL, 0, None, fault)]
+            return [
+                Verdict(
+                    rule=check.id, title=check.message, severity=FAIL, rows=0, broken=None,
+                    fault=fault,
+                )
+            ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,7 +220,10 @@ def _verdict(kept: Kept, found: RuleResult) -> Verdict:
     def keys() -> Iterator[Key]:
         return iter(kept.keys[rule.id])
 
-    return Verdict(rule.id, rule.message, rule.severity, found.rows, broken, fault, keys)
+    return Verdict(
+        rule=rule.id, title=rule.message, severity=rule.severity, rows=found.rows, broken=broken,
+        fault=fault, keys=keys,
+    )  # fmt: skip
 
 
 def all_verdicts(
@@ -236,21 +254,3 @@ def broken_by_rule(
 def kept_out(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
     """Return the rows that may not be let in, each once however many rules it breaks."""
     return {tuple(key) for found in keys.values() for key in found}
-
-
-def verdict_data(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as JSON, without its keys."""
-    return {
-        "rule": verdict.rule,
-        "title": verdict.title.model_dump(mode="json"),
-        "severity": verdict.severity,
-        "rows": verdict.rows,
-        "broken": verdict.broken,
-        "fault": verdict.fault.model_dump(mode="json"),
-    }
-
-
-def verdict_of(data: Mapping[str, Any]) -> Verdict:
-    """Return the verdict that `verdict_data` wrote."""
-    messages = {key: Message.model_validate(data[key]) for key in ("title", "fault")}
-    return Verdict(**{**data, **messages})

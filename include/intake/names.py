@@ -12,8 +12,6 @@ from include.policy.intake import IntakeRule
 from include.services.errors import UsageError
 
 CLAUSE = "5.2"
-STEP_BATCHES, STEP_CHECK, STEP_REVIEW = "batches", "check", "review"
-STEP_SETTLE, STEP_VERIFY = "settle", "verify"
 LONGEST_BATCH = 100  # characters of a batch's name; a longer one is no name
 _PLAIN = re.compile(r"[\w.:/-]+")
 

@@ -1,23 +1,20 @@
-"""What a run of `review_intake` adds up to, for machines and for people."""
+"""The conclusion and report of a run of `review_intake`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from include.approvals import registry
 from include.approvals.registry import APPROVE
-from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
-from include.intake.names import (
-    CLAUSE,
-    STEP_BATCHES,
-    STEP_CHECK,
-    STEP_REVIEW,
-    STEP_SETTLE,
-    STEP_VERIFY,
-)
+from include.evidence.model import Approval, Finding, Metric, Outcome
+from include.intake.names import CLAUSE
+from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
+from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, by_step, missing_record, worst
+from include.reports.conclusion import Conclusion, missing_record, worst
 from include.reports.model import (
     Bar,
     BarChart,
@@ -29,157 +26,175 @@ from include.reports.model import (
     Table,
     Target,
 )
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 TITLE = _("Review before storing")
 MOST_RULES = 30  # bars of broken rules; the table of batches counts them all
 
-Records = Mapping[tuple[str, str], StepRecord]
+
+@dataclass(frozen=True)
+class _Results:
+    """The results of the steps of a run.
+
+    Attributes:
+        records: of the run.
+        asked: batches that the run asks about.
+        not_asked: number of other batches that wait.
+        verification: counts after all settlements; None if they were not made.
+    """
+
+    records: RunRecords
+    asked: Sequence[str]
+    not_asked: int
+    verification: Verification | None
+
+    @cached_property
+    def checks(self) -> dict[str, BatchCheck]:
+        """The checks by batch."""
+        return self.records.results(CHECK)
+
+    @cached_property
+    def decisions(self) -> dict[str, Review]:
+        """The answers that count, by batch."""
+        reviews = self.records.results(REVIEW)
+        return {part: review for part, review in reviews.items() if review.counts}
+
+    @cached_property
+    def settlements(self) -> dict[str, Settlement]:
+        """The settlements by batch."""
+        return self.records.results(SETTLE)
+
+    @property
+    def decided(self) -> int:
+        """The number of batches of this run that were decided on."""
+        return sum(part in self.decisions for part in self.asked)
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    *,
-    hours: float | None = None,
-    approvals: Sequence[Approval] = (),
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
+    """Conclude a run: no batch waits past its deadline, and each record let in had its reviewer."""
+    with run.state.connect() as conn:
+        approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
+    deadlines = [rule.deadline.span for rule in run.pack.intake]
+    hours = min(deadlines).total_seconds() / 3600 if deadlines else None
+    return concluded(records, hours=hours, approvals=approvals)
+
+
+def concluded(
+    records: RunRecords, *, hours: float | None = None, approvals: Sequence[Approval] = ()
 ) -> Conclusion:
-    """Judge a run: no batch waits past its deadline, and each record let in had its reviewer.
+    """Return the conclusion of the records of a run.
 
     Args:
-        records: what the steps left.
-        hours: the shortest deadline of the pack, for the chart; None when it has no intake.
+        records: of the run.
+        hours: the shortest deadline of the pack, for the chart; None if it has no intake.
         approvals: decisions of this run.
     """
-    steps = by_step(records)
-    asked = _asked(steps)
-    findings = [finding for record in records for finding in record.findings]
-    findings += _missing(steps, asked)
-    outcome = worst(records, findings)
-    verify = steps.get((STEP_VERIFY, ""))
-    figures = verify.data if verify else {}
+    waiting = records.result(FIND)
+    results = _Results(
+        records,
+        waiting.batches if waiting else [],
+        waiting.not_asked if waiting else 0,
+        records.result(VERIFY),
+    )
+    findings = [*records.findings, *_missing(results)]
+    outcome = worst(records.records, findings)
+    verification = results.verification
     return Conclusion(
         title=TITLE,
-        summary=_summary(asked, _more(steps), steps, figures, outcome),
+        summary=_summary(results, outcome),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *(metric for record in records for metric in record.metrics),
+            *records.metrics,
             Metric(
-                name="intake_batches_past_deadline", value=figures.get("past_deadline"), unit="1"
+                name="intake_batches_past_deadline",
+                value=verification.past_deadline if verification else None,
+                unit="1",
             ),
             Metric(
                 name="formal_records_without_independent_review",
-                value=figures.get("unreviewed"),
+                value=verification.unreviewed if verification else None,
                 unit="rows",
             ),
         ],
-        facts=_facts(steps, asked, _more(steps), figures),
+        facts=_facts(results),
         sections=[
-            _batches(steps, asked),
-            _decisions(steps, asked),
-            *_rules(steps, asked),
-            *_waits(steps, asked, hours),
+            _batches(results),
+            _decisions(results),
+            *_rules(results),
+            *_waits(results, hours),
             _meaning(),
         ],
         approvals=list(approvals),
     )
 
 
-def _asked(steps: Records) -> list[str]:
-    record = steps.get((STEP_BATCHES, ""))
-    return list(record.data.get("batches", ())) if record else []
-
-
-def _more(steps: Records) -> int:
-    """Batches that waited and were not asked about."""
-    record = steps.get((STEP_BATCHES, ""))
-    if record is None:
-        return 0
-    data = record.data
-    return sum(map(int, data.get("left", {}).values())) + int(data.get("unfit", 0))
-
-
-def _missing(steps: Records, asked: Sequence[str]) -> list[Finding]:
-    if (STEP_BATCHES, "") not in steps:
+def _missing(results: _Results) -> list[Finding]:
+    records = results.records
+    if records.find(FIND.name) is None:
         return [missing_record(_("The search"), "review_intake", "intake.missing", CLAUSE)]
     findings = []
-    names = {
-        STEP_CHECK: _("The check"),
-        STEP_REVIEW: _("The review"),
-        STEP_SETTLE: _("The settlement"),
+    titles = {
+        CHECK.name: _("The check"),
+        REVIEW.name: _("The review"),
+        SETTLE.name: _("The settlement"),
     }
-    for part in asked:
-        for step, name in names.items():
-            record = steps.get((step, part))
+    for part in results.asked:
+        for step, title in titles.items():
+            record = records.find(step, part)
             if record is None:
-                findings.append(missing_record(name, part, f"intake.{step}.missing", CLAUSE))
+                findings.append(missing_record(title, part, f"intake.{step}.missing", CLAUSE))
                 break
             if record.outcome is Outcome.FAIL:
-                break  # it says itself why the batch went no further
-    if (STEP_VERIFY, "") not in steps:
+                break  # its findings say why the batch went no further
+    if records.find(VERIFY.name) is None:
         findings.append(
             missing_record(_("The count"), "review_intake", "intake.verify.missing", CLAUSE)
         )
     return findings
 
 
-def _summary(
-    asked: Sequence[str],
-    more: int,
-    steps: Records,
-    figures: Mapping[str, Any],
-    outcome: Outcome,
-) -> Message:
-    decided = sum(1 for part in asked if _decision(steps, part))
-    late = figures.get("past_deadline")
-    if late:
-        return _("{count} batches still wait for their review, past their deadline.", count=late)
+def _summary(results: _Results, outcome: Outcome) -> Message:
+    asked, verification = len(results.asked), results.verification
+    if verification and verification.past_deadline:
+        return _(
+            "{count} batches still wait for their review, past their deadline.",
+            count=verification.past_deadline,
+        )
     if outcome is Outcome.FAIL:
         return _("Something is wrong with the review of collected records: see the findings.")
-    if late is None:
+    if verification is None:
         return _("The policy pack names no incoming table (intake.yaml).")
     if not asked:
         return _("No collected record waits for its review.")
-    if decided < len(asked):
+    if results.decided < asked:
         return _(
             "{decided} of {asked} batches were reviewed; the others wait within their deadline.",
-            decided=decided,
-            asked=len(asked) + more,
+            decided=results.decided,
+            asked=asked + results.not_asked,
         )
-    if more:
+    if results.not_asked:
         return _(
             "All {asked} batches that were asked about were reviewed; {more} more wait within "
             "their deadline.",
-            asked=len(asked),
-            more=more,
+            asked=asked,
+            more=results.not_asked,
         )
-    return _("All {asked} batches that waited were reviewed.", asked=len(asked))
+    return _("All {asked} batches that waited were reviewed.", asked=asked)
 
 
-def _decision(steps: Records, part: str) -> Mapping[str, Any] | None:
-    """The answer that counted, None without one."""
-    record = steps.get((STEP_REVIEW, part))
-    return record.data if record and "reason" in record.data else None
-
-
-def _figure(steps: Records, asked: Sequence[str], name: str) -> int:
-    return sum(
-        int(record.data.get(name) or 0)
-        for part in asked
-        if (record := steps.get((STEP_SETTLE, part)))
-    )
-
-
-def _facts(
-    steps: Records, asked: Sequence[str], more: int, figures: Mapping[str, Any]
-) -> list[Fact]:
-    waited = len(asked) + more
-    decided = sum(1 for part in asked if _decision(steps, part))
-    late, unreviewed = figures.get("past_deadline"), figures.get("unreviewed")
+def _facts(results: _Results) -> list[Fact]:
+    waited = len(results.asked) + results.not_asked
+    settled = [results.settlements[part] for part in results.asked if part in results.settlements]
+    verification = results.verification
+    late = verification.past_deadline if verification else None
+    unreviewed = verification.unreviewed if verification else None
     return [
         Fact(
             label=_("Batches reviewed"),
-            value=_("{made} of {wanted}", made=decided, wanted=waited),
-            status=Outcome.PASS if decided == waited else Outcome.ATTENTION,
+            value=_("{made} of {wanted}", made=results.decided, wanted=waited),
+            status=Outcome.PASS if results.decided == waited else Outcome.ATTENTION,
         ),
         Fact(
             label=_("Batches past their deadline"),
@@ -187,10 +202,14 @@ def _facts(
             status=None if late is None else Outcome.FAIL if late else Outcome.PASS,
             note=_("still waiting at the end of the run"),
         ),
-        Fact(label=_("Records let in"), value=_figure(steps, asked, "promoted"), unit="records"),
+        Fact(
+            label=_("Records let in"),
+            value=sum(settlement.promoted for settlement in settled),
+            unit="records",
+        ),
         Fact(
             label=_("Records set aside"),
-            value=_figure(steps, asked, "set_aside"),
+            value=sum(settlement.set_aside for settlement in settled),
             unit="records",
             note=_("they break a rule"),
         ),
@@ -202,23 +221,20 @@ def _facts(
     ]
 
 
-def _batches(steps: Records, asked: Sequence[str]) -> Section:
+def _batches(results: _Results) -> Section:
     rows: list[list[Any]] = []
-    for part in asked:
-        checked, settled = steps.get((STEP_CHECK, part)), steps.get((STEP_SETTLE, part))
-        data = checked.data if checked else {}
-        done = settled.data if settled else {}
-        broken = [one["broken"] for one in data.get("rules", ()) if one["broken"]]
+    for part in results.asked:
+        checked, settled = results.checks.get(part), results.settlements.get(part)
         rows.append(
             [
                 part,
-                data.get("rows"),
-                _moment(data.get("oldest")),
-                ", ".join(data.get("enterers", ())) or None,
-                len(broken) if data else None,
-                done.get("promoted", 0) if settled else None,
-                done.get("set_aside", 0) if settled else None,
-                done.get("rejected", 0) if settled else None,
+                checked.rows if checked else None,
+                checked.oldest if checked else None,
+                (", ".join(checked.enterers) or None) if checked else None,
+                sum(bool(verdict.broken) for verdict in checked.rules) if checked else None,
+                settled.promoted if settled else None,
+                settled.set_aside if settled else None,
+                settled.rejected if settled else None,
             ]
         )
     return Section(
@@ -246,24 +262,22 @@ def _batches(steps: Records, asked: Sequence[str]) -> Section:
     )
 
 
-def _decisions(steps: Records, asked: Sequence[str]) -> Section:
+def _decisions(results: _Results) -> Section:
     rows: list[list[Any]] = []
-    for part in asked:
-        found = _decision(steps, part)
-        checked = steps.get((STEP_CHECK, part))
-        if not found:
+    for part in results.asked:
+        decision, checked = results.decisions.get(part), results.checks.get(part)
+        if decision is None:
             rows.append([part, _("none"), None, None, None, None])
             continue
-        oldest = _moment(checked.data.get("oldest")) if checked else None
-        at = datetime.fromisoformat(found["decided_at"])
+        at, oldest = decision.decided_at, checked.oldest if checked else None
         rows.append(
             [
                 part,
-                _("approved") if found["decision"] == APPROVE else _("rejected"),
-                found["decided_by"],
+                _("approved") if decision.decision == APPROVE else _("rejected"),
+                decision.decided_by,
                 at,
                 (at - oldest).total_seconds() if oldest else None,
-                found["reason"] or "—",
+                decision.reason or "—",
             ]
         )
     return Section(
@@ -285,14 +299,14 @@ def _decisions(steps: Records, asked: Sequence[str]) -> Section:
     )
 
 
-def _rules(steps: Records, asked: Sequence[str]) -> list[Section]:
+def _rules(results: _Results) -> list[Section]:
     broken: dict[str, int] = {}
     titles: dict[str, Message] = {}
-    for part in asked:
-        checked = steps.get((STEP_CHECK, part))
-        for one in checked.data.get("rules", ()) if checked else ():
-            broken[one["rule"]] = broken.get(one["rule"], 0) + int(one["broken"] or 0)
-            titles[one["rule"]] = Message.model_validate(one["title"])
+    for part in results.asked:
+        checked = results.checks.get(part)
+        for verdict in checked.rules if checked else ():
+            broken[verdict.rule] = broken.get(verdict.rule, 0) + (verdict.broken or 0)
+            titles[verdict.rule] = verdict.title
     worst = sorted(((count, rule) for rule, count in broken.items() if count), reverse=True)
     if not worst:
         return []
@@ -316,17 +330,16 @@ def _rules(steps: Records, asked: Sequence[str]) -> list[Section]:
     ]
 
 
-def _waits(steps: Records, asked: Sequence[str], hours: float | None) -> list[Section]:
+def _waits(results: _Results, hours: float | None) -> list[Section]:
     bars = []
-    for part in asked:
-        found, checked = _decision(steps, part), steps.get((STEP_CHECK, part))
-        oldest = _moment(checked.data.get("oldest")) if checked else None
-        due = _moment(checked.data.get("due")) if checked else None
-        if not found or oldest is None or due is None:
+    for part in results.asked:
+        decision, checked = results.decisions.get(part), results.checks.get(part)
+        if decision is None or checked is None or checked.oldest is None or checked.due is None:
             continue
-        at = datetime.fromisoformat(found["decided_at"])
-        status = Outcome.ATTENTION if at > due else Outcome.PASS
-        bars.append(Bar(label=part, value=(at - oldest).total_seconds(), status=status))
+        at = decision.decided_at
+        status = Outcome.ATTENTION if at > checked.due else Outcome.PASS
+        waited = (at - checked.oldest).total_seconds()
+        bars.append(Bar(label=part, value=waited, status=status))
     if not bars:
         return []
     target = Target(value=hours * 3600, label=_("deadline")) if hours else None
@@ -371,7 +384,3 @@ def _meaning() -> Section:
             ),
         ],
     )
-
-
-def _moment(text: Any) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -1,56 +1,122 @@
-"""Steps of `review_intake` before and at the decision: find, check, ask, take the answer."""
+"""Steps of `review_intake` until the decision: find, check, ask, take the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
 from include.approvals import registry
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal, Request
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.intake import batches, people, sample
-from include.intake.checks import (
-    FAIL,
-    Verdict,
-    broken_by_rule,
-    kept_out,
-    verdict_data,
-    verdict_of,
-)
-from include.intake.desk import Desk
-from include.intake.names import CLAUSE, STEP_BATCHES, STEP_CHECK, STEP_REVIEW
+from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
+from include.intake.names import CLAUSE, rule_and_batch
 from include.intake.question import Facts, body, subject
+from include.intake.table import IncomingTable, on_table, on_tables
 from include.messages import Message, _
+from include.policy import PolicyPack
 from include.services.errors import ControlFailed
+from include.workflow.step import HumanTask, Step
 
 KIND = "intake"
+_DEFAULT_WAIT = timedelta(hours=20)
 
 
-def find(desks: Sequence[Desk]) -> StepRecord:
-    """Find the batches that wait, and choose those that this run asks about, oldest first."""
-    seen = StepFindings(STEP_BATCHES, CLAUSE)
+class WaitingBatches(StepResult):
+    """The batches that wait for review.
+
+    Attributes:
+        batches: those that this run asks about, oldest first: ``customers/IN-000013``.
+        left: number of others by rule, beyond the limit of one run.
+        unfit: number of batches that cannot be asked about.
+    """
+
+    batches: list[str]
+    left: dict[str, int]
+    unfit: int
+
+    @property
+    def not_asked(self) -> int:
+        """The number of batches that wait and were not asked about."""
+        return sum(self.left.values()) + self.unfit
+
+
+class BatchCheck(StepResult):
+    """A batch at its check.
+
+    Attributes:
+        batch: its name.
+        rows: number of pending rows.
+        oldest: when the first row was entered; None if no row has a time of entry.
+        newest: when the last row was entered.
+        due: by when the batch should be reviewed.
+        enterers: user ids of those who entered the rows.
+        sha256: of the content.
+        clean: number of rows that break no rule which keeps them out.
+        rules: a verdict for each rule.
+        request: number of the request for a decision; None if nobody can be asked.
+    """
+
+    batch: str
+    rows: int
+    oldest: datetime | None
+    newest: datetime | None
+    due: datetime | None
+    enterers: list[str]
+    sha256: str
+    clean: int
+    rules: list[Verdict]
+    request: int | None = None
+
+
+class Review(StepResult):
+    """The answer about a batch.
+
+    Attributes:
+        decision: the chosen option; empty if nobody answered.
+        decided_by: user id; empty if nobody answered.
+        decided_at: when.
+        reason: the reviewer's words; None if the answer does not count.
+        refused: why the answer does not count; None if it does.
+    """
+
+    decision: str
+    decided_by: str
+    decided_at: datetime
+    reason: str | None = None
+    refused: Cause | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the answer decides about the batch."""
+        return self.refused is None
+
+
+def find(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatches:
+    """Find the batches that wait for review, and choose those to ask about, oldest first."""
     asked: list[str] = []
     left: dict[str, int] = {}
     rows = unfit = 0
-    for desk in desks:
-        incoming = desk.incoming
+    for table in tables:
+        incoming = table.incoming
         with (
-            desk.reader.connect(autocommit=True) as connection,
+            table.reader.connect(autocommit=True) as connection,
             batches.unit_of_work(connection, incoming, write=False),
         ):
-            found = batches.waiting(connection, incoming, desk.clock.now())
+            waiting = batches.waiting(connection, incoming, table.clock.now())
         most = incoming.rule.most_batches
-        dated = [one for one in found.batches if not one.undated]
-        asked += [incoming.part(one.name) for one in dated[:most]]
-        rows += sum(one.rows for one in found.batches)
-        unfit += len(found.batches) - len(dated) + found.nameless
+        dated = [batch for batch in waiting.batches if not batch.undated]
+        asked += [incoming.part(batch.name) for batch in dated[:most]]
+        rows += sum(batch.rows for batch in waiting.batches)
+        unfit += len(waiting.batches) - len(dated) + waiting.nameless
         left[incoming.rule.id] = len(dated[most:])
-        _unfit(seen, desk, found)
+        _unfit(findings, table, waiting)
         if left[incoming.rule.id]:
-            seen.find(
+            findings.find(
                 "intake.not_asked",
                 Outcome.ATTENTION,
                 _(
@@ -61,59 +127,69 @@ def find(desks: Sequence[Desk]) -> StepRecord:
                 _("Run the workflow again today, or raise most_batches in intake.yaml."),
                 subject=incoming.rule.id,
             )
-    seen.measure("intake.waiting_batches", len(asked) + sum(left.values()) + unfit, "1")
-    seen.measure("intake.waiting_rows", rows, "rows")
-    return seen.record({"batches": asked, "left": left, "unfit": unfit})
+    findings.measure("intake.waiting_batches", len(asked) + sum(left.values()) + unfit, "1")
+    findings.measure("intake.waiting_rows", rows, "rows")
+    return WaitingBatches(batches=asked, left=left, unfit=unfit)
 
 
-def _unfit(seen: StepFindings, desk: Desk, found: batches.Waiting) -> None:
-    """Say which batches cannot be asked about, and which have a deadline that means nothing."""
-    incoming = desk.incoming
-    if found.unnamed:
-        seen.find(
+FIND = Step(
+    name="batches",
+    title=_("The search for batches"),
+    clause=CLAUSE,
+    work=on_tables(find),
+    result=WaitingBatches,
+    parts=lambda waiting: waiting.batches,
+)
+
+
+def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waiting) -> None:
+    """Report batches that cannot be asked about, and those whose deadline is meaningless."""
+    incoming = table.incoming
+    if waiting.unnamed:
+        findings.find(
             "intake.unnamed",
             Outcome.FAIL,
             _(
                 "{count} pending records of {table} belong to no batch that has a plain name.",
-                count=found.unnamed,
+                count=waiting.unnamed,
                 table=incoming.rule.collection,
             ),
             _("Have them entered in a batch; nobody can review them as they are."),
             subject=incoming.rule.id,
         )
-    if found.personal:
-        seen.find(
+    if waiting.personal:
+        findings.find(
             "intake.personal_name",
             Outcome.FAIL,
             _(
                 "{count} batches of {table} have a phone or ID number in their name; nobody is "
                 "asked about them.",
-                count=found.personal,
+                count=waiting.personal,
                 table=incoming.rule.collection,
             ),
             _("Have them renamed in the incoming table: a batch's name is kept in the evidence."),
             subject=incoming.rule.id,
         )
-    for one in found.batches:
-        if one.undated:
-            _undated(seen, one.undated, one.rows, incoming.part(one.name))
-        if one.ahead:
-            seen.find(
+    for batch in waiting.batches:
+        if batch.undated:
+            _undated(findings, batch.undated, batch.rows, incoming.part(batch.name))
+        if batch.ahead:
+            findings.find(
                 "intake.entered_ahead",
                 Outcome.FAIL,
                 _(
                     "{count} of the batch's {rows} pending records were entered in the future: "
                     "their deadline says nothing.",
-                    count=one.ahead,
-                    rows=one.rows,
+                    count=batch.ahead,
+                    rows=batch.rows,
                 ),
                 _("Have the batch reviewed, and correct the clock or the form it came from."),
-                subject=incoming.part(one.name),
+                subject=incoming.part(batch.name),
             )
 
 
-def _undated(seen: StepFindings, undated: int, rows: int, part: str) -> None:
-    seen.find(
+def _undated(findings: StepFindings, undated: int, rows: int, part: str) -> None:
+    findings.find(
         "intake.undated",
         Outcome.FAIL,
         _(
@@ -127,18 +203,18 @@ def _undated(seen: StepFindings, undated: int, rows: int, part: str) -> None:
     )
 
 
-def check(desk: Desk, batch: str) -> StepRecord:
-    """Hash a batch, hold its rules against it and enter the request for a decision.
+def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
+    """Hash the batch, hold its rules against it, enter the request for a decision.
 
-    The record fails when nobody can be asked: a rule cannot be checked, or no reviewer is left.
+    The step fails if nobody can be asked: a rule cannot be checked, or no reviewer is left.
 
     Raises:
         ControlFailed: no row of the batch is pending any more.
     """
-    incoming = desk.incoming
-    seen = StepFindings(STEP_CHECK, CLAUSE, part=incoming.part(batch))
+    incoming = table.incoming
+    batch = rule_and_batch(findings.part)[1]
     with (
-        desk.reader.connect(autocommit=True) as connection,
+        table.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
     ):
         content = batches.content(connection, incoming, batch)
@@ -146,76 +222,106 @@ def check(desk: Desk, batch: str) -> StepRecord:
             raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
         who = people.people_of(connection, incoming, batch)
         where = incoming.pending(batch)
-        now = desk.clock.now()
-        verdicts, broken = broken_by_rule(desk.checkers, connection, where, now)
-    _faults(seen, verdicts)
+        verdicts, broken = broken_by_rule(table.checkers, connection, where, table.clock.now())
+    _faults(findings, verdicts)
     if content.undated:
-        _undated(seen, content.undated, content.rows, incoming.part(batch))
-    unknown = [one for one in who.enterers if one.startswith(people.UNKNOWN_STAFF)]
+        _undated(findings, content.undated, content.rows, findings.part)
+    unknown = [account for account in who.enterers if account.startswith(people.UNKNOWN_STAFF)]
     if unknown:
-        seen.find(
+        findings.find(
             "intake.no_enterer",
             Outcome.FAIL,
             _("Nobody knows who entered {count} of the batch's sources.", count=len(unknown)),
             _("Correct the rows or the staff table; who entered records may not review them."),
         )
     if not who.reviewers:
-        seen.find(
+        findings.find(
             "intake.no_reviewer",
             Outcome.FAIL,
             _("Nobody who did not enter records of this batch may review it."),
             _("Name another reviewer, or correct `people` in intake.yaml."),
         )
-    data = {
-        "batch": batch,
-        "rows": content.rows,
-        "oldest": content.oldest.isoformat() if content.oldest else None,
-        "newest": content.newest.isoformat() if content.newest else None,
-        "due": content.due.isoformat() if content.due else None,
-        "enterers": who.enterers,
-        "sha256": content.sha256,
-        "clean": content.rows - len(kept_out(broken)),
-        "rules": [verdict_data(one) for one in verdicts],
-    }
-    if not any(one.severity is Outcome.FAIL for one in seen.findings):
-        with desk.state.begin() as conn:
-            asked = registry.ask(
+    request = None
+    if not findings.has_failed:
+        with table.state.begin() as conn:
+            request = registry.ask(
                 conn,
-                desk.clock,
+                table.clock,
                 kind=KIND,
-                subject=incoming.part(batch),
+                subject=findings.part,
                 sha256=content.sha256,
                 requested_by=who.enterers,
-                dag_id=desk.dag_id,
-                run_id=desk.run_id,
+                dag_id=table.run.run.dag_id,
+                run_id=table.run.run.run_id,
                 deadline=content.due,
-            )
-        data["request"] = asked.id
-    return seen.record(data)
+            ).id
+    return BatchCheck(
+        batch=batch,
+        rows=content.rows,
+        oldest=content.oldest,
+        newest=content.newest,
+        due=content.due,
+        enterers=who.enterers,
+        sha256=content.sha256,
+        clean=content.rows - len(kept_out(broken)),
+        rules=verdicts,
+        request=request,
+    )
 
 
-def ask(desk: Desk, checked: StepRecord) -> Question:
-    """Make the page of a question from the very content that was checked.
+CHECK = Step(
+    name="check",
+    title=_("The check of {part}"),
+    clause=CLAUSE,
+    work=on_table(check),
+    result=BatchCheck,
+    ends_run="Nobody can be asked about it: see the run's report.",
+)
+
+
+def checked_batch(table: IncomingTable, part: str) -> tuple[BatchCheck, int]:
+    """Return the last check of a batch in this run, and the number of its request.
+
+    Raises:
+        NotEnded: the check began again and has not ended.
+        ControlFailed: the batch was not checked, or nobody can be asked about it.
+    """
+    checked = table.run.require(CHECK, part)
+    if checked.request is None:
+        raise ControlFailed(f"Nobody can be asked about {part}.", "Run the workflow again.")
+    return checked, checked.request
+
+
+def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
+    """Ask a reviewer who entered none of the records: counts, failures by rule, a masked sample.
+
+    The page shows the very content that was checked. Nobody is asked if a task that was killed
+    afterwards took the decision on this content.
 
     Raises:
         ControlFailed: the batch changed since its check, or nobody may be asked.
     """
-    incoming, data = desk.incoming, checked.data
-    batch = str(data["batch"])
-    with desk.state.connect() as conn:
-        asked = registry.request(conn, int(data["request"]))
+    incoming = table.incoming
+    checked, request_id = checked_batch(table, findings.part)
+    batch = checked.batch
+    with table.state.connect() as conn:
+        request = registry.request(conn, request_id)
+        decision = registry.decision_on(conn, request_id)
+        outdated = registry.outdated_answers(conn, request)
+    if decision is not None:
+        return _reviewed(findings, request, decision, outdated)
     with (
-        desk.reader.connect(autocommit=True) as connection,
+        table.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
     ):
         content = batches.content(connection, incoming, batch)
-        if content.sha256 != data["sha256"]:
+        if content.sha256 != checked.sha256:
             raise ControlFailed(
                 f"{batch} changed between its check and the question.", "The next run asks anew."
             )
         who = people.people_of(connection, incoming, batch)
         rows = sample.masked_rows(
-            connection, incoming, batch, content.sha256, content.rows, desk.names
+            connection, incoming, batch, content.sha256, content.rows, table.names
         )
     if not who.reviewers:  # an empty list would let everybody answer
         raise ControlFailed(f"Nobody may review {batch}.", "Name another reviewer.")
@@ -228,131 +334,105 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         content.oldest,
         content.newest,
         content.due,
-        desk.clock.now() > content.due,
+        table.clock.now() > content.due,
         who.enterers,
         list(who.reviewers),
         content.sha256,
-        data.get("clean"),  # a run that an upgrade came into has none
-        [verdict_of(one) for one in data["rules"]],
+        checked.clean,
+        checked.rules,
     )
-    page = body(facts, rows, desk.timezone)
-    return Question(subject(facts, desk.timezone), page, list(who.reviewers), asked.content)
-
-
-def waiting(part: str) -> StepRecord:
-    """Return the record of a question until it is answered: what the seal sees of a lost task."""
-    seen = StepFindings(STEP_REVIEW, CLAUSE, part=part)
-    seen.find(
+    timezone = table.run.zone.key
+    findings.find(
         "intake.waiting",
         Outcome.ATTENTION,
         _("The question was asked and nobody has answered yet."),
         _("Answer it in Airflow, or run the workflow again."),
     )
-    return seen.record({})
+    page = body(facts, rows, timezone)
+    return Question(subject(facts, timezone), page, list(who.reviewers), request.content)
 
 
-def take(
-    desk: Desk,
-    checked: StepRecord,
-    *,
-    option: str,
-    reason: str,
-    user: str | None,
-    at: datetime,
-    content: str,
-) -> StepRecord:
-    """Enter an answer, or that none came in time.
-
-    Args:
-        desk: of the batch.
-        checked: the batch's check.
-        option: what was chosen; empty when nobody answered.
-        reason: the reviewer's words.
-        user: id of who answered; None when nobody did.
-        at: when.
-        content: of the form that was answered.
+def take(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review:
+    """Enter the reviewer's answer, or that nobody answered in time.
 
     Raises:
         AskAgain: the form showed another content than the batch's last check read.
     """
-    incoming = desk.incoming
-    part = checked.part
+    incoming = table.incoming
+    checked, request_id = checked_batch(table, findings.part)
     with (
-        desk.reader.connect(autocommit=True) as connection,
+        table.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
     ):
-        entitled = people.people_of(connection, incoming, str(checked.data["batch"])).reviewers
-    with desk.state.begin() as conn:
-        asked = registry.request(conn, int(checked.data["request"]))
-        answer = registry.decide(
+        entitled = people.people_of(connection, incoming, checked.batch).reviewers
+    with table.state.begin() as conn:
+        request = registry.request(conn, request_id)
+        decision = registry.decide(
             conn,
-            asked,
-            decision=option,
-            reason=reason,
-            decided_by=user,
-            decided_at=at,
+            request,
+            decision=answer.option,
+            reason=answer.reason,
+            decided_by=answer.user,
+            decided_at=answer.at or table.clock.now(),
             may_decide=entitled,
-            content=content,
+            content=answer.content,
         )
-        outdated = registry.outdated_answers(conn, asked)
-    if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(_("{part} changed after the form was made.", part=part))
-    return _reviewed(part, asked, answer, outdated)
+        outdated = registry.outdated_answers(conn, request)
+    if isinstance(decision, Refusal) and decision.cause is Cause.OTHER_CONTENT:
+        raise AskAgain(_("{part} changed after the form was made.", part=findings.part))
+    return _reviewed(findings, request, decision, outdated)
 
 
-def decided(desk: Desk, checked: StepRecord) -> StepRecord | None:
-    """Return the record of a decision on exactly the checked content, None while there is none.
-
-    The task that took the decision may have been killed before its record was kept.
-
-    Args:
-        desk: of the batch.
-        checked: the batch's check.
-    """
-    with desk.state.connect() as conn:
-        asked = registry.request(conn, int(checked.data["request"]))
-        decision = registry.decision_on(conn, asked.id)
-        outdated = registry.outdated_answers(conn, asked)
-    return _reviewed(checked.part, asked, decision, outdated) if decision else None
+def response(pack: PolicyPack) -> timedelta:
+    """Return how long a run waits for its reviewers: the shortest time of the pack's intakes."""
+    return min((rule.response.span for rule in pack.intake), default=_DEFAULT_WAIT)
 
 
-def _reviewed(part: str, asked: Request, answer: Decision | Refusal, outdated: int) -> StepRecord:
-    seen = StepFindings(STEP_REVIEW, CLAUSE, part=part)
+REVIEW = HumanTask(
+    name="review",
+    title=_("The review of {part}"),
+    question_title=_("The question about {part}"),
+    clause=CLAUSE,
+    result=Review,
+    ask=on_table(ask),
+    take=on_table(take),
+    response=response,
+)
+
+
+def _reviewed(
+    findings: StepFindings, request: Request, answer: Decision | Refusal, outdated: int
+) -> Review:
     if outdated:
-        seen.find(
+        findings.find(
             "intake.other_content",
             Outcome.ATTENTION,
             _("{count} answers to an earlier content of the batch did not count.", count=outdated),
             _("Ask who repeated the check while the review waited, and what changed."),
         )
     if isinstance(answer, Refusal):
-        _refused(seen, answer)
-    elif asked.deadline is not None and answer.decided_at > asked.deadline:
-        seen.find(
+        _refused(findings, answer)
+    elif request.deadline is not None and answer.decided_at > request.deadline:
+        findings.find(
             "intake.decided_late",
             Outcome.ATTENTION,
             _(
                 "The batch was decided on at {at}; it should have been by {due}.",
                 at=answer.decided_at,
-                due=asked.deadline,
+                due=request.deadline,
             ),
             _("See why it waited; ask for more reviewers if it happens again."),
         )
-    return seen.record(_answer_data(answer))
+    return Review(
+        decision=answer.decision,
+        decided_by=answer.decided_by,
+        decided_at=answer.decided_at,
+        reason=None if isinstance(answer, Refusal) else answer.reason,
+        refused=answer.cause if isinstance(answer, Refusal) else None,
+    )
 
 
-def _answer_data(answer: Decision | Refusal) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "decision": answer.decision,
-        "decided_by": answer.decided_by,
-        "decided_at": answer.decided_at.isoformat(),
-    }
-    if isinstance(answer, Refusal):
-        return data | {"refused": str(answer.cause)}
-    return data | {"reason": answer.reason}
-
-
-def _refused(seen: StepFindings, answer: Refusal) -> None:
+def _refused(findings: StepFindings, answer: Refusal) -> None:
     severity, message = {
         Cause.NOBODY: (Outcome.ATTENTION, _("Nobody reviewed the batch in time; it waits on.")),
         Cause.OWN_REQUEST: (
@@ -372,7 +452,7 @@ def _refused(seen: StepFindings, answer: Refusal) -> None:
             _("{who} answered a second time; the first decision stands.", who=answer.decided_by),
         ),
     }[answer.cause]
-    seen.find(f"intake.{answer.cause}", severity, message, _action(answer.cause))
+    findings.find(f"intake.{answer.cause}", severity, message, _action(answer.cause))
 
 
 def _action(cause: Cause) -> Message:
@@ -383,12 +463,16 @@ def _action(cause: Cause) -> Message:
     return _("Ask the person why; raise an incident if it was no mistake.")
 
 
-def _faults(seen: StepFindings, verdicts: Sequence[Verdict]) -> None:
-    for one in verdicts:
-        if one.broken is None:
-            seen.find(
+def _faults(findings: StepFindings, verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        if verdict.broken is None:
+            findings.find(
                 "intake.rule_fault",
-                Outcome.FAIL if one.severity == FAIL else Outcome.ATTENTION,
-                _("The rule {rule} could not be checked: {fault}.", rule=one.rule, fault=one.fault),
+                Outcome.FAIL if verdict.severity == FAIL else Outcome.ATTENTION,
+                _(
+                    "The rule {rule} could not be checked: {fault}.",
+                    rule=verdict.rule,
+                    fault=verdict.fault,
+                ),
                 _("Correct the rule or the data map; the batch waits until it can be checked."),
             )

@@ -1,4 +1,4 @@
-"""Steps of `review_intake` after the decision: act on it, and check what came of it."""
+"""Steps of `review_intake` after the decision: act on it, and check the result."""
 
 from __future__ import annotations
 
@@ -8,20 +8,61 @@ from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
+from pydantic import Field
 
 from include.approvals import registry
 from include.approvals.registry import Decision
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.intake import aside, batches, people
 from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
-from include.intake.desk import Desk
-from include.intake.names import CLAUSE, STEP_REVIEW, STEP_SETTLE, STEP_VERIFY, rule_and_batch
+from include.intake.names import CLAUSE, rule_and_batch
 from include.intake.promote import Settled, promote, reject, settled_by
+from include.intake.review import REVIEW, BatchCheck, Review, checked_batch
+from include.intake.table import IncomingTable, on_table, table_of
 from include.messages import _
 from include.services.errors import ControlFailed
+from include.state.locks import exclusive
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
+from include.workflow.step import Step
 
 Progress = Callable[[str], None]
+
+
+class Settlement(StepResult):
+    """The settlement of a batch.
+
+    Attributes:
+        left: number of rows that stay pending; None if the batch was settled.
+        promoted: number of rows that were let in.
+        set_aside: number of rows that break a rule and were not let in.
+        rejected: number of rows that the reviewer turned down.
+        records: number of formal records by collection.
+        changed: whether the batch changed after the decision, so that nothing was done.
+    """
+
+    left: int | None = None
+    promoted: int = 0
+    set_aside: int = 0
+    rejected: int = 0
+    records: dict[str, int] = Field(default_factory=dict)
+    changed: bool = False
+
+
+class Verification(StepResult):
+    """The counts after all settlements.
+
+    Attributes:
+        past_deadline: number of batches that still wait, past their deadline.
+        promoted: number of rows that this run let in.
+        unreviewed: number of these whose formal record shows no independent review.
+    """
+
+    past_deadline: int
+    promoted: int
+    unreviewed: int
 
 
 class ContentChanged(ControlFailed):
@@ -36,67 +77,77 @@ class ContentChanged(ControlFailed):
         self.gone = gone
 
 
-def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) -> StepRecord:
-    """Act on the decision on a batch; without one it stays pending.
+def settle(
+    table: IncomingTable, findings: StepFindings, progress: Progress | None = None
+) -> Settlement:
+    """Let the batch in or turn it down, exactly once; without a decision it stays pending.
 
     Safe to repeat and to kill at any point: see `include.intake.promote`.
 
     Args:
-        desk: of the batch.
-        checked: the batch's check, which has the number of the request.
+        table: of the batch.
+        findings: of the step.
         progress: is called with ``before commit``, where an error undoes everything, and with
             ``committed``.
     """
-    seen = StepFindings(STEP_SETTLE, CLAUSE, part=checked.part)
-    request_id = int(checked.data["request"])
-    with desk.state.connect() as conn:
-        decision = registry.decision_on(conn, request_id)
-    if decision is None:
-        return seen.record({"left": checked.data["rows"]})
-    try:
-        done = _settle(desk, str(checked.data["batch"]), decision, progress or (lambda _: None))
-    except ContentChanged as changed:
-        return _void(seen, checked, decision, changed)
+    part = findings.part
+    with exclusive(table.state, f"intake:{part}", f"the batch {part}"):
+        checked, request_id = checked_batch(table, part)
+        with table.state.connect() as conn:
+            decision = registry.decision_on(conn, request_id)
+        if decision is None:
+            return Settlement(left=checked.rows)
+        try:
+            done = _settle(table, checked.batch, decision, progress or (lambda _: None))
+        except ContentChanged as changed:
+            return _void(findings, checked, decision, changed)
     if done.set_aside:
-        seen.find(
+        findings.find(
             "intake.set_aside",
             Outcome.ATTENTION,
             _("{count} records break a rule and were not let in.", count=done.set_aside),
             _("Have them corrected and entered again; the quarantine names them by key."),
         )
     if done.rejected:
-        seen.find(
+        findings.find(
             "intake.rejected",
             Outcome.ATTENTION,
             _("{who} rejected the batch.", who=decision.decided_by),
             _("Read the reason, have the batch corrected and entered again."),
         )
-    seen.measure("intake.promoted", done.promoted, "rows")
-    seen.measure("intake.set_aside", done.set_aside, "rows")
-    seen.measure("intake.rejected", done.rejected, "rows")
-    return seen.record(
-        {
-            "promoted": done.promoted,
-            "set_aside": done.set_aside,
-            "rejected": done.rejected,
-            "records": dict(done.records),
-        }
+    findings.measure("intake.promoted", done.promoted, "rows")
+    findings.measure("intake.set_aside", done.set_aside, "rows")
+    findings.measure("intake.rejected", done.rejected, "rows")
+    return Settlement(
+        promoted=done.promoted,
+        set_aside=done.set_aside,
+        rejected=done.rejected,
+        records=dict(done.records),
     )
 
 
+SETTLE = Step(
+    name="settle",
+    title=_("The settlement of {part}"),
+    clause=CLAUSE,
+    work=on_table(settle),
+    result=Settlement,
+)
+
+
 def _void(
-    seen: StepFindings, checked: StepRecord, decision: Decision, changed: ContentChanged
-) -> StepRecord:
-    """Say that a decision is void, and leave the batch as it is."""
+    findings: StepFindings, checked: BatchCheck, decision: Decision, changed: ContentChanged
+) -> Settlement:
+    """Report that a decision is void; the batch stays as it is."""
     if changed.gone:
-        seen.find(
+        findings.find(
             "intake.settled_elsewhere",
             Outcome.ATTENTION,
             _("Another run settled the batch or its records were deleted; nothing was done."),
             _("See the other run's report; do not run the workflow twice at once."),
         )
-        return seen.record({"left": 0, "changed": True})
-    seen.find(
+        return Settlement(left=0, changed=True)
+    findings.find(
         "intake.changed",
         Outcome.FAIL,
         _(
@@ -105,34 +156,35 @@ def _void(
         ),
         _("Find out who changed it. It stays pending, and the next run asks again."),
     )
-    return seen.record({"left": checked.data["rows"], "changed": True})
+    return Settlement(left=checked.rows, changed=True)
 
 
-def _settle(desk: Desk, batch: str, decision: Decision, progress: Progress) -> Settled:
-    incoming = desk.incoming
-    with desk.writer.connect(autocommit=True) as connection:
+def _settle(table: IncomingTable, batch: str, decision: Decision, progress: Progress) -> Settled:
+    incoming = table.incoming
+    with table.writer.connect(autocommit=True) as connection:
         with batches.unit_of_work(connection, incoming, write=True):
             reviewer = people.staff_key(connection, incoming, decision.decided_by)
             act = {"reviewer": reviewer, "at": decision.decided_at}
             done = settled_by(connection, incoming, batch, approved=decision.approved, **act)
             if not done.rows:
-                _require_unchanged(desk, connection, batch, decision)
+                _require_unchanged(table, connection, batch, decision)
                 if decision.approved:
-                    broken = _broken(desk, connection, batch)
+                    broken = _broken(table, connection, batch)
                     done = promote(connection, incoming, batch, broken=broken, **act)
                 else:
                     done = reject(connection, incoming, batch, **act)
             progress("before commit")
+            table.run.task.confirm_open()
         progress("committed")
     return done
 
 
 def _require_unchanged(
-    desk: Desk, connection: psycopg.Connection[Any], batch: str, decision: Decision
+    table: IncomingTable, connection: psycopg.Connection[Any], batch: str, decision: Decision
 ) -> None:
     """Compare the batch with what was decided on, in the transaction that acts on it."""
-    content = batches.content(connection, desk.incoming, batch)
-    with desk.state.connect() as conn:
+    content = batches.content(connection, table.incoming, batch)
+    with table.state.connect() as conn:
         asked = registry.request(conn, decision.request_id)
         if asked.sha256 != content.sha256:
             raise ContentChanged(batch, gone=not content.rows)
@@ -140,60 +192,75 @@ def _require_unchanged(
             registry.require(conn, decision.request_id, content.sha256)
 
 
-def _broken(desk: Desk, connection: psycopg.Connection[Any], batch: str) -> set[Key]:
+def _broken(table: IncomingTable, connection: psycopg.Connection[Any], batch: str) -> set[Key]:
     """Rows that break a rule now: what was good when it was checked may be a duplicate since."""
-    where = desk.incoming.pending(batch)
-    verdicts, keys = broken_by_rule(desk.checkers, connection, where, desk.clock.now())
-    faulty = [one.rule for one in verdicts if one.broken is None and one.severity == FAIL]
+    where = table.incoming.pending(batch)
+    verdicts, keys = broken_by_rule(table.checkers, connection, where, table.clock.now())
+    faulty = [
+        verdict.rule for verdict in verdicts if verdict.broken is None and verdict.severity == FAIL
+    ]
     if faulty:
         raise ControlFailed(
             f"Rules of {batch} could not be checked: {', '.join(faulty)}.",
             "Nothing was promoted. Correct the rules and run the workflow again.",
         )
-    for rule, found in keys.items():
-        desk.quarantine(batch, rule, found)
+    for rule, broken in keys.items():
+        table.quarantine(rule, broken)
     return kept_out(keys)
 
 
-def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
+def verify(run: RunContext[None], findings: StepFindings) -> Verification:
+    """Count by queries of its own what waits too long and what was let in unreviewed.
+
+    Entries of the quarantine register whose rows are dealt with are resolved.
+    """
+    tables = [table_of(run, rule.id) for rule in run.pack.intake]
+    return verified(tables, run.records(), findings)
+
+
+def verified(
+    tables: Sequence[IncomingTable], records: RunRecords, findings: StepFindings
+) -> Verification:
     """Count by queries of its own what still waits too long and what this run let in unreviewed.
 
-    What was set aside and has been dealt with since is resolved in the quarantine register.
-
     Args:
-        desks: every incoming table.
+        tables: every incoming table.
         records: of this run's steps.
+        findings: of the step.
     """
-    seen = StepFindings(STEP_VERIFY, CLAUSE)
     late: list[str] = []
     promoted = unreviewed = resolved = 0
-    for desk in desks:
-        now = desk.clock.now()
+    for table in tables:
+        now = table.clock.now()
         with (
-            desk.reader.connect(autocommit=True) as connection,
-            batches.unit_of_work(connection, desk.incoming, write=False),
+            table.reader.connect(autocommit=True) as connection,
+            batches.unit_of_work(connection, table.incoming, write=False),
         ):
-            found = batches.waiting(connection, desk.incoming, now).batches
-            late += [desk.incoming.part(one.name) for one in found if one.due and one.due < now]
-            for batch, at in _decided(desk, records):
-                rows, bad = _unreviewed(connection, desk, batch, at)
+            waiting = batches.waiting(connection, table.incoming, now).batches
+            late += [
+                table.incoming.part(batch.name)
+                for batch in waiting
+                if batch.due and batch.due < now
+            ]
+            for batch, at in _decided(table, records.results(REVIEW)):
+                rows, bad = _unreviewed(connection, table, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad
-            resolved += aside.resolve(desk, connection)
-    seen.measure("intake.resolved", resolved, "rows")
-    said = sum(int(one.data.get("promoted", 0)) for one in records if one.step == STEP_SETTLE)
-    if said != promoted:
-        seen.find(
+            resolved += aside.resolve(table, connection)
+    findings.measure("intake.resolved", resolved, "rows")
+    reported = sum(settled.promoted for settled in records.results(SETTLE).values())
+    if reported != promoted:
+        findings.find(
             "intake.not_found",
             Outcome.FAIL,
             _(
                 "{said} records were let in, and {found} are found afterwards.",
-                said=said,
+                said=reported,
                 found=promoted,
             ),
             _("See what changed the incoming table meanwhile, or rounds its times."),
         )
     for part in late:
-        seen.find(
+        findings.find(
             "intake.past_deadline",
             Outcome.FAIL,
             _("The batch still waits for its review, past its deadline."),
@@ -201,7 +268,7 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
             subject=part,
         )
     if unreviewed:
-        seen.find(
+        findings.find(
             "intake.unreviewed",
             Outcome.FAIL,
             _(
@@ -211,25 +278,34 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
             ),
             _("See what else writes to the formal tables; correct the targets in intake.yaml."),
         )
-    return seen.record({"past_deadline": len(late), "promoted": promoted, "unreviewed": unreviewed})
+    return Verification(past_deadline=len(late), promoted=promoted, unreviewed=unreviewed)
 
 
-def _decided(desk: Desk, records: Sequence[StepRecord]) -> list[tuple[str, datetime]]:
-    """Batches of a table that this run has a decision on: name, when."""
-    found = []
-    for record in records:
-        rule, batch = rule_and_batch(record.part)
-        data = record.data
-        if record.step == STEP_REVIEW and rule == desk.incoming.rule.id and "reason" in data:
-            found.append((batch, datetime.fromisoformat(data["decided_at"])))
-    return found
+VERIFY = Step(
+    name="verify",
+    title=_("The count afterwards"),
+    clause=CLAUSE,
+    work=verify,
+    result=Verification,
+    runs_always=True,
+)
+
+
+def _decided(table: IncomingTable, reviews: dict[str, Review]) -> list[tuple[str, datetime]]:
+    """Return the batches of a table that this run has a decision on: name, time of decision."""
+    parts = [(*rule_and_batch(part), review) for part, review in reviews.items()]
+    return [
+        (batch, review.decided_at)
+        for rule, batch, review in parts
+        if rule == table.incoming.rule.id and review.counts
+    ]
 
 
 def _unreviewed(
-    connection: psycopg.Connection[Any], desk: Desk, batch: str, at: datetime
+    connection: psycopg.Connection[Any], table: IncomingTable, batch: str, at: datetime
 ) -> tuple[int, int]:
     """Count rows that a decision let in, and those whose formal record does not show it."""
-    incoming, rule = desk.incoming, desk.incoming.rule
+    incoming, rule = table.incoming, table.incoming.rule
     collection, column = rule.keys[rule.back_reference.key]
     target = next(one for one in rule.targets if rule.back_reference.key in one.keys)
     stamp = target.reviewed

@@ -11,7 +11,9 @@ import psycopg
 from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
-from include.messages import _
+from include.intake.report import TITLE, conclude
+from include.intake.review import CHECK, FIND, REVIEW
+from include.intake.settle import SETTLE, VERIFY
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Workflow
 from include.workflow.run_context import RunContext
 
@@ -35,7 +37,7 @@ def respondents(run: RunContext[None]) -> list[Sequence[str]]:
 
 REVIEW_INTAKE = Workflow[None](
     id="review_intake",
-    title=_("Review before storing"),
+    title=TITLE,
     summary="Incoming batches: check, ask a reviewer, accept or reject, verify, seal.",
     topic="intake",
     clauses=("5.2",),
@@ -43,6 +45,8 @@ REVIEW_INTAKE = Workflow[None](
     owner="information_management",
     access=AccessGroup.RECORDS,
     asks_people=True,
+    steps=(FIND, CHECK, REVIEW, SETTLE, VERIFY),
+    conclude=conclude,
     login=DatabaseLogin("intake_db", Path(__file__).with_name("sample_grants.sql")),
     respondents=respondents,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator
@@ -30,6 +31,11 @@ class Period:
     months: int = 0
     days: int = 0
     seconds: int = 0
+
+    @property
+    def span(self) -> timedelta:
+        """The period as a span to wait for; a month counts 30 days."""
+        return timedelta(days=self.months * 30 + self.days, seconds=self.seconds)
 
     @classmethod
     def parse(cls, text: object) -> Period:

@@ -8,9 +8,9 @@ from multiprocessing.connection import Connection
 import great_expectations  # noqa: F401 - settling needs it, and importing it takes two seconds
 
 from include.evidence.steps import record_step, steps_of
-from include.intake import settle
 from include.state.connect import engine
-from tests.intake.conftest import desk_of
+from tests.intake import steps
+from tests.intake.conftest import table_in
 
 
 def main(conninfo: str, state: str, pause_at: str, said: Connection) -> None:
@@ -21,11 +21,11 @@ def main(conninfo: str, state: str, pause_at: str, said: Connection) -> None:
             said.send(stage)
             signal.pause()
 
-    desk = desk_of(conninfo, engine(state))
-    with desk.state.connect() as conn:
+    table = table_in(conninfo, engine(state))
+    with table.state.connect() as conn:
         (checked,) = [one for one in steps_of(conn, "review_intake", "run") if one.step == "check"]
-    record = settle.settle(desk, checked, progress)
-    with desk.state.begin() as conn:
-        record_step(conn, "review_intake", "run", record, desk.clock)
+    record = steps.settle(table, checked, progress)
+    with table.state.begin() as conn:
+        record_step(conn, "review_intake", "run", record, table.clock)
     progress("recorded")
     said.send("done")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,37 +14,42 @@ from sqlalchemy import Engine
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
-from include.intake import review
+from include.intake import table as tables
 from include.intake.checks import OwnChecks, SuiteChecks
-from include.intake.desk import Desk
 from include.intake.names import Incoming
+from include.intake.table import IncomingTable
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load
+from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.services.clock import FixedClock
+from include.services.clock import Clock, FixedClock
 from include.services.database import DatabaseAddress
-from tests.support.airflow_task import in_task
+from include.workflow.run_context import RunContext
+from tests.intake import steps
+from tests.support.airflow_task import with_services
+from tests.support.contexts import services_of
 from tests.support.databases import fresh, pooled
 from tests.support.registers import content_of
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
+CLOCK = FixedClock(NOW)
 REVIEWER, ENTERER = "E00003", "E00030"
 OLDEST = "IN-000003"  # of 300 customers; waits for 100 hours
 
 
 @dataclass
 class Rig:
-    """A desk and the database behind it.
+    """An incoming table and the database behind it.
 
     Attributes:
-        desk: of the shipped pack's intake.
+        table: of the shipped pack's intake.
         conninfo: of the courier's owner.
         state: connection string of the state database.
     """
 
-    desk: Desk
+    table: IncomingTable
     conninfo: str
     state: str
 
@@ -57,11 +61,13 @@ class Rig:
     def one(self, query: str, *given: Any) -> Any:
         return self.rows(query, *given)[0][0]
 
-    def checked(self, batch: str = OLDEST) -> StepRecord:
+    def checked(self, batch: str = OLDEST, table: IncomingTable | None = None) -> StepRecord:
         """Check a batch and keep the record, as a task does."""
-        record = review.check(self.desk, batch)
-        with self.desk.state.begin() as conn:
-            record_step(conn, self.desk.dag_id, self.desk.run_id, record, self.desk.clock)
+        table = table or self.table
+        record = steps.check(table, batch)
+        run = table.run.run
+        with table.state.begin() as conn:
+            record_step(conn, run.dag_id, run.run_id, record, table.clock)
         return record
 
     def answered(
@@ -70,18 +76,23 @@ class Rig:
         given = {
             "reason": "forms are incomplete",
             "at": NOW,
-            "content": content_of(self.desk.state, checked),
+            "content": content_of(self.table.state, checked),
         }
-        return review.take(self.desk, checked, option=option, user=user, **given | more)
+        return steps.take(self.table, checked, option=option, user=user, **given | more)
 
     def states(self, batch: str = OLDEST) -> dict[str, int]:
         query = "SELECT status, count(*) FROM intake_record WHERE batch_id = %s GROUP BY 1"
         return dict(self.rows(query, batch))
 
-    def later(self, **span: int) -> Desk:
-        """The desk of another run, later."""
-        clock = FixedClock(self.desk.clock.now() + timedelta(**span))
-        return replace(self.desk, clock=clock, run_id="later")
+    def later(self, **span: int) -> IncomingTable:
+        """The table in another run, later."""
+        clock = FixedClock(self.table.clock.now() + timedelta(**span))
+        return table_in(self.conninfo, self.table.state, clock, run="later")
+
+    def of_workflow(self, dag_id: str) -> IncomingTable:
+        """The table in a run of another workflow."""
+        run = replace(self.table.run, run=Run(dag_id, "run"))
+        return replace(self.table, run=run)
 
 
 @pytest.fixture(scope="session")
@@ -99,37 +110,33 @@ def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> It
     with fresh(postgres, template) as name:
         conninfo = postgres.conninfo(name)
         state = pooled(migrated_database)
-        yield Rig(desk_of(conninfo, state), conninfo, migrated_database)
+        yield Rig(table_in(conninfo, state), conninfo, migrated_database)
         state.dispose()
 
 
 @pytest.fixture
 def run_of_tasks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Dag id and run id of a run whose tasks work on the courier of ``rig``."""
-    from include.orchestration import intake
-
-    key = rig.desk.dag_id, rig.desk.run_id
-    pack = SimpleNamespace(intake_rule=lambda _rule: None)
-    in_task(monkeypatch, key, rig.desk.state, rig.desk.clock, pack=pack)
-    monkeypatch.setattr(intake, "_desk", lambda *_: rig.desk)
+    run = rig.table.run
+    key = run.run.dag_id, run.run.run_id
+    with_services(monkeypatch, key, run.services)
+    monkeypatch.setattr(tables, "table_of", lambda run, _rule: replace(rig.table, run=run))
     return key
 
 
-def desk_of(conninfo: str, state: Engine) -> Desk:
-    """The desk of the shipped pack on a courier."""
+def table_in(conninfo: str, state: Engine, clock: Clock = CLOCK, run: str = "run") -> IncomingTable:
+    """The incoming table of the shipped pack, on a courier."""
     pack = load_pack(SHIPPED)
     (rule,) = pack.intake
     (suite,) = pack.suites_of("courier", incoming=True)
     incoming = Incoming(rule, pack.database_of(rule.collection, rule.database))
     address = DatabaseAddress.from_conninfo(conninfo)
-    return Desk(
+    services = services_of(pack, {"courier": conninfo}, state, clock)
+    return IncomingTable(
+        run=RunContext(services, None, Run("review_intake", run)),
         incoming=incoming,
         reader=address,
         writer=address,
-        state=state,
-        clock=FixedClock(NOW),
-        dag_id="review_intake",
-        run_id="run",
         checkers=[SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)],
     )
 

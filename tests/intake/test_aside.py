@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from include.erasure.ledger import ErasureKeys
-from include.intake import settle
-from include.intake.checks import Key, OwnChecks, SuiteChecks
-from include.intake.desk import Desk
-from include.quarantine import register
+from include.intake.checks import OwnChecks, SuiteChecks
+from include.intake.table import IncomingTable
 from include.services.errors import UsageError
-from tests.intake.conftest import KEYS, NOW, OLDEST, Rig, keyed_by_phone
+from tests.intake import steps
+from tests.intake.conftest import KEYS, OLDEST, Rig, keyed_by_phone
 
 
-def registering(desk: Desk) -> Desk:
-    """The desk as the workflow has it: what is set aside is listed."""
-    named = replace(desk, keys=KEYS)
-
-    def put(_batch: str, rule: str, keys: Sequence[Key]) -> None:
-        incoming, names = named.incoming, named.names
-        assert names is not None
-        at = register.Place(
-            incoming.database.name, incoming.collection.name, desk.dag_id, desk.run_id, NOW
-        )
-        with register.staging(desk.state) as stage:
-            for key in keys:
-                stage.add(rule, names.of([str(one) for one in key]), None)
-            stage.enter(at, [rule], "none")
-
-    return replace(named, quarantine=put)
+def registering(table: IncomingTable) -> IncomingTable:
+    """The table as the workflow has it: rows that are set aside are listed."""
+    return replace(table, keys=KEYS)
 
 
-def listed(desk: Desk) -> set[str]:
-    with desk.state.connect() as conn:
+def listed(table: IncomingTable) -> set[str]:
+    with table.state.connect() as conn:
         rows = conn.execute(
             text(
                 "SELECT DISTINCT key FROM quarantine WHERE database = 'courier'"
@@ -46,19 +31,19 @@ def listed(desk: Desk) -> set[str]:
         return {key for (key,) in rows}
 
 
-def set_aside(rig: Rig, desk: Desk) -> list[int]:
+def set_aside(rig: Rig, table: IncomingTable) -> list[int]:
     """Let the oldest batch in; returns the rows that were set aside."""
     checked = rig.checked()
     rig.answered(checked)
-    settle.settle(desk, checked)
+    steps.settle(table, checked)
     query = "SELECT intake_id FROM intake_record WHERE batch_id = %s AND status = 'rejected'"
     return sorted(key for (key,) in rig.rows(query, OLDEST))
 
 
-def resolved(desk: Desk) -> int:
+def resolved(table: IncomingTable) -> int:
     """Rows and rules that the count afterwards resolves."""
     (figure,) = [
-        one.value for one in settle.verify([desk], []).metrics if one.name == "intake.resolved"
+        one.value for one in steps.verify([table], []).metrics if one.name == "intake.resolved"
     ]
     assert isinstance(figure, int)
     return figure
@@ -80,21 +65,21 @@ def again(rig: Rig, key: int, *, state: str = "promoted", **other: object) -> No
 
 def test_what_was_set_aside_stays_listed_while_nobody_deals_with_it(rig: Rig) -> None:
     """Also when it was entered anew and that row waits or is turned down."""
-    desk = registering(rig.desk)
-    rows = set_aside(rig, desk)
+    table = registering(rig.table)
+    rows = set_aside(rig, table)
     assert len(rows) == 6
-    assert resolved(desk) == 0
+    assert resolved(table) == 0
     again(rig, rows[0], state="pending")
     again(rig, rows[1], state="rejected")
-    assert resolved(desk) == 0
-    assert listed(desk) == {f'["{one}"]' for one in rows}
+    assert resolved(table) == 0
+    assert listed(table) == {f'["{one}"]' for one in rows}
 
 
 @pytest.mark.parametrize("column", ["phone", "name", "id_number", "email"])
 def test_a_row_that_was_entered_anew_and_let_in_is_dealt_with(rig: Rig, column: str) -> None:
     """Whatever one value was corrected: the pack says by which others the entry is recognised."""
-    desk = registering(rig.desk)
-    rows = set_aside(rig, desk)
+    table = registering(rig.table)
+    rows = set_aside(rig, table)
     key = next(
         one
         for one in rows
@@ -102,23 +87,23 @@ def test_a_row_that_was_entered_anew_and_let_in_is_dealt_with(rig: Rig, column: 
         == 0
     )
     again(rig, key, **{column: "another"})
-    assert resolved(desk) >= 1
-    assert listed(desk) == {f'["{one}"]' for one in rows if one != key}
-    assert resolved(desk) == 0
+    assert resolved(table) >= 1
+    assert listed(table) == {f'["{one}"]' for one in rows if one != key}
+    assert resolved(table) == 0
 
 
 def test_an_earlier_formal_row_is_no_correction(rig: Rig) -> None:
     """The customer was entered before, and this row with its fault came after."""
-    desk = registering(rig.desk)
-    rows = set_aside(rig, desk)
+    table = registering(rig.table)
+    rows = set_aside(rig, table)
     for key in rows:
         again(rig, key)
     rig.rows(
         "UPDATE intake_record SET entered_at = entered_at - interval '2 hours' "
         "WHERE batch_id = 'IN-999999'"
     )
-    assert resolved(desk) == 0
-    assert listed(desk) == {f'["{one}"]' for one in rows}
+    assert resolved(table) == 0
+    assert listed(table) == {f'["{one}"]' for one in rows}
 
 
 @pytest.mark.parametrize(
@@ -130,50 +115,50 @@ def test_an_earlier_formal_row_is_no_correction(rig: Rig) -> None:
 )
 def test_a_row_that_is_gone_or_was_let_in_is_dealt_with(rig: Rig, change: str) -> None:
     """By whoever; one that was put back to pending waits for its next review."""
-    desk = registering(rig.desk)
-    rows = set_aside(rig, desk)
+    table = registering(rig.table)
+    rows = set_aside(rig, table)
     rig.rows(change, rows[2])
     rig.rows("UPDATE intake_record SET status = 'pending' WHERE intake_id = %s", rows[3])
-    assert resolved(desk) >= 1
-    assert listed(desk) == {f'["{one}"]' for one in rows if one != rows[2]}
+    assert resolved(table) >= 1
+    assert listed(table) == {f'["{one}"]' for one in rows if one != rows[2]}
 
 
 def test_a_personal_key_is_recognised_by_the_key_it_was_named_with(rig: Rig) -> None:
     """The HMAC's keys were rotated since; without the old one nobody can tell, and it stays."""
     rig.rows("UPDATE intake_record SET phone = '139' || lpad(intake_id::text, 8, '0')")
-    incoming = keyed_by_phone(rig.desk.incoming)
-    expected, _own = rig.desk.checkers
+    incoming = keyed_by_phone(rig.table.incoming)
+    expected, _own = rig.table.checkers
     assert isinstance(expected, SuiteChecks)
     checkers = [SuiteChecks(incoming, expected.expectations), OwnChecks(incoming)]
-    desk = registering(replace(rig.desk, incoming=incoming, checkers=checkers))
-    rows = set_aside(rig, desk)
-    before = listed(desk)
+    table = registering(replace(rig.table, incoming=incoming, checkers=checkers))
+    rows = set_aside(rig, table)
+    before = listed(table)
     assert len(before) == len(rows)
     assert all(one.startswith('["hmac:1:') for one in before)
     rig.rows("DELETE FROM intake_record WHERE intake_id = %s", rows[0])
-    forgotten = replace(desk, keys=ErasureKeys({"2": b"n" * 32}, "2"))
+    forgotten = replace(table, keys=ErasureKeys({"2": b"n" * 32}, "2"))
     assert resolved(forgotten) == 0
-    rotated = replace(desk, keys=ErasureKeys({**KEYS.keys, "2": b"n" * 32}, "2"))
+    rotated = replace(table, keys=ErasureKeys({**KEYS.keys, "2": b"n" * 32}, "2"))
     assert resolved(rotated) >= 1
-    assert len(listed(desk)) == len(rows) - 1
+    assert len(listed(table)) == len(rows) - 1
 
 
 def test_what_another_workflow_listed_is_left_alone(rig: Rig) -> None:
     """Fields that no purpose needs are `check_quality`'s, also of an incoming collection."""
-    desk = registering(replace(rig.desk, dag_id="check_quality"))
-    desk.quarantine(OLDEST, "over_collected_religion", [(987654,)])
-    assert resolved(registering(rig.desk)) == 0
-    assert listed(desk) == {'["987654"]'}
+    table = registering(rig.of_workflow("check_quality"))
+    table.quarantine("over_collected_religion", [(987654,)])
+    assert resolved(registering(rig.table)) == 0
+    assert listed(table) == {'["987654"]'}
 
 
 def test_a_wrong_condition_is_said_without_a_value(rig: Rig) -> None:
     """And leaves the register as it is."""
-    desk = registering(rig.desk)
-    set_aside(rig, desk)
-    rule = desk.incoming.rule.model_copy(update={"entered_anew": ("n.id_number::int = 5",)})
-    wrong = replace(desk, incoming=replace(desk.incoming, rule=rule))
+    table = registering(rig.table)
+    set_aside(rig, table)
+    rule = table.incoming.rule.model_copy(update={"entered_anew": ("n.id_number::int = 5",)})
+    wrong = replace(table, incoming=replace(table.incoming, rule=rule))
     rig.rows("UPDATE intake_record SET status = 'promoted' WHERE batch_id <> %s", OLDEST)
     with pytest.raises(UsageError, match="SQLSTATE 22") as caught:
-        settle.verify([wrong], [])
+        steps.verify([wrong], [])
     assert caught.value.__cause__ is None
-    assert len(listed(desk)) == 6
+    assert len(listed(table)) == 6

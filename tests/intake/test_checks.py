@@ -20,7 +20,7 @@ SCANS = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_xact_user_tables W
 
 @contextmanager
 def looking(rig: Rig) -> Iterator[psycopg.Connection[Any]]:
-    incoming = rig.desk.incoming
+    incoming = rig.table.incoming
     with (
         psycopg.connect(rig.conninfo, autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
@@ -40,8 +40,8 @@ def own(rig: Rig, **conditions: str) -> OwnChecks:
     """Conditions of the company's own."""
     title = {"en": "a", "zh-CN": "b"}
     checks = tuple(Check(id=name, title=title, condition=one) for name, one in conditions.items())
-    rule = rig.desk.incoming.rule.model_copy(update={"checks": checks})
-    return OwnChecks(replace(rig.desk.incoming, rule=rule))
+    rule = rig.table.incoming.rule.model_copy(update={"checks": checks})
+    return OwnChecks(replace(rig.table.incoming, rule=rule))
 
 
 @pytest.mark.parametrize("number", [1, 5])
@@ -52,7 +52,7 @@ def test_conditions_of_the_company_need_two_scans_however_many_are_broken(
     checker = own(rig, **{f"c{n}": f"i.intake_id % 7 <> {n}" for n in range(number)})
     with looking(rig) as connection:
         before = scans(connection)
-        where = rig.desk.incoming.pending(OLDEST)
+        where = rig.table.incoming.pending(OLDEST)
         verdicts, keys = broken_by_rule([checker], connection, where, NOW)
         assert scans(connection) - before == 2
         assert all(len(keys[one.rule]) == one.broken for one in verdicts)
@@ -70,7 +70,7 @@ def test_a_condition_that_is_unknown_is_broken(rig: Rig) -> None:
     """Null is not true; a percent sign is no parameter; one wrong condition stops only itself."""
     checker = own(rig, no="NULL", yes="i.email LIKE '%@%'", wrong="i.nothing = 1")
     with looking(rig) as connection:
-        where = rig.desk.incoming.pending(OLDEST)
+        where = rig.table.incoming.pending(OLDEST)
         verdicts, keys = broken_by_rule([checker], connection, where, NOW)
     assert [(one.rule, one.broken) for one in verdicts] == [("no", 30), ("yes", 0), ("wrong", None)]
     assert {rule: len(found) for rule, found in keys.items()} == {"no": 30}
@@ -80,7 +80,7 @@ def test_rules_of_one_id_hide_no_broken_row(rig: Rig) -> None:
     """Packs may not have it; were it so, the rows of both would be kept out."""
     checkers = [own(rig, same=f"i.intake_id % 7 <> {n}") for n in (1, 2)]
     with looking(rig) as connection:
-        where = rig.desk.incoming.pending(OLDEST)
+        where = rig.table.incoming.pending(OLDEST)
         verdicts, keys = broken_by_rule(checkers, connection, where, NOW)
     assert len(keys["same"]) == sum(one.broken or 0 for one in verdicts)
 
@@ -90,7 +90,7 @@ def test_rules_that_a_record_tells_by_itself_need_one_scan(rig: Rig) -> None:
 
     Great Expectations counts rows, and what its own expectations are about, in a scan each.
     """
-    (suite, _) = rig.desk.checkers
+    (suite, _) = rig.table.checkers
     alone = [
         one
         for one in suite.expectations  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def test_rules_that_a_record_tells_by_itself_need_one_scan(rig: Rig) -> None:
     for some in ([alone[0], core[0]], alone):
         with looking(rig) as connection:
             before = scans(connection)
-            where = rig.desk.incoming.pending(OLDEST)
+            where = rig.table.incoming.pending(OLDEST)
             checker = replace(suite, expectations=some)  # type: ignore[type-var]
             _, keys = broken_by_rule([checker], connection, where, NOW)
             counts.append(scans(connection) - before)

@@ -7,7 +7,10 @@ from functools import partial
 
 import pytest
 
-from include.intake import review, settle
+from include.evidence.step_findings import StepFindings
+from include.intake.review import REVIEW
+from include.intake.workflow import REVIEW_INTAKE
+from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
 from tests.support.airflow_task import killed_after, record_of
 from tests.support.registers import content_of
@@ -22,30 +25,31 @@ def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
 ) -> None:
     """The step skips the question and keeps the record that the killed task lost."""
     from include.approvals.answer import Answer
-    from include.orchestration import intake
+    from include.orchestration.tasks import ask_people, take_answer
 
     checked = rig.checked()
     part = checked.part
-    assert intake.ask(part) is not None
+    assert ask_people(REVIEW_INTAKE, REVIEW, part) is not None
     at = NOW + timedelta(days=30) if late else NOW
     answer = Answer(option, "forms are incomplete", REVIEWER, at)
-    answer = Answer(**vars(answer) | {"content": content_of(rig.desk.state, checked)})
-    lost = killed_after(partial(intake.take, part, answer), review, "take")
+    answer = Answer(**vars(answer) | {"content": content_of(rig.table.state, checked)})
+    task = partial(take_answer, REVIEW_INTAKE, REVIEW, part, answer)
+    lost = killed_after(task, StepFindings, "record")
     assert lost.data["decision"] == option
-    assert intake.ask(part) is None
-    assert record_of(rig.desk.state, run_of_tasks, "review", part) == lost
-    assert settle.settle(rig.desk, checked).data["promoted"] == (24 if option == "Approve" else 0)
+    assert ask_people(REVIEW_INTAKE, REVIEW, part) is None
+    assert record_of(rig.table.state, run_of_tasks, "review", part) == lost
+    assert steps.settle(rig.table, checked).data["promoted"] == (24 if option == "Approve" else 0)
 
 
 @pytest.mark.usefixtures("run_of_tasks")
 def test_review_asks_again_about_another_content_after_its_task_was_killed(rig: Rig) -> None:
     """The decision was on what the batch held before."""
-    from include.orchestration import intake
+    from include.orchestration.tasks import ask_people
 
     checked = rig.checked()
     rig.answered(checked)
     rig.rows("UPDATE intake_record SET name = 'Somebody Else' WHERE batch_id = %s", OLDEST)
     changed = rig.checked()
-    question = intake.ask(changed.part)
+    question = ask_people(REVIEW_INTAKE, REVIEW, changed.part)
     assert question is not None
     assert changed.data["sha256"] in question.content

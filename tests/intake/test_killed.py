@@ -76,7 +76,7 @@ def test_a_kill_at_a_boundary_neither_loses_nor_repeats_anything(
     assert rig.one(f"SELECT count(*) {formal}", OLDEST) == made
     assert rig.one(f"SELECT count(DISTINCT i.customer_id) {formal}", OLDEST) == made
     assert rig.states() == ({"promoted": 24, "rejected": 6} if approved else {"rejected": 30})
-    with rig.desk.state.connect() as conn:
+    with rig.table.state.connect() as conn:
         assert len(conn.execute(select(approval_decision)).all()) == 1
         (record,) = [one for one in steps_of(conn, "review_intake", "run") if one.step == "settle"]
     assert (record.data["promoted"], record.data["set_aside"], record.data["rejected"]) == (

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from include.intake import review, settle
+from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, Rig
 
 
@@ -19,9 +19,9 @@ def test_the_page_says_how_many_records_would_be_let_in(rig: Rig) -> None:
     )
     checked = rig.checked()
     broken = sum(one["broken"] for one in checked.data["rules"] if one["severity"] == "fail")
-    page = review.ask(rig.desk, checked).body
+    page = steps.ask(rig.table, checked).body
     rig.answered(checked)
-    done = settle.settle(rig.desk, checked).data
+    done = steps.settle(rig.table, checked).data
     assert 0 < done["set_aside"] < broken
     assert f"\n- {done['promoted']} of 30 records break no rule that keeps them out\n" in page
     assert f"\n- 30 条记录中有 {done['promoted']} 条符合全部准入规则\n" in page
@@ -31,7 +31,7 @@ def test_the_page_says_how_many_records_would_be_let_in(rig: Rig) -> None:
 def test_the_page_says_that_the_deadline_has_passed(rig: Rig, batch: str) -> None:
     """Only then: the oldest batch is late from the start."""
     checked = rig.checked(batch)
-    question = review.ask(rig.desk, checked)
+    question = steps.ask(rig.table, checked)
     page = question.body
     late = batch == OLDEST
     assert (", OVERDUE since 2026-" in question.subject) is late
@@ -45,7 +45,7 @@ def test_the_page_says_that_the_deadline_has_passed(rig: Rig, batch: str) -> Non
 def test_a_deadline_is_met_to_the_moment(rig: Rig) -> None:
     """As the count afterwards has it."""
     rig.rows("UPDATE intake_record SET entered_at = %s", NOW - timedelta(hours=72))
-    assert "overdue" not in review.ask(rig.desk, rig.checked()).body
+    assert "overdue" not in steps.ask(rig.table, rig.checked()).body
 
 
 def test_names_of_staff_cannot_change_the_page(rig: Rig) -> None:
@@ -55,7 +55,7 @@ def test_names_of_staff_cannot_change_the_page(rig: Rig) -> None:
     rig.rows("UPDATE employee SET number = %s WHERE number = %s", hostile, ENTERER)
     rig.rows("UPDATE employee SET number = %s WHERE number = 'E00017'", plain)
     checked = rig.checked()
-    question = review.ask(rig.desk, checked)
+    question = steps.ask(rig.table, checked)
     for sign in ("](", "![", "<b>", "*e*", "\n# head", "\u202e"):
         assert sign not in question.body
     assert r"wang\_li@example.com" in question.body

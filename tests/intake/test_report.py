@@ -11,6 +11,18 @@ from include.intake import report
 from include.messages import verbatim
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Table
+from include.workflow.run_records import RunRecords
+
+CHECKED = {
+    "rows": 1,
+    "oldest": None,
+    "newest": None,
+    "due": None,
+    "enterers": ["E2"],
+    "sha256": "a" * 64,
+    "clean": 1,
+    "rules": [],
+}
 
 
 def step(name: str, part: str, **data: Any) -> StepRecord:
@@ -26,10 +38,10 @@ def run(*, asked: int, reviewed: int, left: int = 0) -> list[StepRecord]:
         "decided_at": "2026-03-02T01:00:00+00:00",
         "reason": "",
     }
-    records = [step("batches", "", batches=parts, left={"customers": left})]
+    records = [step("batches", "", batches=parts, left={"customers": left}, unfit=0)]
     for n, part in enumerate(parts):
         records += [
-            step("check", part, request=n),
+            step("check", part, **(CHECKED | {"batch": part, "request": n})),
             step("review", part, **(answer if n < reviewed else {})),
             step("settle", part, promoted=1),
         ]
@@ -64,7 +76,7 @@ def test_all_is_said_only_when_none_was_left_for_another_run(
 ) -> None:
     """Batches beyond most_batches wait too."""
     english = Translator("en")
-    concluded = report.conclude(run(**given))
+    concluded = report.concluded(RunRecords(run(**given)))
     reviewed = concluded.facts[0]
     assert english.value(reviewed.value) == fact
     assert reviewed.status is status
@@ -75,12 +87,14 @@ def test_figures_of_the_check_and_of_the_settlement_say_which_they_are() -> None
     """What was let in between the two can make a record a duplicate: more are set aside."""
     records = run(asked=1, reviewed=1)
     title = verbatim("A rule").model_dump(mode="json")
-    records[1].data["rules"] = [{"rule": "a", "title": title, "broken": 1}]
+    records[1].data["rules"] = [
+        {"rule": "a", "title": title, "severity": "fail", "rows": 1, "broken": 1}
+    ]
     records[3].data["set_aside"] = 2
     english = Translator("en")
     texts = [
         english.text(block.caption)
-        for section in report.conclude(records).sections
+        for section in report.concluded(RunRecords(records)).sections
         for block in section.blocks
         if isinstance(block, BarChart | Table) and block.caption
     ]

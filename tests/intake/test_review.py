@@ -11,13 +11,26 @@ import pytest
 
 from include.approvals import registry
 from include.evidence.model import Outcome
-from include.intake import batches, report, review, settle
+from include.intake import batches, report, settle
 from include.intake.promote import settled_by
+from include.notify.outbox import Run
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.workflow.run_records import RunRecords
 from include.workplace import ROOT
+from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
 from tests.support.registers import content_of
+
+CHANGES = [
+    "UPDATE intake_record SET phone = '13900000000' WHERE intake_id = {key}",
+    "UPDATE intake_record SET raw = '{{}}' WHERE intake_id = {key}",
+    "DELETE FROM intake_record WHERE intake_id = {key}",
+    "INSERT INTO intake_record (batch_id, consent_purposes, raw, entered_by, entered_at, "
+    "status) SELECT batch_id, consent_purposes, raw, entered_by, entered_at, status "
+    "FROM intake_record WHERE intake_id = {key}",
+    "ALTER TABLE intake_record ADD extra text",
+]
 
 
 def codes(record: Any) -> list[str]:
@@ -26,11 +39,11 @@ def codes(record: Any) -> list[str]:
 
 def test_pending_batches_are_found_oldest_first_and_the_rest_is_reported(rig: Rig) -> None:
     """A limit of one run hides nothing: what is not asked about is counted."""
-    record = review.find([rig.desk])
+    record = steps.find([rig.table])
     assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5, 6)]
-    rule = rig.desk.incoming.rule.model_copy(update={"most_batches": 3})
-    few = replace(rig.desk, incoming=replace(rig.desk.incoming, rule=rule))
-    record = review.find([few])
+    rule = rig.table.incoming.rule.model_copy(update={"most_batches": 3})
+    few = replace(rig.table, incoming=replace(rig.table.incoming, rule=rule))
+    record = steps.find([few])
     assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5)]
     assert codes(record) == ["intake.not_asked"]
 
@@ -39,7 +52,7 @@ def test_pending_batches_are_found_oldest_first_and_the_rest_is_reported(rig: Ri
 def test_a_batch_without_a_plain_name_is_a_finding(rig: Rig, name: str) -> None:
     """It could not stand in evidence; it is not passed over either."""
     rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
-    record = review.find([rig.desk])
+    record = steps.find([rig.table])
     assert len(record.data["batches"]) == 3
     (finding,) = record.findings
     assert finding.severity is Outcome.FAIL
@@ -50,7 +63,7 @@ def test_an_approved_batch_becomes_formal_with_class_reviewer_and_time(rig: Rig)
     """Rows that break a rule are set aside; the others have customer, address and consent."""
     checked = rig.checked()
     assert rig.answered(checked, reason="").outcome is Outcome.ATTENTION  # it was late
-    record = settle.settle(rig.desk, checked)
+    record = steps.settle(rig.table, checked)
     assert record.data["promoted"] == 24
     assert record.data["set_aside"] == 6
     assert rig.states() == {"promoted": 24, "rejected": 6}
@@ -64,7 +77,7 @@ def test_an_approved_batch_becomes_formal_with_class_reviewer_and_time(rig: Rig)
         OLDEST,
     )
     assert rows == [(True, True, 3, NOW, True, True)] * 24
-    verified = settle.verify([rig.desk], [rig.answered(checked, reason="")])
+    verified = steps.verify([rig.table], [rig.answered(checked, reason="")])
     assert verified.data == {"past_deadline": 0, "promoted": 24, "unreviewed": 0}
 
 
@@ -73,11 +86,11 @@ def test_a_rejected_batch_leaves_no_formal_record(rig: Rig) -> None:
     before = rig.one("SELECT count(*) FROM customer")
     checked = rig.checked()
     rig.answered(checked, "Reject")
-    assert settle.settle(rig.desk, checked).data["rejected"] == 30
-    assert settle.settle(rig.desk, checked).data["rejected"] == 30  # repeated: the same figures
+    assert steps.settle(rig.table, checked).data["rejected"] == 30
+    assert steps.settle(rig.table, checked).data["rejected"] == 30  # repeated: the same figures
     assert rig.states() == {"rejected": 30}
     assert rig.one("SELECT count(*) FROM customer") == before
-    with rig.desk.state.connect() as conn:
+    with rig.table.state.connect() as conn:
         (kept,) = registry.approvals_of(conn, "review_intake", "run")
     assert (kept.decision, kept.decided_by) == ("Reject", REVIEWER)
 
@@ -100,7 +113,7 @@ def test_an_answer_that_may_not_count_leaves_the_batch_pending(
     record = rig.answered(checked, option, user, reason=reason)
     assert codes(record) == [code]
     assert record.outcome is severity
-    assert settle.settle(rig.desk, checked).data == {"left": 30}
+    assert steps.settle(rig.table, checked).data["left"] == 30
     assert rig.states() == {"pending": 30}
 
 
@@ -113,16 +126,16 @@ def test_a_reviewer_who_entered_one_record_of_the_batch_may_not_review_it(rig: R
     )
     checked = rig.checked()
     assert REVIEWER in checked.data["enterers"]
-    assert REVIEWER not in review.ask(rig.desk, checked).assigned
+    assert REVIEWER not in steps.ask(rig.table, checked).assigned
     assert codes(rig.answered(checked)) == ["intake.own_request"]
 
 
 def test_without_another_reviewer_nobody_is_asked(rig: Rig) -> None:
     """To Airflow an empty list means everybody, so the question is never put."""
     rig.rows("UPDATE employee SET has_data_access = false WHERE department_id = 3")
-    record = review.check(rig.desk, OLDEST)
+    record = steps.check(rig.table, OLDEST)
     assert codes(record) == ["intake.no_reviewer"]
-    assert "request" not in record.data
+    assert record.data["request"] is None
 
 
 def test_a_second_answer_is_refused_and_recorded(rig: Rig) -> None:
@@ -131,21 +144,10 @@ def test_a_second_answer_is_refused_and_recorded(rig: Rig) -> None:
     rig.answered(checked)
     record = rig.answered(checked, "Reject", "E00017", at=NOW + timedelta(minutes=1))
     assert codes(record) == ["intake.decided_before"]
-    assert settle.settle(rig.desk, checked).data["promoted"] == 24
+    assert steps.settle(rig.table, checked).data["promoted"] == 24
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE intake_record SET phone = '13900000000' WHERE intake_id = {key}",
-        "UPDATE intake_record SET raw = '{{}}' WHERE intake_id = {key}",
-        "DELETE FROM intake_record WHERE intake_id = {key}",
-        "INSERT INTO intake_record (batch_id, consent_purposes, raw, entered_by, entered_at, "
-        "status) SELECT batch_id, consent_purposes, raw, entered_by, entered_at, status "
-        "FROM intake_record WHERE intake_id = {key}",
-        "ALTER TABLE intake_record ADD extra text",
-    ],
-)
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
 def test_a_batch_that_changed_after_the_decision_is_not_touched(
     rig: Rig, change: str, option: str
@@ -155,11 +157,19 @@ def test_a_batch_that_changed_after_the_decision_is_not_touched(
     rig.answered(checked, option)
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
     rig.rows(change.format(key=key))
-    record = settle.settle(rig.desk, checked)
+    record = steps.settle(rig.table, checked)
     assert codes(record) == ["intake.changed"]
     assert set(rig.states()) == {"pending"}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_question_refuses_a_batch_that_changed_since_its_check(rig: Rig, change: str) -> None:
+    """The page would show another content than the one that was checked."""
+    checked = rig.checked()
+    key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
+    rig.rows(change.format(key=key))
     with pytest.raises(ControlFailed, match="changed between"):
-        review.ask(rig.desk, checked)
+        steps.ask(rig.table, checked)
 
 
 def test_a_row_that_somebody_changes_meanwhile_undoes_the_whole_promotion(rig: Rig) -> None:
@@ -167,29 +177,29 @@ def test_a_row_that_somebody_changes_meanwhile_undoes_the_whole_promotion(rig: R
     checked = rig.checked()
     rig.answered(checked)
     before = rig.one("SELECT count(*) FROM customer")
-    desk = rig.desk
+    table = rig.table
 
     def promote_while_somebody_writes() -> None:
         with (
             psycopg.connect(rig.conninfo) as connection,
-            batches.unit_of_work(connection, desk.incoming, write=True),
+            batches.unit_of_work(connection, table.incoming, write=True),
         ):
-            batches.content(connection, desk.incoming, OLDEST)
+            batches.content(connection, table.incoming, OLDEST)
             rig.rows("UPDATE intake_record SET phone = '13900000000' WHERE batch_id = %s", OLDEST)
             broken = [(70,), (75,)]
-            settle.promote(connection, desk.incoming, OLDEST, reviewer=3, at=NOW, broken=broken)
+            settle.promote(connection, table.incoming, OLDEST, reviewer=3, at=NOW, broken=broken)
 
     with pytest.raises(ServiceError, match="was changed while"):
         promote_while_somebody_writes()
     assert rig.one("SELECT count(*) FROM customer") == before
-    assert codes(settle.settle(desk, checked)) == ["intake.changed"]
+    assert codes(steps.settle(table, checked)) == ["intake.changed"]
 
 
 def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -> None:
     """A minute, or as long as the server's owner says; then the task says why it is repeated."""
     checked = rig.checked()
     rig.answered(checked)
-    desk = rig.desk
+    table = rig.table
     options = "-c lock_timeout=200ms"
     with (
         psycopg.connect(rig.conninfo) as somebody,
@@ -198,10 +208,10 @@ def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -
         somebody.execute("SELECT FROM intake_record WHERE batch_id = %s FOR UPDATE", [OLDEST])
         with (
             pytest.raises(ServiceError, match="SQLSTATE 55P03"),
-            batches.unit_of_work(connection, desk.incoming, write=True),
+            batches.unit_of_work(connection, table.incoming, write=True),
         ):
-            settle.promote(connection, desk.incoming, OLDEST, reviewer=3, at=NOW, broken=[])
-        with batches.unit_of_work(connection, desk.incoming, write=False):
+            settle.promote(connection, table.incoming, OLDEST, reviewer=3, at=NOW, broken=[])
+        with batches.unit_of_work(connection, table.incoming, write=False):
             ours = connection.execute("SELECT current_setting('statement_timeout')").fetchone()
     assert ours == ("2h",)
     assert set(rig.states()) == {"pending"}
@@ -209,11 +219,11 @@ def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -
 
 def test_a_record_that_the_database_does_not_take_is_named_without_its_value(rig: Rig) -> None:
     """PostgreSQL quotes the row it stumbles over; we do not."""
-    unchecked = replace(rig.desk, checkers=[])
+    unchecked = replace(rig.table, checkers=[])
     checked = rig.checked()
     rig.answered(checked)
     with pytest.raises(ControlFailed) as caught:
-        settle.settle(unchecked, checked)
+        steps.settle(unchecked, checked)
     assert "SQLSTATE 23502" in str(caught.value)
     assert caught.value.__cause__ is None
     assert rig.states() == {"pending": 30}
@@ -231,7 +241,7 @@ def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     with pytest.raises(UsageError, match=r"SQLSTATE 42501.*docs/intake.md"):
-        settle.settle(replace(rig.desk, writer=weak), checked)
+        steps.settle(replace(rig.table, writer=weak), checked)
     rig.rows("DROP OWNED BY intake_nobody")
     rig.rows("DROP ROLE intake_nobody")
 
@@ -248,7 +258,7 @@ def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> Non
     role = DatabaseAddress({**address.parameters, "user": "courier_intake"}, "x")
     checked = rig.checked()
     rig.answered(checked)
-    assert settle.settle(replace(rig.desk, writer=role), checked).data["promoted"] == 24
+    assert steps.settle(replace(rig.table, writer=role), checked).data["promoted"] == 24
     for forbidden in (
         "DELETE FROM intake_record",
         "UPDATE intake_record SET phone = ''",
@@ -268,33 +278,33 @@ def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> Non
 def test_a_rule_that_cannot_be_checked_stops_the_batch(rig: Rig) -> None:
     """The finding has the SQLSTATE and the rule's name, and nobody is asked."""
     rig.rows("ALTER TABLE intake_record ALTER consent_purposes TYPE text USING ''")
-    record = review.check(rig.desk, OLDEST)
+    record = steps.check(rig.table, OLDEST)
     assert codes(record) == ["intake.rule_fault"]
     assert record.outcome is Outcome.FAIL
-    assert "request" not in record.data
+    assert record.data["request"] is None
 
 
 def test_what_waits_past_its_deadline_fails_the_run(rig: Rig) -> None:
     """The oldest batch is late from the start; decided on, it is no longer waiting."""
-    found = review.find([rig.desk])
-    verified = settle.verify([rig.desk], [found])
+    found = steps.find([rig.table])
+    verified = steps.verify([rig.table], [found])
     assert verified.data["past_deadline"] == 1
     (finding,) = verified.findings
     assert (finding.code, finding.subject) == ("intake.past_deadline", f"customers/{OLDEST}")
-    concluded = report.conclude([found, verified])
+    concluded = report.concluded(RunRecords([found, verified]))
     assert concluded.outcome is Outcome.FAIL
     figures = {one.name: one.value for one in concluded.metrics if not one.subject}
     assert figures["intake_batches_past_deadline"] == 1
-    assert settle.verify([rig.later(hours=80)], []).data["past_deadline"] == 4
+    assert steps.verify([rig.later(hours=80)], []).data["past_deadline"] == 4
 
 
 def test_a_formal_record_that_lost_its_review_is_found(rig: Rig) -> None:
     """The count afterwards trusts neither the statement nor its figures."""
     checked = rig.checked()
     reviewed = rig.answered(checked)
-    settle.settle(rig.desk, checked)
+    steps.settle(rig.table, checked)
     rig.rows("UPDATE customer SET reviewed_by = NULL WHERE reviewed_at = %s", NOW)
-    verified = settle.verify([rig.desk], [reviewed])
+    verified = steps.verify([rig.table], [reviewed])
     assert verified.data["unreviewed"] == 24
     assert "intake.unreviewed" in codes(verified)
 
@@ -303,7 +313,7 @@ def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
     """Same figures, no second record; a row that came later waits for its own review."""
     checked = rig.checked()
     rig.answered(checked)
-    first = settle.settle(rig.desk, checked)
+    first = steps.settle(rig.table, checked)
     customers = rig.one("SELECT count(*) FROM customer")
     rig.rows(
         "INSERT INTO intake_record (batch_id, consent_purposes, raw, entered_by, entered_at, "
@@ -311,26 +321,26 @@ def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
         OLDEST,
         NOW,
     )
-    again = settle.settle(rig.desk, checked)
+    again = steps.settle(rig.table, checked)
     assert rig.one("SELECT count(*) FROM customer") == customers
     for name in ("promoted", "set_aside", "rejected"):
         assert again.data[name] == first.data[name]
     assert rig.states()["pending"] == 1
     with psycopg.connect(rig.conninfo, autocommit=True) as connection:
         given = {"reviewer": 3, "at": NOW, "approved": True}
-        assert settled_by(connection, rig.desk.incoming, OLDEST, **given).rows == 30
+        assert settled_by(connection, rig.table.incoming, OLDEST, **given).rows == 30
 
 
 def test_a_batch_that_another_run_settled_is_left_alone(rig: Rig) -> None:
     """Two runs that asked about the same batch: the second does nothing and says so."""
-    other = replace(rig.desk, run_id="other")
-    checked, checked_too = rig.checked(), review.check(other, OLDEST)
+    other = replace(rig.table, run=replace(rig.table.run, run=Run("review_intake", "other")))
+    checked, checked_too = rig.checked(), rig.checked(table=other)
     rig.answered(checked)
     given = {"option": "Approve", "reason": "", "user": "E00017", "at": NOW + timedelta(minutes=1)}
-    review.take(other, checked_too, content=content_of(rig.desk.state, checked_too), **given)
-    settle.settle(rig.desk, checked)
+    steps.take(other, checked_too, content=content_of(rig.table.state, checked_too), **given)
+    steps.settle(rig.table, checked)
     customers = rig.one("SELECT count(*) FROM customer")
-    assert codes(settle.settle(other, checked_too)) == ["intake.settled_elsewhere"]
+    assert codes(steps.settle(other, checked_too)) == ["intake.settled_elsewhere"]
     assert rig.one("SELECT count(*) FROM customer") == customers
     assert rig.states() == {"promoted": 24, "rejected": 6}
 
@@ -351,11 +361,11 @@ def test_hostile_values_do_no_harm(rig: Rig, value: str) -> None:
     """They are stored as they are, and shown without what could change the page."""
     rig.rows("UPDATE intake_record SET name = %s WHERE batch_id = %s", value, OLDEST)
     checked = rig.checked()
-    page = review.ask(rig.desk, checked).body
+    page = steps.ask(rig.table, checked).body
     assert value not in page
     assert len(page) < 20_000
     for sign in "<>\u202e\u200b\u2066\ufeff`=":
         assert sign not in page
     rig.answered(checked)
-    settle.settle(rig.desk, checked)
+    steps.settle(rig.table, checked)
     assert rig.one("SELECT count(*) FROM customer WHERE name = %s", value) == 25

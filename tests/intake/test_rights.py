@@ -8,9 +8,10 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from include.intake import batches, review, settle
+from include.intake import batches
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
+from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, Rig
 
 ROLE = "intake_weak"
@@ -43,17 +44,17 @@ def test_a_missing_right_names_what_to_grant(
         rig.rows("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
     else:
         rig.rows(f"REVOKE SELECT ON {table} FROM {ROLE}")
-    desk = replace(rig.desk, reader=weak)
+    refused = replace(rig.table, reader=weak)
     given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
-    steps = {
-        "find": lambda: review.find([desk]),
-        "check": lambda: review.check(desk, OLDEST),
-        "ask": lambda: review.ask(desk, checked),
-        "take": lambda: review.take(desk, checked, **given),  # type: ignore[arg-type]
-        "verify": lambda: settle.verify([desk], []),
+    work = {
+        "find": lambda: steps.find([refused]),
+        "check": lambda: steps.check(refused, OLDEST),
+        "ask": lambda: steps.ask(refused, checked),
+        "take": lambda: steps.take(refused, checked, **given),  # type: ignore[arg-type]
+        "verify": lambda: steps.verify([refused], []),
     }
     with pytest.raises(UsageError, match="SQLSTATE 42501") as caught:
-        steps[step]()
+        work[step]()
     right = "USAGE on the schema" if table == "public" else "a right on the table"
     assert f"lacks {right} {table}, " in caught.value.message
     assert ROLE in caught.value.message
@@ -69,7 +70,7 @@ def test_rows_that_row_security_hides_are_named_as_a_missing_right(
     rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
     rig.rows("CREATE POLICY everything ON intake_record USING (true)")
     with pytest.raises(UsageError, match="BYPASSRLS") as caught:
-        review.find([replace(rig.desk, reader=weak)])
+        steps.find([replace(rig.table, reader=weak)])
     assert "the table intake_record," in caught.value.message
 
 
@@ -85,20 +86,20 @@ def test_a_table_that_somebody_keeps_locked_is_said_and_the_task_repeated(
     impatient = replace(
         address, parameters={**address.parameters, "options": "-c lock_timeout=200ms"}
     )
-    desk = replace(rig.desk, reader=impatient, writer=impatient)
+    refused = replace(rig.table, reader=impatient, writer=impatient)
     given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
-    steps = {
-        "find": lambda: review.find([desk]),
-        "check": lambda: review.check(desk, OLDEST),
-        "ask": lambda: review.ask(desk, checked),
-        "take": lambda: review.take(desk, checked, **given),  # type: ignore[arg-type]
-        "settle": lambda: settle.settle(desk, checked),
-        "verify": lambda: settle.verify([desk], []),
+    work = {
+        "find": lambda: steps.find([refused]),
+        "check": lambda: steps.check(refused, OLDEST),
+        "ask": lambda: steps.ask(refused, checked),
+        "take": lambda: steps.take(refused, checked, **given),  # type: ignore[arg-type]
+        "settle": lambda: steps.settle(refused, checked),
+        "verify": lambda: steps.verify([refused], []),
     }
     with psycopg.connect(rig.conninfo) as somebody:
         somebody.execute("LOCK TABLE intake_record IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(ServiceError, match="SQLSTATE 55P03") as caught:
-            steps[step]()
+            work[step]()
     assert "Another session holds a lock" in caught.value.message
     assert "the task is repeated" in caught.value.action
     assert caught.value.__cause__ is None
@@ -111,6 +112,6 @@ def test_a_statement_that_took_too_long_is_said_as_such(rig: Rig) -> None:
             rig.conninfo, options="-c statement_timeout=50ms", autocommit=True
         ) as connection,
         pytest.raises(ServiceError, match="SQLSTATE 57014"),
-        batches.unit_of_work(connection, rig.desk.incoming, write=False),
+        batches.unit_of_work(connection, rig.table.incoming, write=False),
     ):
         connection.execute("SELECT pg_sleep(5)")

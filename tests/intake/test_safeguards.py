@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from psycopg.sql import Composable
 
-from include.intake import batches, people, review, settle
+from include.intake import batches, people
 from include.intake.checks import FAIL, Key, Verdict
 from include.messages import verbatim
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, UsageError
+from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
 
 
@@ -25,9 +26,9 @@ def test_an_account_that_several_people_share_may_not_review(rig: Rig) -> None:
     rig.rows("ALTER TABLE employee DROP CONSTRAINT employee_number_key")
     rig.rows("UPDATE employee SET number = %s WHERE employee_id = %s", REVIEWER, other)
     checked = rig.checked()
-    assert review.ask(rig.desk, checked).assigned == ["E00031"]
+    assert steps.ask(rig.table, checked).assigned == ["E00031"]
     with psycopg.connect(rig.conninfo, autocommit=True) as connection:
-        assert REVIEWER not in people.reviewers(connection, rig.desk.incoming)
+        assert REVIEWER not in people.reviewers(connection, rig.table.incoming)
     (finding,) = rig.answered(checked).findings
     assert finding.code == "intake.not_entitled"
 
@@ -51,7 +52,7 @@ def test_rows_that_a_trigger_keeps_from_being_marked_undo_the_promotion(
     checked = rig.checked()
     rig.answered(checked)
     with pytest.raises(ControlFailed, match=r"let only \d+ of 24 rows"):
-        settle.settle(rig.desk, checked)
+        steps.settle(rig.table, checked)
     assert rig.one("SELECT count(*) FROM customer") == before
     assert rig.states() == {"pending": 30}
 
@@ -70,13 +71,22 @@ class Names:
         def keys() -> Iterator[Key]:
             return iter(self.found)
 
-        return [Verdict("named", verbatim("named"), FAIL, 30, len(self.found), keys=keys)]
+        return [
+            Verdict(
+                rule="named",
+                title=verbatim("named"),
+                severity=FAIL,
+                rows=30,
+                broken=len(self.found),
+                keys=keys,
+            )
+        ]
 
 
 def test_a_broken_row_whose_key_is_not_found_again_undoes_the_promotion(rig: Rig) -> None:
     """Otherwise a row that broke a rule would be let in with the others."""
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
-    desk = replace(rig.desk, checkers=[Names([(str(key),), (f"0{key + 1}",)])])
+    table = replace(rig.table, checkers=[Names([(str(key),), (f"0{key + 1}",)])])
     rig.rows(
         "UPDATE intake_record SET name = 'x', phone = '1', id_number = '2', division_code = NULL"
     )
@@ -84,7 +94,7 @@ def test_a_broken_row_whose_key_is_not_found_again_undoes_the_promotion(rig: Rig
     checked = rig.checked()
     rig.answered(checked)
     with pytest.raises(ControlFailed, match=r"2 rows of .* and 1 were set aside"):
-        settle.settle(desk, checked)
+        steps.settle(table, checked)
     assert rig.one("SELECT count(*) FROM customer") == before
     assert rig.states() == {"pending": 30}
 
@@ -93,13 +103,13 @@ def test_the_count_afterwards_holds_reviewer_against_enterer(rig: Rig) -> None:
     """Formal record and incoming row agree with each other, and both name who entered it."""
     checked = rig.checked()
     reviewed = rig.answered(checked)
-    settled = settle.settle(rig.desk, checked)
+    settled = steps.settle(rig.table, checked)
     rig.rows(
         "UPDATE intake_record SET entered_by = reviewed_by WHERE intake_id IN (SELECT intake_id "
         "FROM intake_record WHERE batch_id = %s AND status = 'promoted' ORDER BY 1 LIMIT 2)",
         OLDEST,
     )
-    verified = settle.verify([rig.desk], [reviewed, settled])
+    verified = steps.verify([rig.table], [reviewed, settled])
     assert verified.data["unreviewed"] == 2
     assert [one.code for one in verified.findings] == ["intake.unreviewed"]
 
@@ -109,10 +119,10 @@ def test_other_numbers_afterwards_than_were_let_in_are_found(rig: Rig, shift: ti
     """What settlement said is not believed: here something rounds the time of the review."""
     checked = rig.checked()
     reviewed = rig.answered(checked)
-    settled = settle.settle(rig.desk, checked)
+    settled = steps.settle(rig.table, checked)
     rig.rows("UPDATE intake_record SET reviewed_at = reviewed_at + %s", shift)
     rig.rows("UPDATE customer SET reviewed_at = reviewed_at + %s", shift)
-    verified = settle.verify([rig.desk], [reviewed, settled])
+    verified = steps.verify([rig.table], [reviewed, settled])
     assert [one.code for one in verified.findings] == ["intake.not_found"] * bool(shift)
 
 
@@ -129,9 +139,18 @@ def test_rows_that_row_security_hides_are_an_error_and_no_smaller_batch(rig: Rig
         with (
             reader.connect(autocommit=True) as connection,
             pytest.raises(UsageError, match="row security"),
-            batches.unit_of_work(connection, rig.desk.incoming, write=False),
+            batches.unit_of_work(connection, rig.table.incoming, write=False),
         ):
-            batches.waiting(connection, rig.desk.incoming, NOW)
+            batches.waiting(connection, rig.table.incoming, NOW)
     finally:
         rig.rows("DROP OWNED BY intake_hidden")
         rig.rows("DROP ROLE intake_hidden")
+
+
+def test_a_check_that_ended_without_a_request_is_not_waited_for(rig: Rig) -> None:
+    """Nobody can be asked about the batch: the check says why."""
+    rig.rows("UPDATE employee SET has_data_access = false")
+    checked = rig.checked()
+    assert checked.data["request"] is None
+    with pytest.raises(ControlFailed, match="Nobody can be asked"):
+        steps.ask(rig.table, checked)

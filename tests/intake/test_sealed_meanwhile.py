@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from include.intake import settle
+from include.intake.workflow import REVIEW_INTAKE
 from tests.intake.conftest import NOW, Rig
 from tests.support.airflow_task import seal_under_work
 
@@ -19,17 +20,17 @@ def test_settlement_lets_nothing_in_once_its_run_was_sealed(
     """No evidence would show the promotion; the next run asks again."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration import intake
+    from include.orchestration.tasks import run_step
 
     checked = rig.checked()
     rig.answered(checked)
-    real = settle.settle
+    real = settle._settle
 
     def sealed_before(*arguments: Any, **named: Any) -> Any:
-        seal_under_work(rig.desk.state, run_of_tasks, NOW)
+        seal_under_work(rig.table.state, run_of_tasks, NOW)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(settle, "settle", sealed_before)
+    monkeypatch.setattr(settle, "_settle", sealed_before)
     with pytest.raises(AirflowFailException, match="sealed while this step was still at work"):
-        intake.settle(checked.part)
+        run_step(REVIEW_INTAKE, settle.SETTLE, checked.part)
     assert rig.states() == {"pending": 30}

@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from include.evidence.model import Outcome
-from include.intake import report, review, settle
+from include.intake import report
+from include.workflow.run_records import RunRecords
+from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, Rig
 
 OTHERS = [f"customers/IN-00000{n}" for n in (4, 5, 6)]
@@ -34,37 +36,37 @@ def test_a_batch_without_a_time_of_entry_is_a_finding_and_hides_no_other(
 ) -> None:
     """No deadline can be counted for such records; those of all others are."""
     entered(rig, at, rows=rows)
-    found = review.find([rig.desk])
+    found = steps.find([rig.table])
     assert found.data["batches"] == OTHERS
     (finding,) = found.findings
     assert (finding.code, finding.severity) == ("intake.undated", Outcome.FAIL)
     assert finding.subject == f"customers/{OLDEST}"
     assert finding.message.values == {"count": rows, "rows": 30}
     late = 3 if rows == 30 else 4
-    assert settle.verify([rig.later(hours=80)], []).data["past_deadline"] == late
-    checked = review.check(rig.desk, OLDEST)  # as when it lost its times since it was found
+    assert steps.verify([rig.later(hours=80)], []).data["past_deadline"] == late
+    checked = steps.check(rig.table, OLDEST)  # as when it lost its times since it was found
     assert [one.code for one in checked.findings] == ["intake.undated"]
-    assert "request" not in checked.data
-    assert report.conclude([found]).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
+    assert checked.data["request"] is None
+    assert report.concluded(RunRecords([found])).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
 
 
 def test_an_entry_in_the_future_is_a_finding_and_the_batch_is_asked_about(rig: Rig) -> None:
     """It would wait for ever without anybody being told that it waits too long."""
     entered(rig, "2099-01-01 00:00:00+00")
-    found = review.find([rig.desk])
+    found = steps.find([rig.table])
     assert found.data["batches"] == [*OTHERS, f"customers/{OLDEST}"]
     (finding,) = found.findings
     assert (finding.code, finding.severity) == ("intake.entered_ahead", Outcome.FAIL)
     assert finding.subject == f"customers/{OLDEST}"
     checked = rig.checked()
     rig.answered(checked)
-    assert settle.settle(rig.desk, checked).data["promoted"] > 0
+    assert steps.settle(rig.table, checked).data["promoted"] > 0
 
 
 def test_clocks_of_two_machines_may_differ_a_little(rig: Rig) -> None:
     """An entry of the next minute is no finding."""
     entered(rig, (NOW + timedelta(minutes=1)).isoformat())
-    assert review.find([rig.desk]).findings == []
+    assert steps.find([rig.table]).findings == []
 
 
 @pytest.mark.parametrize("name", ["13912345678", "IN-139-1234-5678", "53010219200508011X"])
@@ -73,11 +75,11 @@ def test_a_batch_that_is_named_by_a_number_of_a_person_is_not_asked_about(
 ) -> None:
     """The name would be kept in evidence and XCom; the finding does not repeat it."""
     rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
-    found = review.find([rig.desk])
+    found = steps.find([rig.table])
     assert found.data["batches"] == OTHERS
     (finding,) = found.findings
     assert (finding.code, finding.severity) == ("intake.personal_name", Outcome.FAIL)
     assert finding.message.values == {"count": 1, "table": "intake_record"}
-    verified = settle.verify([rig.later(hours=200)], [])
+    verified = steps.verify([rig.later(hours=200)], [])
     assert name not in found.model_dump_json() + verified.model_dump_json()
-    assert report.conclude([found]).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
+    assert report.concluded(RunRecords([found])).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]

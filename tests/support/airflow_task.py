@@ -23,18 +23,24 @@ from include.services.clock import Clock
 def in_task(
     monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], state: Engine, clock: Clock, **more: Any
 ) -> SimpleNamespace:
-    """Let the tasks of a run work on a state database, and return their workplace.
+    """Let the tasks of a run work on a state database, and return their services.
 
     Args:
         monkeypatch: of the test.
         key: dag id and run id.
         state: the state database.
-        clock: of the workplace.
-        more: further attributes of the workplace.
+        clock: of the services.
+        more: further attributes of the services.
     """
+    services = SimpleNamespace(state=state, clock=clock, **more)
+    with_services(monkeypatch, key, services)
+    return services
+
+
+def with_services(monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], services: Any) -> None:
+    """Let the tasks of a run, dag id and run id, work with services."""
     from include.orchestration import run, starter, tasks
 
-    place = SimpleNamespace(state=state, clock=clock, **more)
     dag_run = SimpleNamespace(
         dag_id=key[0],
         run_id=key[1],
@@ -45,8 +51,7 @@ def in_task(
     context = {"dag_run": dag_run, "ti": instance, "params": {}}
     for module in (run, starter, tasks):
         monkeypatch.setattr(module, "get_current_context", lambda: context)
-    monkeypatch.setattr(run, "workplace", lambda: place)
-    return place
+    monkeypatch.setattr(run, "workplace", lambda: services)
 
 
 def killed_after(task: Callable[[], Any], module: Any, name: str) -> Any:
