@@ -40,7 +40,8 @@ class PausingStore(DirectoryStore):
         return super().put(key, data, locked_until=locked_until)
 
 
-def main(told: dict[str, Any]) -> None:
+def main() -> None:
+    told: dict[str, Any] = json.loads(sys.argv[1])
     rig = Rig(**told["rig"], keys=Keys(Path(told["keys"])))
     store = StorePlace(**told["store"]).open()
     if pause_at := told.get("pause_at"):
@@ -76,6 +77,3 @@ def back_up(rig: Rig, store: Any, told: dict[str, Any]) -> None:
 
     with exclusive(rig.engine(), "backup:courier", "a backup of courier"):
         rig.back_up(store, progress=progress)
-
-
-main(json.loads(sys.argv[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +38,7 @@ from include.services.objectstore.s3 import S3Store
 from include.services.programs import program
 from include.state.connect import engine
 from include.state.tables import scratch_database
+from tests.support.forking import Forked
 from tests.support.s3 import client_for
 
 ROOT = Path(__file__).parents[2]
@@ -179,12 +179,12 @@ class Child:
             "store": vars(store),
             **more,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.child", json.dumps(told)],
+        self.process = Forked(
+            "tests.faults.child",
+            json.dumps(told),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
         self.helpers: list[psutil.Process] = []
 

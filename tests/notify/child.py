@@ -10,7 +10,8 @@ from tests.notify.rig import TOLD, Company, MovingClock, Post
 from tests.support.robots import RobotServer
 
 
-def main(conninfo: str, port: str, moment: str, robots: str) -> None:
+def main() -> None:
+    conninfo, port, moment, robots = sys.argv[1:]
     post = Post(engine(conninfo), int(port), MovingClock(datetime.fromisoformat(moment)))
     post.addresses = {TOLD: Company(post.state)}
     if robots:
@@ -21,6 +22,3 @@ def main(conninfo: str, port: str, moment: str, robots: str) -> None:
     sys.stdin.readline()
     done = post.deliver()
     sys.stdout.write(f"{done.sent}\n")
-
-
-main(*sys.argv[1:])

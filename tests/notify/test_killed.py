@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from include.notify import sending
 from include.notify.claims import LEASE, Unsent
 from include.reports.i18n import Translator
 from tests.notify.rig import KIND, THURSDAY, TOLD, Company, Post, letter, notice
+from tests.support.forking import Forked
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -31,12 +31,12 @@ class Children:
     def start(self, post: Post, robots: str = "") -> subprocess.Popen[str]:
         """One that waits for a line before it begins."""
         words = [self.conninfo, str(post.port), post.clock.moment.isoformat(), robots]
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.notify.child", *words],
+        child = Forked(
+            "tests.notify.child",
+            *words,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
         self.all.append(child)
         assert child.stdout is not None

@@ -20,7 +20,8 @@ def say(stage: str) -> None:
     sys.stdout.flush()
 
 
-def main(told: dict[str, Any]) -> None:
+def main() -> None:
+    told: dict[str, Any] = json.loads(sys.argv[1])
     rig = Rig(told["source"], told["state"])
     record = StepRecord.model_validate(told["record"])
     reached = 0
@@ -34,6 +35,3 @@ def main(told: dict[str, Any]) -> None:
 
     rig.execute(record, told["run"], progress)
     say("done")
-
-
-main(json.loads(sys.argv[1]))

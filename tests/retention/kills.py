@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sqlalchemy import Engine, event
 
 from include.evidence.model import StepRecord
 from tests.retention.rig import Rig
+from tests.support.forking import Forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,12 +40,7 @@ def execution(
         "stage": stage,
         "time": number,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.retention.child", json.dumps(told)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked("tests.retention.child", json.dumps(told), cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         said = process.stdout.readline().strip()

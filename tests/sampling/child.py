@@ -9,12 +9,10 @@ from pathlib import Path
 from tests.sampling.rig import Rig
 
 
-def main(source: str, state: str, root: str, pack: str, now: str, step: str, *given: str) -> None:
+def main() -> None:
+    source, state, root, pack, now, step, *given = sys.argv[1:]
     rig = Rig(source, state, Path(root), Path(pack), datetime.fromisoformat(now))
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     getattr(rig, step)(*given)
     sys.stdout.write("done\n")
-
-
-main(*sys.argv[1:])

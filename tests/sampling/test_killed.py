@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from include.evidence.model import Outcome
 from include.sampling.verify import redraw
 from include.state.audits import audit_sample, audit_seed
 from tests.sampling.rig import SEED, Rig, by_branch, population
+from tests.support.forking import Forked
 
 pytestmark = pytest.mark.fault
 ROOT = Path(__file__).parents[2]
@@ -24,8 +24,7 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 def child(rig: Rig, *step: str) -> subprocess.Popen[str]:
     places = (rig.source, rig.state, str(rig.root), str(rig.folder), rig.now.isoformat())
-    command = [sys.executable, "-m", "tests.sampling.child", *places, *step]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return Forked("tests.sampling.child", *places, *step, cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def killed_at(rig: Rig, lock: str, *step: str, database: str) -> None:
