@@ -83,6 +83,7 @@ class Prepared:
             settings.dispose_orm()  # before the local server stops, not at exit
 
     def _run(self, logical_date: datetime, outcomes: Outcomes) -> Finished:
+        serve_newest_api()
         try:
             with answering(self.dag.dag_id, logical_date, self.given):
                 run = self.dag.test(logical_date=logical_date, run_conf=dict(self.parameters))
@@ -92,6 +93,23 @@ class Prepared:
                 raise
             return outcomes.finished(run_id, "failed")
         return outcomes.finished(run.run_id, str(run.state))
+
+
+def serve_newest_api() -> None:
+    """Let the API that Airflow has for tasks in this process serve only its newest version.
+
+    Its tasks use no other one. Airflow generates nine versions at the first request, which takes
+    seconds of CPU.
+    """
+    from airflow.api_fastapi.execution_api import versions
+    from airflow.api_fastapi.execution_api.routes import execution_api_router
+    from cadwyn import HeadVersion, Version, VersionBundle
+    from cadwyn.route_generation import _DELETED_ROUTE_TAG
+
+    versions.bundle = VersionBundle(HeadVersion(), Version(versions.bundle.versions[0].value))
+    for route in list(execution_api_router.routes):
+        if _DELETED_ROUTE_TAG in getattr(route, "tags", ()):  # exists in older versions only
+            execution_api_router.routes.remove(route)
 
 
 class Outcomes:
