@@ -26,7 +26,7 @@ from include.state.connect import engine
 from include.workplace import ROOT, Workplace
 from tests.e2e import databases
 from tests.e2e.audited import Audited, audit
-from tests.e2e.forked import WITHOUT_PDF, Forked
+from tests.e2e.forked import DAGS_FOLDER, WITHOUT_PDF, Forked
 from tests.e2e.incidents.led import Played, lead
 from tests.e2e.retained import Retained, retain
 from tests.support.damage import flip
@@ -122,13 +122,13 @@ class Cli:
         )
 
     def _is_forked(self, more: Mapping[str, str]) -> bool:
-        """Return whether a command is forked: Airflow's settings are those of the import.
+        """Return whether a command is forked: Airflow's settings are those of the import, but DAGs.
 
         If so, `forked.busy` is held. The first of all runs, and the first of each other command,
         is a process of its own, as a user's.
         """
         known = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
-        own = any(name.startswith("AIRFLOW__") for name in more)
+        own = any(name.startswith("AIRFLOW__") for name in more if name != DAGS_FOLDER)
         if self.forked is None or own or not known:
             return False
         return self.forked.busy.acquire(blocking=False)
@@ -313,17 +313,8 @@ class Probed:
 def probed(cli: Cli, backed_up: dict[str, Any]) -> Probed:
     """Runs whose tasks fail in every way; see probes/probe.py."""
     log = cli.home / "logs" / "probe.log"
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(log)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=cli.home,
-        env={
-            **cli.environment,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "probes"),
-        },
-    )
+    folder = {DAGS_FOLDER: str(Path(__file__).parent / "probes")}
+    done = cli.script(PROBE, str(log), **folder)
     assert done.returncode == 0, done.stderr
     ran = json.loads(done.stdout)
     results = {}

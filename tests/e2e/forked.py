@@ -50,6 +50,10 @@ WITHOUT_PDF = "TEST_WITHOUT_PDF"
 """Environment variable with which a command makes no PDF files, unless it is empty."""
 
 
+DAGS_FOLDER = "AIRFLOW__CORE__DAGS_FOLDER"
+"""The one setting of Airflow that a command may have of its own."""
+
+
 def preload(names: Sequence[str]) -> None:
     """Import the modules of workflows, and leave no thread and no connection behind."""
     os.environ.update(
@@ -61,8 +65,10 @@ def preload(names: Sequence[str]) -> None:
     from airflow.sdk.execution_time.supervisor import in_process_api_server
 
     from include.orchestration.answering import _import_all
+    from include.orchestration.inprocess import serve_newest_api
 
     _import_all()
+    serve_newest_api()
     in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
     settings.dispose_orm()
 
@@ -196,6 +202,10 @@ def _command(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    if DAGS_FOLDER in os.environ:
+        from airflow import settings
+
+        settings.DAGS_FOLDER = os.environ[DAGS_FOLDER]  # read when Airflow was imported
     how, what, *words = asked["words"]
     sys.argv = [what if how == "-m" else how, *words]
     if how == "-m" and words[0] != "run":  # a command without Airflow has none of its logging

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Cli
+from tests.e2e.forked import DAGS_FOLDER
 
 pytestmark = pytest.mark.airflow
 TIMES = 3  # the question of `one` is asked
@@ -71,19 +70,8 @@ def asked(cli: Cli, backed_up: dict[str, Any], tmp_path_factory: pytest.TempPath
     """The run of asks/asks.py, on Airflow's database that the backup's run made."""
     del backed_up
     kept = tmp_path_factory.mktemp("asks")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(kept / "log")],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=cli.home,
-        timeout=200,
-        env={
-            **cli.environment,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "asks"),
-            "ASKS_KEPT": str(kept),
-        },
-    )
+    folder = {DAGS_FOLDER: str(Path(__file__).parent / "asks")}
+    done = cli.script(SCRIPT, str(kept / "log"), ASKS_KEPT=str(kept), **folder)
     assert done.returncode == 0, done.stderr
     state, tasks = json.loads(done.stdout)
     lines = {

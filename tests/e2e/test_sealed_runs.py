@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from include.cli.report import exit_code, result_of
 from tests.e2e.conftest import Cli
+from tests.e2e.forked import DAGS_FOLDER
 
 pytestmark = pytest.mark.airflow
 
@@ -47,19 +46,8 @@ def test_cleared_run_stays_red_over_its_sealed_failure(
     """The cause is mended and every task cleared: the step refuses, the gate fails again."""
     del backed_up  # it migrated Airflow's database
     log = cli.home / "logs" / "mended.log"
-    environment = {
-        **cli.environment,
-        "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "probes"),
-        "PROBE_MENDED": str(tmp_path / "mended"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", CLEARED, str(log)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=cli.home,
-        env=environment,
-    )
+    folder = {DAGS_FOLDER: str(Path(__file__).parent / "probes")}
+    done = cli.script(CLEARED, str(log), PROBE_MENDED=str(tmp_path / "mended"), **folder)
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)
     assert first[0] == second[0]
