@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,24 +13,14 @@ import pytest
 from include.cli.console import new_log, one_line
 from include.services.errors import UsageError
 from include.workplace import ROOT
+from tests.support.forking import run_forked
 
 RUN_KEYS = {"dag_id", "run_id", "state", "outcome", "bundle", "reports", "findings", "error"}
 
 
 def call(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "include.cli", *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=home.parent,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "PARCELSEAL_HOME": str(home),
-            **environment,
-        },
-    )
+    own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PARCELSEAL_HOME": str(home)}
+    return run_forked("include.cli.app", *words, cwd=home.parent, env={**own, **environment})
 
 
 @pytest.fixture
