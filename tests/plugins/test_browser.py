@@ -1,6 +1,6 @@
 """The pages as people use them: real Chromium, a real API server, every role by FAB's own form.
 
-What they look like is kept as pictures: in TEST_SCREENSHOTS, else in pytest's folder.
+TEST_SCREENSHOTS names a folder for pictures of them.
 """
 
 from __future__ import annotations
@@ -83,22 +83,20 @@ def inside(people: People) -> Iterator[tuple[Page, FrameLocator]]:
         yield visit.page, compliance_pages(visit.page, "Overview")
 
 
-def test_the_pages_are_an_entry_of_airflows_navigation(
-    inside: tuple[Page, FrameLocator], tmp_path: Path
-) -> None:
+def test_the_pages_are_an_entry_of_airflows_navigation(inside: tuple[Page, FrameLocator]) -> None:
     """There they open inside Airflow, and follow its choice of light or dark."""
     page, pages = inside
     for _path, heading, _chinese in PATHS.values():
         pages.locator("header nav").get_by_role("link", name=heading).click()
         expect(pages.get_by_role("heading", level=1)).to_have_text(heading)
-    picture(page, tmp_path, "in-airflow")
+    picture(page, "in-airflow")
     page.get_by_role("button", name="User").click()
     page.get_by_text("Appearance").hover()
     page.get_by_text("Dark Mode").click()
     pages.locator("header nav").get_by_role("link", name="Evidence").click()
     expect(pages.get_by_role("heading", level=1)).to_have_text("Evidence")
     expect(pages.locator("html")).to_have_attribute("data-theme", "dark")
-    picture(page, tmp_path, "in-airflow-dark")
+    picture(page, "in-airflow-dark")
 
 
 def test_in_airflow_reports_open_in_tabs_of_their_own(
@@ -164,7 +162,7 @@ def test_a_hostile_file_of_a_bundle_runs_nothing(people: People) -> None:
         visit.complaints.clear()
 
 
-def test_a_question_is_answered_where_the_page_leads(people: People, tmp_path: Path) -> None:
+def test_a_question_is_answered_where_the_page_leads(people: People) -> None:
     """Out of the frame to Airflow's own form, and back: then nothing waits."""
     subject = ask(people.shown, "On Call", "answered")
     with people.visit("On Call") as visit:
@@ -172,7 +170,7 @@ def test_a_question_is_answered_where_the_page_leads(people: People, tmp_path: P
         page.goto(f"{people.shown.airflow.url}/plugin/compliance/compliance/waiting")
         pages = page.frame_locator("iframe")
         expect(pages.get_by_text("Questions that wait for your answer: 1.")).to_be_visible()
-        picture(page, tmp_path, "waiting-in-airflow")
+        picture(page, "waiting-in-airflow")
         pages.get_by_role("link", name=subject.replace("\u202e", "\\u202e"), exact=True).click()
         expect(page.get_by_role("button", name="general")).to_be_visible()
         assert len(page.frames) == 1
@@ -181,7 +179,7 @@ def test_a_question_is_answered_where_the_page_leads(people: People, tmp_path: P
         expect(pages.get_by_text("Nothing waits for you.")).to_be_visible()
 
 
-def test_a_session_that_ends_is_said_to_have_ended(people: People, tmp_path: Path) -> None:
+def test_a_session_that_ends_is_said_to_have_ended(people: People) -> None:
     """On the next page; the link leads the whole window to the log-in, not the frame."""
     with people.visit(OFFICER, expected=401) as visit:
         page = visit.page
@@ -191,7 +189,7 @@ def test_a_session_that_ends_is_said_to_have_ended(people: People, tmp_path: Pat
         page.context.clear_cookies()
         pages.locator("header nav").get_by_role("link", name="Holds").click()
         expect(pages.get_by_role("heading", level=1)).to_have_text(LOGGED_OUT)
-        picture(page, tmp_path, "session-ended")
+        picture(page, "session-ended")
         pages.get_by_role("link", name="Log in to Airflow").click()
         expect(page.locator("input[name=password]")).to_be_visible()
         assert page.frames == [page.main_frame]

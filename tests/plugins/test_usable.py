@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,17 +56,17 @@ def outcomes(page: Page) -> set[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_page_shuts_anybody_out(people: People, tmp_path: Path, language: str) -> None:
+def test_no_page_shuts_anybody_out(people: People, language: str) -> None:
     """By axe-core, in light and in dark: every page, a bundle, an error, in their language."""
     with people.visit(OFFICER, language, expected=404) as visit:
         for path in EVERY_PAGE:
             visit.open(path)
             assert visit.page.locator("html").get_attribute("lang") == language
-            picture(visit.page, tmp_path, f"{named(path)}.{language}.light")
+            picture(visit.page, f"{named(path)}.{language}.light")
             assert violations(visit.page) == [], path
             visit.page.emulate_media(color_scheme="dark")  # which changes colours and nothing else
             assert visit.page.evaluate(BACKGROUND) == DARK
-            picture(visit.page, tmp_path, f"{named(path)}.{language}.dark")
+            picture(visit.page, f"{named(path)}.{language}.dark")
             assert violations(visit.page, COLOURS) == [], path
             visit.page.emulate_media(color_scheme="light")
 
@@ -140,12 +139,12 @@ def test_no_page_needs_a_script(people: People) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_phone_shows_every_page(people: People, tmp_path: Path, language: str) -> None:
+def test_a_phone_shows_every_page(people: People, language: str) -> None:
     """Nothing scrolls sideways but a table in its place, and no column is squeezed to letters."""
     with people.visit(OFFICER, language, expected=404, viewport=PHONE) as visit:
         for path in EVERY_PAGE:
             visit.open(path)
-            picture(visit.page, tmp_path, f"{named(path)}.{language}.phone")
+            picture(visit.page, f"{named(path)}.{language}.phone")
             assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
             assert max(visit.page.evaluate(ROWS), default=0) <= TALLEST, path
         visit.open("/evidence")
@@ -162,7 +161,7 @@ def test_a_phone_shows_every_page(people: People, tmp_path: Path, language: str)
         assert visit.page.evaluate(scrolled)
 
 
-def test_paper_has_the_table_and_no_navigation(people: People, tmp_path: Path) -> None:
+def test_paper_has_the_table_and_no_navigation(people: People) -> None:
     """Whole, whatever the screen's theme is."""
     with people.visit(OFFICER, color_scheme="dark", viewport=PAPER) as visit:
         for path, heading, last in (
@@ -176,7 +175,7 @@ def test_paper_has_the_table_and_no_navigation(people: People, tmp_path: Path) -
             expect(visit.page.locator("table")).to_contain_text(last)
             right = "document.querySelector('table').getBoundingClientRect().right"
             assert visit.page.evaluate(right) <= PAPER["width"], path
-            picture(visit.page, tmp_path, f"{heading}.paper")
+            picture(visit.page, f"{heading}.paper")
             printed = visit.page.pdf(format="A4", margin=dict.fromkeys(("left", "right"), "1cm"))
             words = [one.extract_text().split() for one in PdfReader(io.BytesIO(printed)).pages]
             text = unicodedata.normalize(
