@@ -50,14 +50,15 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def logged_in(browser: Browser, airflow: Standalone, user: str) -> Iterator[Page]:
     """Log in by Airflow's form, in a fresh profile; left open, a page would ask on and on."""
-    page = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en").new_page()
-    page.goto(airflow.url)
-    page.locator("input[name=username]").fill(user)
-    page.locator("input[name=password]").fill(airflow.passwords[user])
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Welcome")).to_be_visible(timeout=30_000)
-    yield page
-    page.context.close()
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en")
+    with context:
+        page = context.new_page()
+        page.goto(airflow.url)
+        page.locator("input[name=username]").fill(user)
+        page.locator("input[name=password]").fill(airflow.passwords[user])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Welcome")).to_be_visible(timeout=30_000)
+        yield page
 
 
 def open_question(page: Page, batch: str) -> None:
