@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from openpyxl import Workbook, load_workbook
+from openpyxl.writer.excel import ExcelWriter
 
 from include.messages import Message
 from include.reports.i18n import Translator
@@ -108,7 +109,7 @@ def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
                     cell.data_type = "s"
     change(book)
     saved, written = io.BytesIO(), io.BytesIO()
-    book.save(saved)
+    ExcelWriter(book, zipfile.ZipFile(saved, "w")).save()  # compressed below
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, part in parts_of(saved.getvalue()).items():
             archive.writestr(name, utf8(part))  # as spreadsheet programs write them
