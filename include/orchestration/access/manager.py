@@ -1,8 +1,8 @@
 """Airflow's auth manager in production: FAB, with what a control needs beside it.
 
-Two things that FAB leaves open: it knows people by a number of its own, where the policy pack, the
-staff table and every sealed report name them by account, so that whoever is asked could not answer;
-and whoever answers a step of a DAG, or triggers it, would have to be allowed to pause it too.
+FAB leaves three things open. It knows people by a number, but the policy pack, the staff table and
+every sealed report name them by account. It lets people answer a step of a DAG, or trigger it, only
+if they may pause the DAG too. And `/auth/token` accepts any number of wrong passwords.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.providers.fab.auth_manager.fab_auth_manager import FabAuthManager
 from airflow.providers.fab.auth_manager.models import User
+from fastapi import FastAPI
 
 from include.orchestration.access.permissions import part_of
+from include.orchestration.access.throttle import LoginThrottle
 
 
 class Account(BaseUser):
@@ -42,6 +44,13 @@ class AccountFabAuthManager(FabAuthManager):
     Airflow looks for ``FabAuthManager`` in the name that is set: only then it makes the permissions
     of each DAG that it parses, and `airflow db clean` knows the table of sessions.
     """
+
+    def get_fastapi_app(self) -> FastAPI | None:
+        """Return FAB's app, which refuses log-ins after too many failed ones."""
+        app = super().get_fastapi_app()
+        if app is not None:
+            app.add_middleware(LoginThrottle)
+        return app
 
     # FAB's own is wrapped by its cache; what is wrapped here is what that one returns
     def deserialize_user(self, token: dict[str, Any]) -> User:  # type: ignore[override]
