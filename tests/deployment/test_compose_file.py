@@ -103,8 +103,8 @@ def test_every_secret_is_a_file_that_compose_init_made(stack: dict[str, Any]):
     """Else Docker would make a folder in its place. None is mounted that nobody uses."""
     used = {one["source"] for service in stack["services"].values() for one in service["secrets"]}
     assert used == set(stack["secrets"])
-    for name, secret in stack["secrets"].items():
-        assert Path(secret["file"]).is_file(), name
+    for name in used:
+        assert Path(stack["secrets"][name]["file"]).is_file(), name
 
 
 def test_keys_that_leave_the_machine_are_mounted_nowhere(stack: dict[str, Any]):
@@ -219,3 +219,23 @@ def test_the_file_of_connections_is_where_airflow_and_the_command_line_look(stac
     ):
         path = json.loads(words)["connections_file_path"]
         assert path == layout.mounted("connections.json")
+
+
+def test_example_of_settings_names_each_variable_with_its_default():
+    """`deploy/env.example` is the list of settings; `COMPOSE_PROFILES` is Compose's own."""
+    used = dict(re.findall(r"\$\{([A-Z_]+)(?::-([^}]*)|:\?[^}]*)?\}", TEXT)[::-1])
+    shown = dict(
+        re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / "deploy" / "env.example").read_text(), re.M)
+    )
+    assert set(shown) - {"COMPOSE_PROFILES"} == set(used)
+    assert {name: shown[name] for name, default in used.items() if default} == {
+        name: default for name, default in used.items() if default
+    }
+
+
+def test_api_server_takes_the_address_of_visitors_from_named_proxies_only(stack: dict[str, Any]):
+    """The settings that tests/orchestration/access/test_reverse_proxy.py tries behind nginx."""
+    service = stack["services"]["api-server"]
+    assert "--proxy-headers" in service["command"]
+    assert service["environment"]["FORWARDED_ALLOW_IPS"] == "127.0.0.1"
+    assert service["environment"]["AIRFLOW__FAB__COOKIE_SECURE"] == "False"

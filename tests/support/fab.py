@@ -65,7 +65,7 @@ with create_session() as session:  # that parsing wrote permissions is what is t
 from airflow.__main__ import main
 sys.argv = ["airflow", "sync-perm", "--include-dags"]
 main()
-sys.argv = ["airflow", "api-server", "--apps", "all"]
+sys.argv = ["airflow", "api-server", "--apps", "all", "--proxy-headers"]
 main()
 """
 

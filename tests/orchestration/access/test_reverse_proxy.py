@@ -1,0 +1,161 @@
+"""The API server behind a real nginx, with the settings of docker-compose.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from include.local.postgres import EmbeddedPostgres
+from include.orchestration.access.failed_logins import PER_ACCOUNT
+from tests.support.fab import ADMIN, FabAirflow, account_of, fab_airflow
+from tests.support.nginx import PROGRAM, nginx_before
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(not Path(PROGRAM).exists(), reason="nginx is not installed"),
+]
+PROXY = "127.0.0.1"  # nginx and every client of a test connect from it
+OUTSIDER = "127.0.0.9"  # connects to the API server without the proxy
+VISITOR = "127.0.0.7"  # connects to nginx
+
+
+class FromAddress(HTTPAdapter):
+    """Connects from an address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **words: Any) -> None:
+        super().init_poolmanager(*args, source_address=(self._address, 0), **words)
+
+
+def session_from(address: str) -> requests.Session:
+    """Return a session that connects from an address of this machine."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, FromAddress(address))
+    return session
+
+
+@pytest.fixture(scope="module")
+def airflow(postgres: EmbeddedPostgres) -> Iterator[FabAirflow]:
+    """An API server of its own: the tests use up the log-ins of an account."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-proxied-"))
+    settings = {
+        "AIRFLOW__FAB__COOKIE_SECURE": "True",
+        "FORWARDED_ALLOW_IPS": PROXY,
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        "AIRFLOW__LOGGING__JSON_LOGS": "True",
+    }
+    try:
+        with fab_airflow(postgres, folder, settings) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def proxy(airflow: FabAirflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Nginx before it."""
+    with nginx_before(airflow.url, tmp_path_factory.mktemp("nginx")) as (url, authority):
+        yield Proxy(url, str(authority))
+
+
+class Proxy:
+    """Address of nginx, and the file of its authority."""
+
+    def __init__(self, url: str, authority: str) -> None:
+        self.url, self.authority = url, authority
+
+    def session(self, address: str = VISITOR) -> requests.Session:
+        """Return a browser's session, which verifies the certificate."""
+        session = session_from(address)
+        session.verify = self.authority
+        session.trust_env = False  # REQUESTS_CA_BUNDLE would win over `verify`
+        return session
+
+
+def attributes(answer: requests.Response) -> dict[str, str]:
+    """Return the attributes of each cookie that an answer sets."""
+    values = answer.raw.headers.getlist("Set-Cookie")
+    return {value.partition("=")[0]: value.partition("; ")[2].lower() for value in values}
+
+
+def log_in(session: requests.Session, url: str, account: str, password: str) -> requests.Response:
+    """Log in by the form, as a browser does."""
+    page = session.get(f"{url}/auth/login/", timeout=30)
+    token = re.search(r'csrf_token"[^>]*value="([^"]+)"', page.text)
+    assert token is not None, page.text
+    form = {"csrf_token": token[1], "username": account, "password": password}
+    headers = {"Referer": f"{url}/auth/login/"}
+    return session.post(
+        f"{url}/auth/login/", data=form, headers=headers, timeout=30, allow_redirects=False
+    )
+
+
+def log_lines(airflow: FabAirflow) -> list[dict[str, object]]:
+    """Return the server's log."""
+    lines = (airflow.folder / "api-server.log").read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def test_cookies_are_secure_behind_the_proxy(airflow: FabAirflow, proxy: Proxy) -> None:
+    """Both, the session of the form and the token, and pages are served with them."""
+    account = account_of("Auditor")
+    session = proxy.session()
+    answer = log_in(session, proxy.url, account, airflow.passwords[account])
+    assert answer.status_code == 302, answer.text
+    cookies = attributes(answer)
+    assert {"session", "_token"} <= set(cookies)
+    for name, words in cookies.items():
+        assert "secure" in words.split("; "), (name, words)
+        assert "httponly" in words.split("; "), (name, words)
+    me = session.get(f"{proxy.url}/ui/auth/me", timeout=30)
+    assert me.json()["username"] == account
+    assert answer.headers["Location"].startswith(("/", proxy.url))
+
+
+def test_guesses_are_refused_by_account_with_the_visitors_address_in_the_log(
+    airflow: FabAirflow, proxy: Proxy
+) -> None:
+    """The account is refused, others from elsewhere are not; the log has no password."""
+    account = account_of("Data Engineer")
+    guess = {"username": account, "password": "a guess of mine"}
+    visitor, url = proxy.session(), f"{proxy.url}/auth/token"
+    for _ in range(PER_ACCOUNT):
+        assert visitor.post(url, json=guess, timeout=30).status_code == 401
+    right = {"username": account.upper(), "password": airflow.passwords[account]}
+    refused = visitor.post(url, json=right, timeout=30)
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 300
+    assert "Too many failed log-ins" in refused.json()["detail"]
+    by_form = log_in(visitor, proxy.url, account, airflow.passwords[account])
+    assert by_form.status_code == 429
+    admin = {"username": account_of(ADMIN), "password": airflow.passwords[account_of(ADMIN)]}
+    assert proxy.session("127.0.0.8").post(url, json=admin, timeout=30).status_code == 201
+    text = "\n".join(json.dumps(line) for line in log_lines(airflow))
+    assert f"Log-in of '{account.upper()}' from {VISITOR} refused" in text
+    assert "a guess of mine" not in text
+    assert airflow.passwords[account] not in text
+
+
+def test_address_that_a_visitor_claims_does_not_count(airflow: FabAirflow, proxy: Proxy) -> None:
+    """Both through the proxy, and without it from another address than the proxy's."""
+    claim = {"X-Forwarded-For": "203.0.113.5", "X-Forwarded-Proto": "https"}
+    page = "/api/v2/version?test=by_claim"
+    proxy.session().get(f"{proxy.url}{page}", headers=claim, timeout=30)
+    beside = session_from(OUTSIDER).get(f"{airflow.url}{page}", headers=claim, timeout=30)
+    assert beside.ok
+    lines = [line for line in log_lines(airflow) if "by_claim" in json.dumps(line)]
+    addresses = {str(line["client_addr"]).rpartition(":")[0] for line in lines}
+    assert addresses == {VISITOR, OUTSIDER}
