@@ -18,6 +18,7 @@ from include.workflow.declaration import Queue
 from include.workplace import ROOT
 
 ONCE = {"init", "sample"}  # end by themselves; others wait for them
+OF_BUILD = {"pip_conf", "ca"}  # secrets of the build, which no container has
 PRIVATE = "deploy/private/"
 TEXT = (ROOT / "docker-compose.yaml").read_text()
 NAMES = sorted(yaml.safe_load(TEXT)["services"])
@@ -96,13 +97,13 @@ def test_no_secret_stands_in_the_environment_or_has_a_default(stack: dict[str, A
                 assert "/run/secrets/" in value or value.endswith("LocalFilesystemBackend")
             assert "://" not in value or value.startswith("http://"), (name, key)
     for name, secret in stack["secrets"].items():
-        assert PRIVATE in secret["file"], name
+        assert PRIVATE in secret["file"] or name in OF_BUILD, name
 
 
 def test_every_secret_is_a_file_that_compose_init_made(stack: dict[str, Any]):
     """Else Docker would make a folder in its place. None is mounted that nobody uses."""
     used = {one["source"] for service in stack["services"].values() for one in service["secrets"]}
-    assert used == set(stack["secrets"])
+    assert used == set(stack["secrets"]) - OF_BUILD
     for name in used:
         assert Path(stack["secrets"][name]["file"]).is_file(), name
 
@@ -231,6 +232,14 @@ def test_example_of_settings_names_each_variable_with_its_default():
     assert {name: shown[name] for name, default in used.items() if default} == {
         name: default for name, default in used.items() if default
     }
+
+
+def test_build_takes_index_and_authority_as_secrets(stack: dict[str, Any]):
+    """The Dockerfile mounts them; without settings both are empty."""
+    mounted = re.findall(r"type=secret,id=(\w+)", (ROOT / "Dockerfile").read_text())
+    build = stack["services"]["init"]["build"]
+    assert {one["source"] for one in build["secrets"]} == set(mounted)
+    assert {stack["secrets"][name]["file"] for name in mounted} == {"/dev/null"}
 
 
 def test_api_server_takes_the_address_of_visitors_from_named_proxies_only(stack: dict[str, Any]):
