@@ -236,21 +236,47 @@ class Workplace:
 
     @cached_property
     def signer(self) -> Signer:
-        """The key that seals evidence and signs manifests."""
+        """The key that seals evidence."""
+        return self._signer("evidence_store", "The key that seals evidence")
+
+    @cached_property
+    def manifest_signer(self) -> Signer | None:
+        """The key that signs manifests of restore points; None if this process has none.
+
+        Without a key of its own in the connection ``offsite_store`` it is the key that seals
+        evidence.
+        """
+        if self.connection("offsite_store").text("signing_key"):
+            return self._signer("offsite_store", "The key that signs manifests")
+        return self.signer if self.connection("evidence_store").text("signing_key") else None
+
+    def _signer(self, conn_id: str, what: str) -> Signer:
         from include.evidence.signing import Signer
 
-        key = self._secret("evidence_store", "signing_key", "The key that seals evidence")
-        passphrase = self.connection("evidence_store").text("signing_key_passphrase").encode()
+        key = self._secret(conn_id, "signing_key", what)
+        passphrase = self.connection(conn_id).text("signing_key_passphrase").encode()
         return Signer.from_pem(key, passphrase or None)
 
     @cached_property
     def trusted(self) -> list[bytes]:
-        """Public keys whose signatures count: those named, and the signer's own."""
+        """Public keys whose signatures of evidence count: those named, and the signer's own."""
         spec = self.connection("evidence_store")
         named = [self._material("evidence_store", one) for one in listed(spec, "trusted_keys")]
         if named and not spec.text("signing_key"):
             return named  # a reader's workplace verifies and has no private key
         return [*named, *([self.signer.public_pem] if self.signer.public_pem not in named else [])]
+
+    @cached_property
+    def trusted_for_manifests(self) -> list[bytes]:
+        """Public keys whose signatures of manifests count.
+
+        Keys of manifests count for nothing else. Keys of evidence count for manifests too: they
+        signed those of earlier versions.
+        """
+        spec = self.connection("offsite_store")
+        named = [self._material("offsite_store", path) for path in listed(spec, "trusted_keys")]
+        own = [self.manifest_signer.public_pem] if self.manifest_signer else []
+        return list(dict.fromkeys([*named, *own, *self.trusted]))
 
     def recipients(self) -> tuple[list[Recipient], list[UnreadableRecipient]]:
         """Return to whose keys copies and evidence are encrypted, and who cannot be used."""

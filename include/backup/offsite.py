@@ -32,7 +32,7 @@ from include.backup.preflight import (
 )
 from include.backup.prune import Verdict
 from include.backup.snapshot import Clock as ClockColumn
-from include.backup.unfinished import clear_unfinished
+from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
@@ -44,23 +44,44 @@ from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.services.transport import Destination, Route
 from include.workplace import Workplace
 
+LEFT_TO_PRUNING = "leftovers_left_to_pruning"  # in the record of a backup step
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 
 
 @dataclass(frozen=True)
 class Offsite:
-    """Where backups go, for whom they are encrypted and who signs them."""
+    """The off-site store, and the keys that backups in it are made and read with.
+
+    Attributes:
+        store: the off-site store.
+        recipients: to whose keys backups are encrypted.
+        unreadable: recipients whose certificates cannot be used.
+        signer: signs manifests; None where no backups are made.
+        trusted: public keys (PEM) whose signatures of manifests count.
+        may_delete: whether this login may delete in the store. If not, leftovers of killed runs
+            wait for the step that prunes.
+    """
 
     store: ObjectStore
     recipients: Sequence[Recipient]
     unreadable: Sequence[UnreadableRecipient]
-    signer: Signer
+    signer: Signer | None
     trusted: Sequence[bytes]
+    may_delete: bool = True
+
+    def require_signer(self) -> Signer:
+        """Return the key that signs manifests; raises UsageError."""
+        if self.signer is None:
+            raise UsageError(
+                "The key that signs manifests is not configured.",
+                "Set `signing_key` in the extra of the connection offsite_store: PEM or a file.",
+            )
+        return self.signer
 
 
 def offsite_of(services: Workplace) -> Offsite:
@@ -71,7 +92,14 @@ def offsite_of(services: Workplace) -> Offsite:
     """
     recipients, unreadable = services.recipients()
     store = services.store("offsite_store")
-    return Offsite(store, recipients, unreadable, services.signer, services.trusted)
+    return Offsite(
+        store,
+        recipients,
+        unreadable,
+        services.manifest_signer,
+        services.trusted_for_manifests,
+        may_delete=services.connection("offsite_store").text("may_delete") != "false",
+    )
 
 
 def check(
@@ -98,6 +126,7 @@ def check(
     Raises:
         StoreError: the store cannot be reached.
     """
+    offsite.require_signer()
     seen = StepFindings("preflight", CLAUSE)
     to_stores = [route for route in routes if route.destination is Destination.STORE]
     check_routes(seen, [route for route in routes if route not in to_stores])
@@ -167,8 +196,12 @@ def back_up(
         UsageError, ServiceError: see `take_backup`; no restore point exists then.
     """
     started = clock.now()
-    store = offsite.store
-    cleared = clear_unfinished(store, state, database.name, offsite.trusted, started, require_holds)
+    store, signer = offsite.store, offsite.require_signer()
+    cleared = (
+        clear_unfinished(store, state, database.name, offsite.trusted, started, require_holds)
+        if offsite.may_delete
+        else Cleared(0, ())
+    )
     mapped = [(one.schema_name, one.table) for one in database.collections.values()]
     published = _published(offsite, state, database.name, dag_id, run_id) if again else None
     if published is None:
@@ -203,7 +236,7 @@ def back_up(
         lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
         if confirm:
             confirm()
-        manifests.publish(store, manifest, offsite.signer, lock_until)
+        manifests.publish(store, manifest, signer, lock_until)
         begun.end(state, database.name, [manifest.id], Ending.PUBLISHED, clock.now())
     else:
         there = {(one.schema_name, one.name) for one in published.tables}
@@ -229,6 +262,7 @@ def back_up(
             "published_by_an_earlier_try": published is not None,
             "cleared": [*cleared.folders],
             "cleared_uploads": cleared.uploads,
+            LEFT_TO_PRUNING: not offsite.may_delete,
             "seconds": seconds,
         }
     )
@@ -272,6 +306,7 @@ def prune_restore_points(
     dag_id: str,
     run_id: str,
     confirm: Callable[[], None] | None = None,
+    cleared: Cleared | None = None,
 ) -> StepRecord:
     """Remove restore points that the rules no longer keep. Call under the database's lock.
 
@@ -288,6 +323,7 @@ def prune_restore_points(
         dag_id: with ``run_id``, which run it is.
         run_id: see ``dag_id``.
         confirm: called before a removal is recorded, and before its first deletion; may raise.
+        cleared: leftovers of killed runs that this step cleared, if the backup step may not delete.
 
     Raises:
         StoreError, ServiceError: store or state database failed; the next run goes on.
@@ -334,6 +370,8 @@ def prune_restore_points(
                 else:
                     remove(verdict.id, guard)
     seen = StepFindings("prune", CLAUSE, database)
+    if cleared is not None:
+        report_unfinished(seen, cleared)
     report_points(seen, points, rejected, refused)
     copies = [point.id for point in points if point.is_copy]
     report_copies(seen, database, copies)

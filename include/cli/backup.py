@@ -61,7 +61,7 @@ def list_(
         refused, hidden = [], []
         for name in names:
             work = _work_reader(place, name, store)
-            points, rejected = listed_points(store, name, place.trusted, work)
+            points, rejected = listed_points(store, name, place.trusted_for_manifests, work)
             refused += rejected
             hidden += [each for point in points for each in point.hidden]
             held = _held(place, name, [point.id for point in points])
@@ -224,10 +224,10 @@ def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
     work = _work_reader(place, database, store)
     if point != "latest":
         with naming_removals(store, database, point, work):
-            chosen = manifests.load(store, database, point, place.trusted)
+            chosen = manifests.load(store, database, point, place.trusted_for_manifests)
         _report_changes(chosen)
         return chosen
-    points, rejected = listed_points(store, database, place.trusted, work)
+    points, rejected = listed_points(store, database, place.trusted_for_manifests, work)
     _report_refused(rejected)
     if not points:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import CLAUSE
 from include.backup.scratch import drop_left_over
 from include.backup.source import Source
+from include.backup.unfinished import clear_unfinished
 from include.evidence.model import StepRecord
 from include.evidence.register_figures import ERASURES, HOLDS
 from include.evidence.steps import keep_artifact, steps_of
@@ -100,6 +101,11 @@ def prune(database: str) -> dict[str, Any]:
                 [one.manifest.taken_at for one in points], place.clock.now()
             )
             place.require_complete_registers(HOLDS)
+            cleared = None
+            if _recorded(place, "backup", database).get(offsite.LEFT_TO_PRUNING):
+                cleared = clear_unfinished(
+                    off.store, place.state, database, off.trusted, place.clock.now()
+                )
             return offsite.prune_restore_points(
                 database,
                 off,
@@ -110,6 +116,7 @@ def prune(database: str) -> dict[str, Any]:
                 dag_id=dag_id,
                 run_id=run_id,
                 confirm=confirm,
+                cleared=cleared,
             )
 
     title = _("Pruning old restore points of {database}", database=database)
@@ -226,6 +233,15 @@ def seal_drill() -> dict[str, Any]:
         return drill_report.conclude(records, databases, history)
 
     return seal_run(conclude)
+
+
+def _recorded(place: Workplace, name: str, database: str) -> Mapping[str, Any]:
+    """Return what a step of this run recorded about a database; empty if it recorded nothing."""
+    with place.state.connect() as conn:
+        for record in steps_of(conn, *run_key()):
+            if (record.step, record.part) == (name, database):
+                return record.data
+    return {}
 
 
 def _chosen(place: Workplace, database: str) -> StepRecord:

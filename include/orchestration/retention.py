@@ -245,7 +245,7 @@ def _copies(place: Workplace, database: str) -> list[Copy] | None:
     try:
         store = place.store("offsite_store")
         work = work_reader(place.state, database, store)
-        points, rejected = listed_points(store, database, place.trusted, work)
+        points, rejected = listed_points(store, database, place.trusted_for_manifests, work)
     except ParcelSealError:
         return None
     with place.state.connect() as conn:

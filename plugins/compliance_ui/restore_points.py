@@ -132,7 +132,7 @@ def _read(here: Services) -> list[Points]:
     found = []
     for name, database in sorted(pack.databases.items()):
         work = work_reader(here.reader, name, store)
-        points, rejected = listed_points(store, name, here.place.trusted, work)
+        points, rejected = listed_points(store, name, here.place.trusted_for_manifests, work)
         locking = store.kind == "s3"
         found.append(Points(database, points[::-1], rejected, here.now(), locking))
     return found

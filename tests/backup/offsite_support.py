@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME
 from include.backup.offsite import Offsite, back_up, prune_restore_points
+from include.backup.unfinished import Cleared
 from include.encryption.recipients import Recipient
 from include.evidence.model import StepRecord
 from include.evidence.signing import Signer
@@ -47,11 +48,15 @@ def run_backup(
 
 
 def run_prune(
-    offsite: Offsite, state: Engine, now: datetime = NOW, confirm: Callable[[], None] | None = None
+    offsite: Offsite,
+    state: Engine,
+    now: datetime = NOW,
+    confirm: Callable[[], None] | None = None,
+    cleared: Cleared | None = None,
 ) -> StepRecord:
     return prune_restore_points(
         "courier", offsite, RULES, state,
-        zone=ZONE, now=now, dag_id="backup_offsite", run_id="r", confirm=confirm,
+        zone=ZONE, now=now, dag_id="backup_offsite", run_id="r", confirm=confirm, cleared=cleared,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import Engine
 
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME
+from include.backup.offsite import LEFT_TO_PRUNING
 from include.backup.unfinished import clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
@@ -20,7 +22,7 @@ from include.services.objectstore.base import ObjectDamaged, ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import restore_point_begun
-from tests.backup.offsite_support import RULES, hold, make, run_backup
+from tests.backup.offsite_support import RULES, hold, make, run_backup, run_prune
 from tests.backup.support import begin
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -51,6 +53,30 @@ def test_a_backup_is_published_locked_and_clears_what_a_killed_run_left(
         assert point.locked_until is not None
         locked = point.locked_until - manifest.taken_at
         assert abs(locked - timedelta(days=RULES.lock_days)) < timedelta(seconds=2)
+
+
+def test_login_that_may_not_delete_leaves_leftovers_to_pruning(
+    store: ObjectStore,
+    tiny: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The backup deletes nothing; the step that prunes has another login."""
+    begin(state, store, "killed")
+    store.put(f"courier/killed/{DUMP_NAME}", b"half")
+    pruning = make(store, recipients, signer)
+    with monkeypatch.context() as patch:
+        patch.delattr(type(store), "delete")
+        record, _ = run_backup(replace(pruning, may_delete=False), tiny, state)
+    assert record.data["cleared"] == []
+    assert record.data[LEFT_TO_PRUNING]
+    assert store.get(f"courier/killed/{DUMP_NAME}") == b"half"
+    cleared = clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
+    assert cleared.folders == ("courier/killed/",)
+    pruned = run_prune(pruning, state, cleared=cleared)
+    assert pruned.outcome is Outcome.PASS
 
 
 def test_repeated_try_returns_the_newest_restore_point_of_its_own_run(
