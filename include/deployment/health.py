@@ -12,7 +12,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from include.deployment import layout
+from include.deployment.ports import MAIL_PORT, mounted
 
 JOBS = {
     "scheduler": "SchedulerJob",
@@ -72,11 +72,11 @@ def check(part: str) -> bool:
         return worker_answers(_secret("celery_broker"), socket.gethostname())
     if part == "api-server":
         return pages_answer(8080)
-    return mail_answers(layout.MAIL_PORT)
+    return mail_answers(MAIL_PORT)
 
 
 def _secret(name: str) -> str:
-    return Path(layout.mounted(name)).read_text(encoding="utf-8").strip()
+    return Path(mounted(name)).read_text(encoding="utf-8").strip()
 
 
 if __name__ == "__main__":

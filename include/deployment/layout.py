@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
+from include.deployment.ports import MAIL_PORT, REDIS_PORT, STORE_PORT, mounted
 from include.local.roles import COURIER, COURIER_OWNER, courier_roles
 
-SECRETS = PurePosixPath("/run/secrets")  # where Docker puts them in a container
+__all__ = ["MAIL_PORT", "REDIS_PORT", "STORE_PORT", "mounted"]
 POSTGRES, SCRATCH, CUSTOMERS = "postgres", "scratch", "customers"  # hosts of databases
 STORE, REDIS, MAIL = "store", "redis", "mail"
-STORE_PORT, REDIS_PORT, MAIL_PORT = 9000, 6379, 2525
 # Who answers over TLS, each with a certificate in this name.
 SERVERS = (POSTGRES, SCRATCH, CUSTOMERS, STORE, REDIS, MAIL)
 JOINED = (STORE, MAIL)  # which take certificate and key in one file
@@ -34,15 +32,11 @@ DATABASES: dict[str, dict[str, str]] = {
 }
 
 BACKUPS, EVIDENCE = "backup", "evidence"  # users of the store, each owns one bucket
-READER = "reader"  # reads both for the pages, and changes nothing
+READER = "reader"  # reads both, and changes nothing
+WRITER = "writer"  # writes and reads backups, and deletes nothing
 BUCKETS = {BACKUPS: "parcelseal-backups", EVIDENCE: "parcelseal-evidence"}
 REGION = "default"
 
 # Kept on the machine: operations opens backups on the worst day, drill every night. Escrow goes
 # to a safe.
 RECIPIENTS = ("operations", "escrow", "drill")
-
-
-def mounted(name: str) -> str:
-    """Return the path of a secret in a container."""
-    return str(SECRETS / name)

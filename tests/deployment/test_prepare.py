@@ -181,3 +181,12 @@ print(load(settings.CONFIG), load(settings.CHECKING_CONFIG))
         if content.get("environment", {}).get(name, "").endswith("CHECKING_CONFIG")
     }
     assert checking == {"worker"}
+
+
+def test_health_check_imports_no_workflow():
+    """It runs in each container every half minute."""
+    program = "import sys, include.deployment.health; print([m for m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "include.registry" not in done.stdout
+    assert "sqlalchemy" not in done.stdout
