@@ -151,7 +151,9 @@ def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
     work.__name__ = step.name
     work.__doc__ = step.work.__doc__
     rule = TriggerRule.ALL_DONE if step.runs_always else TriggerRule.ALL_SUCCESS
-    made: Callable[..., Any] = task(task_id=step.name, trigger_rule=rule)(work)
+    own_queue: Any = {"queue": step.queue} if step.queue else {}
+    decorator: Any = task(task_id=step.name, trigger_rule=rule, **own_queue)
+    made: Callable[..., Any] = decorator(work)
     return made
 
 

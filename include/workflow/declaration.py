@@ -31,15 +31,17 @@ class Cadence(StrEnum):
 
 
 class Queue(StrEnum):
-    """The queue of a workflow's tasks; each Celery worker names the queues that it serves.
+    """The queue of a workflow's tasks, and the trust zone of the workers that serve it.
 
-    Backups and deletions have workers of their own, so that neither they nor the others wait.
-    `docker-compose.yaml` serves each queue.
+    The workers of a zone have the keys and logins that its tasks need, and no others:
+    `include.deployment.zones`. `docker-compose.yaml` serves each queue.
     """
 
-    DEFAULT = "default"  # Airflow's own
-    BACKUP = "backup"
-    RETENTION = "retention"
+    DEFAULT = "default"  # Airflow's own; also sends all notifications
+    BACKUP = "backup"  # encrypts to public keys; deletes nothing
+    DRILL = "drill"  # decrypts backups; reaches no customer database
+    RETENTION = "retention"  # deletes records and restore points
+    SEALING = "sealing"  # signs evidence, and removes evidence past its term
 
 
 class AccessGroup(StrEnum):
@@ -121,7 +123,7 @@ class Workflow(Generic[RunRules]):
         further_topics: more tags.
         chooses_databases: whether a run may be limited to some mapped databases.
         asks_people: whether a human task is part of it.
-        queue: of its tasks.
+        queue: of its tasks, but `seal` and `send`, and steps that name their own.
         concurrent_runs: most runs at a time.
         starts_unpaused: whether it works without anybody unpausing it first.
         steps: in the order of the DAG.
@@ -132,6 +134,8 @@ class Workflow(Generic[RunRules]):
         queries: yields the queries of the section, for the check of the login.
         pages_read: its tables that the compliance pages read.
         notifications: the kinds that it queues.
+        seals_during_run: whether steps seal bundles of their own; such steps run in the sealing
+            queue, whose workers then have the workflow's login.
         interim_bundles: id and title of bundles that it seals while a run goes on.
         finding_kind: kind of its findings in the register of findings; empty if it has none.
         respondents: returns the user ids of everyone whom its human tasks may ask, in groups of
@@ -160,6 +164,7 @@ class Workflow(Generic[RunRules]):
     queries: Callable[[RunContext[RunRules]], Iterator[LoginQuery]] | None = None
     pages_read: tuple[Table, ...] = ()
     notifications: tuple[NotificationKind[RunRules], ...] = ()
+    seals_during_run: bool = False
     interim_bundles: Mapping[str, Message] = field(default_factory=dict)
     finding_kind: str = ""
     respondents: Callable[[RunContext[RunRules]], list[Sequence[str]]] | None = None

@@ -46,12 +46,14 @@ class Step(_Task[RunRules, Result]):
         ends_run: message of the failed task if the step's outcome is ``fail``, so that nothing
             that needs it follows; empty if the following tasks run.
         runs_always: whether it runs although an earlier step failed.
+        queue: of its task, if the workers of the workflow's queue lack a key that it needs.
     """
 
     work: Callable[[RunContext[RunRules], StepFindings], Result]
     parts: Callable[[Result], Sequence[str]] | None = None
     ends_run: str = ""
     runs_always: bool = False
+    queue: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
