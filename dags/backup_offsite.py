@@ -27,6 +27,7 @@ from include.backup.workflow import BACKUP_OFFSITE
 from include.orchestration import backup
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.orchestration.workflow import databases_param
+from include.workflow.declaration import Queue
 
 
 @dag(
@@ -51,7 +52,7 @@ def backup_offsite() -> None:
         """Dump, encrypt, store, verify and publish one database."""
         return backup.back_up(database)
 
-    @task
+    @task(queue=Queue.RETENTION)  # backup workers delete nothing
     def prune(done: dict[str, Any]) -> dict[str, Any]:
         """Remove restore points that the policy no longer keeps."""
         return backup.prune(done["part"])

@@ -34,6 +34,7 @@ from include.orchestration.inputs import past_moment_param
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.orchestration.workflow import databases_param
 from include.retention.workflow import ENFORCE_RETENTION
+from include.workflow.declaration import Queue
 
 
 @dag(
@@ -85,7 +86,7 @@ def enforce_retention() -> None:
         # Nothing of the approval's is handed on: somebody may mark it as done without an answer.
         approve >> execute(planned) >> verify(planned)
 
-    @task
+    @task(queue=Queue.SEALING)  # it signs how far evidence was removed
     def prune_evidence() -> dict[str, Any]:
         """Remove the files of evidence past its term; a legal hold keeps all evidence."""
         return retention.prune_evidence()

@@ -32,6 +32,7 @@ from include.orchestration.human import HumanStep
 from include.orchestration.inputs import past_quarter_param
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.sampling.workflow import SAMPLE_AUDIT
+from include.workflow.declaration import Queue
 
 
 @dag(
@@ -60,7 +61,7 @@ def sample_audit() -> None:
         """Write down every item of a population; plan how many to draw."""
         return sampling.freeze(population)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, queue=Queue.SEALING)
     def commit() -> dict[str, Any]:
         """Seal what was frozen, before anybody knows the seed."""
         return sampling.commit()

@@ -28,5 +28,5 @@ DRILL_RESTORE = Workflow[None](
     cadence=Cadence.WEEKLY,
     owner="data_engineering",
     access=AccessGroup.BACKUPS,
-    queue=Queue.BACKUP,
+    queue=Queue.DRILL,
 )

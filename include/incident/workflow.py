@@ -60,6 +60,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     starts_unpaused=True,  # the person on call at night could not unpause it
     rules=INCIDENT,
     login=LOGIN,
+    seals_during_run=True,
     queries=login_queries,
     pages_read=(incident, incident_entry),
     notifications=(
@@ -84,5 +85,6 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     starts_unpaused=True,
     rules=INCIDENT,
     login=LOGIN,
+    seals_during_run=True,
     respondents=respondents,
 )

@@ -37,6 +37,7 @@ from include.orchestration.incident_asking import ANSWERED_AT, explained, in_ope
 from include.orchestration.run import finished_run, run_key, seal_aside, step
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
+from include.workflow.declaration import Queue
 from include.workplace import Workplace
 
 _PATIENCE = {"report_rest": 8, "close": 8, "review": 48, "summary": 48}
@@ -329,6 +330,10 @@ _STEPS: dict[HumanStep, _Step] = {
     review.STEP: (ask_review, take_review, (review.REVIEWED,)),
     summary.STEP: (ask_summary, take_summary, (summary.DONE,)),
 }
+# They seal a document before people hand it in.
+SEALING_STEPS: frozenset[HumanStep] = frozenset(
+    {"report", decide.STEP, "report_rest", summary.STEP}
+)
 
 
 def asking(
@@ -341,7 +346,9 @@ def asking(
         trigger_rule: no authority may apply: then nothing is mapped, and what follows goes on.
     """
     ask, take, choices = _STEPS[step_name]
+    sealing = {"queue": Queue.SEALING} if step_name in SEALING_STEPS else {}
     return {
+        **sealing,
         "ask": in_open_run(step_name, explained(ask)),
         "take": take,
         "choices": choices,

@@ -11,6 +11,7 @@ from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
 from include.composition import workplace_of
 from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
+from include.workflow.declaration import Queue
 
 DEFAULT_ARGS: dict[str, Any] = {
     "retries": 5,
@@ -22,17 +23,23 @@ DEFAULT_ARGS: dict[str, Any] = {
 """Retries over 15 to 30 minutes: a service that is away for ten minutes fails no run of a night. A
 permanent error fails its task at once."""
 
-SEAL_ARGS: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, "retries": 12}
-"""Of the task that seals, whatever happened before. It waits more than an hour for the store: a run
-that ended without a bundle is a hole that nobody can fill later."""
+SEAL_ARGS: dict[str, Any] = {
+    "trigger_rule": TriggerRule.ALL_DONE,
+    "retries": 12,
+    "queue": Queue.SEALING,
+}
+"""Of the task that seals, whatever happened before. Only the workers of its queue have the key. It
+waits more than an hour for the store: a run without a bundle is a gap that nothing fills later."""
 
 SEND_ARGS: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(minutes=2),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "queue": Queue.DEFAULT,
 }
-"""Of tasks that send: the last try is made after what a killed one had in hand is free again."""
+"""Of tasks that send. Only the workers of their queue reach the mail server. The last try begins
+after messages that a killed task had claimed are free again."""
 
 
 def policy() -> PolicyPack:
