@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from include.deployment import layout
+from include.deployment.zones import OVERRIDE
 from include.local.roles import COURIER, sample_logins
+from include.workflow.declaration import Queue
 
 Connection = dict[str, Any]
 CA = layout.mounted("ca_certificate")
@@ -53,7 +55,14 @@ def connections(
             layout.SCRATCH, layout.DRILL, "postgres", private_key=layout.mounted("drill.key")
         ),
         # No site: this store stands beside the databases. Who moves it names where it is.
-        "offsite_store": _store(layout.BACKUPS, layout.BACKUPS, secret, recipients=recipients),
+        "offsite_store": _store(
+            layout.BACKUPS,
+            layout.BACKUPS,
+            secret,
+            recipients=recipients,
+            signing_key=layout.mounted("manifest.key"),
+            trusted_keys=[layout.mounted("manifest.pub")],
+        ),
         "evidence_store": _store(
             layout.EVIDENCE,
             layout.EVIDENCE,
@@ -73,6 +82,7 @@ def connections(
             },
         ),
     }
+    found |= _overrides(secret)
     if sample:
         found |= {
             conn_id: database(layout.CUSTOMERS, role, COURIER)
@@ -102,8 +112,36 @@ def pages_connections(
             trusted_keys=[layout.mounted("evidence.pub")],
         ),
         # Manifests of restore points, which are signed; the dumps beside them are encrypted.
-        "offsite_store": _store(layout.BACKUPS, layout.READER, secret),
+        "offsite_store": _store(
+            layout.BACKUPS,
+            layout.READER,
+            secret,
+            trusted_keys=[layout.mounted("manifest.pub")],
+        ),
     }
+
+
+def _overrides(secret: Callable[[str], str]) -> dict[str, Connection]:
+    """Return the logins of zones that need fewer rights on the stores than the owners have."""
+
+    def login(user: str) -> Connection:
+        return {
+            "login": secret(f"store_{user}_access"),
+            "password": secret(f"store_{user}_secret"),
+        }
+
+    overrides = {
+        ("offsite_store", Queue.BACKUP): {
+            **login(layout.WRITER),
+            "extra_dejson": {"may_delete": False},
+        },
+        ("offsite_store", Queue.DRILL): login(layout.READER),
+        ("offsite_store", Queue.DEFAULT): login(layout.READER),
+        ("evidence_store", Queue.BACKUP): login(layout.READER),
+        ("evidence_store", Queue.DRILL): login(layout.READER),
+        ("evidence_store", Queue.RETENTION): login(layout.READER),
+    }
+    return {f"{name}{OVERRIDE}{queue}": each for (name, queue), each in overrides.items()}
 
 
 def url(scheme: str, role: str, password: str, host: str, database: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
@@ -86,7 +86,7 @@ class Preparation:
             connection.commit()
 
     def buckets(self) -> None:
-        """Create the buckets with Object Lock, and let the pages read them.
+        """Create the buckets with Object Lock, and grant the users that own neither their rights.
 
         Raises:
             ServiceError: the store refuses.
@@ -96,7 +96,7 @@ class Preparation:
             client = self._client(user)
             try:
                 self._bucket(client, bucket)
-                client.put_bucket_policy(Bucket=bucket, Policy=_reading(bucket))
+                client.put_bucket_policy(Bucket=bucket, Policy=bucket_policy(user, bucket))
             except ClientError as error:
                 raise ServiceError(
                     f"The store refuses the bucket {bucket}: {error_code(error)}.",
@@ -171,21 +171,37 @@ def grant_pages(state: DatabaseAddress) -> None:
         grant_to(conn, layout.PAGES, pages_tables())
 
 
-def _reading(bucket: str) -> str:
-    """The policy by which one user reads a bucket, and does nothing else."""
-    statement: dict[str, Any] = {
-        "Effect": "Allow",
-        "Principal": {"AWS": [f"arn:aws:iam:::user/{layout.READER}"]},
-        "Action": [
-            "s3:ListBucket",
-            "s3:ListBucketVersions",
-            "s3:GetBucketVersioning",
-            "s3:GetBucketObjectLockConfiguration",
-            "s3:GetObject",
-            "s3:GetObjectVersion",
-            "s3:GetObjectRetention",
-            "s3:GetObjectLegalHold",
-        ],
-        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
-    }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+READING = (
+    "s3:ListBucket",
+    "s3:ListBucketVersions",
+    "s3:GetBucketVersioning",
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetObject",
+    "s3:GetObjectVersion",
+    "s3:GetObjectRetention",
+    "s3:GetObjectLegalHold",
+)
+WRITING = (
+    "s3:PutObject",
+    "s3:PutObjectRetention",
+    "s3:AbortMultipartUpload",
+    "s3:ListBucketMultipartUploads",
+    "s3:ListMultipartUploadParts",
+)
+
+
+def bucket_policy(owner: str, bucket: str) -> str:
+    """Return the rights on a bucket of users who do not own it; none of them deletes."""
+    granted: list[tuple[str, tuple[str, ...]]] = [(layout.READER, READING)]
+    if owner == layout.BACKUPS:
+        granted.append((layout.WRITER, READING + WRITING))
+    statements = [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": [f"arn:aws:iam:::user/{user}"]},
+            "Action": list(actions),
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        }
+        for user, actions in granted
+    ]
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})

@@ -1,7 +1,8 @@
 """The private folder of a deployment: every key, password and connection, made once.
 
-What is there is never written again, so `compose init` may be repeated at any time: after an
-upgrade it adds what the new version needs.
+Existing files are never written again, except the connections of each zone, which follow from
+`connections.json`. So `compose init` may be repeated at any time: after an upgrade it adds what the
+new version needs.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from pathlib import Path
 from include.deployment import layout
 from include.deployment.authority import authority_of, new_authority_key, new_server
 from include.deployment.connections import connections, pages_connections, url
+from include.deployment.zones import ZONES, connections_of, without_overrides
 from include.encryption.recipients import belong_together, certificate_of, new_key
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
 
 ADMIN = {"id": "admin", "name": "Administrator", "mail": "admin@courier.example"}
 CONNECTIONS, PAGES_CONNECTIONS = "connections.json", "connections_pages.json"
+ALL_CONNECTIONS = "connections_all.json"  # without those of single queues
 USERS, PASSWORDS, ROLE_PASSWORDS = "users.json", "passwords.json", "role_passwords.json"
 OFFLINE = "offline"  # folder of keys that leave this machine
 POLICY = "policy"
@@ -86,7 +89,7 @@ class PrivateFolder:
         for name in ("redis_password", "jwt_secret", "api_secret_key"):
             self._keep(name, _password)
         self._keep("fernet_key", lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)))
-        for user in (*layout.BUCKETS, layout.READER):
+        for user in (*layout.BUCKETS, layout.READER, layout.WRITER):
             self._keep(f"store_{user}_access", lambda: secrets.token_hex(10).upper().encode())
             self._keep(f"store_{user}_secret", _password)
         erasure = {"current": "1", "keys": {"1": secrets.token_urlsafe(32)}}
@@ -118,7 +121,8 @@ class PrivateFolder:
         for name in layout.RECIPIENTS:
             private = f"{name}.key" if name == "drill" else f"{OFFLINE}/{name}.key"
             self._recipient(name, private)
-        self._pair("evidence.key", "evidence.pub", generate_key, _evidence_public)
+        for name in ("evidence", "manifest"):
+            self._pair(f"{name}.key", f"{name}.pub", generate_key, _signing_public)
 
     def _recipient(self, name: str, private: str) -> None:
         """A pair whose private half may have left long ago: the certificate says it was made."""
@@ -153,6 +157,10 @@ class PrivateFolder:
         ours = connections(roles, self.text, sample=self.sample)
         self._add_missing(CONNECTIONS, ours)
         self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
+        configured = json.loads(self.text(CONNECTIONS))
+        self._derive(ALL_CONNECTIONS, without_overrides(configured))
+        for zone in ZONES.values():
+            self._derive(zone.connections_file, connections_of(zone, configured))
 
     def _people(self) -> None:
         people = json.loads(SAMPLE_PEOPLE.read_bytes()) if self.sample else []
@@ -207,6 +215,13 @@ class PrivateFolder:
             _replace(path, _json(whole))
             self.made.append(f"{name} ({', '.join(missing)})" if kept else name)
 
+    def _derive(self, name: str, content: object) -> None:
+        """Write a file that follows from others, if it changed."""
+        path, text = self.folder / name, _json(content)
+        if not path.exists() or path.read_bytes() != text:
+            _replace(path, text)
+            self.made.append(name)
+
     def _keep(self, name: str, content: bytes | Callable[[], bytes]) -> None:
         """Make a file that is not there: whole, for its owner alone, or not at all."""
         path = self.folder / name
@@ -241,7 +256,7 @@ def _password() -> bytes:
     return secrets.token_urlsafe(32).encode()
 
 
-def _evidence_public(private: bytes) -> bytes:
+def _signing_public(private: bytes) -> bytes:
     return Signer.from_pem(private).public_pem
 
 

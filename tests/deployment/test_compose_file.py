@@ -14,14 +14,16 @@ import pytest
 import yaml
 
 from include.deployment import layout
+from include.deployment.zones import ZONES
 from include.workflow.declaration import Queue
 from include.workplace import ROOT
 
 ONCE = {"init", "sample"}  # end by themselves; others wait for them
+BY_HAND = {"console"}  # for commands of operators; never started with the stack
 OF_BUILD = {"pip_conf", "ca"}  # secrets of the build, which no container has
 PRIVATE = "deploy/private/"
 TEXT = (ROOT / "docker-compose.yaml").read_text()
-NAMES = sorted(yaml.safe_load(TEXT)["services"])
+NAMES = sorted(set(yaml.safe_load(TEXT)["services"]) - BY_HAND)
 
 
 def queues(stack: dict[str, Any]) -> dict[str, int]:
@@ -51,7 +53,11 @@ def test_the_stack_has_every_part(stack: dict[str, Any]):
     wanted |= {"redis", "store", "mail", "customers", *ONCE}
     assert wanted < set(stack["services"])
     without = yaml.safe_load(TEXT)["services"]
-    assert {name for name, one in without.items() if "profiles" in one} == {"customers", "sample"}
+    assert {name for name, one in without.items() if "profiles" in one} == {
+        "customers",
+        "sample",
+        *BY_HAND,
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +128,11 @@ def test_workers_cannot_look_into_airflows_database(stack: dict[str, Any]):
         if name.startswith("worker"):
             assert not mounted & {"airflow_database", "fernet_key", "jwt_secret", "api_secret_key"}
         if name in {"api-server", "scheduler", "dag-processor", "triggerer"}:
-            assert not mounted & {"connections.json", "evidence.key", "drill.key"}
+            assert not mounted & {"evidence.key", "manifest.key", "drill.key", "erasure_keys"}
+            assert not mounted & {
+                "connections_all.json",
+                *(z.connections_file for z in ZONES.values()),
+            }
         if name != "init":
             assert not any(one.endswith("superuser") for one in mounted) or name in layout.ROLES | {
                 "sample": 0
@@ -136,24 +146,20 @@ def test_every_queue_of_a_workflow_is_served_by_two_workers(stack: dict[str, Any
     for path in sorted((ROOT / "dags").glob("*.py")):
         dag = runpy.run_path(str(path))[path.stem]()
         named |= {task.queue for task in dag.tasks}
-    assert {Queue.DEFAULT, Queue.BACKUP, Queue.RETENTION} == named
+    assert set(Queue) == named
     assert {queue: served.get(queue, 0) for queue in named if served.get(queue, 0) < 2} == {}
 
 
-def test_backup_and_retention_have_workers_of_their_own(stack: dict[str, Any]):
-    """Neither waits behind reports, nor lets them wait."""
+def test_each_queue_has_workers_of_its_own(stack: dict[str, Any]):
+    """A backup waits behind no report, and workers have the keys of one zone."""
     for service in stack["services"].values():
         words = service.get("command") or []
         if "--queues" in words:
             assert "," not in words[words.index("--queues") + 1]
 
 
-def test_only_what_people_and_the_outside_need_leaves_the_inner_network(stack: dict[str, Any]):
-    """Databases, broker and store cannot be reached, and reach nothing."""
-    assert stack["networks"]["inside"]["internal"] is True
-    outside = {name for name, one in stack["services"].items() if "outside" in one["networks"]}
-    metrics = {"scheduler", "dag-processor"}  # the alarms that matter most are made of theirs
-    assert outside == metrics | {"api-server", "worker", "worker-backup", "worker-retention"}
+def test_visitors_reach_the_api_server_alone(stack: dict[str, Any]):
+    """Networks are tested in test_zones.py."""
     published = {name for name, one in stack["services"].items() if one.get("ports")}
     assert published == {"api-server"}
     assert stack["services"]["api-server"]["ports"][0]["host_ip"] == "127.0.0.1"

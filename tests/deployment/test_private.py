@@ -17,7 +17,8 @@ from cryptography import x509
 
 from include.composition import workplace_of
 from include.deployment import layout, settings
-from include.deployment.private import SAMPLE_PEOPLE
+from include.deployment.private import ALL_CONNECTIONS, SAMPLE_PEOPLE
+from include.deployment.zones import ZONES, without_overrides
 from include.local.sample import staff
 from include.local.sample.answers import Notes
 from include.local.sample.rates import Rates
@@ -94,7 +95,8 @@ def test_what_is_missing_comes_back_and_the_rest_stays(copy: Path):
     assert init(copy).exit_code == 0
     after = content(private)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"redis_certificate", "redis_key", "fernet_key", "connections.json"}
+    derived = {ALL_CONNECTIONS, *(zone.connections_file for zone in ZONES.values())}
+    assert changed == {"redis_certificate", "redis_key", "fernet_key", "connections.json", *derived}
     kept = json.loads((private / "connections.json").read_text())
     assert kept["state_db"]["password"] == "of-our-own"
     assert "warehouse_db" in kept
@@ -216,11 +218,14 @@ def test_servers_certificates_are_verified_by_their_names(deployed: Path):
         assert names.get_extension_for_class(x509.SubjectAlternativeName)
 
 
-def test_every_connection_can_be_read_by_airflow_and_by_the_command_line(deployed: Path):
+@pytest.mark.parametrize(
+    "name", [ALL_CONNECTIONS, *(zone.connections_file for zone in ZONES.values())]
+)
+def test_every_connection_can_be_read_by_airflow_and_by_the_command_line(deployed: Path, name: str):
     """One file serves both; databases and mail are verified over TLS, stores too."""
     from airflow.secrets.local_filesystem import LocalFilesystemBackend
 
-    path = deployed / "deploy" / "private" / "connections.json"
+    path = deployed / "deploy" / "private" / name
     airflow = LocalFilesystemBackend(connections_file_path=str(path))
     environment = {
         "AIRFLOW__WORKERS__SECRETS_BACKEND": FILE_BACKEND,
@@ -253,8 +258,10 @@ def test_pages_get_no_key_that_signs_and_no_password_that_writes(deployed: Path)
     whole = json.loads((private / "connections.json").read_text())
     assert set(pages) == {"pages_db", "evidence_store", "offsite_store"}  # docs/pages.md
     assert "signing_key" not in json.dumps(pages)
+    writing = {one["login"] for one in without_overrides(whole).values()}
     for store in ("evidence_store", "offsite_store"):
-        assert pages[store]["login"] not in {one.get("login") for one in whole.values()}
+        assert pages[store]["login"] not in writing | {whole["offsite_store@backup"]["login"]}
+        assert pages[store]["login"] == (private / f"store_{layout.READER}_access").read_text()
     assert pages["pages_db"]["login"] == layout.PAGES
 
 

@@ -1,0 +1,245 @@
+"""Zones of workers: `include.deployment.zones`, the declarations and docker-compose.yaml agree."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include import registry
+from include.deployment import layout
+from include.deployment.prepare import bucket_policy
+from include.deployment.private import ALL_CONNECTIONS
+from include.deployment.zones import ZONES, Zone, connections_of, logins_of
+from include.services.connections import parse
+from include.workflow.declaration import Queue
+from include.workplace import ROOT
+
+# Tasks that need a key or right which their workflow's zone lacks, and the zone that has it.
+ELSEWHERE = {
+    ("backup_offsite", "prune"): Queue.RETENTION,
+    ("enforce_retention", "prune_evidence"): Queue.SEALING,
+    ("sample_audit", "commit"): Queue.SEALING,
+    ("respond_to_incident", "report"): Queue.SEALING,
+    ("respond_to_incident", "decide"): Queue.SEALING,
+    ("respond_to_incident", "report_rest"): Queue.SEALING,
+    ("respond_to_incident", "summary"): Queue.SEALING,
+    ("update_incident", "decide"): Queue.SEALING,
+}
+PRIVATE_KEYS = {"evidence.key", "manifest.key", "drill.key", "erasure_keys"}
+BROKER_AND_STATE = {"api-server", layout.REDIS, layout.POSTGRES, layout.STORE}
+zones = pytest.mark.parametrize("zone", ZONES.values(), ids=lambda zone: zone.queue)
+
+
+@pytest.fixture(scope="session")
+def private(deployed: Path) -> Path:
+    """The private folder that `compose init --sample` made."""
+    return deployed / "deploy" / "private"
+
+
+def connections(private: Path, zone: Zone) -> dict[str, Any]:
+    """Return the connections that the containers of a zone have."""
+    found: dict[str, Any] = json.loads((private / zone.connections_file).read_text())
+    return found
+
+
+def keys_in(connections: dict[str, Any]) -> set[str]:
+    """Return the files of private keys that connections name."""
+    text = json.dumps(connections)
+    return {key for key in PRIVATE_KEYS if layout.mounted(key) in text}
+
+
+def test_each_task_runs_in_the_zone_of_its_workflow_unless_it_needs_another() -> None:
+    """The seal in the sealing zone, notifications in the one that reaches the mail server."""
+    expected, found = {}, {}
+    for workflow in registry.workflows():
+        dag = runpy.run_path(str(ROOT / "dags" / f"{workflow.id}.py"))[workflow.id]()
+        own = {"seal": Queue.SEALING, "send": Queue.DEFAULT}
+        for task in dag.tasks:
+            name = task.task_id.split(".")[-1]
+            key = (workflow.id, name)
+            expected[key] = ELSEWHERE.get(key) or own.get(name) or workflow.queue
+            found[key] = Queue(task.queue)
+    assert found == expected
+    assert set(ELSEWHERE) <= set(found)
+
+
+def test_every_queue_is_a_zone() -> None:
+    """A queue without workers would wait for ever."""
+    assert set(ZONES) == set(Queue)
+
+
+@zones
+def test_workers_have_the_secrets_of_their_zone_and_no_others(
+    stack: dict[str, Any], zone: Zone
+) -> None:
+    """Keys, certificates and the connections of this queue alone."""
+    service = stack["services"][zone.service]
+    command = service["command"]
+    assert command[command.index("--queues") + 1] == zone.queue
+    assert {secret["source"] for secret in service["secrets"]} == zone.secrets
+    targets = {secret["source"]: secret["target"] for secret in service["secrets"]}
+    assert Path(targets[zone.connections_file]).name == "connections.json"
+
+
+@zones
+def test_connections_name_the_keys_of_their_zone_alone(private: Path, zone: Zone) -> None:
+    """Each key that a zone has is used, and no connection names another's."""
+    assert keys_in(connections(private, zone)) == zone.keys
+
+
+def test_each_key_is_in_the_zones_that_need_it(private: Path) -> None:
+    """One zone signs evidence, one signs manifests, one decrypts backups."""
+    holders = {
+        key: {queue for queue, zone in ZONES.items() if key in zone.keys} for key in PRIVATE_KEYS
+    }
+    assert holders == {
+        "evidence.key": {Queue.SEALING},
+        "manifest.key": {Queue.BACKUP},
+        "drill.key": {Queue.DRILL},
+        "erasure_keys": {Queue.DEFAULT, Queue.DRILL, Queue.RETENTION},
+    }
+    everything = json.loads((private / ALL_CONNECTIONS).read_text())
+    assert keys_in(everything) == PRIVATE_KEYS
+
+
+def test_each_zone_has_the_logins_of_its_workflows(private: Path) -> None:
+    """Derived from the declarations; the drill zone has no login to customers' databases."""
+    services = {"state_db", "evidence_store"}
+    databases = {"customer_db", "airflow_copy_db", "state_copy_db"}
+    found = {queue: set(connections(private, zone)) for queue, zone in ZONES.items()}
+    assert found == {
+        Queue.BACKUP: services | databases | {"offsite_store"},
+        Queue.DRILL: services | {"offsite_store", "drill_db"},
+        Queue.RETENTION: services | databases | {"offsite_store", "retention_db"},
+        Queue.SEALING: services | {"mail", "audit_db", "incident_db"},
+        Queue.DEFAULT: services
+        | databases
+        | {"offsite_store", "mail"}
+        | {"audit_db", "incident_db", "intake_db", "partners_db", "training_db"},
+    }
+    declared = {login.connection for login in registry.logins()}
+    assert set().union(*map(logins_of, ZONES.values())) == declared
+
+
+def test_stores_are_opened_with_the_rights_that_a_zone_needs(private: Path) -> None:
+    """The backup zone writes backups and deletes none; only two zones write evidence."""
+    user = {
+        (private / f"store_{name}_access").read_text(): name
+        for name in (layout.BACKUPS, layout.EVIDENCE, layout.READER, layout.WRITER)
+    }
+    found = {
+        (queue, name): user[connections(private, zone)[name]["login"]]
+        for queue, zone in ZONES.items()
+        for name in ("offsite_store", "evidence_store")
+        if name in connections(private, zone)
+    }
+    assert found == {
+        (Queue.DEFAULT, "offsite_store"): layout.READER,
+        (Queue.DEFAULT, "evidence_store"): layout.EVIDENCE,
+        (Queue.BACKUP, "offsite_store"): layout.WRITER,
+        (Queue.BACKUP, "evidence_store"): layout.READER,
+        (Queue.DRILL, "offsite_store"): layout.READER,
+        (Queue.DRILL, "evidence_store"): layout.READER,
+        (Queue.RETENTION, "offsite_store"): layout.BACKUPS,
+        (Queue.RETENTION, "evidence_store"): layout.READER,
+        (Queue.SEALING, "evidence_store"): layout.EVIDENCE,
+    }
+    mail = connections(private, ZONES[Queue.SEALING])["mail"]
+    assert (mail["login"], mail["password"]) == ("", "")
+
+
+def test_connections_of_operators_go_to_the_zones_that_use_them() -> None:
+    """Their databases to the zones that read them, webhooks to the zone that sends."""
+    configured: dict[str, Any] = {
+        "warehouse_db": "postgresql://reader:x@warehouse.example/records",
+        "robot": {"conn_type": "http", "host": "robots.example", "password": "x"},
+        "intake_db": "postgresql://intake:x@warehouse.example/records",
+        "audit_db": "postgresql://audit:x@warehouse.example/records",
+        "incident_db": "postgresql://incident:x@warehouse.example/records",
+        "evidence_store": {
+            "conn_type": "aws",
+            "extra": {"bucket": "b", "signing_key": "PEM", "signing_key_passphrase": "p"},
+        },
+        "evidence_store@drill": {"login": "lesser", "extra": {"prefix": "p/"}},
+    }
+    found = {queue: connections_of(zone, configured) for queue, zone in ZONES.items()}
+    assert {queue: "warehouse_db" in each for queue, each in found.items()} == {
+        Queue.DEFAULT: True,
+        Queue.BACKUP: True,
+        Queue.DRILL: False,
+        Queue.RETENTION: True,
+        Queue.SEALING: False,
+    }
+    assert [queue for queue, each in found.items() if "robot" in each] == [Queue.DEFAULT]
+    assert [queue for queue, each in found.items() if "intake_db" in each] == [Queue.DEFAULT]
+    drill = parse("evidence_store", json.dumps(found[Queue.DRILL]["evidence_store"]))
+    assert drill.login == "lesser"
+    assert drill.extra == {"bucket": "b", "prefix": "p/"}
+    signing = found[Queue.SEALING]["evidence_store"]["extra_dejson"]
+    assert signing["signing_key"] == "PEM"
+    # Without logins of their own, workflows use the database's: the sealing zone needs it then.
+    del configured["audit_db"]
+    assert "warehouse_db" in connections_of(ZONES[Queue.SEALING], configured)
+
+
+def reachable(stack: dict[str, Any], name: str) -> set[str]:
+    """Return the services that share a network with a service, other workers of its zone aside."""
+    services = stack["services"]
+    own = set(services[name]["networks"])
+    return {
+        other
+        for other, service in services.items()
+        if other not in {name, "console"} and own & set(service["networks"])
+    }
+
+
+@zones
+def test_workers_reach_the_servers_of_their_zone_alone(stack: dict[str, Any], zone: Zone) -> None:
+    """The API server, broker, PostgreSQL and store, and what the zone needs besides."""
+    assert reachable(stack, zone.service) == BROKER_AND_STATE | zone.servers
+
+
+def test_mail_catcher_shares_a_network_with_those_who_send_alone(stack: dict[str, Any]) -> None:
+    """It reaches no server: workers listen on no port."""
+    assert reachable(stack, layout.MAIL) == {"worker"}
+
+
+def test_no_worker_has_a_way_out(stack: dict[str, Any]) -> None:
+    """Every network but the visitors' is internal, and only the api-server is in that one."""
+    networks = stack["networks"]
+    outside = {name for name, network in networks.items() if not network.get("internal")}
+    assert outside == {"front"}
+    services = stack["services"].items()
+    assert {name for name, one in services if "front" in one["networks"]} == {"api-server"}
+
+
+def test_ways_out_are_one_network_for_each_zone() -> None:
+    """`deploy/outside.yaml`; the machine's firewall limits each by its bridge."""
+    outside = yaml.safe_load((ROOT / "deploy" / "outside.yaml").read_text())
+    workers = {
+        name: service["networks"]
+        for name, service in outside["services"].items()
+        if name.startswith("worker")
+    }
+    assert workers == {zone.service: [f"{zone.queue}-out"] for zone in ZONES.values()}
+    bridges = [
+        network["driver_opts"]["com.docker.network.bridge.name"]
+        for network in outside["networks"].values()
+    ]
+    assert len(set(bridges)) == len(bridges)
+    assert all(len(bridge) <= 15 for bridge in bridges)  # as Linux names interfaces
+
+
+def test_users_who_own_no_bucket_delete_nothing() -> None:
+    """The policies of both buckets, as the store has them."""
+    for owner, bucket in layout.BUCKETS.items():
+        statements = json.loads(bucket_policy(owner, bucket))["Statement"]
+        actions = {action for statement in statements for action in statement["Action"]}
+        assert not {one for one in actions if "Delete" in one or "Bypass" in one or "*" in one}
+        users = {statement["Principal"]["AWS"][0].rpartition("/")[2] for statement in statements}
+        assert users == {layout.READER} | ({layout.WRITER} if owner == layout.BACKUPS else set())
