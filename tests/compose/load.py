@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from include.deployment import layout
+from include.deployment.zones import ZONES
 from tests.compose.stack import Stack, say
 
 LOADS = ("load_one", "load_two")
@@ -51,5 +52,6 @@ def prepare(stack: Stack, megabytes: int) -> None:
         target.chmod(0o644)
     path.write_text(json.dumps(known, indent=1))  # in place: it keeps owner, mode and inode
     assert known["customer_db"]["host"] == layout.CUSTOMERS
-    stack.compose("restart", "dag-processor", "worker-backup")
-    stack.compose("up", "--detach", "--no-recreate", "--wait")
+    stack.init()  # which gives each zone its connections
+    workers = [zone.service for zone in ZONES.values()]
+    stack.compose("up", "--detach", "--force-recreate", "--wait", "dag-processor", *workers)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.compose import load
-from tests.compose.scenarios import ALL
+from tests.compose.scenarios import ALL, WITHOUT_LOAD
 from tests.compose.stack import NotShown, Stack, say
 
 
@@ -28,7 +28,8 @@ def main() -> int:
     if unknown := set(asked.scenarios) - set(ALL):
         words.error(f"unknown: {', '.join(sorted(unknown))}")
     stack = Stack(asked.folder.absolute(), asked.down, asked.share)
-    load.prepare(stack, asked.megabytes)
+    if not asked.scenarios or set(asked.scenarios) - WITHOUT_LOAD:
+        load.prepare(stack, asked.megabytes)
     failed = []
     for name in asked.scenarios or ALL:
         say(f"== {name}: {ALL[name].__doc__}")

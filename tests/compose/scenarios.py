@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.compose.load import LOADS
 from tests.compose.stack import NotShown, Stack, say
+from tests.compose.zones import zones
 
 HELD = ("pass", "attention")
 LIMIT = 2  # processors of a backup worker, as docker-compose.yaml says
@@ -278,6 +279,7 @@ def disk_full(stack: Stack) -> None:
 ALL = {
     one.__name__: one
     for one in (
+        zones,
         workflows,
         backup_killed,
         retention_killed,
@@ -289,3 +291,4 @@ ALL = {
         store_down,
     )
 }
+WITHOUT_LOAD = {zones.__name__, workflows.__name__}  # need no large databases

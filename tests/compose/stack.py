@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from include.deployment import settings
 from include.local.airflow_api import AirflowApi
 from include.services.errors import ServiceError
+from include.workplace import ROOT
 
 PATIENCE = 1800  # seconds for one run of a workflow
 RUNNING = {"queued", "running"}
@@ -57,6 +59,11 @@ class Stack:
         if check and done.returncode:
             raise NotShown(f"docker compose {' '.join(words)}:\n{done.stdout}\n{done.stderr}")
         return done
+
+    def init(self) -> None:
+        """Run `./parcelseal compose init` again."""
+        words = ["compose", "init", "--folder", str(self.folder)]
+        subprocess.run([sys.executable, "-m", "include.cli", *words], check=True, cwd=ROOT)
 
     def docker(self, *words: str) -> str:
         return subprocess.run(

@@ -1,0 +1,139 @@
+"""Attacks on each zone of workers, from inside its containers: what an intruder there cannot do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from include.deployment import layout
+from include.deployment.zones import ZONES, Databases, Zone
+from include.workflow.declaration import Queue
+from tests.compose.stack import NotShown, Stack, say
+
+ATTACKS = Path(__file__).with_name("attacks.py")
+PORTS = {
+    layout.POSTGRES: 5432,
+    layout.SCRATCH: 5432,
+    layout.CUSTOMERS: 5432,
+    layout.STORE: layout.STORE_PORT,
+    layout.REDIS: layout.REDIS_PORT,
+    layout.MAIL: layout.MAIL_PORT,
+    "api-server": 8080,
+}
+ALWAYS = {"api-server", layout.REDIS, layout.POSTGRES, layout.STORE}
+OWNERS = {"offsite_store": "worker-retention", "evidence_store": "worker-sealing"}
+READ, WRITE, ALL = ["read"], ["read", "write"], ["read", "write", "hide", "delete"]
+OFFSITE = {Queue.BACKUP: WRITE, Queue.RETENTION: ALL, Queue.SEALING: []}  # others read
+EVIDENCE = {Queue.DEFAULT: ALL, Queue.SEALING: ALL}  # others read
+# Writes an object that nothing locks, and removes all that attacks left.
+TARGET = """
+import os, sys
+from include.composition import workplace_of
+from include.services.objectstore.s3 import make_s3_client
+spec = workplace_of(os.environ).connection(sys.argv[1])
+client = make_s3_client(spec.text("endpoint_url"), spec.text("region_name"), spec.login,
+    spec.password, verify=spec.text("verify"))
+bucket = spec.text("bucket")
+listed = client.list_object_versions(Bucket=bucket, Prefix="attack/")
+for version in listed.get("Versions", []) + listed.get("DeleteMarkers", []):
+    client.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+if sys.argv[2] == "write":
+    client.put_object(Bucket=bucket, Key="attack/target", Body=b"x")
+"""
+
+
+def zones(stack: Stack) -> None:
+    """An attack from inside each zone: keys, servers, backups, evidence, deletions, ways out."""
+    targets = addresses(stack)
+    failures = []
+    for zone in ZONES.values():
+        with objects_to_attack(stack):
+            found = attack(stack, zone.service, targets)
+        wanted = expected(zone)
+        say(f"{zone.service}: {json.dumps({name: found[name] for name in wanted})}")
+        failures += [
+            f"{zone.service}, {name}: {found[name]} instead of {wanted[name]}"
+            for name in wanted
+            if found[name] != wanted[name]
+        ]
+    found = attack(stack, layout.MAIL, targets)
+    say(f"mail: {json.dumps(found)}")
+    failures += [
+        f"mail, {name}: {found[name]}" for name in ("keys", "reached", "ways_out") if found[name]
+    ]
+    if failures:
+        raise NotShown("\n".join(failures))
+
+
+def expected(zone: Zone) -> dict[str, Any]:
+    """Return what an attack from inside a zone achieves, and nothing more."""
+    customers = {
+        Queue.DEFAULT: ["delete", "read", "update"],  # the login of intake moves records
+        Queue.RETENTION: ["delete", "read", "update"],
+        Queue.DRILL: [],
+    }
+    reads = ["read"] if zone.databases is Databases.ALL or zone.queue is Queue.SEALING else []
+    return {
+        "keys": sorted(zone.keys),
+        "reached": sorted(ALWAYS | zone.servers),
+        "ways_out": [],
+        "opened_backups": ["drill.key", "drill_key"] if zone.queue is Queue.DRILL else [],
+        "signed_evidence": ["evidence.key"] if zone.queue is Queue.SEALING else [],
+        "offsite_store": OFFSITE.get(zone.queue, READ),
+        "evidence_store": EVIDENCE.get(zone.queue, READ),
+        "customers": customers.get(zone.queue, reads),
+    }
+
+
+def attack(stack: Stack, service: str, targets: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    """Attack from inside a service; names of services in place of their addresses."""
+    answer = _python(stack, service, ATTACKS.read_text(), json.dumps(targets))
+    found: dict[str, Any] = json.loads(answer)
+    reached = {name.partition(" ")[0] for name in found["reached"]}
+    found["reached"] = sorted(reached - {service})
+    found["opened_backups"] = sorted(found.get("opened_backups", []))
+    return found
+
+
+def addresses(stack: Stack) -> dict[str, tuple[str, int]]:
+    """Return where servers listen: by name, and by address in each network."""
+    found: dict[str, tuple[str, int]] = {}
+    for service, port in PORTS.items():
+        found[f"{service} by name"] = (service, port)
+        for container in stack.containers(service):
+            networks = json.loads(
+                stack.docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", container)
+            )
+            for name, network in networks.items():
+                found[f"{service} in {name}"] = (network["IPAddress"], port)
+    return found
+
+
+@contextmanager
+def objects_to_attack(stack: Stack) -> Iterator[None]:
+    """Objects in both buckets that no lock protects, so that the login alone decides."""
+    for conn_id, owner in OWNERS.items():
+        _python(stack, owner, TARGET, conn_id, "write")
+    try:
+        yield
+    finally:
+        for conn_id, owner in OWNERS.items():
+            _python(stack, owner, TARGET, conn_id, "remove")
+
+
+def _python(stack: Stack, service: str, program: str, *words: str) -> str:
+    done = subprocess.run(
+        ["docker", "compose", "exec", "-T", service, "python", "-", *words],
+        cwd=stack.folder,
+        input=program,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NotShown(f"{service}: {done.stderr}")
+    return done.stdout
