@@ -19,6 +19,7 @@ from psycopg import sql
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from tests.support import parallel
 from tests.support.databases import as_template, fresh, migrated
+from tests.support.processor_time import ProcessorTime, summary
 from tests.support.servers import Servers, deselect_missing, running_servers
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="record in tests/durations.json how long each file took, for --quick and -n",
     )
+    parser.addoption(
+        "--processor-time",
+        action="store_true",
+        help="print the processor seconds of each folder, and of the files that take most",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the processor seconds of each test."""
+    if config.getoption("processor_time"):
+        config.pluginmanager.register(ProcessorTime())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -134,6 +146,10 @@ def pytest_terminal_summary(
     """Name the versions of servers whose tests were deselected; write the durations."""
     for line in config.stash.get(MISSING_SERVERS, []):
         terminalreporter.write_line(line)
+    if config.getoption("processor_time"):
+        reports = (report for group in terminalreporter.stats.values() for report in group)
+        for line in summary(reports):
+            terminalreporter.write_line(line)
     if config.getoption("write_durations"):
         seconds: defaultdict[str, float] = defaultdict(float)
         for reports in terminalreporter.stats.values():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import parallel
+from tests.support.processor_time import summary
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -65,3 +66,19 @@ def test_durations_are_recorded_by_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(parallel, "DURATIONS", file)
     parallel.write_durations({"tests/b.py": 2.26, "tests/a.py": 0.01})
     assert file.read_text() == '{\n "tests/a.py": 0.0,\n "tests/b.py": 2.3\n}\n'
+
+
+def test_processor_seconds_are_added_up_by_folder_and_file() -> None:
+    """Most first; a report without a measurement counts nothing."""
+    reports = []
+    for name, seconds in (("a/test_b.py", 1.0), ("a/test_c.py", 2.5), ("d/test_e.py", 3.0)):
+        report = pytest.TestReport(f"tests/{name}::test", ("", 0, ""), {}, "passed", None, "call")
+        report.processor_seconds = seconds
+        reports.append(report)
+    reports.append(
+        pytest.TestReport("tests/a/test_b.py::x", ("", 0, ""), {}, "passed", None, "call")
+    )
+    assert summary(reports)[0] == "processors: 6 s without servers in the background"
+    names = [line.split()[-1] for line in summary(reports)[1:]]
+    assert names[:2] == ["tests/a", "tests/d"]
+    assert names[2:] == ["tests/d/test_e.py", "tests/a/test_c.py", "tests/a/test_b.py"]

@@ -27,6 +27,7 @@ SHARED = {
 DURATIONS = Path(__file__).parents[1] / "durations.json"
 MORE_THAN_CORES = 1  # workers, since tests also wait for servers and programs
 GIVES_WAY = 5  # nice value of a worker that does not run the whole Airflow
+UNRECORDED = 20.0  # seconds that a group counts which was never recorded; it starts early
 QUICK_FILE = 3.0  # seconds; the longest file of `--quick`
 STOP_TIMEOUT = 60  # seconds that workers have to stop their servers after an interruption
 NOT_QUICK = ("airflow", "chromium", "fault", "pdf")  # markers
@@ -39,7 +40,9 @@ class GroupScheduling(LoadScopeScheduling):
         return group_of(nodeid)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        longest = max(self.workqueue, key=lambda group: durations_of_groups().get(group, 0))
+        longest = max(
+            self.workqueue, key=lambda group: durations_of_groups().get(group, UNRECORDED)
+        )
         self.workqueue.move_to_end(longest, last=False)
         super()._assign_work_unit(node)
 
