@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from include.services.objectstore.directory import DirectoryStore
 from include.workplace import ROOT
 from tests.backup.support import run, take
 from tests.policy.packs import write_pack
+from tests.support.forking import Forked
 from tests.support.holders import Holder
 
 # The restore builds an index with a function that waits; the original had a function that did not.
@@ -88,11 +88,12 @@ def restore(
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "include.cli", *words, *options],
+        process = Forked(
+            "include.cli.app",
+            *words,
+            *options,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             cwd=ROOT,
             env=environment,
         )

@@ -21,6 +21,7 @@ from include.services.programs import program_folder
 from include.workplace import ROOT
 from tests.e2e.conftest import Cli
 from tests.e2e.corpus.schemas import Schema
+from tests.support.forking import run_forked
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
@@ -83,7 +84,7 @@ def _is_setting(variable: tuple[str, str]) -> bool:
 
 @pytest.fixture
 def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
-    """Serve the page's commands on a socket; runs of workflows are forked."""
+    """Serve the page's commands on a socket, in forked processes."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -95,10 +96,7 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
                 }
                 done = cli.call(*words, **own)
             else:
-                done = subprocess.run(
-                    [sys.executable, "-m", "include.cli", *words], check=False,
-                    capture_output=True, text=True, cwd=request["folder"], env=environment,
-                )  # fmt: skip
+                done = run_forked("include.cli.app", *words, cwd=request["folder"], env=environment)
             answer = {"code": done.returncode, "out": done.stdout, "err": done.stderr}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
