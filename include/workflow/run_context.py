@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact, steps_of
+from include.messages import in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
@@ -21,7 +22,6 @@ from include.policy.notices import NoticeRules
 from include.policy.rules import Control, Role
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.reports.conclusion import Conclusion
-from include.reports.i18n import Translator
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
@@ -176,7 +176,7 @@ class RunContext(Generic[RunRules]):
         """
         with self.state.connect() as conn:
             records = RunRecords(steps_of(conn, self.run.dag_id, self.run.run_id))
-        title = Translator("en", self.zone.key).text(step.title_of(part))
+        title = in_english(step.title_of(part))
         if records.find(step.name, part) is None:
             raise ControlFailed(f"{title} is missing in this run.", "Run the workflow again.")
         result = records.result(step, part)
