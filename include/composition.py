@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -14,6 +15,9 @@ from include.registry import kept_pack, pages_tables
 from include.services.clock import Clock, SystemClock
 from include.services.connections import configured
 from include.workplace import LOCAL_VARIABLE, ROOT, Lookup, Workplace
+
+if TYPE_CHECKING:
+    from include.erasure.restore_points import StoredRestorePoint
 
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 OFF = "off"
@@ -65,7 +69,14 @@ def new_workplace(
         clock or SystemClock(),
         load=partial(kept_pack, forms=forms),
         stand_ins=LocalProfile(home) if stand_ins else None,
+        list_restore_points=_restore_points,
     )
+
+
+def _restore_points(services: Workplace, database: str) -> list[StoredRestorePoint]:
+    from include.backup.listing import stored_restore_points  # loads slowly, and few need it
+
+    return stored_restore_points(services, database)
 
 
 def pages_engine(services: Workplace) -> Engine:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from include.encryption.recipients import OpeningKey, Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
+    from include.erasure.restore_points import StoredRestorePoint
     from include.evidence.register_figures import Register
     from include.evidence.registers import EvidenceReader
     from include.evidence.signing import Signer
@@ -61,6 +62,10 @@ class StandIns(Protocol):
         ...
 
 
+def _no_restore_points(services: Workplace, database: str) -> list[StoredRestorePoint]:
+    raise UsageError(f"These services list no restore points of {database}.")
+
+
 @dataclass(frozen=True)
 class Workplace:
     """The services of a run, each made at its first use.
@@ -73,6 +78,7 @@ class Workplace:
         load: reads the policy pack.
         stand_ins: connections for those that are not configured; None in production.
         open_state: an engine of the migrated state database; by default one of ``state_db``.
+        list_restore_points: returns the restore points of a mapped database in the off-site store.
     """
 
     home: Path
@@ -83,6 +89,7 @@ class Workplace:
     load: Callable[[Path], PolicyPack]
     stand_ins: StandIns | None = None
     open_state: Engine | None = None
+    list_restore_points: Callable[[Workplace, str], list[StoredRestorePoint]] = _no_restore_points
 
     @cached_property
     def pack(self) -> PolicyPack:

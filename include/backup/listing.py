@@ -24,8 +24,11 @@ from include.backup.point_folder import (
     folders,
 )
 from include.encryption.crypto import Refused
+from include.erasure.restore_points import StoredRestorePoint
+from include.holds.registry import restore_points_held
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.workplace import Workplace
 
 VERSION_GONE = (
     "the signed version of its dump is gone from this store, and another version is there; restore "
@@ -115,6 +118,29 @@ def listed_points(
     ]
     usable = [point for point in points if not (point.is_copy and point.id in work.published)]
     return sorted(usable, key=lambda point: (point.manifest.taken_at, point.id)), refused
+
+
+def stored_restore_points(services: Workplace, database: str) -> list[StoredRestorePoint]:
+    """Return a database's restore points; a rejected folder has neither moment nor hold.
+
+    Args:
+        services: of a run.
+        database: name of the database in the data map.
+
+    Raises:
+        ParcelSealError: the off-site store cannot be read.
+    """
+    store = services.store("offsite_store")
+    work = work_reader(services.state, database, store)
+    points, rejected = listed_points(store, database, services.trusted, work)
+    with services.state.connect() as conn:
+        held = restore_points_held(conn, database, [point.id for point in points])
+    return [
+        StoredRestorePoint(
+            point.id, point.manifest.taken_at, point.manifest.expires_at, point.id in held
+        )
+        for point in points
+    ] + [StoredRestorePoint(each.key) for each in rejected]
 
 
 @contextmanager
