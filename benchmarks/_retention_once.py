@@ -16,41 +16,37 @@ from statistics import median
 from typing import Any
 
 from benchmarks import _retention_data as data
-from include.retention import erasing, steps
-from include.retention.desk import Desk
-from include.retention.planning import make_plan
+from include.retention.database import RetentionDatabase
+from include.retention.planning import make_plan, schedule_of
 from include.retention.session import prepare
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
+from tests.retention import step_records as steps
+from tests.retention.database_fixtures import retention_database
 
 
-def desk(given: dict[str, Any]) -> Desk:
-    """What the steps of `enforce_retention` work with."""
-    address = DatabaseAddress.from_conninfo(given["database"])
-    return Desk(
-        database=data.mapped(given["collections"]),
-        rules=data.rules(given["collections"]),
-        disposition=data.disposition(),
-        timezone="UTC",
-        reader=address,
-        writer=address,
-        staff=None,
+def in_run(given: dict[str, Any]) -> RetentionDatabase:
+    """Return the database in a run of `enforce_retention`."""
+    return retention_database(
+        data.mapped(given["collections"]),
+        data.rules(given["collections"]),
+        data.disposition(),
+        reader=DatabaseAddress.from_conninfo(given["database"]),
         state=engine(given["state"]),
         keys=data.KEYS,
         clock=SystemClock(),
-        dag_id="enforce_retention",
         run_id="bench",
     )
 
 
 def erase(given: dict[str, Any]) -> dict[str, Any]:
     """Plan and execute."""
-    place = desk(given)
+    database = in_run(given)
     begun = time.monotonic()
-    planned = steps.plan(place, given["as_of"])
+    planned = steps.plan(database, given["as_of"])
     between = time.monotonic()
-    executed = erasing.execute(place, planned)
+    executed = steps.execute(database, planned)
     ended = time.monotonic()
     return {
         "plan": between - begun,
@@ -64,10 +60,10 @@ def erase(given: dict[str, Any]) -> dict[str, Any]:
 
 def plan(given: dict[str, Any]) -> dict[str, Any]:
     """Measure plans and plain counts by the same conditions in turn; the first round warms up."""
-    place, ours, plain = desk(given), [], []
-    with place.reader.connect(autocommit=True) as connection:
-        prepare(connection, place.database)
-        schedule = place.schedule(datetime.fromisoformat(given["as_of"]))
+    database, ours, plain = in_run(given), [], []
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        schedule = schedule_of(database, datetime.fromisoformat(given["as_of"]))
         for _round in range(given["rounds"] + 1):
             begun = time.monotonic()
             made = make_plan(connection, schedule)

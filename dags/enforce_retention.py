@@ -24,17 +24,12 @@ here can be undone. More: docs/retention.md. **Owner:** information management.
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import dag, task_group
 
-from airflow.sdk import TriggerRule, dag, task, task_group
-
-from include.orchestration import retention
-from include.orchestration.human import HumanStep
 from include.orchestration.inputs import past_moment_param
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.orchestration.workflow import databases_param
 from include.retention.workflow import ENFORCE_RETENTION
-from include.workflow.declaration import Queue
 
 
 @dag(
@@ -56,43 +51,14 @@ def enforce_retention() -> None:
     """Erase what expired from every mapped database and leave a sealed bundle."""
     tasks = tasks_of(ENFORCE_RETENTION)
 
-    @task
-    def plan(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Count what goes, what holds keep and what refers to it; keep the plan as a file."""
-        return retention.plan(database, (params or {}).get("as_of"))
-
-    @task
-    def execute(planned: dict[str, Any]) -> dict[str, Any]:
-        """Erase in short transactions what the plan names and nothing keeps."""
-        return retention.execute(planned["part"])
-
-    @task(trigger_rule=TriggerRule.ALL_DONE)
-    def verify(planned: dict[str, Any] | None) -> dict[str, Any]:
-        """Count by queries of its own what is left; skipped where no plan was made."""
-        return retention.verify(planned)
-
     @task_group
     def each(database: str) -> None:
-        """One database; what happens to it does not touch the others."""
-        planned = plan(database)
-        approve = HumanStep(
-            task_id="approve",
-            about=planned,
-            ask=retention.ask,
-            take=retention.take,
-            optional=True,
-            response_timeout=retention.response_timeout(),
-        )
-        # Nothing of the approval's is handed on: somebody may mark it as done without an answer.
-        approve >> execute(planned) >> verify(planned)
+        """Work on one database; a failure does not stop the others."""
+        planned = tasks.plan(database)
+        # The approval passes nothing on: somebody may mark it as done without an answer.
+        tasks.approve(planned) >> tasks.execute(planned) >> tasks.verify(planned)
 
-    @task(queue=Queue.SEALING)  # it signs how far evidence was removed
-    def prune_evidence() -> dict[str, Any]:
-        """Remove the files of evidence past its term; a legal hold keeps all evidence."""
-        return retention.prune_evidence()
-
-    last = [each.expand(database=tasks.databases()), prune_evidence()]
-    tasks.seal_after(last, retention.seal_retention)
+    tasks.seal_after([each.expand(database=tasks.databases()), tasks.prune_evidence()])
 
 
 enforce_retention()

@@ -132,7 +132,7 @@ def stored_restore_points(services: Workplace, database: str) -> list[StoredRest
     """
     store = services.store("offsite_store")
     work = work_reader(services.state, database, store)
-    points, rejected = listed_points(store, database, services.trusted, work)
+    points, rejected = listed_points(store, database, services.trusted_for_manifests, work)
     with services.state.connect() as conn:
         held = restore_points_held(conn, database, [point.id for point in points])
     return [

@@ -142,13 +142,13 @@ def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
 def _require_key(place: Workplace, database: str, subject: str) -> None:
     """Refuse a key that no record can have. An unreachable database does not prevent a request."""
     from include.erasure.requests import subject_key
-    from include.retention.desk import desk_of
     from include.retention.hold_keys import Unerasable, require_erasable
     from include.retention.key_types import UnusableKey
 
     try:
-        desk = desk_of(place, database)
-        require_erasable(desk.reader, desk.database, desk.rules, subject_key(database, subject))
+        mapped, rules = place.pack.database(database), place.pack.retention_of(database)
+        address = place.database(mapped.connection)
+        require_erasable(address, mapped, rules, subject_key(database, subject))
     except (UnusableKey, Unerasable):
         raise
     except ParcelSealError:

@@ -76,7 +76,6 @@ def add(
 def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
     """Refuse a hold that no key can match. Unreachable databases do not prevent a hold."""
     from include.holds.registry import RECORD_KINDS
-    from include.retention.desk import desk_of
     from include.retention.hold_keys import can_keep, require_match
     from include.retention.key_types import UnusableKey
 
@@ -84,11 +83,13 @@ def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
         return
     answers: list[bool] = []
     for name, values in _databases(place.pack, value).items():
-        if not any(getattr(rule.keys, kind) for rule in place.pack.retention_of(name)):
+        rules = place.pack.retention_of(name)
+        if not any(getattr(rule.keys, kind) for rule in rules):
             continue
         try:
-            desk = desk_of(place, name)
-            answers.append(can_keep(desk.reader, desk.database, desk.rules, kind, values))
+            database = place.pack.database(name)
+            address = place.database(database.connection)
+            answers.append(can_keep(address, database, rules, kind, values))
         except UnusableKey:
             raise
         except ParcelSealError:
@@ -112,8 +113,9 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
     A message reports each database whose records cannot be counted; the result omits it.
     """
     from include.holds.registry import HoldKind
-    from include.retention.desk import desk_of
+    from include.retention.database import RetentionDatabase
     from include.retention.reach import reach
+    from include.workflow.run_context import RunContext
 
     found: dict[str, dict[str, int]] = {}
     if hold.kind in (HoldKind.CLASS, HoldKind.DATABASE, HoldKind.RESTORE_POINT):
@@ -123,7 +125,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
         if not pack.retention_of(name):
             continue
         try:
-            found[name] = reach(desk_of(place, name), hold)
+            found[name] = reach(RetentionDatabase(RunContext(place, None), name), hold)
         except ParcelSealError as error:
             errors.print(
                 f"The hold counts. How many records of {name} it is on could not be counted: "

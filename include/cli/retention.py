@@ -58,24 +58,26 @@ def plan(
 ) -> int:
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
-    from include.retention.desk import desk_of
+    from include.retention.approval import may_be_approved
+    from include.retention.database import RetentionDatabase
     from include.retention.plan import combined
-    from include.retention.steps import may_be_approved, tripped
+    from include.retention.plan_step import tripped
+    from include.retention.planning import plan_of
+    from include.workflow.run_context import RunContext
 
     place = workplace()
-    chosen = _chosen(place.pack, database)
-    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
+    context, chosen = RunContext(place, None), _chosen(place.pack, database)
     with local_stack(place, customers=DEFAULT_CUSTOMERS):
-        desks = {one: desk_of(place, one) for one in chosen}
-        plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
-        waits = {one.database: tripped(desks[one.database], one) for one in plans}
+        databases = {name: RetentionDatabase(context, name) for name in chosen}
+        plans = [plan_of(each, as_of, is_preview=True) for each in databases.values()]
+        waits = {plan.database: tripped(databases[plan.database], plan) for plan in plans}
         stuck = {
             plan.database
             for plan in plans
-            if waits[plan.database] and not may_be_approved(desks[plan.database], plan)
+            if waits[plan.database] and not may_be_approved(databases[plan.database], plan)
         }
         with place.state.connect() as conn:
-            reviews = due_for_review(conn, today)
+            reviews = due_for_review(conn, context.today)
     if as_json:
         print_json({"plan_hash": combined(plans), "classes": list(_classes(plans, waits))})
         return 0

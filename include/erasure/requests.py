@@ -39,8 +39,6 @@ class ErasureRequest:
             the last one found anything else.
         oversized_at: when a run first found more records than it keeps the keys of; from then on no
             run erases records on this request, and none closes it.
-        found_earlier: whether a version that kept no keys of records found some. It may have erased
-            the record through which another one was found.
     """
 
     id: int
@@ -57,7 +55,6 @@ class ErasureRequest:
     found_at: datetime | None = None
     restricted_at: datetime | None = None
     oversized_at: datetime | None = None
-    found_earlier: bool = False
 
     def as_json(self) -> dict[str, object]:
         """The same for a machine; moments and dates in ISO 8601."""

@@ -52,6 +52,11 @@ class Period:
             text, years * 12 + months, weeks * 7 + days, hours * 3600 + minutes * 60 + seconds
         )
 
+    @property
+    def length(self) -> timedelta:
+        """A fixed length of time, for timeouts and budgets; a month counts 30 days."""
+        return timedelta(days=self.months * 30 + self.days, seconds=self.seconds)
+
     def __str__(self) -> str:
         return self.text
 

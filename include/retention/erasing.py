@@ -10,41 +10,51 @@ from psycopg.sql import Identifier
 from include.approvals import registry
 from include.erasure import ledger
 from include.erasure.entry_losses import require_no_entry_missing
-from include.evidence.model import Outcome, StepRecord
+from include.erasure.identity import are_one_database, server_of
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
 from include.retention import breaker
 from include.retention.acts import Kept
+from include.retention.approval import plan_file
 from include.retention.breaker import Tripped
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
 from include.retention.execute import Executor
-from include.retention.names import CLAUSE, STEP_EXECUTE
 from include.retention.plan import Plan
-from include.retention.planning import make_plan
+from include.retention.plan_step import tripped as limits_tripped
+from include.retention.planning import make_plan, schedule_of
 from include.retention.question import why
+from include.retention.results import ExecutionResult, PlanResult
 from include.retention.session import ONE_CORE, prepare
-from include.retention.steps import planned
-from include.retention.steps import tripped as limits_tripped
 from include.retention.tally import Tally
 from include.retention.transaction_counters import ChangedUnrecorded, SideEffect
 from include.retention.work import Progress
+from include.services.database import connected
+from include.services.errors import UsageError
+
+ANOTHER_DATABASE = (
+    "Correct the address of {conn_id}. If the pack maps several databases, remove {conn_id}: each "
+    "database is then worked on with its own connection ({mapped}), which needs the rights."
+)
 
 
 def execute(
-    desk: Desk,
-    record: StepRecord,
+    database: RetentionDatabase,
+    findings: StepFindings,
+    planned: PlanResult,
     progress: Progress | None = None,
     alone: Callable[[], None] = lambda: None,
-) -> StepRecord:
+) -> ExecutionResult:
     """Execute the plan as far as it was approved or needs no approval.
 
     Safe to repeat and to kill at any point: see `include.retention.execute`.
 
     Args:
-        desk: of the database.
-        record: of the plan.
-        progress: is told each stage, for tests.
-        alone: raises where another execution may have begun meanwhile.
+        database: of the plan.
+        findings: of the step.
+        planned: result of the plan's step.
+        progress: called with each stage, for tests.
+        alone: raises if another execution may have begun meanwhile.
 
     Raises:
         ControlFailed: the plan was edited, rules or foreign keys are others since, or the erasure
@@ -52,88 +62,99 @@ def execute(
         UsageError: the connection that may delete leads to another database.
         ServiceError: a database failed, or others hold locks; repeat it.
     """
-    desk.require_one_database()
-    with desk.state.connect() as conn:
-        require_no_entry_missing(conn, desk.database.name)
-    seen = StepFindings(STEP_EXECUTE, CLAUSE, part=desk.database.name)
-    made = planned(desk, record)
-    tripped = _tripped(desk, record, made)
+    run = database.run
+    _require_one_database(database)
+    with run.state.connect() as conn:
+        require_no_entry_missing(conn, database.name)
+    plan = plan_file(database, planned)
+    exceeded = _tripped(database, planned, plan)
     # An answer is to what the question named: a class that came to need one since has none.
-    asked = {one["name"] for one in record.data["tripped"]}
-    approved = asked if _approved(desk, record, made) else set()
-    refused = [one for one in tripped if one.name not in approved]
-    allowed = {one.name for one in made.classes} - {one.name for one in refused}
-    executor = Executor(
-        writer=desk.writer,
-        state=desk.state,
-        rules=desk.disposition,
-        clock=desk.clock,
-        dag_id=desk.dag_id,
-        run_id=desk.run_id,
-        alone=alone,
-        progress=progress or (lambda _stage: None),
-    )
-    tally = executor.execute(made, desk.schedule(made.as_of), allowed)
-    done = done_of(desk)
+    asked = {each.name for each in planned.tripped}
+    approved = asked if _is_approved(database, planned, plan) else set()
+    refused = [each for each in exceeded if each.name not in approved]
+    allowed = {each.name for each in plan.classes} - {each.name for each in refused}
+    executor = Executor(database, progress or (lambda _stage: None), alone)
+    tally = executor.execute(plan, schedule_of(database, plan.as_of), allowed)
+    done = erased_by_class(database)
     unreached = {
-        one.name: one.planned - done.get(one.name, 0) for one in made.classes if one.name in allowed
+        each.name: each.planned - done.get(each.name, 0)
+        for each in plan.classes
+        if each.name in allowed
     }
-    staying = _staying(desk, made, unreached) if any(n > 0 for n in unreached.values()) else {}
-    with desk.state.begin() as conn:
-        executed = {one.name: done.get(one.name, 0) for one in made.classes if one.name in allowed}
-        breaker.executed(conn, made.database, desk.run, executed)
-    for one in refused:
-        seen.find(
+    staying = _staying(database, plan, unreached) if any(n > 0 for n in unreached.values()) else {}
+    with run.state.begin() as conn:
+        executed = {name: done.get(name, 0) for name in unreached}
+        breaker.executed(conn, plan.database, database.run_key, executed)
+    for each in refused:
+        findings.find(
             "retention.not_approved",
             Outcome.ATTENTION,
             _(
                 "{count} records stay, not approved; it was needed for {why}.",
-                count=one.planned,
-                why=why(one),
+                count=each.planned,
+                why=why(each),
             ),
             _("If somebody rejected it, read why. If nobody answered, remind the approvers.")
-            if one.name in asked
+            if each.name in asked
             else _("Others were erased since the question was put; the next run asks about these."),
-            subject=one.name,
+            subject=each.name,
         )
     waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
-    _waiting(seen, waiting)
-    _shortfalls(seen, tally)
-    _side_effects(seen, tally, made)
-    _copies(seen, tally, desk)
-    return seen.record(
-        {
-            "done": done,
-            "executed_as": desk.writer.parameters.get("user"),
-            "counted": tally.done,
-            "entered": {
-                name: entered
-                for name in done
-                if (entered := done[name] - tally.before.get(name, 0))
-            },
-            "partitions": _dropped(desk, made),
-            "waiting": waiting,
-            "staying": staying,
-            "stopped": tally.stopped,
-            "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
-            "inserted": tally.inserted,
-            "updated": tally.updated,
-            "busy": tally.busy,
-            "locked": tally.locked,
-            "knots": tally.knots,
-            "given_up": sorted(tally.given_up),
-            "slow": sorted(tally.slow),
-            "longest_transaction_ms": round(tally.seconds * 1000),
-            "not_approved": [one.name for one in refused],
-        }
+    _waiting(findings, waiting)
+    _shortfalls(findings, tally)
+    _side_effects(findings, tally, plan)
+    _copies(findings, tally, database)
+    entered = {name: records - tally.before.get(name, 0) for name, records in done.items()}
+    return ExecutionResult(
+        done=done,
+        executed_as=database.writer.parameters.get("user"),
+        counted=tally.done,
+        entered={name: records for name, records in entered.items() if records},
+        partitions=_dropped(database, plan),
+        waiting=waiting,
+        staying=staying,
+        stopped=tally.stopped,
+        refused={f"{name} {code}": records for (name, code), records in tally.refused.items()},
+        inserted=tally.inserted,
+        updated=tally.updated,
+        busy=tally.busy,
+        locked=tally.locked,
+        knots=tally.knots,
+        given_up=sorted(tally.given_up),
+        slow=sorted(tally.slow),
+        longest_transaction_ms=round(tally.seconds * 1000),
+        not_approved=[each.name for each in refused],
     )
 
 
-def _staying(desk: Desk, plan: Plan, unreached: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def _require_one_database(database: RetentionDatabase) -> None:
+    """Check that records would be deleted in the database in which the plan counted them.
+
+    Raises:
+        UsageError: the two connections lead to different databases.
+        ServiceError: one of them cannot be reached.
+    """
+    reader, writer = database.reader, database.writer
+    if reader == writer:
+        return
+    with connected(reader) as read, connected(writer) as written:
+        if are_one_database(server_of(read), server_of(written)):
+            return
+    conn_id, mapped = database.disposition.connection, database.mapped.connection
+    raise UsageError(
+        f"The connection {conn_id} leads to another database than {mapped}, which is mapped as "
+        f"{database.name}.",
+        ANOTHER_DATABASE.format(conn_id=conn_id, mapped=mapped),
+    )
+
+
+def _staying(
+    database: RetentionDatabase, plan: Plan, unreached: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
     """Count why planned records are still there, as a plan of now says it.
 
     Args:
-        desk: of the database.
+        database: of the plan.
         plan: that was executed.
         unreached: record class -> planned records that were not erased.
 
@@ -142,10 +163,10 @@ def _staying(desk: Desk, plan: Plan, unreached: Mapping[str, int]) -> dict[str, 
         ``kept_by_reference``, as many more as in the plan that was executed, ``due``, which could
         still go, and ``not_due``, which changed or are gone.
     """
-    schedule = desk.schedule(plan.as_of)
+    schedule = schedule_of(database, plan.as_of)
     asked = [request for request in schedule.requests if request.id in plan.requests]
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
         now = make_plan(connection, replace(schedule, requests=asked), ONE_CORE)
     staying: dict[str, dict[str, int]] = {}
     for record_class in now.classes:
@@ -162,61 +183,59 @@ def _staying(desk: Desk, plan: Plan, unreached: Mapping[str, int]) -> dict[str, 
     return staying
 
 
-def _dropped(desk: Desk, made: Plan) -> dict[str, int]:
-    """Partitions of the plan that are gone, by class: over all tries of this run."""
+def _dropped(database: RetentionDatabase, plan: Plan) -> dict[str, int]:
+    """Count the partitions of the plan that are gone, by class: over all tries of this run."""
     gone = {}
-    with desk.reader.connect(autocommit=True) as connection:
-        for one in made.classes:
-            planned = made.table(one.collection).partitions if one.to_drop_partitions else ()
-            names = [
-                Identifier(*each.table.split(".", 1)).as_string(connection) for each in planned
-            ]
+    with database.reader.connect(autocommit=True) as connection:
+        for planned in plan.classes:
+            whole = plan.table(planned.collection).partitions if planned.to_drop_partitions else ()
+            names = [Identifier(*each.table.split(".", 1)).as_string(connection) for each in whole]
             row = connection.execute(
                 "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL",
                 [names],
             ).fetchone()
             if row is not None and row[0]:
-                gone[one.name] = int(row[0])
+                gone[planned.name] = int(row[0])
     return gone
 
 
-def _tripped(desk: Desk, record: StepRecord, made: Plan) -> list[Tripped]:
-    """The classes that need a second person: by the plan's step, and by what counts now.
+def _tripped(database: RetentionDatabase, planned: PlanResult, plan: Plan) -> list[Tripped]:
+    """Return the classes that need a second person: by the plan's step, and by what counts now.
 
     Other runs may have erased more of a class meanwhile; and what the step wrote down is not bound
     to a hash, as the plan is.
     """
-    then = [Tripped(**one) for one in record.data["tripped"]]
-    known = {one.name for one in then}
-    return then + [one for one in limits_tripped(desk, made) if one.name not in known]
+    known = {each.name for each in planned.tripped}
+    return planned.tripped + [
+        each for each in limits_tripped(database, plan) if each.name not in known
+    ]
 
 
-def _approved(desk: Desk, record: StepRecord, made: Plan) -> bool:
-    """Whether a second person approved this very plan.
+def _is_approved(database: RetentionDatabase, planned: PlanResult, plan: Plan) -> bool:
+    """Return whether a second person approved this very plan.
 
     Raises:
         ControlFailed: the approval is of another plan.
     """
-    if "request" not in record.data:
+    if planned.request is None:
         return False
-    request = int(record.data["request"])
-    with desk.state.connect() as conn:
-        decision = registry.decision_on(conn, request)
+    with database.run.state.connect() as conn:
+        decision = registry.decision_on(conn, planned.request)
         if decision is None or not decision.approved:
             return False
-        registry.require(conn, request, made.sha256)
+        registry.require(conn, planned.request, plan.sha256)
     return True
 
 
-def done_of(desk: Desk) -> dict[str, int]:
-    """Records that this run erased, by class: the ledger says so, over all its tries."""
-    with desk.state.connect() as conn:
-        return ledger.erased_by_class(conn, desk.database.name, *desk.run)
+def erased_by_class(database: RetentionDatabase) -> dict[str, int]:
+    """Return the records that this run erased, by class: from the ledger, over all its tries."""
+    with database.run.state.connect() as conn:
+        return ledger.erased_by_class(conn, database.name, *database.run_key)
 
 
-def _waiting(seen: StepFindings, waiting: dict[str, int]) -> None:
+def _waiting(findings: StepFindings, waiting: dict[str, int]) -> None:
     for name, records in sorted(waiting.items()):
-        seen.find(
+        findings.find(
             "retention.waiting",
             Outcome.ATTENTION,
             _(
@@ -232,14 +251,14 @@ def _waiting(seen: StepFindings, waiting: dict[str, int]) -> None:
         )
 
 
-def _shortfalls(seen: StepFindings, tally: Tally) -> None:
+def _shortfalls(findings: StepFindings, tally: Tally) -> None:
     if tally.stopped:
         reason = (
             _("the run's time was used up")
             if tally.stopped == "budget"
             else _("the time of day in which records may be deleted ended")
         )
-        seen.find(
+        findings.find(
             "retention.stopped",
             Outcome.ATTENTION,
             _("The execution stopped before its end: {reason}.", reason=reason),
@@ -249,7 +268,7 @@ def _shortfalls(seen: StepFindings, tally: Tally) -> None:
             ),
         )
     for name, records in sorted(tally.locked.items()):
-        seen.find(
+        findings.find(
             "retention.locked",
             Outcome.ATTENTION,
             _(
@@ -267,7 +286,7 @@ def _shortfalls(seen: StepFindings, tally: Tally) -> None:
             subject=name,
         )
     for name, records in sorted(tally.knots.items()):
-        seen.find(
+        findings.find(
             "retention.knot",
             Outcome.FAIL,
             _(
@@ -281,7 +300,7 @@ def _shortfalls(seen: StepFindings, tally: Tally) -> None:
     for (name, code), records in sorted(tally.refused.items()):
         if code == ChangedUnrecorded.sqlstate:
             continue
-        seen.find(
+        findings.find(
             "retention.refused",
             Outcome.FAIL,
             _("A trigger of the database kept {count} records and raised no error.", count=records)
@@ -296,13 +315,13 @@ def _shortfalls(seen: StepFindings, tally: Tally) -> None:
         )
 
 
-def _side_effects(seen: StepFindings, tally: Tally, made: Plan) -> None:
+def _side_effects(findings: StepFindings, tally: Tally, plan: Plan) -> None:
     """Report records that stay because erasing them changed other records too."""
     for name, effects in sorted(tally.side_effects.items()):
         records = tally.refused[name, ChangedUnrecorded.sqlstate]
-        known = ", ".join(one.label for one in made.reactions if one.kind != "publication")
+        known = ", ".join(one.label for one in plan.reactions if one.kind != "publication")
         for effect in effects.values():
-            seen.find(
+            findings.find(
                 "retention.side_effect",
                 Outcome.FAIL,
                 _effect(effect, records),
@@ -317,14 +336,14 @@ def _side_effects(seen: StepFindings, tally: Tally, made: Plan) -> None:
             )
 
 
-def _copies(seen: StepFindings, tally: Tally, desk: Desk) -> None:
+def _copies(findings: StepFindings, tally: Tally, database: RetentionDatabase) -> None:
     """Report personal data that triggers copied into tables without a record class."""
-    classes = {rule.collection for rule in desk.rules}
-    for collection in desk.database.collections.values():
+    classes = {rule.collection for rule in database.rules}
+    for collection in database.mapped.collections.values():
         table = f"{collection.schema_name}.{collection.table}"
         copies = tally.inserted.get(table, 0)
         if copies and collection.name not in classes and collection.fields_about(()):
-            seen.find(
+            findings.find(
                 "retention.copied",
                 Outcome.ATTENTION,
                 _(

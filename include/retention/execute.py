@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError as StateLost
 from sqlalchemy.exc import PendingRollbackError
 
@@ -26,18 +25,16 @@ from include.erasure.places import places_of, types_of_key
 from include.erasure.resolve import resolve
 from include.erasure.same_keys import require_same
 from include.holds.records import HoldGuard
-from include.policy.retention import Disposition
 from include.retention import batches, circles, partitions
 from include.retention.acts import Deleting, Masking
 from include.retention.clocks import require_agreement
+from include.retention.database import RetentionDatabase
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
 from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare, refusals
 from include.retention.subjects import remember
 from include.retention.tally import Tally
 from include.retention.work import Limits, Progress, Work
-from include.services.clock import Clock
-from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
@@ -51,25 +48,15 @@ LEDGER_LIMITS = text(
 
 @dataclass(frozen=True)
 class Executor:
-    """What executes plans of one database.
+    """Executes plans of one database.
 
     Attributes:
-        writer: the mapped database, as one who may delete.
-        state: the state database.
-        rules: of disposition.yaml.
-        clock: the time.
-        dag_id: of the run.
-        run_id: of the run.
-        progress: is told each stage, for tests.
-        alone: raises where another execution may have begun meanwhile.
+        target: the database.
+        progress: called with each stage, for tests.
+        alone: raises if another execution may have begun meanwhile.
     """
 
-    writer: DatabaseAddress
-    state: Engine
-    rules: Disposition
-    clock: Clock
-    dag_id: str
-    run_id: str
+    target: RetentionDatabase
     progress: Progress = lambda _stage: None
     alone: Callable[[], None] = lambda: None
 
@@ -91,7 +78,7 @@ class Executor:
             ServiceError: a database failed, or others hold locks; repeat it.
         """
         database = schedule.database
-        with self.writer.connect(autocommit=True) as connection:
+        with self.target.writer.connect(autocommit=True) as connection:
             # What came in before a lock has to be seen after it, whatever the server's default is.
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             prepare(connection, database)
@@ -123,35 +110,36 @@ class Executor:
         schedule: Schedule,
         allowed: frozenset[str],
     ) -> Tally:
-        require_agreement(connection, self.state, self.clock)
-        with self.state.connect() as conn:
+        state, clock = self.target.run.state, self.target.run.clock
+        require_agreement(connection, state, clock)
+        with state.connect() as conn:
             others = ledger.keys_other_than(conn, schedule.keys.keys)
         check_keys({plan.key_id, *others}, schedule.keys)
-        require_same(self.state, schedule.keys, self.clock.now())
+        require_same(state, schedule.keys, clock.now())
         places = places_of(schedule.database)
         collections = {rule.collection for rule in schedule.rules}
         key_types = {name: types_of_key(connection, places[name]) for name in collections}
         resolve(
-            self.state,
+            state,
             connection,
             plan.database,
             places,
             schedule.keys,
-            self.clock.now(),
+            clock.now(),
             masks_of(schedule.rules),
         )
-        schedule = remember(connection, self.state, self.clock, schedule)
+        schedule = remember(connection, state, clock, schedule)
         asked = [request for request in schedule.requests if request.id in plan.requests]
         schedule = replace(schedule, requests=asked)
-        with self.state.connect() as conn:
-            before = ledger.erased_by_class(conn, plan.database, self.dag_id, self.run_id)
+        with state.connect() as conn:
+            before = ledger.erased_by_class(conn, plan.database, *self.target.run_key)
         live = make_plan(connection, schedule, ONE_CORE)
         require_same_rules(plan, live)
         with one_view(connection, schedule.database):
             graph = schedule.graph(connection)
         with (
-            HoldGuard(self.state, plan.database) as guard,
-            self.state.connect() as conn,
+            HoldGuard(state, plan.database) as guard,
+            state.connect() as conn,
         ):
             with conn.begin():
                 conn.execute(LEDGER_LIMITS)
@@ -167,8 +155,8 @@ class Executor:
                 limits=self._limits(schedule),
                 server=server_of(connection),
                 key_types=key_types,
-                dag_id=self.dag_id,
-                run_id=self.run_id,
+                dag_id=self.target.run.run.dag_id,
+                run_id=self.target.run.run.run_id,
                 alone=self.alone,
                 progress=self.progress,
             )
@@ -178,10 +166,9 @@ class Executor:
             return work.tally
 
     def _limits(self, schedule: Schedule) -> Limits:
-        budget = self.rules.budget
-        length = timedelta(days=budget.months * 30 + budget.days, seconds=budget.seconds)
-        zone = ZoneInfo(schedule.timezone)
-        return Limits(self.clock.now() + length, self.rules, self.clock, zone)
+        rules, clock = self.target.disposition, self.target.run.clock
+        until = clock.now() + rules.budget.length
+        return Limits(until, rules, clock, ZoneInfo(schedule.timezone))
 
 
 def dispose(work: Work) -> None:

@@ -142,15 +142,6 @@ class Graph:
         columns = [links.own_column(text) for text in record_class.rule.keys.subject]
         return all(column is not None and column not in changed for column in columns)
 
-    def linked_classes(self) -> list[str]:
-        """Return the names of classes erased on request that do not keep their subjects."""
-        return [
-            record_class.name
-            for classes in self.classes.values()
-            for record_class in classes
-            if record_class.rule.on_request and not self.keeps_subject(record_class)
-        ]
-
     def loses_subjects(self, collection: str) -> bool:
         """Return whether erasing records of a collection may lose the subjects of some records."""
         masks = any(one.rule.mask for one in self.classes[collection])

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.sql import SQL
 
+from include.erasure import request_records, requests
 from include.erasure.ledger import ErasureKeys
 from include.erasure.request_records import NamedRecord, Reader
-from include.holds.records import RecordHolds
+from include.holds.records import RecordHolds, on_records
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import literal
 from include.policy.retention import RetentionRule
 from include.retention.binding import bind
 from include.retention.bounds import past_partitions
 from include.retention.classes import RecordClass
+from include.retention.clocks import require_agreement
 from include.retention.counting import (
     Counted,
     Scan,
@@ -28,11 +30,13 @@ from include.retention.counting import (
     key_seed,
     scan,
 )
+from include.retention.database import RetentionDatabase
 from include.retention.deletable import Detail, KeptRecords
 from include.retention.detaching import detached_columns, require_detachable
 from include.retention.graph import FALSE, Graph, Reference
 from include.retention.mask_checks import require_masks_fit
 from include.retention.minimums import lacks_minimum
+from include.retention.moments import moment_of
 from include.retention.plan import (
     HeldBy,
     KeptBy,
@@ -44,8 +48,10 @@ from include.retention.plan import (
 )
 from include.retention.reactions import read_reactions
 from include.retention.relations import read_relations, require
-from include.retention.session import NOTHING, one_view, set_up_joins
+from include.retention.session import NOTHING, one_view, prepare, set_up_joins
+from include.retention.subjects import remember
 from include.retention.transaction_counters import require_counting
+from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
@@ -137,6 +143,57 @@ class Schedule:
         require_detachable(connection, graph)
         require_masks_fit(connection, graph)
         return graph
+
+
+def schedule_of(database: RetentionDatabase, as_of: datetime) -> Schedule:
+    """Return the record classes for a moment, with the holds and requests of now."""
+    run, name = database.run, database.name
+    with run.state.connect() as conn:
+        holds = on_records(conn, name)
+        open_requests = requests.open_requests(conn, name)
+        remembered = request_records.remembered(conn, name)
+    return Schedule(
+        database=database.mapped,
+        rules=database.rules,
+        as_of=as_of,
+        now=run.clock.now(),
+        timezone=run.pack.calendar.timezone,
+        holds=holds,
+        requests=[request for request in open_requests if request.oversized_at is None],
+        keys=run.services.erasure_keys,
+        remembered=remembered,
+    )
+
+
+def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool = False) -> Plan:
+    """Make the plan for a moment; the mapped database is only read.
+
+    Args:
+        database: to plan for.
+        as_of: see `moment_of`.
+        is_preview: whether the moment may lie in the future, and no record of a request is
+            remembered.
+
+    Raises:
+        ControlFailed: clocks disagree.
+        UsageError: the moment lies in the future and may not, or the schedule does not fit the
+            database.
+        ServiceError: a lock was not free, or a statement took too long.
+    """
+    state, clock = database.run.state, database.run.clock
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        now = require_agreement(connection, state, clock)
+        moment = moment_of(as_of, now, database.run.pack.calendar.timezone)
+        if moment > now and not is_preview:
+            raise UsageError(
+                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
+                "See what would go then by `./parcelseal retention plan --as-of`.",
+            )
+        schedule = schedule_of(database, moment)
+        if not is_preview:  # before anything is erased by which the records are found
+            schedule = remember(connection, state, clock, schedule)
+        return make_plan(connection, schedule)
 
 
 def make_plan(

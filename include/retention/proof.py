@@ -1,118 +1,192 @@
-"""The last step of `enforce_retention` before its seal: what is left, and that the counts agree."""
+"""The step of `enforce_retention` that counts afterwards, and compares the counts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from include.erasure import ledger, request_records, requests
 from include.erasure.request_records import Reader
-from include.evidence.model import Outcome, StepRecord
+from include.erasure.restore_points import StoredRestorePoint
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.holds import records as holds
 from include.messages import _
-from include.retention import told
 from include.retention.clocks import APART
-from include.retention.desk import Desk
-from include.retention.erasing import done_of
-from include.retention.names import CLAUSE, STEP_VERIFY
+from include.retention.database import RetentionDatabase
+from include.retention.erasing import erased_by_class
 from include.retention.request_states import judge
+from include.retention.results import (
+    ExecutionResult,
+    LedgerEntries,
+    PlanResult,
+    VerificationResult,
+)
 from include.retention.session import one_view, prepare
 from include.retention.verify import Inspection, Left, Orphans
-from include.state.tables import erasure_batch
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A restore point that still holds what was erased.
-
-    Attributes:
-        id: of the restore point.
-        taken_at: moment of its snapshot; None where its manifest is refused, so that nobody knows.
-        expires_at: from when on pruning may delete it; likewise.
-        held: whether a legal hold keeps it beyond that.
-    """
-
-    id: str
-    taken_at: datetime | None = None
-    expires_at: datetime | None = None
-    held: bool = False
+from include.state.tables import erasure, erasure_batch
 
 
 def verify(
-    desk: Desk,
-    planned: StepRecord,
-    executed: StepRecord | None,
-    copies: Sequence[Copy] | None,
-) -> StepRecord:
+    database: RetentionDatabase,
+    findings: StepFindings,
+    planned: PlanResult,
+    executed: ExecutionResult | None,
+    restore_points: Sequence[StoredRestorePoint] | None,
+) -> VerificationResult:
     """Count by queries of its own what is left, and close the requests of which nothing is.
 
     Args:
-        desk: of the database.
-        planned: record of the plan.
-        executed: record of the execution; None when it did not finish.
-        copies: restore points of the database; None when they could not be read.
+        database: of the plan.
+        findings: of the step.
+        planned: result of the plan's step.
+        executed: result of the execution; None if it did not end.
+        restore_points: of the database; None if they could not be read.
     """
-    seen = StepFindings(STEP_VERIFY, CLAUSE, part=desk.database.name)
-    as_of = datetime.fromisoformat(planned.data["as_of"])
-    with desk.state.connect() as conn:
+    run, name = database.run, database.name
+    with run.state.connect() as conn:
         # One that was released since the plan: its records are the next plan's.
-        of_plan = [int(one["hold"]) for one in planned.data.get("holds", ())]
-        known = holds.on_records(conn, desk.database.name, of_plan)
-        asked = requests.open_requests(conn, desk.database.name)
-        remembered = request_records.remembered(conn, desk.database.name)
-        last = _last_erasure(conn, desk)
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        with one_view(connection, desk.database):
-            reader = Reader(connection, desk.database, desk.keys, desk.rules)
+        of_plan = [hold.hold for hold in planned.holds]
+        known = holds.on_records(conn, name, of_plan)
+        open_requests = requests.open_requests(conn, name)
+        remembered = request_records.remembered(conn, name)
+        last = _last_erasure(conn, name)
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        with one_view(connection, database.mapped):
+            reader = Reader(connection, database.mapped, run.services.erasure_keys, database.rules)
             inspection = Inspection(
                 connection,
-                desk.database,
-                desk.rules,
-                as_of=as_of,
-                timezone=desk.timezone,
+                database.mapped,
+                database.rules,
+                as_of=planned.as_of,
+                timezone=run.pack.calendar.timezone,
                 holds=known,
                 records=reader.records(remembered),
             )
-            left = [_explained(one, executed) for one in inspection.left()]
+            left = [_explained(each, executed) for each in inspection.left()]
             orphans = inspection.orphans()
-            subjects = {one.id: inspection.subject(one.subject) for one in asked}
+            subjects = {
+                request.id: inspection.subject(request.subject) for request in open_requests
+            }
             gone = reader.gone(remembered, inspection.still_there())
-            linked: list[str] = []
-            if any(request.found_earlier for request in asked):
-                schedule = replace(desk.schedule(as_of), remembered=())
-                linked = schedule.graph(connection).linked_classes()
-    _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
-    _orphans(seen, orphans)
+    _left(findings, left, executed.not_approved if executed else ())
+    _orphans(findings, orphans)
     lasting = Counter(
         record.request_id
         for _subject, record in remembered
         if not reader.is_erased_on_request(record)
     )
-    became = judge(desk, seen, asked, subjects, lasting, linked)
-    with desk.state.begin() as conn:
+    judged = judge(database, findings, open_requests, subjects, lasting)
+    with run.state.begin() as conn:
         request_records.forget(conn, gone)
-    counted = Counter(one["state"] for one in became)
-    closed = counted["closed"] + counted["closed_late"]
-    done = done_of(desk)
-    _agreement(seen, executed, done)
-    _within(seen, planned, done)
-    with desk.state.connect() as conn:
-        entered = told.of_ledger(conn, desk)
-        _all_there(seen, ledger.missing(conn, desk.database.name))
-    still = [
-        one
-        for one in copies or ()
-        if last is not None and (one.taken_at is None or one.taken_at <= last + APART)
+    states = Counter(request.state for request in judged)
+    closed = states["closed"] + states["closed_late"]
+    done = erased_by_class(database)
+    _agreement(findings, executed, done)
+    _within(findings, planned, done)
+    with run.state.connect() as conn:
+        entered = _ledger_entries(conn, database)
+        _all_there(findings, ledger.missing(conn, name))
+    copies = None if restore_points is None else _holding_erased(restore_points, last)
+    _unclear_copies(findings, copies)
+    unexplained = sum(each.unexplained for each in left)
+    findings.measure("retention.unexplained", unexplained, "rows")
+    findings.measure("retention.erased", sum(done.values()), "rows")
+    return VerificationResult(
+        left=left,
+        orphans=orphans,
+        done=done,
+        unexplained=unexplained,
+        requests=judged,
+        requests_open=len(judged) - closed,
+        requests_closed=closed,
+        requests_overdue=states["overdue"] + states["closed_late"] + states["restricted_late"],
+        verified_at=run.clock.now(),
+        ledger=entered,
+        copies=copies,
+    )
+
+
+def _explained(left: Left, executed: ExecutionResult | None) -> Left:
+    """Return what is left of a class, without the records that came after the plan."""
+    more = executed.waiting.get(left.name, 0) if executed else 0
+    waiting = min(left.unexplained, more)
+    return replace(left, unexplained=left.unexplained - waiting, waiting=waiting)
+
+
+def _last_erasure(conn: Connection, database: str) -> datetime | None:
+    """Return the moment by which the last record ever erased from the database was gone.
+
+    A batch is entered before its deletion commits and settled after it: a backup that is taken in
+    between still has the records.
+    """
+    batch = erasure_batch
+    gone = func.max(func.greatest(batch.c.erased_at, batch.c.settled_at))
+    moment: datetime | None = conn.scalar(select(gone).where(batch.c.database == database))
+    return moment
+
+
+def _ledger_entries(conn: Connection, database: RetentionDatabase) -> LedgerEntries:
+    batch = erasure_batch
+    dag_id, run_id = database.run_key
+    of_run = (
+        batch.c.database == database.name,
+        batch.c.dag_id == dag_id,
+        batch.c.run_id == run_id,
+    )
+    query = select(
+        func.count(),
+        func.min(batch.c.id),
+        func.max(batch.c.id),
+        func.min(batch.c.erased_at),
+        func.max(batch.c.erased_at),
+    ).where(*of_run, batch.c.settled_at.is_not(None))
+    batches, first, last, begun, ended = conn.execute(query).one()
+    keys = select(erasure.c.key_id).join(batch).where(*of_run).distinct()
+    return LedgerEntries(
+        batches=batches,
+        first=first,
+        last=last,
+        begun=begun,
+        ended=ended,
+        key_ids=list(conn.scalars(keys.order_by(erasure.c.key_id))),
+    )
+
+
+def _holding_erased(
+    restore_points: Sequence[StoredRestorePoint], last: datetime | None
+) -> list[StoredRestorePoint]:
+    """Return the restore points that may hold erased records.
+
+    Args:
+        restore_points: of the database.
+        last: when the last record was erased; None if none ever was.
+    """
+    return [
+        point
+        for point in restore_points
+        if last is not None and (point.taken_at is None or point.taken_at <= last + APART)
     ]
-    if refused := sum(1 for one in still if one.taken_at is None):
-        seen.find(
+
+
+def _unclear_copies(findings: StepFindings, copies: Sequence[StoredRestorePoint] | None) -> None:
+    if copies is None:
+        findings.find(
+            "retention.backups_unread",
+            Outcome.ATTENTION,
+            _(
+                "The off-site store could not be read: which backups still hold what was erased is "
+                "not known."
+            ),
+            _("See what `backup_offsite` says of the store; the next run looks again."),
+        )
+    elif refused := sum(point.taken_at is None for point in copies):
+        findings.find(
             "retention.backups_refused",
             Outcome.ATTENTION,
             _(
@@ -122,70 +196,12 @@ def verify(
             ),
             _("See `./parcelseal backup list`; find out who changed them."),
         )
-    if copies is None:
-        seen.find(
-            "retention.backups_unread",
-            Outcome.ATTENTION,
-            _(
-                "The off-site store could not be read: which backups still hold what was erased is "
-                "not known."
-            ),
-            _("See what `backup_offsite` says of the store; the next run looks again."),
-        )
-    seen.measure("retention.unexplained", sum(one.unexplained for one in left), "rows")
-    seen.measure("retention.erased", sum(done.values()), "rows")
-    return seen.record(
-        {
-            "left": [vars(one) for one in left],
-            "orphans": [vars(one) for one in orphans],
-            "done": done,
-            "unexplained": sum(one.unexplained for one in left),
-            "requests": became,
-            "requests_open": len(became) - closed,
-            "requests_closed": closed,
-            "requests_overdue": sum(
-                counted[one] for one in ("overdue", "closed_late", "restricted_late")
-            ),
-            "verified_at": desk.clock.now().isoformat(),
-            "ledger": entered,
-            "copies": None if copies is None else [_copy(one) for one in still],
-        }
-    )
 
 
-def _explained(one: Left, executed: StepRecord | None) -> Left:
-    """What is left, without what came after the plan."""
-    more = executed.data.get("waiting", {}).get(one.name, 0) if executed is not None else 0
-    waiting = min(one.unexplained, more)
-    return replace(one, unexplained=one.unexplained - waiting, waiting=waiting)
-
-
-def _last_erasure(conn: Connection, desk: Desk) -> datetime | None:
-    """Moment by which the last thing that was ever erased from the database was gone.
-
-    A batch is entered before its deletion commits and settled after it: a backup that is taken in
-    between still has the records.
-    """
-    batch = erasure_batch
-    gone = func.max(func.greatest(batch.c.erased_at, batch.c.settled_at))
-    query = select(gone).where(batch.c.database == desk.database.name)
-    found: datetime | None = conn.scalar(query)
-    return found
-
-
-def _copy(one: Copy) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "taken_at": one.taken_at.isoformat() if one.taken_at else None,
-        "expires_at": one.expires_at.isoformat() if one.expires_at else None,
-        "held": one.held,
-    }
-
-
-def _left(seen: StepFindings, left: Sequence[Left], not_approved: Collection[str]) -> None:
+def _left(findings: StepFindings, left: Sequence[Left], not_approved: Collection[str]) -> None:
     for one in left:
         if one.unexplained and one.name in not_approved:
-            seen.find(
+            findings.find(
                 "retention.left",
                 Outcome.FAIL,
                 _(
@@ -200,7 +216,7 @@ def _left(seen: StepFindings, left: Sequence[Left], not_approved: Collection[str
                 subject=one.name,
             )
         elif one.unexplained:
-            seen.find(
+            findings.find(
                 "retention.left",
                 Outcome.FAIL,
                 _(
@@ -213,9 +229,9 @@ def _left(seen: StepFindings, left: Sequence[Left], not_approved: Collection[str
             )
 
 
-def _orphans(seen: StepFindings, orphans: Sequence[Orphans]) -> None:
+def _orphans(findings: StepFindings, orphans: Sequence[Orphans]) -> None:
     for one in orphans:
-        seen.find(
+        findings.find(
             "retention.orphans",
             Outcome.FAIL if one.validated else Outcome.ATTENTION,
             _(
@@ -233,24 +249,23 @@ def _orphans(seen: StepFindings, orphans: Sequence[Orphans]) -> None:
         )
 
 
-def _within(seen: StepFindings, planned: StepRecord, done: dict[str, int]) -> None:
-    """Never more goes than was planned, by however many tries of the run."""
-    for one in planned.data.get("classes", ()):
-        allowed = one["to_delete"] + one["to_mask"]
-        if (more := done.get(one["name"], 0) - allowed) > 0:
-            seen.find(
+def _within(findings: StepFindings, plan: PlanResult, done: Mapping[str, int]) -> None:
+    """Report classes of which the run erased more than planned, over all its tries."""
+    for planned in plan.classes:
+        if (more := done.get(planned.name, 0) - planned.planned) > 0:
+            findings.find(
                 "retention.beyond_plan",
                 Outcome.FAIL,
                 _("{count} records more were erased than the plan says.", count=more),
                 _("Raise an incident: two executions at once, or entries that are not this run's."),
-                subject=one["name"],
+                subject=planned.name,
             )
 
 
-def _all_there(seen: StepFindings, missing: dict[str, int]) -> None:
+def _all_there(findings: StepFindings, missing: dict[str, int]) -> None:
     """Each entry of this run and of those before is in the ledger still, by the batches' counts."""
     for collection, entries in missing.items():
-        seen.find(
+        findings.find(
             "retention.ledger_lost",
             Outcome.FAIL,
             _(
@@ -263,11 +278,12 @@ def _all_there(seen: StepFindings, missing: dict[str, int]) -> None:
         )
 
 
-def _agreement(seen: StepFindings, executed: StepRecord | None, done: dict[str, int]) -> None:
-    """Hold what the database said it erased against what stands in the ledger, then and now."""
-    data = executed.data if executed is not None else {}
-    if "done" in data and (data["done"] != done or data["counted"] != data["entered"]):
-        seen.find(
+def _agreement(
+    findings: StepFindings, executed: ExecutionResult | None, done: Mapping[str, int]
+) -> None:
+    """Compare the counts of the database with the ledger, after the execution and now."""
+    if executed and (executed.done != done or executed.counted != executed.entered):
+        findings.find(
             "retention.ledger_differs",
             Outcome.FAIL,
             _("The erasure ledger counts other records than the execution did."),

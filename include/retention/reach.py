@@ -7,18 +7,19 @@ from psycopg.sql import SQL, Composable
 from include.holds.registry import Hold
 from include.policy.fragments import either
 from include.retention.counting import each_hold
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
 from include.retention.graph import FALSE
+from include.retention.planning import schedule_of
 from include.retention.session import one_view, prepare
 
 
-def reach(desk: Desk, hold: Hold) -> dict[str, int]:
+def reach(database: RetentionDatabase, hold: Hold) -> dict[str, int]:
     """Count the records of each record class that a hold is on, expired or not.
 
     Classes whose records are not found by a hold of its kind are left out.
 
     Args:
-        desk: of a mapped database.
+        database: a mapped database.
         hold: that counts.
 
     Raises:
@@ -26,10 +27,10 @@ def reach(desk: Desk, hold: Hold) -> dict[str, int]:
         ServiceError: the database was lost, a lock was not free, or a statement took too long.
     """
     found: dict[str, int] = {}
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        with one_view(connection, desk.database):
-            graph = desk.schedule(desk.clock.now()).graph(connection)
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        with one_view(connection, database.mapped):
+            graph = schedule_of(database, database.run.clock.now()).graph(connection)
             values = [value for one, value in each_hold(graph.holds) if one.id == hold.id]
             for one in (it for classes in graph.classes.values() for it in classes):
                 each: list[Composable] = [

@@ -1,30 +1,34 @@
-"""What a run of `enforce_retention` adds up to: the certificate of deletion."""
+"""The conclusion of a run of `enforce_retention`: the certificate of deletion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, func, select
 
-from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
+from include.approvals import registry
+from include.evidence.model import Approval, Finding, Metric, Outcome
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
-from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
+from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import Fact, Paragraph, Section, Steps
-from include.retention import report_tables
-from include.retention.names import CLAUSE, STEP_EXECUTE, STEP_PLAN, STEP_VERIFY
+from include.retention import evidence_pruning, report_tables
+from include.retention.names import CLAUSE
 from include.retention.report_case import Case, Past
-from include.retention.report_record import on_command_line
+from include.retention.results import VerificationResult
+from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
+from include.retention.verify import Left
 from include.state.tables import disposition
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 TITLE = _("Certificate of deletion")
 LOOKED_BACK = 60  # runs in a trend
 # control indicator -> the figure of the count afterwards that it adds up, and its unit
-_INDICATORS = {
-    "expired_records_unexplained": ("unexplained", "rows"),
-    "erasure_requests_overdue": ("requests_overdue", "1"),
+_INDICATORS: Mapping[str, tuple[Callable[[VerificationResult], int], str]] = {
+    "expired_records_unexplained": (lambda proof: proof.unexplained, "rows"),
+    "erasure_requests_overdue": (lambda proof: proof.requests_overdue, "1"),
 }
 
 
@@ -42,8 +46,24 @@ def past(conn: Connection, database: str) -> list[Past]:
     return found[::-1]
 
 
-def conclude(
-    records: Sequence[StepRecord],
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
+    """Judge a run by its records, its approvals and earlier runs."""
+    pack, asked = run.pack, run.wanted_databases
+    with run.state.connect() as conn:
+        approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
+        trends = {name: past(conn, name) for name in asked}
+    return certificate(
+        records,
+        databases=list(pack.databases.values()),
+        rules={name: pack.retention_of(name) for name in pack.databases},
+        asked=asked,
+        approvals=approvals,
+        trends=trends,
+    )
+
+
+def certificate(
+    records: RunRecords,
     *,
     databases: Sequence[MappedDatabase],
     rules: Mapping[str, Sequence[RetentionRule]],
@@ -54,34 +74,41 @@ def conclude(
     """Judge a run: what had expired is gone or explained, and no request is late.
 
     Args:
-        records: what the steps left; one that is missing fails.
+        records: of the steps; a missing one fails the run.
         databases: all that the data map names.
         rules: their record classes; a database without one is a finding, not a fault.
         asked: names the run was asked for; the rest is noted, so that nobody takes it for done.
         approvals: decisions of this run.
         trends: past runs by database, this one included.
     """
-    steps = by_step(records)
-    left_out = [one for one in databases if one.name not in asked]
+    left_out = [database for database in databases if database.name not in asked]
     cases = [
-        Case(one, rules.get(one.name, ()), steps, trends.get(one.name, ()))
-        for one in databases
-        if one.name in asked
+        Case(
+            database,
+            rules.get(database.name, ()),
+            records.result(PLAN, database.name),
+            records.result(APPROVE, database.name),
+            records.result(EXECUTE, database.name),
+            records.result(VERIFY, database.name),
+            trends.get(database.name, ()),
+        )
+        for database in databases
+        if database.name in asked
     ]
-    findings = [finding for record in records for finding in record.findings]
+    findings = records.findings
     for case in cases:
-        findings += _missing(case)
+        findings += _missing(case, records)
         if not case.rules:
             findings.append(_no_class(case.database))
-    findings += [not_asked_for(one.name, "retention.left_out", CLAUSE) for one in left_out]
-    outcome = worst(records, findings) if cases else Outcome.FAIL
+    findings += [not_asked_for(each.name, "retention.left_out", CLAUSE) for each in left_out]
+    outcome = worst(records.records, findings) if cases else Outcome.FAIL
     return Conclusion(
         title=TITLE,
         summary=_summary(outcome, cases),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *(metric for record in records for metric in record.metrics),
+            *records.metrics,
             *(
                 Metric(
                     name=name, value=_indicator(cases, figure, all_asked=not left_out), unit=unit
@@ -89,22 +116,25 @@ def conclude(
                 for name, (figure, unit) in _INDICATORS.items()
             ),
         ],
-        facts=_facts(cases),
+        facts=[
+            *_facts(cases),
+            *evidence_pruning.facts(records.result(PRUNE_EVIDENCE)),
+        ],
         sections=[*(report_tables.section(case) for case in cases), _meaning(cases)],
         approvals=list(approvals),
     )
 
 
-def _missing(case: Case) -> list[Finding]:
-    """The first step that did not come to its end, unless its own record says why."""
-    for name, title in (
-        (STEP_PLAN, _("The plan")),
-        (STEP_EXECUTE, _("The execution")),
-        (STEP_VERIFY, _("The count afterwards")),
+def _missing(case: Case, records: RunRecords) -> list[Finding]:
+    """Return a finding about the first step that did not end, unless its own record says why."""
+    for step, result, title in (
+        (PLAN, case.plan, _("The plan")),
+        (EXECUTE, case.execution, _("The execution")),
+        (VERIFY, case.proof, _("The count afterwards")),
     ):
-        if case.data(name):
+        if result is not None:
             continue
-        record = case.steps.get((name, case.database.name))
+        record = records.find(step.name, case.database.name)
         if record is not None and record.outcome is Outcome.FAIL:
             return []
         return [missing_record(title, case.database.name, "retention.missing", CLAUSE)]
@@ -122,9 +152,11 @@ def _no_class(database: MappedDatabase) -> Finding:
     )
 
 
-def _indicator(cases: Sequence[Case], figure: str, *, all_asked: bool) -> int | None:
-    """A control's figure: what is bad is bad, but nothing is good that was not counted."""
-    known = [int(case.proof[figure]) for case in cases if case.proof]
+def _indicator(
+    cases: Sequence[Case], figure: Callable[[VerificationResult], int], *, all_asked: bool
+) -> int | None:
+    """Return a control's figure: 0 only if every database was counted."""
+    known = [figure(case.proof) for case in cases if case.proof]
     if any(known):
         return sum(known)
     whole = len(known) == len(cases) and all_asked and any(case.rules for case in cases)
@@ -132,33 +164,29 @@ def _indicator(cases: Sequence[Case], figure: str, *, all_asked: bool) -> int | 
 
 
 def _added(values: Sequence[int | None]) -> int | None:
-    """A sum; None when one of its parts was not measured, or there is none."""
-    known = [one for one in values if one is not None]
+    """Return the sum; None if one of its parts was not measured, or there is none."""
+    known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
 
 
 def _erased(cases: Sequence[Case]) -> tuple[int | None, int | None]:
-    return _added([one.deleted() for one in cases]), _added([one.masked() for one in cases])
+    return _added([case.deleted() for case in cases]), _added([case.masked() for case in cases])
 
 
-def _counted(cases: Sequence[Case], figure: str) -> int | None:
-    return _added([one.proof.get(figure) for one in cases])
+def _counted(cases: Sequence[Case], figure: Callable[[VerificationResult], int]) -> int | None:
+    return _added([figure(case.proof) if case.proof else None for case in cases])
 
 
-def _left(cases: Sequence[Case], figure: str) -> int | None:
-    """What the count afterwards says of one figure, all classes and databases together."""
-    return _added(
-        [
-            sum(int(it.get(figure, 0)) for it in one.proof["left"]) if one.proof else None
-            for one in cases
-        ]
-    )
+def _left(cases: Sequence[Case], figure: Callable[[Left], int]) -> int | None:
+    """Return one figure of the count afterwards, all classes and databases together."""
+    return _counted(cases, lambda proof: sum(map(figure, proof.left)))
 
 
 def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
     if not cases or not all(case.whole for case in cases):
         return _("Not every database was worked on to its end.")
-    unexplained, late = _counted(cases, "unexplained"), _counted(cases, "requests_overdue")
+    unexplained = _counted(cases, lambda proof: proof.unexplained)
+    late = _counted(cases, lambda proof: proof.requests_overdue)
     if unexplained:
         return _(
             "{count} records have expired and are still there without a ground to keep them.",
@@ -189,11 +217,15 @@ def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
 
 def _facts(cases: Sequence[Case]) -> list[Fact]:
     deleted, masked = _erased(cases)
-    unexplained = _counted(cases, "unexplained")
-    held, referred, waiting = (_left(cases, one) for one in ("held", "referred", "waiting"))
+    unexplained = _counted(cases, lambda proof: proof.unexplained)
+    held = _left(cases, lambda left: left.held)
+    referred = _left(cases, lambda left: left.referred)
+    waiting = _left(cases, lambda left: left.waiting)
     missed = _added(
         [
-            _added([case.not_reached(one) for one in case.classes] or [0]) if case.plan else None
+            _added([case.not_reached(planned) for planned in case.classes] or [0])
+            if case.plan
+            else None
             for case in cases
         ]
     )
@@ -240,8 +272,9 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
 
 
 def _requests(cases: Sequence[Case]) -> Fact:
-    still, late = _counted(cases, "requests_open"), _counted(cases, "requests_overdue")
-    closed = _counted(cases, "requests_closed")
+    still = _counted(cases, lambda proof: proof.requests_open)
+    late = _counted(cases, lambda proof: proof.requests_overdue)
+    closed = _counted(cases, lambda proof: proof.requests_closed)
     return Fact(
         label=_("Requests of data subjects"),
         value=None if still is None else _("{count} open", count=still),
@@ -268,22 +301,24 @@ def _erased_note(deleted: int, masked: int) -> Message:
 
 def _backups(cases: Sequence[Case]) -> Fact:
     label = _("Backups hold what was erased until, at the earliest")
-    if not cases or any(one.proof.get("copies") is None for one in cases):
+    listed = [case.proof.copies if case.proof else None for case in cases]
+    known = [copies for copies in listed if copies is not None]
+    if not known or len(known) < len(listed):
         return Fact(label=label, value=None)
-    copies = [copy for one in cases for copy in one.proof["copies"]]
+    copies = [copy for each in known for copy in each]
     if not copies:
         return Fact(label=label, value=_("none does"), status=Outcome.PASS)
-    known = [one for one in copies if one["taken_at"]]
-    if len(known) < len(copies):
+    refused = sum(copy.taken_at is None for copy in copies)
+    if refused:
         return Fact(
             label=label,
             value=_("not known"),
             status=Outcome.ATTENTION,
-            note=_("backups with a refused manifest: {count}", count=len(copies) - len(known)),
+            note=_("backups with a refused manifest: {count}", count=refused),
         )
-    held = sum(1 for one in copies if one["held"])
-    oldest = min(datetime.fromisoformat(one["taken_at"]) for one in copies)
-    last = max(datetime.fromisoformat(one["expires_at"]) for one in copies)
+    held = sum(copy.held for copy in copies)
+    oldest = min(copy.taken_at for copy in copies if copy.taken_at)
+    last = max(copy.expires_at for copy in copies if copy.expires_at)
     return Fact(
         label=label,
         value=last,
@@ -375,7 +410,9 @@ def _done(cases: Sequence[Case]) -> list[Message]:
         "schedule's owners looked at it is not proven."
     )
     return [
-        answered if any(on_command_line(case.approval) for case in cases) else approved,
+        answered
+        if any(case.approval and case.approval.is_from_command_line for case in cases)
+        else approved,
         _(
             "Legal holds were asked inside of each transaction; one that was placed before it "
             "committed kept its records."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from include.messages import Message, _
 from include.reports.model import Block, Paragraph, table_of
-from include.retention.plan import Reaction
 from include.retention.report_case import Case
 from include.retention.report_record import NOTHING
+from include.retention.results import PlanResult
 
 _KINDS = {
     "trigger": _("trigger"),
@@ -15,11 +15,10 @@ _KINDS = {
 }
 
 
-def reactions(case: Case) -> list[Block]:
+def reactions(case: Case, plan: PlanResult) -> list[Block]:
     """Return the triggers, rules and publications that react to a plan, and inserted rows."""
-    planned = [Reaction.model_validate(reaction) for reaction in case.plan.get("reactions", ())]
     blocks: list[Block] = []
-    if planned:
+    if plan.reactions:
         blocks.append(
             table_of(
                 _(
@@ -27,7 +26,7 @@ def reactions(case: Case) -> list[Block]:
                     "masks. A transaction in which they delete or change other mapped records is "
                     "rolled back"
                 ),
-                planned,
+                plan.reactions,
                 [
                     (_("Table"), "code", lambda reaction: reaction.table),
                     (_("Kind"), "text", lambda reaction: _KINDS[reaction.kind]),
@@ -36,11 +35,10 @@ def reactions(case: Case) -> list[Block]:
                 ],
             )
         )
-    for figures, sentence in (("inserted", _inserted), ("updated", _updated)):
-        blocks += [
-            Paragraph(text=sentence(table, rows))
-            for table, rows in case.execution.get(figures, {}).items()
-        ]
+    if done := case.execution:
+        inserted = [_inserted(table, rows) for table, rows in done.inserted.items()]
+        updated = [_updated(table, rows) for table, rows in done.updated.items()]
+        blocks += [Paragraph(text=text) for text in (*inserted, *updated)]
     return blocks
 
 

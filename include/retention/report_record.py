@@ -1,44 +1,44 @@
-"""Who erased by which rule and plan: the record of deletion in a certificate."""
+"""The record of deletion in a certificate: people, rules, plan and ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
-
-from include.approvals.reasons import COMMAND_LINE
-from include.approvals.registry import APPROVE
 from include.messages import Message, _
 from include.reports.model import Cell, Code, Column, Paragraph, Table, table_of
 from include.retention import report_words as words
 from include.retention.plan import file_name, rule_digest
 from include.retention.report_case import Case
+from include.retention.results import ApprovalResult, LedgerEntries, PlanResult
 
 NOTHING = "—"
 
 
-def record(case: Case) -> Table:
-    """The fields of a record of deletion: who, by which plan, named how, counted when."""
-    plan, done, proof = case.plan, case.execution, case.proof
-    entered = proof.get("ledger", {})
-    orphans = proof.get("orphans")
+def record(case: Case, plan: PlanResult) -> Table:
+    """Return the record of deletion as a table."""
+    done, proof = case.execution, case.proof
+    entered = proof.ledger if proof else None
     rows: list[list[Cell]] = [
-        [_("What was over at"), moment(plan["as_of"])],
-        [_("Begun by"), plan.get("started_by") or _("the schedule, or a command")],
-        [_("Approved by"), _approver(case)],
-        [_("Erased by"), _("database user {user}", user=done.get("executed_as") or "?")]
+        [_("What was over at"), plan.as_of],
+        [_("Begun by"), plan.started_by or _("the schedule, or a command")],
+        [_("Approved by"), _approver(case.approval, plan)],
+        [_("Erased by"), _("database user {user}", user=done.executed_as or "?")]
         if done
         else [_("Erased by"), None],
-        [_("Holds that were asked"), _held(plan)],
-        [_("Named in the ledger by"), _named(entered)],
-        [_("Ledger's batches"), _batches(entered)],
-        [_("Erased from"), moment(entered.get("begun")) or _nothing(entered)],
-        [_("Erased until"), moment(entered.get("ended")) or _nothing(entered)],
-        [_("Longest transaction"), _milliseconds(done.get("longest_transaction_ms"))],
-        [_("Counted afterwards"), moment(proof.get("verified_at"))],
+        [
+            _("Holds that were asked"),
+            _(
+                "{count} on records; asked anew inside of each transaction",
+                count=plan.holds_that_counted,
+            ),
+        ],
+        [_("Named in the ledger by"), _named(entered) if entered else None],
+        [_("Ledger's batches"), _batches(entered) if entered else None],
+        [_("Erased from"), (entered.begun or NOTHING) if entered else None],
+        [_("Erased until"), (entered.ended or NOTHING) if entered else None],
+        [_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None],
+        [_("Counted afterwards"), proof.verified_at if proof else None],
         [
             _("Records whose foreign key leads nowhere"),
-            None if orphans is None else sum(one["records"] for one in orphans),
+            sum(orphans.records for orphans in proof.orphans) if proof else None,
         ],
     ]
     return Table(
@@ -48,66 +48,44 @@ def record(case: Case) -> Table:
     )
 
 
-def _approver(case: Case) -> Message | str:
-    if case.approval.get("decision") == APPROVE and "reason" in case.approval:
-        return decider(case.approval)
-    return _("nobody") if case.plan.get("tripped") else _("nobody had to")
+def _approver(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
+    if answer and answer.is_approved:
+        return decider(answer)
+    return _("nobody") if plan.tripped else _("nobody had to")
 
 
-def decider(answer: Mapping[str, Any]) -> Message | str:
-    """Who decided; an answer of the command line is nobody's own, whatever name it carries."""
-    name = answer.get("decided_by") or NOTHING
-    if on_command_line(answer):
+def decider(answer: ApprovalResult) -> Message | str:
+    """Return who decided; the name in an answer of the command line proves no person."""
+    name = answer.decided_by or NOTHING
+    if answer.is_from_command_line:
         return _("answered for {person} on the command line", person=name)
-    return str(name)
+    return name
 
 
-def on_command_line(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer was given by `--answer`, which its reason begins with."""
-    return str(answer.get("reason") or "").startswith(COMMAND_LINE)
-
-
-def _held(plan: Any) -> Message | None:
-    count = plan.get("holds_that_counted")
-    return (
-        None
-        if count is None
-        else _("{count} on records; asked anew inside of each transaction", count=count)
-    )
-
-
-def _named(entered: Any) -> Message | str | None:
-    if not entered:
-        return None
-    if not entered["key_ids"]:
+def _named(entered: LedgerEntries) -> Message | str:
+    if not entered.key_ids:
         return NOTHING
-    return _("HMAC-SHA-256 of the primary key, key {ids}", ids=", ".join(entered["key_ids"]))
+    return _("HMAC-SHA-256 of the primary key, key {ids}", ids=", ".join(entered.key_ids))
 
 
-def _batches(entered: Any) -> Message | str | None:
-    if not entered:
-        return None
-    if not entered["batches"]:
+def _batches(entered: LedgerEntries) -> Message | str:
+    if not entered.batches:
         return NOTHING
     return _(
         "{count}, between the numbers {first} and {last}",
-        count=entered["batches"],
-        first=entered["first"],
-        last=entered["last"],
+        count=entered.batches,
+        first=entered.first,
+        last=entered.last,
     )
 
 
-def _nothing(entered: Any) -> str | None:
-    return NOTHING if entered else None
-
-
-def _milliseconds(count: int | None) -> Message | None:
-    return None if count is None else _("{time:duration}", time=count / 1000)
+def _seconds(milliseconds: int) -> Message:
+    return _("{time:duration}", time=milliseconds / 1000)
 
 
 def rules(case: Case) -> Table | Paragraph:
-    """The schedule in words; what was applied is not known when the pack changed since."""
-    planned = {one.name: one.rule_sha256 for one in case.classes}
+    """Return the schedule in words, unless the pack changed since the plan."""
+    planned = {planned.name: planned.rule_sha256 for planned in case.classes}
     if planned != {rule.record_class: rule_digest(rule) for rule in case.rules}:
         return Paragraph(
             text=_(
@@ -128,7 +106,7 @@ def rules(case: Case) -> Table | Paragraph:
 
 
 def hashes(case: Case) -> Table:
-    """What each rule was, by its hash."""
+    """Return the hash of each rule."""
     return table_of(
         _("SHA-256 of each rule; the ledger names it beside every batch"),
         case.classes,
@@ -139,15 +117,10 @@ def hashes(case: Case) -> Table:
     )
 
 
-def check(case: Case) -> Code:
-    """How anybody checks the plan's file."""
-    line = f"{case.plan['sha256']}  {file_name(case.database.name)}"
+def check(case: Case, plan: PlanResult) -> Code:
+    """Return the command that checks the plan's file."""
+    line = f"{plan.sha256}  {file_name(case.database.name)}"
     return Code(
         caption=_("To check in the bundle's folder that its plan is the one that was approved"),
         lines=[f"echo '{line}' | sha256sum --check"],
     )
-
-
-def moment(text: Any) -> datetime | None:
-    """A moment that went through JSON; None where there is none."""
-    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -1,13 +1,10 @@
-"""The sections of the certificate: what was over, what was done, what stays, who approved."""
+"""The section of a certificate about one database."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
-from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
-from include.holds.registry import HoldKind
 from include.messages import Message, _
 from include.reports.model import (
     Bar,
@@ -24,23 +21,23 @@ from include.reports.model import (
 )
 from include.retention import report_reactions, report_record
 from include.retention import report_words as words
-from include.retention.breaker import Tripped
 from include.retention.counting import MOST_HOLDS
 from include.retention.question import why
 from include.retention.report_case import Case
-from include.retention.report_record import NOTHING, moment
+from include.retention.report_record import NOTHING
+from include.retention.results import ApprovalResult, PlanResult
 
 MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
 MOST_NAMES = 5  # owners who are named; the others are counted
 
 
 def section(case: Case) -> Section:
-    """Everything about one database."""
+    """Return the section about one database."""
     heading = _("Database {name}", name=case.database.title)
     if not case.rules and not case.classes:
         text = _("The policy pack has no record class of it: nothing expires there.")
         return Section(heading=heading, blocks=[Paragraph(text=text)])
-    if not case.plan:
+    if (plan := case.plan) is None:
         text = _("There is no plan: nothing was erased in this run.")
         return Section(heading=heading, blocks=[Paragraph(text=text)])
     return Section(
@@ -51,18 +48,18 @@ def section(case: Case) -> Section:
             *_chart(case),
             TrendChart(
                 caption=_("Records erased in {name} by the last runs", name=case.database.title),
-                points=[TrendPoint(at=one.at, value=one.done) for one in case.trend],
+                points=[TrendPoint(at=past.at, value=past.done) for past in case.trend],
             ),
-            *_holds(case),
+            *_holds(case, plan),
             _stays(case),
-            *report_reactions.reactions(case),
-            *_approval(case),
+            *report_reactions.reactions(case, plan),
+            *_approval(case, plan),
             *_requests(case),
             *_backups(case),
-            report_record.record(case),
+            report_record.record(case, plan),
             report_record.rules(case),
             report_record.hashes(case),
-            report_record.check(case),
+            report_record.check(case, plan),
         ],
     )
 
@@ -95,20 +92,19 @@ def _over(case: Case) -> Table:
 
 def _done(case: Case) -> Table:
     rows: list[list[Cell]] = []
-    for one in case.classes:
-        erased, left = case.erased(one), case.left(one.name)
-        masks = one.action == "mask"
-        partitions = case.execution.get("partitions", {}).get(one.name, 0)
-        kept_class = one.action == "keep"
+    for planned in case.classes:
+        erased, left = case.erased(planned), case.left(planned.name)
+        masks = planned.action == "mask"
+        kept_class = planned.action == "keep"
         rows.append(
             [
-                case.title(one.name),
-                one.planned,
+                case.title(planned.name),
+                planned.planned,
                 erased if not masks or erased is None else 0,
                 erased if masks or erased is None else 0,
-                partitions if case.execution else None,
-                case.not_reached(one),
-                left["unexplained"] if left else 0 if kept_class and case.proof else None,
+                case.execution.partitions.get(planned.name, 0) if case.execution else None,
+                case.not_reached(planned),
+                left.unexplained if left else 0 if kept_class and case.proof else None,
             ]
         )
     return Table(
@@ -135,7 +131,7 @@ def _chart(case: Case) -> list[BarChart]:
     for one in sorted(over, key=lambda one: -(one.expired + one.requested))[:MOST_BARS]:
         name, erased = case.title(one.name), case.erased(one)
         left = case.left(one.name)
-        bad = bool(left and left["unexplained"])
+        bad = bool(left and left.unexplained)
         bars += [
             Bar(label=name, value=one.expired + one.requested),
             Bar(
@@ -163,26 +159,26 @@ def _chart(case: Case) -> list[BarChart]:
     ]
 
 
-def _holds(case: Case) -> list[Table]:
-    known = {one["hold"]: one for one in case.plan.get("holds", ())}
+def _holds(case: Case, plan: PlanResult) -> list[Table]:
+    known = {hold.hold: hold for hold in plan.holds}
     rows: list[list[Cell]] = []
-    for one in case.classes:
-        for by in one.held_by:
-            hold = known.get(by.hold)
+    for planned in plan.classes:
+        for held in planned.held_by:
+            hold = known.get(held.hold)
             rows.append(
                 [
-                    str(by.hold),
-                    words.HOLDS[HoldKind(hold["kind"])] if hold else NOTHING,
-                    hold["reason"] if hold else NOTHING,
-                    hold["owner"] if hold else NOTHING,
-                    date.fromisoformat(hold["review_on"]) if hold else NOTHING,
-                    case.title(one.name),
-                    by.records,
+                    str(held.hold),
+                    words.HOLDS[hold.kind] if hold else NOTHING,
+                    hold.reason if hold else NOTHING,
+                    hold.owner if hold else NOTHING,
+                    hold.review_on if hold else NOTHING,
+                    case.title(planned.name),
+                    held.records,
                 ]
             )
-    if not rows and not any(one.held for one in case.classes):
+    if not rows and not any(planned.held for planned in plan.classes):
         return []
-    if case.plan.get("holds_that_counted", 0) > MOST_HOLDS:
+    if plan.holds_that_counted > MOST_HOLDS:
         further = _("further holds keep too; the first {most} are counted apart", most=MOST_HOLDS)
         rows.append([NOTHING, NOTHING, further, NOTHING, NOTHING, NOTHING, NOTHING])
     return [
@@ -217,28 +213,24 @@ def _stays(case: Case) -> Table:
     )
 
 
-def _approval(case: Case) -> list[Block]:
-    tripped = [Tripped(**one) for one in case.plan.get("tripped", ())]
-    if not tripped:
+def _approval(case: Case, plan: PlanResult) -> list[Block]:
+    if not plan.tripped:
         text = _("No record class was beyond its limits: the plan needed no second person.")
         return [Paragraph(text=text)]
     waited = table_of(
         _("Why a second person was needed"),
-        tripped,
+        plan.tripped,
         [
             (_("Record class"), "text", lambda trip: case.title(trip.name)),
             (_("Planned"), "number", lambda trip: trip.planned),
             (_("Beyond its limit"), "text", why),
         ],
     )
-    if "request" not in case.plan:
+    if plan.request is None:
         return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
-    answer = case.approval
-    given = "decided_at" in answer
+    answer = case.approval or ApprovalResult(asked=True)
     decided = Table(
-        caption=_(
-            "The approval, bound to the plan with the SHA-256 {sha256}", sha256=case.plan["sha256"]
-        ),
+        caption=_("The approval, bound to the plan with the SHA-256 {sha256}", sha256=plan.sha256),
         columns=[
             Column(label=_("Asked")),
             Column(label=_("Owners of the schedule"), kind="code"),
@@ -249,43 +241,40 @@ def _approval(case: Case) -> list[Block]:
         ],
         rows=[
             [
-                moment(case.plan.get("asked_at")),
-                _some(case.plan.get("asked_for", ())),
-                decision(case),
-                report_record.decider(answer) if given else NOTHING,
-                moment(answer["decided_at"]) if given else NOTHING,
-                answer.get("reason") or NOTHING,
+                plan.asked_at,
+                _some(plan.asked_for),
+                _decision(answer),
+                report_record.decider(answer),
+                answer.decided_at or NOTHING,
+                answer.reason or NOTHING,
             ]
         ],
     )
     return [waited, decided]
 
 
-def decision(case: Case) -> Message:
-    """What came of the question."""
-    answer = case.approval
-    if "reason" in answer:
-        return _("approved") if answer["decision"] == APPROVE else _("rejected")
-    if answer.get("decided_by"):
+def _decision(answer: ApprovalResult) -> Message:
+    if answer.reason is not None:
+        return _("approved") if answer.is_approved else _("rejected")
+    if answer.decided_by:
         return _("an answer that does not count")
     return _("none")
 
 
 def _requests(case: Case) -> list[Table]:
-    found = case.proof.get("requests", ())
-    if not found:
+    if not case.proof or not case.proof.requests:
         return []
     return [
         table_of(
             _("Requests of data subjects, by their file number"),
-            found,
+            case.proof.requests,
             [
-                (_("Request"), "code", lambda request: str(request["request"])),
-                (_("Reference"), "text", lambda request: request["reference"]),
-                (_("Received"), "text", lambda request: date.fromisoformat(request["received_on"])),
-                (_("Due"), "text", lambda request: date.fromisoformat(request["due_on"])),
-                (_("Records left"), "number", lambda request: request["left"]),
-                (_("State"), "text", lambda request: words.REQUESTS[request["state"]]),
+                (_("Request"), "code", lambda request: str(request.request)),
+                (_("Reference"), "text", lambda request: request.reference),
+                (_("Received"), "text", lambda request: request.received_on),
+                (_("Due"), "text", lambda request: request.due_on),
+                (_("Records left"), "number", lambda request: request.left),
+                (_("State"), "text", lambda request: words.REQUESTS[request.state]),
             ],
         )
     ]
@@ -294,7 +283,7 @@ def _requests(case: Case) -> list[Table]:
 def _backups(case: Case) -> list[Block]:
     if not case.proof:
         return []
-    copies = case.proof["copies"]
+    copies = case.proof.copies
     if copies is None:
         text = _(
             "The off-site store could not be read: nobody can say here which backups still hold "
@@ -313,10 +302,10 @@ def _backups(case: Case) -> list[Block]:
             ),
             copies,
             [
-                (_("Restore point"), "code", lambda point: point["id"]),
-                (_("Taken"), "datetime", lambda point: moment(point["taken_at"])),
-                (_("Expires"), "datetime", lambda point: moment(point["expires_at"])),
-                (_("Held beyond that"), "text", lambda point: point["held"]),
+                (_("Restore point"), "code", lambda point: point.id),
+                (_("Taken"), "datetime", lambda point: point.taken_at),
+                (_("Expires"), "datetime", lambda point: point.expires_at),
+                (_("Held beyond that"), "text", lambda point: point.held),
             ],
         )
     ]

@@ -12,6 +12,7 @@ from include.policy.rules import Source
 from include.retention.acts import Kept
 from include.retention.plan import KeptBy, PlannedClass
 from include.retention.report_case import Case
+from include.retention.results import RequestState
 from include.retention.transaction_counters import ChangedUnrecorded
 
 HOLDS = {
@@ -21,7 +22,7 @@ HOLDS = {
     HoldKind.CLASS: _("a record class"),
     HoldKind.DATABASE: _("the database"),
 }
-REQUESTS = {
+REQUESTS: dict[RequestState, Message] = {
     "closed": _("erased; closed"),
     "closed_late": _("erased late; closed"),
     "restricted": _("restricted: kept by a hold, a law or another record"),
@@ -132,7 +133,7 @@ def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]
         found.append((reason, one.minimum_not_started))
     if one.ahead:
         found.append((_("their clock lies in the future: see that it is right"), one.ahead))
-    if more := case.execution.get("waiting", {}).get(one.name):
+    if case.execution and (more := case.execution.waiting.get(one.name)):
         found.append((_("they came after the plan was made, and wait for the next"), more))
     return found + _shortfall(case, one)
 
@@ -160,22 +161,20 @@ _SUSPENDED = _("a condition of retention.yaml keeps them")
 
 
 def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]:
-    """What was planned and is there: refused by the database, else the weightiest reason."""
-    left = case.not_reached(one)
+    """Return why planned records remain: the database refused them, else the weightiest reason."""
+    left, execution = case.not_reached(one), case.execution
     if not left:
         return []
     found: list[tuple[Message, int | None]] = []
-    for key, count in case.execution.get("refused", {}).items():
-        name, code = key.rsplit(" ", 1)
-        if name == one.name:
-            refused = _("the database refused them (SQLSTATE {code})", code=code)
-            found.append((_REFUSED.get(code, refused), count))
-            left -= count
+    for code, count in (execution.refusals(one.name) if execution else {}).items():
+        refused = _("the database refused them (SQLSTATE {code})", code=code)
+        found.append((_REFUSED.get(code, refused), count))
+        left -= count
     if left <= 0:
         return found
     if reason := _why(case, one):
         return [*found, (reason, left)]
-    for reason_name, counted in case.execution.get("staying", {}).get(one.name, {}).items():
+    for reason_name, counted in (execution.staying.get(one.name, {}) if execution else {}).items():
         records = min(left, counted)
         if records:
             found.append((_STAYING[reason_name], records))
@@ -196,24 +195,27 @@ _STAYING = {
 
 def _why(case: Case, one: PlannedClass) -> Message | None:
     """Return the weightiest reason that the execution recorded for a whole class; None if none."""
-    execution, name = case.execution, one.name
-    if name in execution.get("not_approved", ()):
-        return _("nobody approved")
-    if execution.get("stopped") == "budget":
-        return _("the run's time was used up; the next run goes on")
-    if execution.get("stopped") == "window":
-        return _("the time of day for deletions ended; the next run goes on")
-    if name in execution.get("knots", ()):
-        return _("they refer to each other in a circle that one transaction cannot delete")
-    if name in execution.get("given_up", ()):
-        return _("not tried any more: the database had refused too many of the class")
-    if name in execution.get("slow", ()):
-        return _("statements on them took too long; see the finding")
-    if execution.get("locked", {}).get(name):
-        return _("other sessions kept them locked; the next run tries again")
-    if times := execution.get("busy", {}).get(name):
-        return _("other sessions held locks, {times} times; the next run tries again", times=times)
+    name, left = one.name, case.left(one.name)
+    if execution := case.execution:
+        if name in execution.not_approved:
+            return _("nobody approved")
+        if execution.stopped == "budget":
+            return _("the run's time was used up; the next run goes on")
+        if execution.stopped == "window":
+            return _("the time of day for deletions ended; the next run goes on")
+        if name in execution.knots:
+            return _("they refer to each other in a circle that one transaction cannot delete")
+        if name in execution.given_up:
+            return _("not tried any more: the database had refused too many of the class")
+        if name in execution.slow:
+            return _("statements on them took too long; see the finding")
+        if execution.locked.get(name):
+            return _("other sessions kept them locked; the next run tries again")
+        if times := execution.busy.get(name):
+            return _(
+                "other sessions held locks, {times} times; the next run tries again", times=times
+            )
     # Those of other classes that were not approved, for one.
-    if (case.left(name) or {}).get("referred", 0) > one.kept_by_reference:
+    if left and left.referred > one.kept_by_reference:
         return _("records that were not erased refer to them")
     return None

@@ -5,90 +5,95 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 from include.erasure import requests
 from include.erasure.requests import ErasureRequest
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import _
-from include.retention import told
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
+from include.retention.results import RequestResult, RequestState
 from include.retention.subjects import MOST_RECORDS
 from include.retention.verify_records import Subject
 
-RequestState = Literal[
-    "closed", "closed_late", "restricted", "restricted_late", "overdue", "open", "not_found"
-]
-
 
 def judge(
-    desk: Desk,
+    database: RetentionDatabase,
     findings: StepFindings,
     open_requests: Sequence[ErasureRequest],
-    subjects: dict[int, Subject],
+    subjects: Mapping[int, Subject],
     lasting: Mapping[int, int] = MappingProxyType({}),
-    linked: Sequence[str] = (),
-) -> list[dict[str, Any]]:
+) -> list[RequestResult]:
     """Close the completed requests, and enter findings about requests that are late or kept open.
 
     Requests that an earlier try of the step closed are judged too.
 
     Args:
-        desk: of the database.
+        database: of the requests.
         findings: takes the findings.
         open_requests: to judge.
         subjects: result of the count for each request, by request id.
         lasting: request id -> number of its records in classes that are no longer erased on
             request. Such a request is not closed.
-        linked: record classes erased on request whose records an erasure may cut off from their
-            data subject. A request that an earlier version found is not closed then: that version
-            kept no keys of such records.
 
     Returns:
         The state of each request, for the report.
     """
-    run = _run(desk)
-    with desk.state.connect() as conn:
+    run = database.run
+    with run.state.connect() as conn:
         closed = [
             request
             for request in requests.every(conn)
-            if request.database == desk.database.name and request.closed_by == run
+            if request.database == database.name and request.closed_by == _run_name(database)
         ]
-    states = [
-        told.of_subject(request, Subject(request.subject, 0, 0), _closed(desk, findings, request))
+    results = [
+        _result(request, Subject(request.subject, 0, 0), _closed(database, findings, request))
         for request in closed
     ]
     for request in open_requests:
         subject = subjects[request.id]
-        state = _request(desk, findings, request, subject, lasting.get(request.id, 0), linked)
-        with desk.state.begin() as conn:
+        state = _request(database, findings, request, subject, lasting.get(request.id, 0))
+        with run.state.begin() as conn:
             kept = state in ("restricted", "restricted_late")
-            requests.restrict(conn, desk.clock, request.id, restricted=kept)
-        states.append(told.of_subject(request, subject, state))
-    return states
+            requests.restrict(conn, run.clock, request.id, restricted=kept)
+        results.append(_result(request, subject, state))
+    return results
 
 
-def _run(desk: Desk) -> str:
+def _result(request: ErasureRequest, subject: Subject, state: RequestState) -> RequestResult:
+    return RequestResult(
+        request=request.id,
+        reference=request.reference,
+        received_on=request.received_on,
+        due_on=request.due_on,
+        left=subject.records,
+        unexplained=subject.unexplained,
+        taken_over=subject.taken_over,
+        state=state,
+    )
+
+
+def _run_name(database: RetentionDatabase) -> str:
     """Return the name of the run in the registry of requests."""
-    return f"{desk.dag_id} {desk.run_id}"
+    return " ".join(database.run_key)
 
 
-def _closed(desk: Desk, findings: StepFindings, request: ErasureRequest) -> RequestState:
+def _closed(
+    database: RetentionDatabase, findings: StepFindings, request: ErasureRequest
+) -> RequestState:
     """Return whether a request was closed in time.
 
     A request whose records were kept counts as in time if it was restricted by its due date.
     """
     assert request.closed_at is not None
-    if _days_late(desk, request, request.restricted_at or request.closed_at) <= 0:
+    if _days_late(database, request, request.restricted_at or request.closed_at) <= 0:
         return "closed"
-    _late(findings, request, _days_late(desk, request, request.closed_at))
+    _late(findings, request, _days_late(database, request, request.closed_at))
     return "closed_late"
 
 
-def _days_late(desk: Desk, request: ErasureRequest, moment: datetime) -> int:
-    return (moment.astimezone(ZoneInfo(desk.timezone)).date() - request.due_on).days
+def _days_late(database: RetentionDatabase, request: ErasureRequest, moment: datetime) -> int:
+    return (moment.astimezone(database.run.zone).date() - request.due_on).days
 
 
 def _late(findings: StepFindings, request: ErasureRequest, days: int) -> None:
@@ -106,28 +111,24 @@ def _late(findings: StepFindings, request: ErasureRequest, days: int) -> None:
 
 
 def _request(
-    desk: Desk,
+    database: RetentionDatabase,
     findings: StepFindings,
     request: ErasureRequest,
     subject: Subject,
     lasting: int,
-    linked: Sequence[str],
 ) -> RequestState:
-    today = desk.today
-    answered = any(rule.on_request for rule in desk.rules)  # otherwise no record was searched
+    run, today = database.run, database.run.today
+    answered = any(rule.on_request for rule in database.rules)  # otherwise no record was searched
     if request.oversized_at is not None:
         return _oversized(findings, request, today)
     if not subject.records and answered and request.found_at is None:
         return _not_found(findings, request, today)
     if not subject.records and answered and not lasting:
-        if request.found_earlier and linked:
-            return _found_earlier(findings, request, today, linked)
-        with desk.state.begin() as conn:
-            because = "no record is left in the classes that a request erases"
-            done = requests.close(
-                conn, desk.clock, request.id, closed_by=_run(desk), because=because
-            )
-        return _closed(desk, findings, done)
+        closed_by = _run_name(database)
+        because = "no record is left in the classes that a request erases"
+        with run.state.begin() as conn:
+            done = requests.close(conn, run.clock, request.id, closed_by=closed_by, because=because)
+        return _closed(database, findings, done)
     forgotten = 0 if subject.records else lasting
     if (subject.unexplained or forgotten or not answered) and request.is_overdue(today):
         findings.find(
@@ -171,7 +172,7 @@ def _request(
                 "(PIPL 47)."
             ),
         )
-        days = _days_late(desk, request, desk.clock.now())
+        days = _days_late(database, request, run.clock.now())
         if request.restricted_at is None and days > 0:  # erasable records were erased late
             _late(findings, request, days)
             return "restricted_late"
@@ -195,30 +196,6 @@ def _oversized(findings: StepFindings, request: ErasureRequest, today: date) -> 
         _(
             "Erase the records by hand, then withdraw the request. Or give the class a column that "
             "names the data subject, and enter the request again."
-        ),
-    )
-    return "overdue" if late else "open"
-
-
-def _found_earlier(
-    findings: StepFindings, request: ErasureRequest, today: date, linked: Sequence[str]
-) -> RequestState:
-    """Report a request of which records may be left that no run can find; a person has to look."""
-    late = request.is_overdue(today)
-    findings.find(
-        "retention.request_overdue" if late else "retention.request_found_earlier",
-        Outcome.FAIL if late else Outcome.ATTENTION,
-        _(
-            "Request {reference}, due on {due}: an earlier version may have erased the records "
-            "through which others are found, and did not keep the keys of these. Records may be "
-            "left in: {classes}.",
-            reference=request.reference,
-            due=request.due_on,
-            classes=", ".join(linked),
-        ),
-        _(
-            "Search these record classes for the data subject, and erase by hand what is left. "
-            "Then withdraw the request with that reason: no run closes it."
         ),
     )
     return "overdue" if late else "open"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import psycopg
 
 from include.retention.transaction_counters import ByTriggers, ChangedUnrecorded, SideEffect
+
+Stop = Literal["budget", "window"]
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Tally:
     locked: dict[str, int] = field(default_factory=dict)
     knots: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
-    stopped: str | None = None
+    stopped: Stop | None = None
     seconds: float = 0.0
 
     def took(self, begun: float) -> None:

@@ -25,7 +25,7 @@ from include.retention.plan import Plan, rule_digest
 from include.retention.planning import Schedule
 from include.retention.session import ONE_CORE, one_view
 from include.retention.subjects import enter, search
-from include.retention.tally import Tally
+from include.retention.tally import Stop, Tally
 from include.retention.transaction_counters import TransactionCounters
 from include.services.clock import Clock
 from include.services.errors import ServiceError
@@ -50,8 +50,8 @@ class Limits:
     clock: Clock
     timezone: Any
 
-    def reached(self) -> str | None:
-        """Why nothing new may be begun: ``budget``, ``window``, or None."""
+    def reached(self) -> Stop | None:
+        """Return why nothing new may be begun, or None."""
         now = self.clock.now()
         if now >= self.until:
             return "budget"

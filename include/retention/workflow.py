@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 
 from include.messages import _
+from include.retention import report
 from include.retention.people import people_of
+from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
 from include.workflow.run_context import RunContext
 
@@ -39,6 +41,8 @@ ENFORCE_RETENTION = Workflow[None](
     chooses_databases=True,
     asks_people=True,
     queue=Queue.RETENTION,
+    steps=(PLAN, APPROVE, EXECUTE, VERIFY, PRUNE_EVIDENCE),
+    conclude=report.conclude,
     login=DatabaseLogin("retention_db", Path(__file__).with_name("sample_grants.sql")),
     respondents=respondents,
 )

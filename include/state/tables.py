@@ -186,8 +186,6 @@ erasure_request = Table(  # of data subjects
     Column("found_at", MOMENT),  # when a run first found a record of the subject
     Column("restricted_at", MOMENT),  # of the last count, where it found only what has to stay
     Column("oversized_at", MOMENT),  # when a run found more records than it keeps the keys of
-    # whether a version that kept no keys of records found some, and may have erased them
-    Column("found_earlier", Boolean, nullable=False, server_default="false"),
     CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
     CheckConstraint("due_on >= received_on", name="due"),
     Index(

@@ -17,6 +17,7 @@ from include.backup.listing import (
     PointRemoved,
     listed_points,
     naming_removals,
+    stored_restore_points,
     work_reader,
 )
 from include.backup.manifest import (
@@ -104,7 +105,6 @@ def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The backup has stored the manifest, but not the signature yet."""
-    from include.orchestration.retention import _copies
     from plugins.compliance_ui.restore_points import _read
 
     point = publish(any_store, taken, signer, 1)
@@ -117,8 +117,7 @@ def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
         is_local=lambda _name: True,
         pack=SimpleNamespace(databases={"courier": None}),
     )
-    copies = _copies(place, "courier")
-    assert copies is not None
+    copies = stored_restore_points(place, "courier")
     assert [each.id for each in copies] == [point]
     assert commands._choose(place, "courier", "latest").id == point
     assert "refused" not in capsys.readouterr().err

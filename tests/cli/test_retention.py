@@ -18,15 +18,17 @@ import pytest
 from include.cli import retention as command
 from include.holds import registry
 from include.local.postgres import EmbeddedPostgres
-from include.retention import steps
-from include.retention.desk import desk_of
+from include.retention.database import RetentionDatabase
 from include.retention.plan import combined
+from include.retention.planning import plan_of
 from include.services.errors import UsageError
 from include.state.tables import metadata
+from include.workflow.run_context import RunContext
 from include.workplace import ROOT, Workplace
 from tests.policy.packs import write_pack
+from tests.retention import step_records as steps
 from tests.retention.chinook import AS_OF
-from tests.retention.place import chinook_place, desk, spec
+from tests.retention.place import chinook_in_run, chinook_place, spec
 
 MOMENT = AS_OF.isoformat()
 # Refers to an invoice, and the data map has no such table.
@@ -109,7 +111,7 @@ def test_it_prints_what_a_run_would_plan(
     assert classes["invoice_item"]["expired"] == count(place, OVER.format(LINES))
     assert classes["invoice_item"]["to_delete"] < classes["invoice_item"]["expired"]
     assert classes["staff"]["to_delete"] == 0
-    made = steps.plan(desk(place, "the same moment"), MOMENT)
+    made = steps.plan(chinook_in_run(place, "the same moment"), MOMENT)
     assert made.data["sha256"] == found["plan_hash"]
     assert [one["to_delete"] for one in made.data["classes"]] == [
         one["to_delete"] for one in found["classes"]
@@ -172,7 +174,7 @@ def test_people_see_what_stays_and_why(
     refund = next(line for line in said.out.splitlines() if "of_invoice" in line)
     assert "public.refund" in refund
     assert command.NOT_MAPPED in refund
-    assert f"SHA-256 {desk(place).plan(MOMENT).sha256}" in said.out
+    assert f"SHA-256 {plan_of(chinook_in_run(place), MOMENT).sha256}" in said.out
     assert "Past their review date: hold 1." in said.err
 
 
@@ -239,7 +241,9 @@ def test_several_databases_have_a_plan_each_and_one_hash(
         ("one", "one", 1),
         ("two", "two", 1),
     ]
-    plans = [desk_of(place, name).plan(MOMENT) for name in ("one", "two")]
+    plans = [
+        plan_of(RetentionDatabase(RunContext(place, None), name), MOMENT) for name in ("one", "two")
+    ]
     assert found["plan_hash"] == combined(plans)
     alone = shown(capsys, database="two")
     assert alone["plan_hash"] == plans[1].sha256

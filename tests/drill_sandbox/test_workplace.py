@@ -35,9 +35,10 @@ from include.notify.notice import Notice
 from include.notify.outbox import Run, queue
 from include.policy import SHIPPED
 from include.reports.conclusion import Conclusion, worst
-from include.retention.desk import desk_of
+from include.retention.database import RetentionDatabase
 from include.services.connections import ConnectionSpec
 from include.services.errors import ControlFailed, UsageError
+from include.workflow.run_context import RunContext
 from include.workplace import Workplace
 from tests.notify.rig import MovingClock
 from tests.support.state_snapshot import differences, snapshot
@@ -261,7 +262,7 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
         assert not place.is_local(conn_id)
     ways: list[Callable[[], object]] = [
         lambda: place.store("mail"),
-        lambda: desk_of(place, "courier"),
+        lambda: RetentionDatabase(RunContext(place, None), "courier").reader,
         lambda: place.role_database("state_db", "customer_db"),
         lambda: place.role_database("incident_db", "state_db"),
         place.drill_key,

@@ -25,7 +25,7 @@ from tests.evidence.register_fixtures import Company
 from tests.evidence.support import START, Evidence
 from tests.support.databases import fresh, pooled
 
-UNSEALED = {"erasure_request": {"found_at", "found_earlier", "oversized_at", "restricted_at"}}
+UNSEALED = {"erasure_request": {"found_at", "oversized_at", "restricted_at"}}
 TABLES = ("erasure", "erasure_batch", "erasure_request", "finding", "finding_event", "legal_hold")
 
 

@@ -10,9 +10,13 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import record_step
+from include.notify.outbox import Run
+from include.retention.steps import EXECUTE, PLAN
 from include.services.errors import ControlFailed
+from include.workflow.run_context import RunContext
 from include.workplace import Workplace
 from tests.evidence.register_fixtures import Company, sealed_company
+from tests.support.contexts import step_record
 
 pytestmark = pytest.mark.airflow
 RUN = ("drill_restore", "r1")
@@ -25,42 +29,36 @@ def sealed(
     migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Company, Workplace]]:
     """A company with one sealed bundle; a step of a task does its work in its workplace."""
-    from include.orchestration import backup, retention
+    from include.orchestration import backup
 
     with sealed_company(migrated_database, tmp_path) as (company, place):
 
         def step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
             return {"record": work(place)}
 
-        for module in (backup, retention):
-            monkeypatch.setattr(module, "step", step)
-            monkeypatch.setattr(module, "run_key", lambda: RUN)
-        monkeypatch.setattr(retention, "started_by", lambda: None)
+        monkeypatch.setattr(backup, "step", step)
+        monkeypatch.setattr(backup, "run_key", lambda: RUN)
         yield company, place
 
 
-def drill() -> dict[str, Any]:
+def drill(_place: Workplace) -> dict[str, Any]:
     from include.orchestration import backup
 
     return backup.drill("shop")
 
 
-def prune() -> dict[str, Any]:
+def prune(_place: Workplace) -> dict[str, Any]:
     from include.orchestration import backup
 
     return backup.prune("shop")
 
 
-def plan() -> dict[str, Any]:
-    from include.orchestration import retention
-
-    return retention.plan("shop", None)
+def plan(place: Workplace) -> StepRecord:
+    return step_record(PLAN, RunContext(place, None, Run(*RUN)), "shop")
 
 
-def execute() -> dict[str, Any]:
-    from include.orchestration import retention
-
-    return retention.execute("shop")
+def execute(place: Workplace) -> StepRecord:
+    return step_record(EXECUTE, RunContext(place, None, Run(*RUN)), "shop")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +74,7 @@ def execute() -> dict[str, Any]:
 )
 def test_task_fails_before_it_acts_when_sealed_rows_are_gone(
     sealed: tuple[Company, Workplace],
-    task: Callable[[], dict[str, Any]],
+    task: Callable[[Workplace], object],
     statements: tuple[str, ...],
     lost: str,
 ) -> None:
@@ -87,14 +85,14 @@ def test_task_fails_before_it_acts_when_sealed_rows_are_gone(
         record_step(conn, *RUN, chosen, place.clock)
     company.harm(*statements)
     with pytest.raises(ControlFailed, match=f"The state database is not complete: {lost}"):
-        task()
+        task(place)
 
 
 def test_prune_goes_on_without_erasures_and_with_complete_holds(
     sealed: tuple[Company, Workplace],
 ) -> None:
     """Pruning relies on the register of holds alone."""
-    company, _place = sealed
-    prune()
+    company, place = sealed
+    prune(place)
     company.harm(*ERASURES)
-    assert prune()["record"].outcome is not Outcome.FAIL
+    assert prune(place)["record"].outcome is not Outcome.FAIL

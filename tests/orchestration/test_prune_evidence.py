@@ -11,11 +11,15 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.evidence.prune import LONGEST_PAUSE, Pruning
+from include.evidence.step_findings import StepFindings
 from include.evidence.verify import verify_all
 from include.holds import registry
 from include.holds.registry import HoldKind
-from include.orchestration import retention
+from include.orchestration.tasks import run_step
 from include.reports.i18n import Translator
+from include.retention import evidence_pruning
+from include.retention.steps import PRUNE_EVIDENCE
+from include.retention.workflow import ENFORCE_RETENTION
 from tests.drill_sandbox.test_workplace import RUN
 from tests.orchestration.test_sealed_runs import Run
 from tests.orchestration.test_sealed_runs import run as run
@@ -45,7 +49,7 @@ class Years:
     def prune(self, number: int) -> dict[str, Any]:
         """Run the task, seal its run, and return what the bundle says of the step."""
         self.run.key = (RUN[0], f"manual__{number}")
-        retention.prune_evidence()
+        run_step(ENFORCE_RETENTION, PRUNE_EVIDENCE)
         sealed = self.seal(number)
         text = (self.run.store / sealed["bundle"] / "result.json").read_text(encoding="utf-8")
         result = json.loads(text)
@@ -60,7 +64,7 @@ class Years:
 @pytest.fixture
 def years(run: Run, monkeypatch: pytest.MonkeyPatch) -> Years:
     """One bundle stays however old; two runs were sealed a term ago, one after them."""
-    monkeypatch.setattr(retention, "Pruning", partial(Pruning, newest=1))
+    monkeypatch.setattr(evidence_pruning, "Pruning", partial(Pruning, newest=1))
     made = Years(run)
     made.seal(1)
     made.seal(2)
@@ -82,7 +86,7 @@ def test_evidence_past_its_term_is_removed_and_the_chain_goes_on(years: Years) -
 def test_evidence_stays_until_the_term_of_the_pack_is_over(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "Pruning", partial(Pruning, newest=1))
+    monkeypatch.setattr(evidence_pruning, "Pruning", partial(Pruning, newest=1))
     years = Years(run)
     years.seal(1)
     years.clock.on(days=6 * 365)  # a leap day is missing
@@ -128,17 +132,18 @@ def test_clock_that_may_be_wrong_postpones(years: Years) -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
 def test_report_says_what_went_and_why_others_wait(language: str) -> None:
-    from include.evidence import prune_step
     from include.evidence.forget import Forgotten
     from include.evidence.prune import Pruned, Waits
 
     for waits in (None, *Waits):
         pruned = Pruned(("b",), waits)
-        record = prune_step.record(pruned, Forgotten(0), "P6Y", "5.3")
-        [fact] = prune_step.facts([record])
+        findings = StepFindings("prune_evidence", "5.3")
+        result = evidence_pruning.report_pruned(findings, pruned, Forgotten(0), "P6Y")
+        [fact] = evidence_pruning.facts(result)
         assert fact.value == 1
         assert (fact.note is None) == (waits is None)
         assert Translator(language).text(fact.label)
-    record = prune_step.record(Pruned(), Forgotten(0), "P6Y", "5.3")
-    assert record.outcome is Outcome.PASS
-    assert prune_step.facts([record]) == []
+    findings = StepFindings("prune_evidence", "5.3")
+    result = evidence_pruning.report_pruned(findings, Pruned(), Forgotten(0), "P6Y")
+    assert findings.record(result).outcome is Outcome.PASS
+    assert evidence_pruning.facts(result) == []

@@ -108,11 +108,13 @@ def conclude(
 @pytest.fixture
 def run(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Airflow's context is this run's; state, store and keys are real."""
-    import include.orchestration.run as module
+    from include.orchestration import run as run_module
+    from include.orchestration import starter, tasks
 
     made = Run(Play(tmp_path, migrated_database))
-    monkeypatch.setattr(module, "get_current_context", made.context)
-    monkeypatch.setattr(module, "workplace_of", lambda *_: made.live)
+    for module in (run_module, starter, tasks):
+        monkeypatch.setattr(module, "get_current_context", made.context)
+    monkeypatch.setattr(run_module, "workplace_of", lambda *_: made.live)
     return made
 
 

@@ -14,6 +14,7 @@ from include.reports.model import Code, Paragraph, Steps, Table
 from include.retention import report
 from include.retention.plan import rule_digest
 from include.retention.report_case import Past
+from include.workflow.run_records import RunRecords
 
 SHA256 = "ab" * 32
 CLEAR = {"requests": [], "requests_open": 0, "requests_closed": 0, "requests_overdue": 0}
@@ -63,6 +64,7 @@ def planned(*classes: dict[str, Any], **given: Any) -> dict[str, Any]:
         "key_id": "k1",
         "holds_that_counted": 0,
         "holds": [],
+        "reactions": [],
         **given,
     }
 
@@ -72,14 +74,20 @@ def executed(done: dict[str, int], **given: Any) -> dict[str, Any]:
     return {
         "done": done,
         "executed_as": "shop_retention",
+        "counted": done,
+        "entered": done,
         "partitions": {},
         "waiting": {},
+        "staying": {},
         "stopped": None,
         "refused": {},
+        "inserted": {},
+        "updated": {},
         "busy": {},
         "locked": {},
         "knots": {},
         "given_up": [],
+        "slow": [],
         "longest_transaction_ms": 120,
         "not_approved": [],
         **given,
@@ -132,8 +140,8 @@ def certificate(
     trend: tuple[Past, ...] = (),
 ) -> Conclusion:
     """What the records add up to."""
-    return report.conclude(
-        records,
+    return report.certificate(
+        RunRecords(records),
         databases=[a_database(one) for one in names],
         rules={one: [a_rule()] for one in names} if rules is None else rules,
         asked=names if asked is None else asked,

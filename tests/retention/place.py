@@ -10,10 +10,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from include.composition import new_workplace
-from include.retention.desk import Desk, desk_of
+from include.notify.outbox import Run
+from include.retention.database import RetentionDatabase
 from include.services.connections import ConnectionSpec
 from include.state.connect import engine
 from include.state.migrate import migrate
+from include.workflow.run_context import RunContext
 from include.workplace import Workplace
 from tests.retention.chinook import DATABASE, chinook_pack
 
@@ -61,6 +63,10 @@ def spec(conn_id: str, conninfo: str, extra: Mapping[str, Any] | None = None) ->
     )
 
 
-def desk(place: Workplace, run_id: str = RUN[1], starter: str | None = None) -> Desk:
-    """What a run's steps work with."""
-    return desk_of(place, "chinook", (RUN[0], run_id), starter)
+def chinook_in_run(
+    place: Workplace, run_id: str = RUN[1], starter: str | None = None
+) -> RetentionDatabase:
+    """Chinook in a run."""
+    return RetentionDatabase(
+        RunContext(place, None, Run(RUN[0], run_id), triggered_by=starter), "chinook"
+    )

@@ -37,18 +37,18 @@ from include.holds.registry import Hold, HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
-from include.retention import erasing, proof, steps
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
 from include.retention.work import Progress
 from include.services.clock import Clock, SystemClock
 from include.services.database import DatabaseAddress
 from include.state.locks import exclusive
 from include.state.tables import metadata
+from tests.retention import step_records as steps
+from tests.retention.database_fixtures import DAG, retention_database
 from tests.support.databases import fresh, migrated, pooled
 from tests.support.registers import content_of, emptying
 
 NAME = "courier"
-DAG = "enforce_retention"
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, YOUNG = datetime(2023, 6, 1, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC)
 KEYS = ErasureKeys({"1": b"1" * 32}, "1")
@@ -211,52 +211,52 @@ class Rig:
         """An address of the mapped database."""
         return DatabaseAddress.from_conninfo(source)
 
-    def desk(self, run: str = "r1") -> Desk:
-        """What the steps of a run work with."""
-        return Desk(
-            database=self.database,
-            rules=self.rules,
-            disposition=self.rules_of_disposition,
-            timezone=self.timezone,
+    def in_run(self, run: str = "r1") -> RetentionDatabase:
+        """The mapped database in a run."""
+        return retention_database(
+            self.database,
+            self.rules,
+            self.rules_of_disposition,
             reader=self.address(self.source),
             writer=self.address(self.writer or self.source),
-            staff=None,
             state=self.engine,
             keys=self.keys,
             clock=self.clock,
-            dag_id=DAG,
+            timezone=self.timezone,
             run_id=run,
             starter=self.starter,
         )
 
     def plan(self, run: str = "r1", as_of: datetime = AS_OF) -> StepRecord:
         """First step: the plan, kept for the run."""
-        return self._kept(run, steps.plan(self.desk(run), as_of.isoformat()))
+        return self._kept(run, steps.plan(self.in_run(run), as_of.isoformat()))
 
     def answer(
         self, record: StepRecord, run: str = "r1", *, by: str = "bo", option: str = APPROVE
     ) -> StepRecord:
         """Second step, of a plan that waits: somebody's answer."""
         given: Any = {"option": option, "reason": "seen", "user": by, "at": self.clock.now()}
-        return steps.take(self.desk(run), record, content=content_of(self.engine, record), **given)
+        return steps.take(
+            self.in_run(run), record, content=content_of(self.engine, record), **given
+        )
 
     def execute(
         self, record: StepRecord, run: str = "r1", progress: Progress | None = None
     ) -> StepRecord:
         """Third step, under the lock that keeps a second execution out."""
         with exclusive(self.engine, f"retention:{NAME}", f"retention of {NAME}") as alone:
-            return self._kept(run, erasing.execute(self.desk(run), record, progress, alone))
+            return self._kept(run, steps.execute(self.in_run(run), record, progress, alone))
 
     def verify(
         self, record: StepRecord, executed: StepRecord | None, run: str = "r1"
     ) -> StepRecord:
         """Last step: the count afterwards."""
-        return self._kept(run, proof.verify(self.desk(run), record, executed, []))
+        return self._kept(run, steps.verify(self.in_run(run), record, executed, []))
 
     def run(self, run: str = "r1", as_of: datetime = AS_OF) -> tuple[StepRecord, ...]:
         """A whole run that nothing disturbs: plan, (approval,) execution, count."""
         planned = self.plan(run, as_of)
-        if "request" in planned.data:
+        if planned.data["request"]:
             self.answer(planned, run)
         executed = self.execute(planned, run)
         return planned, executed, self.verify(planned, executed, run)

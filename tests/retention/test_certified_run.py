@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys
+from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import Outcome, StepRecord
 from include.holds import registry
 from include.holds.registry import HoldKind
@@ -21,19 +22,20 @@ from include.policy.model import PolicyPack
 from include.policy.retention import Limit
 from include.registry import load_pack
 from include.reports.conclusion import Conclusion
-from include.retention import erasing, proof, report, steps
-from include.retention.desk import Desk
-from include.retention.proof import Copy
+from include.retention import report
+from include.retention.database import RetentionDatabase
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
+from include.workflow.run_records import RunRecords
+from tests.retention import step_records as steps
 from tests.retention.certified import indicators, sentences
 from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
+from tests.retention.database_fixtures import changed, retention_database
 from tests.support.registers import content_of
 
 CLOCK = SystemClock()
-RUN = {"dag_id": "enforce_retention", "run_id": "manual__1"}
 
 
 @pytest.fixture
@@ -42,55 +44,51 @@ def pack(tmp_path: Path) -> PolicyPack:
 
 
 @pytest.fixture
-def desk(database: str, pack: PolicyPack) -> Iterator[Desk]:
+def shop(database: str, pack: PolicyPack) -> Iterator[RetentionDatabase]:
     """The shop, and a state database beside it in a schema of its own."""
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute(DATABASE.read_bytes())
         admin.execute("CREATE SCHEMA our_state")
     state = engine(f"{database} options='-c search_path=our_state'")
     migrate(state)
-    place = DatabaseAddress.from_conninfo(database)
-    yield Desk(
-        database=pack.database("chinook"),
-        rules=pack.retention_of("chinook"),
-        disposition=pack.disposition.model_copy(update={"limit": Limit(records=20)}),
-        timezone="UTC",
-        reader=place,
-        writer=place,
-        staff=None,
+    yield retention_database(
+        pack.database("chinook"),
+        pack.retention_of("chinook"),
+        pack.disposition.model_copy(update={"limit": Limit(records=20)}),
+        reader=DatabaseAddress.from_conninfo(database),
         state=state,
         keys=ErasureKeys({"k1": b"k" * 32}, "k1"),
         clock=CLOCK,
-        **RUN,
+        run_id="manual__1",
     )
     state.dispose()
 
 
 def a_run(
-    desk: Desk, option: str = "Approve", copies: list[Copy] | None = None
+    shop: RetentionDatabase, option: str = "Approve", copies: list[StoredRestorePoint] | None = None
 ) -> list[StepRecord]:
     """Plan, answer where there is a question, execute, count."""
-    made = steps.plan(desk, AS_OF.isoformat())
+    made = steps.plan(shop, AS_OF.isoformat())
     records = [made]
-    if "request" in made.data:
-        at, content = CLOCK.now(), content_of(desk.state, made)
+    if made.data["request"]:
+        at, content = CLOCK.now(), content_of(shop.run.state, made)
         answer = steps.take(
-            desk, made, option=option, reason="too many", user="bo", at=at, content=content
+            shop, made, option=option, reason="too many", user="bo", at=at, content=content
         )
         records.append(answer)
-    records.append(erasing.execute(desk, made))
-    records.append(proof.verify(desk, made, records[-1], copies))
+    records.append(steps.execute(shop, made))
+    records.append(steps.verify(shop, made, records[-1], copies))
     # as the seal reads them
     return [StepRecord.model_validate(json.loads(one.model_dump_json())) for one in records]
 
 
-def certificate(desk: Desk, records: list[StepRecord]) -> Conclusion:
-    with desk.state.connect() as conn:
+def certificate(shop: RetentionDatabase, records: list[StepRecord]) -> Conclusion:
+    with shop.run.state.connect() as conn:
         trend = report.past(conn, "chinook")
-    return report.conclude(
-        records,
-        databases=[desk.database],
-        rules={"chinook": desk.rules},
+    return report.certificate(
+        RunRecords(records),
+        databases=[shop.mapped],
+        rules={"chinook": shop.rules},
         asked=["chinook"],
         approvals=[],
         trends={"chinook": trend},
@@ -124,7 +122,9 @@ def ask(state: Engine, subject: str, received: date) -> None:
         )
 
 
-def test_the_certificate_tells_what_was_erased_and_what_stays(desk: Desk, database: str) -> None:
+def test_the_certificate_tells_what_was_erased_and_what_stays(
+    shop: RetentionDatabase, database: str
+) -> None:
     """Counts of the database itself, the hold by number, the request by file, the backup by id."""
     with psycopg.connect(database) as connection:
         row = connection.execute(
@@ -135,12 +135,14 @@ def test_the_certificate_tells_what_was_erased_and_what_stays(desk: Desk, databa
         assert row is not None
         first, last, old = row
         mails = [one[0] for one in connection.execute("SELECT email FROM customer")]
-    hold(desk.state, f"chinook/{first}")
-    ask(desk.state, str(last), CLOCK.now().date())
-    copy = Copy("20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30))
+    hold(shop.run.state, f"chinook/{first}")
+    ask(shop.run.state, str(last), CLOCK.now().date())
+    copy = StoredRestorePoint(
+        "20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30)
+    )
     later = replace(copy, id="later", taken_at=CLOCK.now() + timedelta(hours=1))
-    records = a_run(desk, copies=[copy, later])
-    found = certificate(desk, records)
+    records = a_run(shop, copies=[copy, later])
+    found = certificate(shop, records)
     lines = sentences(found)
     with psycopg.connect(database) as connection:
         left = connection.execute(
@@ -163,9 +165,9 @@ def test_the_certificate_tells_what_was_erased_and_what_stays(desk: Desk, databa
     assert f"chinook/{first}" not in said
 
 
-def test_nobody_approving_leaves_what_is_over_and_fails(desk: Desk) -> None:
+def test_nobody_approving_leaves_what_is_over_and_fails(shop: RetentionDatabase) -> None:
     """Rejected: the records are there, and nothing else explains them."""
-    found = certificate(desk, a_run(desk, option="Reject"))
+    found = certificate(shop, a_run(shop, option="Reject"))
     assert found.outcome is Outcome.FAIL
     assert {"retention.rejected", "retention.not_approved", "retention.backups_unread"} <= {
         one.code for one in found.findings
@@ -174,21 +176,23 @@ def test_nobody_approving_leaves_what_is_over_and_fails(desk: Desk) -> None:
     assert (indicators(found)["expired_records_unexplained"] or 0) > 0
 
 
-def test_a_request_that_no_class_answers_stays_open_and_becomes_overdue(desk: Desk) -> None:
+def test_a_request_that_no_class_answers_stays_open_and_becomes_overdue(
+    shop: RetentionDatabase,
+) -> None:
     """Nothing was looked for, so nothing is shown to be gone."""
-    without = replace(
-        desk, rules=[one.model_copy(update={"on_request": False}) for one in desk.rules]
+    without = changed(
+        shop, retention=[rule.model_copy(update={"on_request": False}) for rule in shop.rules]
     )
-    ask(desk.state, "1", CLOCK.now().date() - timedelta(days=40))
+    ask(shop.run.state, "1", CLOCK.now().date() - timedelta(days=40))
     found = certificate(without, a_run(without))
     assert indicators(found)["erasure_requests_overdue"] == 1
     assert "retention.request_overdue" in {one.code for one in found.findings}
-    with desk.state.connect() as conn:
+    with shop.run.state.connect() as conn:
         assert len(requests.open_requests(conn, "chinook")) == 1
 
 
 def test_a_count_that_is_repeated_still_tells_of_the_request_it_closed(
-    desk: Desk, database: str
+    shop: RetentionDatabase, database: str
 ) -> None:
     """The task was killed after its commit; the certificate says the same."""
     with psycopg.connect(database, autocommit=True) as connection:
@@ -196,22 +200,24 @@ def test_a_count_that_is_repeated_still_tells_of_the_request_it_closed(
             "INSERT INTO customer (customer_id, first_name, last_name, email) "
             "VALUES (9001, 'a', 'b', 'c')"
         )
-    ask(desk.state, "9001", CLOCK.now().date())
-    records = a_run(desk, copies=[])
-    again = proof.verify(desk, records[0], records[2], [])
+    ask(shop.run.state, "9001", CLOCK.now().date())
+    records = a_run(shop, copies=[])
+    again = steps.verify(shop, records[0], records[2], [])
     for one in (records[-1], again):
         assert (one.data["requests_closed"], one.data["requests_open"]) == (1, 0)
         assert one.data["requests"][0]["state"] == "closed"
 
 
-def test_a_database_without_record_classes_goes_through_all_steps(desk: Desk) -> None:
+def test_a_database_without_record_classes_goes_through_all_steps(shop: RetentionDatabase) -> None:
     """Nothing is planned, executed or left; the certificate says that nothing expires there."""
-    bare = replace(desk, rules=[])
-    copy = Copy("20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30))
+    bare = changed(shop, retention=[])
+    copy = StoredRestorePoint(
+        "20211001", CLOCK.now() - timedelta(days=1), CLOCK.now() + timedelta(days=30)
+    )
     records = a_run(bare, copies=[copy])
     assert records[-1].data["copies"] == []  # a backup holds nothing of it that was erased
     found = certificate(bare, records)
     assert found.outcome is Outcome.ATTENTION
     assert [one.code for one in found.findings] == ["retention.no_class"]
-    with desk.state.connect() as conn:
+    with shop.run.state.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM erasure_batch")) == 0

@@ -10,12 +10,13 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.local.postgres import EmbeddedPostgres
-from include.retention import erasing, proof, steps
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
+from include.retention.planning import plan_of
 from include.services.errors import UsageError
 from include.workplace import Workplace
+from tests.retention import step_records as steps
 from tests.retention.chinook import AS_OF
-from tests.retention.place import chinook_place, desk
+from tests.retention.place import chinook_in_run, chinook_place
 from tests.support.registers import content_of
 
 TABLES = ("invoice", "invoice_line", "customer", "employee")
@@ -60,14 +61,16 @@ def place(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
     return chinook_place(tmp_path_factory.mktemp("chinook"), *conninfos, SCRIPT, LIMIT)
 
 
-def planned(one: Desk) -> StepRecord:
+def planned(one: RetentionDatabase) -> StepRecord:
     made = steps.plan(one, AS_OF.isoformat())
-    assert "request" in made.data, "the plan should be larger than usual"
+    assert made.data["request"], "the plan should be larger than usual"
     return made
 
 
-def answered(one: Desk, made: StepRecord, option: str, user: str | None, reason: str = "") -> Any:
-    at, content = one.clock.now(), content_of(one.state, made)
+def answered(
+    one: RetentionDatabase, made: StepRecord, option: str, user: str | None, reason: str = ""
+) -> Any:
+    at, content = one.run.clock.now(), content_of(one.run.state, made)
     return steps.take(one, made, option=option, reason=reason, user=user, at=at, content=content)
 
 
@@ -96,16 +99,16 @@ def test_what_no_entitled_person_approved_stays(
     code: str,
 ) -> None:
     """Silence, a rejection, the owner's own approval and a stranger's are all no approval."""
-    one = desk(place, f"refused {option} {user} {reason}")
+    one = chinook_in_run(place, f"refused {option} {user} {reason}")
     made = planned(one)
     found = answered(one, made, option, user, reason)
     assert {finding.code for finding in found.findings} == {code}
     waiting = [tripped["name"] for tripped in made.data["tripped"]]
-    executed = erasing.execute(one, made)
+    executed = steps.execute(one, made)
     assert executed.data["not_approved"] == waiting
     assert executed.data["done"] == {}
     assert {table: ids(place, every(table)) for table in TABLES} == left
-    seen = proof.verify(one, made, executed, [])
+    seen = steps.verify(one, made, executed, [])
     assert seen.outcome is Outcome.FAIL
     lines = next(one for one in made.data["tripped"] if one["name"] == "invoice_item")
     assert seen.data["unexplained"] >= lines["planned"]  # the others wait behind them
@@ -113,7 +116,7 @@ def test_what_no_entitled_person_approved_stays(
 
 def test_who_started_the_run_may_not_approve_it(place: Workplace) -> None:
     """Although the pack names them; the other approver may."""
-    one = desk(place, "started by an approver", starter=APPROVER)
+    one = chinook_in_run(place, "started by an approver", starter=APPROVER)
     made = planned(one)
     question = steps.ask(one, made)
     assert question is not None
@@ -121,12 +124,12 @@ def test_who_started_the_run_may_not_approve_it(place: Workplace) -> None:
     assert made.data["sha256"] in question.body
     found = answered(one, made, "Approve", APPROVER)
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert erasing.execute(one, made).data["not_approved"]
+    assert steps.execute(one, made).data["not_approved"]
 
 
 def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
     """Where Airflow's auth manager has ids beside names, it tells who started a run by name."""
-    one = desk(place, "started by name", starter="ana.li")
+    one = chinook_in_run(place, "started by name", starter="ana.li")
     made = planned(one)
     found = steps.take(
         one,
@@ -135,22 +138,22 @@ def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
         reason="",
         user=APPROVER,
         name="ana.li",
-        at=one.clock.now(),
-        content=content_of(one.state, made),
+        at=one.run.clock.now(),
+        content=content_of(one.run.state, made),
     )
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert erasing.execute(one, made).data["not_approved"]
+    assert steps.execute(one, made).data["not_approved"]
 
 
 @pytest.fixture(scope="module")
 def run(place: Workplace) -> dict[str, Any]:
     """One approved run, with what was there before and what PostgreSQL says is over."""
-    one = desk(place)
+    one = chinook_in_run(place)
     before = {table: ids(place, every(table)) for table in TABLES}
     over = {table: ids(place, query) for table, query in OVER.items()}
     made = planned(one)
     answered(one, made, "Approve", APPROVER)
-    executed = erasing.execute(one, made)
+    executed = steps.execute(one, made)
     return {
         "before": before,
         "over": over,
@@ -159,7 +162,7 @@ def run(place: Workplace) -> dict[str, Any]:
             for found in made.data["classes"]
         },
         "after": {table: ids(place, every(table)) for table in TABLES},
-        "verified": proof.verify(one, made, executed, []),
+        "verified": steps.verify(one, made, executed, []),
     }
 
 
@@ -186,21 +189,21 @@ def test_nothing_is_left_and_no_reference_leads_nowhere(run: dict[str, Any]) -> 
 
 def test_a_second_run_has_nothing_to_do(place: Workplace, run: dict[str, Any]) -> None:
     """And asks nobody."""
-    one = desk(place, "run 2")
+    one = chinook_in_run(place, "run 2")
     made = steps.plan(one, AS_OF.isoformat())
-    assert "request" not in made.data
+    assert made.data["request"] is None
     assert steps.ask(one, made) is None
     assert {one["to_delete"] for one in made.data["classes"]} == {0}
 
 
 def test_a_run_may_not_look_ahead_and_a_preview_may(place: Workplace, run: dict[str, Any]) -> None:
     """What would go in ten years is looked at only; the run names the command for it."""
-    one = desk(place, "ahead")
+    one = chinook_in_run(place, "ahead")
     moment = "2036-01-01"
     with pytest.raises(UsageError, match="in the future") as refused:
         steps.plan(one, moment)
     assert "retention plan --as-of" in refused.value.action
-    seen = one.plan(moment, ahead=True)
+    seen = plan_of(one, moment, is_preview=True)
     assert seen.of("invoice_record").to_delete == len(run["after"]["invoice"])
     assert ids(place, every("invoice")) == run["after"]["invoice"]
 
@@ -209,4 +212,4 @@ def test_a_run_may_not_look_ahead_and_a_preview_may(place: Workplace, run: dict[
 def test_a_moment_at_the_end_of_all_dates_is_refused(place: Workplace, moment: str) -> None:
     """No period could be added to it; nobody means it."""
     with pytest.raises(UsageError, match="too far away"):
-        desk(place).plan(moment, ahead=True)
+        plan_of(chinook_in_run(place), moment, is_preview=True)

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import Outcome, StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedField
-from include.retention import circles, proof, steps
-from include.retention.proof import Copy
+from include.retention import circles
+from include.retention.approval import may_be_approved
+from tests.retention import step_records as steps
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
 from tests.support.registers import UNGUARDED, tamper
 
@@ -49,11 +51,11 @@ def test_a_large_plan_that_nobody_may_approve_fails(rig: Rig) -> None:
     nobody = rig.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
     nobody.insert("note", id=1, at=OLD)
     planned = nobody.plan()
-    plan = steps.planned(nobody.desk(), planned)
-    assert not steps.may_be_approved(nobody.desk(), plan)
-    assert steps.may_be_approved(rig.desk(), plan)
+    plan = steps.planned(nobody.in_run(), planned)
+    assert not may_be_approved(nobody.in_run(), plan)
+    assert may_be_approved(rig.in_run(), plan)
     assert found(planned)["retention.nobody_to_ask"][0] is Outcome.FAIL
-    assert "request" not in planned.data
+    assert planned.data["request"] is None
     assert nobody.execute(planned).data["done"] == {}
 
 
@@ -120,10 +122,10 @@ def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None
     )[0][0]
     meanwhile, days = begun + timedelta(minutes=59), timedelta(days=30)
     copies = [
-        Copy("within", meanwhile, meanwhile + days),
-        Copy("later", begun + days, begun + days),
+        StoredRestorePoint("within", meanwhile, meanwhile + days),
+        StoredRestorePoint("later", begun + days, begun + days),
     ]
-    listed = proof.verify(rig.desk(), planned, executed, copies).data["copies"]
+    listed = steps.verify(rig.in_run(), planned, executed, copies).data["copies"]
     assert [one["id"] for one in listed] == ["within"]
 
 
@@ -142,7 +144,9 @@ def test_a_backup_with_a_refused_manifest_may_hold_what_was_erased(rig: Rig) -> 
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan()
     executed = rig.execute(planned)
-    counted = proof.verify(rig.desk(), planned, executed, [Copy("courier/20211001")])
+    counted = steps.verify(
+        rig.in_run(), planned, executed, [StoredRestorePoint("courier/20211001")]
+    )
     assert found(counted)["retention.backups_refused"][0] is Outcome.ATTENTION
     [listed] = counted.data["copies"]
     assert (listed["id"], listed["taken_at"]) == ("courier/20211001", None)

@@ -12,6 +12,7 @@ from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.retention import subjects
+from include.retention.planning import plan_of
 from tests.retention.kills import Killed
 from tests.retention.linked import ADDRESS_LINK, FIDES, PAGILA, found_by, linked_rig
 from tests.retention.rig import OLD, ROTATED, YOUNG, Rig, rule
@@ -366,7 +367,7 @@ def test_rotated_key_of_the_ledger_finds_what_was_named_before(fides: Rig) -> No
 def test_preview_of_a_plan_remembers_nothing(pagila: Rig) -> None:
     """A preview counts, and writes nothing."""
     pagila.request("1")
-    plan = pagila.desk().plan("2026-01-01", ahead=True)
+    plan = plan_of(pagila.in_run(), "2026-01-01", is_preview=True)
     assert plan.of("address").planned == 1
     assert kept_keys(pagila) == []
 
@@ -375,7 +376,7 @@ def test_records_found_through_others_go_first_where_no_key_forbids(
     pagila: Rig, fides: Rig
 ) -> None:
     """Visits and payments go before customers and rentals; a foreign key puts an address last."""
-    orders = [rig.desk().plan("2026-01-01", ahead=True).order for rig in (pagila, fides)]
+    orders = [plan_of(rig.in_run(), "2026-01-01", is_preview=True).order for rig in (pagila, fides)]
     names = [[name for group in order for name in group] for order in orders]
     assert names[0] == ["payment", "rental", "customer", "address"]
     assert names[1].index("visit") < names[1].index("customer")

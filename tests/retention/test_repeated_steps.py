@@ -7,8 +7,8 @@ import pytest
 from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
-from include.retention import steps
 from include.services.errors import ControlFailed
+from tests.retention import step_records as steps
 from tests.retention.rig import AS_OF, OLD, Rig, disposition
 from tests.support.registers import tamper
 
@@ -36,12 +36,12 @@ def test_an_answer_to_another_plan_does_not_count(rig: Rig) -> None:
     given = {"option": APPROVE, "reason": "", "user": "bo", "at": asking.clock.now()}
     for content in ("", f"{planned.data['request']}:{'0' * 64}"):
         with pytest.raises(AskAgain, match="not the one that the form showed"):
-            steps.take(asking.desk("r1"), planned, content=content, **given)
+            steps.take(asking.in_run("r1"), planned, content=content, **given)
         assert asking.execute(planned).data["done"] == {}
-    question = steps.ask(asking.desk("r1"), planned)
+    question = steps.ask(asking.in_run("r1"), planned)
     assert question is not None
     record = steps.take(
-        asking.desk("r1"), planned, **given | {"at": AS_OF}, content=question.content
+        asking.in_run("r1"), planned, **given | {"at": AS_OF}, content=question.content
     )
     assert [one.code for one in record.findings] == ["retention.other_content"]
     assert asking.execute(planned).data["done"] == {"note": 1}
@@ -56,8 +56,8 @@ def test_an_answer_to_a_plan_that_no_longer_waits_is_asked_for_again(rig: Rig) -
     del waits_no_more.data["request"]
     given = {"option": APPROVE, "reason": "", "user": "bo", "at": asking.clock.now()}
     with pytest.raises(AskAgain, match="no longer waits"):
-        steps.take(asking.desk("r1"), waits_no_more, content="", **given)
-    assert steps.ask(asking.desk("r1"), waits_no_more) is None
+        steps.take(asking.in_run("r1"), waits_no_more, content="", **given)
+    assert steps.ask(asking.in_run("r1"), waits_no_more) is None
 
 
 def test_a_large_plan_sliced_into_runs_asks_nevertheless(rig: Rig) -> None:
@@ -66,7 +66,7 @@ def test_a_large_plan_sliced_into_runs_asks_nevertheless(rig: Rig) -> None:
     for number in range(9):
         limited.insert("note", id=number, at=OLD.replace(year=2020 + number // 3))
     first = limited.plan("r2022", AS_OF.replace(year=2022))
-    assert "request" not in first.data
+    assert first.data["request"] is None
     assert limited.execute(first, "r2022").data["done"] == {"note": 3}
     second = limited.plan("r2023", AS_OF.replace(year=2023))
     assert second.data["request"]
@@ -89,7 +89,7 @@ def test_what_was_approved_is_not_counted_against_the_next_run(rig: Rig) -> None
     limited.answer(large, "r1")
     assert limited.execute(large, "r1").data["done"] == {"note": 9}
     limited.insert("note", id=10, at=OLD)
-    assert "request" not in limited.plan("r2").data
+    assert limited.plan("r2").data["request"] is None
 
 
 def test_what_a_killed_run_erased_counts_towards_the_limits(rig: Rig) -> None:

@@ -132,7 +132,7 @@ def test_only_a_run_that_came_to_its_end_says_what_it_proves(step: str | None) -
 def test_an_answer_of_the_command_line_proves_no_second_person() -> None:
     """Whatever name it carries."""
     given = {"decision": "Approve", "decided_by": "bo", "decided_at": COPY["taken_at"]}
-    answer = given | {"reason": COMMAND_LINE}
+    answer = given | {"asked": True, "reason": COMMAND_LINE}
     lines = "\n".join(sentences(certificate(a_run(approve=answer))))
     assert "answered on the command line: that another person" in lines
     assert "executed only where another person" not in lines

@@ -38,7 +38,7 @@ ASKED = {
     "asked_at": "2026-11-25T18:00:00+00:00",
     "asked_for": ["ana"],
 }
-ANSWER = {"decided_by": "bo", "decided_at": "2026-11-25T18:30:00+00:00"}
+ANSWER = {"asked": True, "decided_by": "bo", "decided_at": "2026-11-25T18:30:00+00:00"}
 HOLD = {
     "hold": 3,
     "kind": "subject",

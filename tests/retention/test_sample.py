@@ -22,12 +22,12 @@ from include.holds.registry import RECORD_KINDS, HoldKind, add
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import AnswerSheet, load
 from include.local.sample.load import statements
+from include.notify.outbox import Run as RunKey
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.retention import erasing, proof, steps
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
 from include.retention.plan import Plan
-from include.retention.planning import Schedule, make_plan
+from include.retention.planning import Schedule, make_plan, schedule_of
 from include.retention.session import prepare
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
@@ -36,6 +36,8 @@ from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
 from include.workplace import ROOT
 from tests.local.sample.test_expired import KEYS, RULES, SHEET, goes
+from tests.retention import step_records as steps
+from tests.retention.database_fixtures import DAG, retention_database
 
 PACK = load_pack(SHIPPED)
 DATABASE = PACK.database("courier")
@@ -53,23 +55,20 @@ ROLES = ("courier_owner", "courier_retention")
 GRANTS = ROOT / "include/retention/sample_grants.sql"
 
 
-def desk_of(reader: str, writer: str, state: Engine, **more: Any) -> Desk:
-    """The desk of a run on the shipped pack."""
-    given = {
-        "database": DATABASE,
-        "rules": PACK.retention_of("courier"),
-        "disposition": PACK.disposition,
-        "timezone": PACK.calendar.timezone,
-        "reader": DatabaseAddress.from_conninfo(reader),
-        "writer": DatabaseAddress.from_conninfo(writer),
-        "staff": (DATABASE, DatabaseAddress.from_conninfo(reader)),
-        "state": state,
-        "keys": ERASURE_KEYS,
-        "clock": SystemClock(),
-        "dag_id": "enforce_retention",
-        "run_id": "one",
-    } | more
-    return Desk(**given)
+def in_run(reader: str, writer: str, state: Engine) -> RetentionDatabase:
+    """The sample company's database in a run on the shipped pack."""
+    return retention_database(
+        DATABASE,
+        PACK.retention_of("courier"),
+        PACK.disposition,
+        reader=DatabaseAddress.from_conninfo(reader),
+        writer=DatabaseAddress.from_conninfo(writer),
+        state=state,
+        keys=ERASURE_KEYS,
+        clock=SystemClock(),
+        timezone=PACK.calendar.timezone,
+        run_id="one",
+    )
 
 
 def sheet_says(plan: Plan, sheet: AnswerSheet) -> None:
@@ -96,7 +95,7 @@ def sheet_says(plan: Plan, sheet: AnswerSheet) -> None:
 class Run:
     """One run from the plan to the count afterwards, with what was there before and after."""
 
-    desk: Desk
+    database: RetentionDatabase
     sheet: AnswerSheet
     plan: Plan
     before: dict[str, set[int]]
@@ -136,7 +135,7 @@ def run(postgres: EmbeddedPostgres) -> Iterator[Run]:
                 owner.execute(one)
             owner.execute("SET TimeZone = 'Asia/Shanghai'")
             writer = postgres.conninfo(name, "courier_retention", "x")
-            yield _run(owner, desk_of(writer, writer, state), sheet, at)
+            yield _run(owner, in_run(writer, writer, state), sheet, at)
         state.dispose()
         for one in (name, state_name):
             admin.execute(f"DROP DATABASE {one} WITH (FORCE)".encode())
@@ -144,31 +143,35 @@ def run(postgres: EmbeddedPostgres) -> Iterator[Run]:
             admin.execute(f"DROP ROLE {role}".encode())
 
 
-def _run(owner: psycopg.Connection[Any], desk: Desk, sheet: AnswerSheet, at: datetime) -> Run:
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        sheet_says(make_plan(connection, desk.schedule(at)), sheet)
+def _run(
+    owner: psycopg.Connection[Any], database: RetentionDatabase, sheet: AnswerSheet, at: datetime
+) -> Run:
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        sheet_says(make_plan(connection, schedule_of(database, at)), sheet)
     going = goes(owner, at)
-    held = _hold(desk, owner, going)
+    held = _hold(database, owner, going)
     gone = goes(owner, at, held)
     before = keys_of(owner)
-    planned = steps.plan(desk, at.isoformat())
-    question = steps.ask(desk, planned)
+    planned = steps.plan(database, at.isoformat())
+    question = steps.ask(database, planned)
     assert question is not None
     answered = steps.take(
-        desk, planned, option="Approve", reason="", user=question.assigned[0],
-        at=desk.clock.now(), content=question.content,
+        database, planned, option="Approve", reason="", user=question.assigned[0],
+        at=database.run.clock.now(), content=question.content,
     )  # fmt: skip
-    executed = erasing.execute(desk, planned)
+    executed = steps.execute(database, planned)
     records = {
         "plan": planned, "approve": answered, "execute": executed,
-        "verify": proof.verify(desk, planned, executed, []),
+        "verify": steps.verify(database, planned, executed, []),
     }  # fmt: skip
-    return Run(desk, sheet, steps.planned(desk, planned), before, gone, held, records, owner)
+    return Run(
+        database, sheet, steps.planned(database, planned), before, gone, held, records, owner
+    )
 
 
 def _hold(
-    desk: Desk, owner: psycopg.Connection[Any], going: dict[str, set[int]]
+    database: RetentionDatabase, owner: psycopg.Connection[Any], going: dict[str, set[int]]
 ) -> dict[str, set[int]]:
     """Place a hold of each kind on records that would go; returns which records they are on."""
 
@@ -182,11 +185,11 @@ def _hold(
         (HoldKind.WAYBILL, str(waybill)), (HoldKind.SUBJECT, f"courier/{customer}"),
         (HoldKind.CASE, str(case)), (HoldKind.CLASS, "training_record"),
     ]  # fmt: skip
-    with desk.state.begin() as conn:
+    with database.run.state.begin() as conn:
         for kind, value in holds:
             add(
-                conn, desk.clock, kind=kind, value=value, reason="claim", owner="legal",
-                case_ref="C-1", review_on=desk.clock.now().date() + timedelta(30),
+                conn, database.run.clock, kind=kind, value=value, reason="claim", owner="legal",
+                case_ref="C-1", review_on=database.run.clock.now().date() + timedelta(30),
             )  # fmt: skip
     of = "WHERE customer_id = %s"
     labels = "SELECT waybill_id FROM waybill WHERE sender_id = %s OR receiver_id = %s"
@@ -232,7 +235,7 @@ def test_the_counts_agree(run: Run) -> None:
     assert {one.name: one.planned for one in plan.classes if one.planned} == done
     assert run.records["verify"].data["done"] == done
     assert run.records["verify"].data["unexplained"] == 0
-    with run.desk.state.connect() as conn:
+    with run.database.run.state.connect() as conn:
         query = (
             select(erasure_batch.c.record_class, func.count())
             .join_from(erasure, erasure_batch)
@@ -300,7 +303,8 @@ def test_every_hold_is_named_with_what_it_keeps(run: Run) -> None:
 
 def test_a_second_run_finds_nothing_to_do(run: Run) -> None:
     """As of the same moment."""
-    again = steps.plan(replace(run.desk, run_id="two"), run.plan.as_of.isoformat())
+    context = replace(run.database.run, run=RunKey(DAG, "two"))
+    again = steps.plan(replace(run.database, run=context), run.plan.as_of.isoformat())
     assert [one["name"] for one in again.data["classes"] if one["to_delete"] + one["to_mask"]] == []
 
 

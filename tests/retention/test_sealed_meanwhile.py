@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from include.retention import erasing
+from include.retention.steps import EXECUTE
+from include.retention.workflow import ENFORCE_RETENTION
 from tests.retention.rig import AS_OF, DAG, NAME, Rig, fill
-from tests.support.airflow_task import in_task, seal_under_work
+from tests.support.airflow_task import seal_under_work, with_services
 
 pytestmark = pytest.mark.airflow
 KEY = (DAG, "r1")
@@ -20,13 +22,12 @@ def test_execution_deletes_nothing_once_its_run_was_sealed(
     """It would be in no evidence; the next run deletes it."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration import retention
+    from include.orchestration.tasks import run_step
 
     fill(rig)
     rig.plan()
     before = {table: rig.keys_in(table) for table in ("parcel", "scan", "detail", "person")}
-    in_task(monkeypatch, KEY, rig.engine, rig.clock, require_complete_registers=lambda *_: None)
-    monkeypatch.setattr(retention, "_desk", lambda *_: rig.desk())
+    with_services(monkeypatch, KEY, rig.in_run().run.services)
     real = erasing.execute
 
     def sealed_before(*arguments: Any, **named: Any) -> Any:
@@ -35,7 +36,7 @@ def test_execution_deletes_nothing_once_its_run_was_sealed(
 
     monkeypatch.setattr(erasing, "execute", sealed_before)
     with pytest.raises(AirflowFailException, match="sealed while this step was still at work"):
-        retention.execute(NAME)
+        run_step(ENFORCE_RETENTION, EXECUTE, NAME)
     assert {table: rig.keys_in(table) for table in before} == before
     assert rig.state_sql("SELECT count(*) FROM erasure_batch WHERE settled_at IS NOT NULL") == [
         (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -16,15 +17,16 @@ from include.holds.registry import HoldKind
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
 from include.retention import batches
-from include.retention.desk import Desk
+from include.retention.database import RetentionDatabase
 from include.retention.execute import Executor
 from include.retention.plan import Plan
-from include.retention.planning import make_plan
+from include.retention.planning import make_plan, schedule_of
 from include.retention.session import prepare
 from include.retention.tally import Tally
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
+from tests.retention.database_fixtures import retention_database
 
 TABLE = """
 CREATE TABLE parcel (id bigint PRIMARY KEY, customer_id bigint, made timestamptz, note text);
@@ -50,56 +52,42 @@ class Room:
     conninfo: str
     rules: list[dict[str, Any]]
 
-    @property
-    def desk(self) -> Desk:
-        address = DatabaseAddress.from_conninfo(self.conninfo)
-        return Desk(
-            database=MappedDatabase(
+    @cached_property
+    def database(self) -> RetentionDatabase:
+        key = {"id": MappedField(name="id", primary_key=True)}
+        parcel = MappedCollection(name="parcel", schema_name="public", table="parcel", fields=key)
+        return retention_database(
+            MappedDatabase(
                 name="depot",
                 title="depot",
                 connection="depot_db",
                 schema_name="public",
                 rto=timedelta(),
                 rpo=timedelta(),
-                collections={
-                    "parcel": MappedCollection(
-                        name="parcel",
-                        schema_name="public",
-                        table="parcel",
-                        fields={"id": MappedField(name="id", primary_key=True)},
-                    )
-                },
+                collections={"parcel": parcel},
             ),
-            rules=[RetentionRule.model_validate(one) for one in self.rules],
-            disposition=Disposition.model_validate({"batch": {"rows": 100}}),
-            timezone="UTC",
-            reader=address,
-            writer=address,
-            staff=None,
+            [RetentionRule.model_validate(rule) for rule in self.rules],
+            Disposition.model_validate({"batch": {"rows": 100}}),
+            reader=DatabaseAddress.from_conninfo(self.conninfo),
             state=engine(self.conninfo),
             keys=ErasureKeys({"1": b"k" * 32}, "1"),
             clock=SystemClock(),
-            dag_id="enforce_retention",
             run_id="r1",
         )
 
     def plan(self) -> Plan:
-        desk = self.desk
-        with desk.reader.connect(autocommit=True) as connection:
-            prepare(connection, desk.database)
-            return make_plan(connection, desk.schedule(desk.clock.now()))
+        database = self.database
+        with database.reader.connect(autocommit=True) as connection:
+            prepare(connection, database.mapped)
+            return make_plan(connection, schedule_of(database, database.run.clock.now()))
 
     def execute(self, plan: Plan, progress: Callable[[str], None]) -> Tally:
-        desk = self.desk
-        executor = Executor(
-            desk.writer, desk.state, desk.disposition, desk.clock, "enforce_retention", "r1",
-            progress,
-        )  # fmt: skip
-        allowed = [one.name for one in plan.classes]
-        return executor.execute(plan, desk.schedule(plan.as_of), allowed)
+        allowed = [planned.name for planned in plan.classes]
+        executor = Executor(self.database, progress)
+        return executor.execute(plan, schedule_of(self.database, plan.as_of), allowed)
 
     def hold(self, kind: HoldKind, value: str) -> int:
-        with self.desk.state.begin() as conn:
+        with self.database.run.state.begin() as conn:
             placed = registry.add(
                 conn, SystemClock(), kind=kind, value=value, reason="a case", owner="legal",
                 case_ref="1", review_on=date.max,

@@ -35,6 +35,7 @@ from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
+from tests.retention.database_fixtures import retention_database
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 AS_OF = datetime(2026, 3, 2, tzinfo=UTC)
@@ -126,12 +127,12 @@ class Yard:
             return make_plan(connection, self.schedule())
 
     def execute(self, plan: Plan, allowed: Collection[str] | None = None, run: str = "1") -> Tally:
-        rules = Disposition.model_validate({"batch": dict(self.batch)})
-        address = DatabaseAddress.from_conninfo(self.conninfo)
-        executor = Executor(
-            address, self.state, rules, CLOCK, "enforce_retention", f"{self.name} {run}"
-        )
-        return executor.execute(
+        database = retention_database(
+            self.database, self.rules, Disposition.model_validate({"batch": dict(self.batch)}),
+            reader=DatabaseAddress.from_conninfo(self.conninfo), state=self.state, keys=KEYS,
+            clock=CLOCK, timezone=self.timezone, run_id=f"{self.name} {run}",
+        )  # fmt: skip
+        return Executor(database).execute(
             plan, self.schedule(), allowed or [one.name for one in plan.classes]
         )
 

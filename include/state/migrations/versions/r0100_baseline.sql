@@ -187,7 +187,6 @@ CREATE TABLE erasure_request (
     found_at timestamptz,
     restricted_at timestamptz,
     oversized_at timestamptz,
-    found_earlier boolean DEFAULT false NOT NULL,
     CONSTRAINT erasure_request_closed_check
         CHECK (num_nulls(closed_at, closed_by, closed_because) IN (0, 3)),
     CONSTRAINT erasure_request_due_check CHECK (due_on >= received_on)

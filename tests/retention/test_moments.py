@@ -11,7 +11,7 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 from include.retention.breaker import remember
 from include.retention.clocks import APART, require_agreement
-from include.retention.desk import moment_of
+from include.retention.moments import moment_of
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import disposition

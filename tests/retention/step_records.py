@@ -1,0 +1,82 @@
+"""The steps of `enforce_retention` with records in and out, as their tasks keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from include.approvals.answer import Answer
+from include.approvals.question import Question
+from include.erasure.restore_points import StoredRestorePoint
+from include.evidence.model import StepRecord
+from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import result_of
+from include.retention import approval, erasing, plan_step, proof
+from include.retention.database import RetentionDatabase
+from include.retention.plan import Plan
+from include.retention.results import ExecutionResult, PlanResult
+from include.retention.steps import APPROVE, EXECUTE, PLAN, VERIFY
+from include.retention.work import Progress
+
+
+def _findings(name: str, database: RetentionDatabase) -> StepFindings:
+    return StepFindings(name, PLAN.clause, database.name)
+
+
+def _plan(record: StepRecord) -> PlanResult:
+    return PlanResult.model_validate(record.data)
+
+
+def plan(database: RetentionDatabase, as_of: str | None = None) -> StepRecord:
+    """Make the plan."""
+    findings = _findings(PLAN.name, database)
+    return findings.record(plan_step.plan(database, findings, as_of))
+
+
+def planned(database: RetentionDatabase, record: StepRecord) -> Plan:
+    """Return the plan of a record from its file."""
+    return approval.plan_file(database, _plan(record))
+
+
+def ask(database: RetentionDatabase, record: StepRecord) -> Question | None:
+    """Build the approval form."""
+    return approval.ask(database, _plan(record))
+
+
+def take(
+    database: RetentionDatabase,
+    record: StepRecord,
+    *,
+    option: str,
+    reason: str,
+    user: str | None,
+    at: datetime,
+    content: str,
+    name: str | None = None,
+) -> StepRecord:
+    """Enter an answer."""
+    findings = _findings(APPROVE.name, database)
+    answer = Answer(option, reason, user, at, name, content=content)
+    return findings.record(approval.take(database, findings, _plan(record), answer))
+
+
+def execute(
+    database: RetentionDatabase,
+    record: StepRecord,
+    progress: Progress | None = None,
+    alone: Callable[[], None] = lambda: None,
+) -> StepRecord:
+    """Execute the plan."""
+    findings = _findings(EXECUTE.name, database)
+    return findings.record(erasing.execute(database, findings, _plan(record), progress, alone))
+
+
+def verify(
+    database: RetentionDatabase,
+    record: StepRecord,
+    executed: StepRecord | None,
+    restore_points: Sequence[StoredRestorePoint] | None,
+) -> StepRecord:
+    """Count afterwards."""
+    findings, result = _findings(VERIFY.name, database), result_of(executed, ExecutionResult)
+    return findings.record(proof.verify(database, findings, _plan(record), result, restore_points))
