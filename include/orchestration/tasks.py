@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
+from include.approvals.reasons import COMMAND_LINE
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import StepFindings
@@ -216,9 +218,16 @@ def human_step(workflow: AnyWorkflow, human: HumanTask[Any, Any], about: Any) ->
         optional=human.optional,
         choices=human.choices,
         form=params_of(human.form) if human.form else None,
-        in_advance=human.in_advance,
+        in_advance=_command_form(human),
         response_timeout=human.response(policy()),
     )
+
+
+def _command_form(
+    human: HumanTask[Any, Any],
+) -> Callable[[str, datetime], Mapping[str, Any]] | None:
+    fill = human.in_advance
+    return None if fill is None else lambda words, at: fill(words, at, COMMAND_LINE)
 
 
 def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> Question | None:

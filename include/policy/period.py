@@ -34,7 +34,7 @@ class Period:
 
     @property
     def span(self) -> timedelta:
-        """The period as a span to wait for; a month counts 30 days."""
+        """A fixed length of time, for timeouts; a month counts 30 days."""
         return timedelta(days=self.months * 30 + self.days, seconds=self.seconds)
 
     @classmethod
@@ -51,11 +51,6 @@ class Period:
         return cls(
             text, years * 12 + months, weeks * 7 + days, hours * 3600 + minutes * 60 + seconds
         )
-
-    @property
-    def length(self) -> timedelta:
-        """A fixed length of time, for timeouts and budgets; a month counts 30 days."""
-        return timedelta(days=self.months * 30 + self.days, seconds=self.seconds)
 
     def __str__(self) -> str:
         return self.text

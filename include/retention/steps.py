@@ -78,7 +78,7 @@ def verify(run: RunContext[None], findings: StepFindings) -> VerificationResult:
 
 
 def _response_time(pack: PolicyPack) -> timedelta:
-    return pack.disposition.approval.response.length
+    return pack.disposition.approval.response.span
 
 
 PLAN = Step(

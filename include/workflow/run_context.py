@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
+from include.evidence.ahead import FolderAhead
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
+from include.evidence.names import bundle_path
 from include.evidence.steps import artifacts_of, keep_artifact, steps_of
 from include.messages import in_english
 from include.notify.outbox import Run
@@ -160,6 +162,13 @@ class RunContext(Generic[RunRules]):
     def wanted_databases(self) -> list[str]:
         """The names of the databases that the run works on: all mapped ones, or those asked for."""
         return list(self.parameters.get("databases") or self.pack.databases)
+
+    @property
+    def unsealed_folder(self) -> FolderAhead:
+        """The folder of the run's bundle, for large files that are written before its seal."""
+        started_at = self.task.started_at or self.clock.now()
+        bundle = bundle_path(self.run.dag_id, self.run.run_id, started_at)
+        return FolderAhead(self.services.store("evidence_store"), bundle)
 
     def records(self) -> RunRecords:
         """Return the records and files that the steps of this run left until now."""

@@ -78,8 +78,9 @@ class HumanTask(_Task[RunRules, Result]):
         waiting: result of the record while the question waits; None for no result.
         choices: possible answers; the first one lets the run go on. A question may have its own.
         form: fields to fill in; empty for a reason. A question may have its own.
-        in_advance: returns the filled form of an answer that was given with the command, from its
-            words and the moment of the answer; None if the words are the reason.
+        in_advance: returns the filled form of an answer that a command gives (`run --answer`,
+            `up --once`), from the words that were given, the moment, and a sentence that names the
+            command; None if the words are the reason.
         optional: whether runs usually ask nobody.
     """
 
@@ -90,7 +91,7 @@ class HumanTask(_Task[RunRules, Result]):
     waiting: Result | None = None
     choices: tuple[str, ...] = (APPROVE, REJECT)
     form: tuple[Field, ...] = ()
-    in_advance: Callable[[str, datetime], Mapping[str, Any]] | None = None
+    in_advance: Callable[[str, datetime, str], Mapping[str, Any]] | None = None
     optional: bool = False
 
     def question_title_of(self, part: str) -> Message:
