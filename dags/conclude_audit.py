@@ -23,11 +23,8 @@ workpapers; have the causes mended, answered and tested again; start a new run (
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import Param, dag
 
-from airflow.sdk import Param, TriggerRule, dag, task
-
-from include.orchestration import audit_conclusion
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.sampling.workflow import CONCLUDE_AUDIT
 
@@ -51,24 +48,8 @@ from include.sampling.workflow import CONCLUDE_AUDIT
 def conclude_audit() -> None:
     """Judge what came back, follow the findings and leave a sealed bundle."""
     tasks = tasks_of(CONCLUDE_AUDIT)
-
-    @task
-    def returned(params: dict[str, Any] | None = None) -> list[str]:
-        """Find the workpapers that are back and not concluded."""
-        return audit_conclusion.look((params or {}).get("quarter"))
-
-    @task
-    def evaluate(workpapers: str) -> dict[str, Any]:
-        """Judge every population of returned workpapers; open findings."""
-        return audit_conclusion.evaluate(workpapers)
-
-    @task(trigger_rule=TriggerRule.ALL_DONE)
-    def follow_up() -> dict[str, Any]:
-        """Remind the owners of open findings and say which are overdue."""
-        return audit_conclusion.follow_up()
-
-    last = evaluate.expand(workpapers=returned()) >> follow_up() >> tasks.send()
-    tasks.seal_after(last, audit_conclusion.seal_conclusion)
+    evaluated = tasks.evaluate.expand(about=tasks.look())
+    tasks.seal_after(evaluated >> tasks.follow_up() >> tasks.send())
 
 
 conclude_audit()

@@ -23,16 +23,11 @@ More: docs/audit.md. **Owner:** management.
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import chain, dag
 
-from airflow.sdk import TriggerRule, chain, dag, task
-
-from include.orchestration import sampling
-from include.orchestration.human import HumanStep
 from include.orchestration.inputs import past_quarter_param
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.sampling.workflow import SAMPLE_AUDIT
-from include.workflow.declaration import Queue
 
 
 @dag(
@@ -50,45 +45,11 @@ from include.workflow.declaration import Queue
 def sample_audit() -> None:
     """Draw the samples of a quarter and leave a sealed bundle."""
     tasks = tasks_of(SAMPLE_AUDIT)
-
-    @task
-    def populations(params: dict[str, Any] | None = None) -> list[str]:
-        """Name the quarter and the populations to freeze."""
-        return sampling.begin((params or {}).get("quarter"))
-
-    @task
-    def freeze(population: str) -> dict[str, Any]:
-        """Write down every item of a population; plan how many to draw."""
-        return sampling.freeze(population)
-
-    @task(trigger_rule=TriggerRule.ALL_DONE, queue=Queue.SEALING)
-    def commit() -> dict[str, Any]:
-        """Seal what was frozen, before anybody knows the seed."""
-        return sampling.commit()
-
-    @task
-    def draw() -> dict[str, Any]:
-        """Draw every population by the seed and write the workpapers."""
-        return sampling.draw()
-
-    committed = commit()
-    questions = [
-        HumanStep(
-            task_id=name,
-            about=committed,
-            ask=ask,
-            optional=ask is sampling.ask_again,
-            take=sampling.take,
-            choices=sampling.CHOICES,
-            form=sampling.form(),
-            in_advance=sampling.in_advance,
-            response_timeout=sampling.response_timeout(),
-        )
-        for name, ask in sampling.QUESTIONS.items()
-    ]
-    # Nothing of the seed is handed on: somebody may mark it as done without an answer.
-    chain(freeze.expand(population=populations()), committed, *questions, drawn := draw())
-    tasks.seal_after(drawn, sampling.seal_sample)
+    frozen = tasks.freeze.expand(about=tasks.populations())
+    committed = tasks.commit()
+    # `draw` gets nothing from `seed`: somebody may mark that task as done without an answer.
+    chain(frozen, committed, tasks.seed(committed), drawn := tasks.draw())
+    tasks.seal_after(drawn)
 
 
 sample_audit()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from include.cli.console import tell
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi, Question
-from include.registry import workflows
-from include.sampling import seeds
+from include.registry import workflow, workflows
 from include.services.errors import ServiceError
+from include.workflow.step import HumanTask
 from include.workplace import Workplace
 
 # An answer within the second in which a task is parked meets the scheduler's look at the worker
@@ -42,13 +43,13 @@ def who_is_asked(place: Workplace) -> dict[str, list[Sequence[str]]]:
     workflow's own run reports why.
     """
     asked: dict[str, list[Sequence[str]]] = {}
-    for workflow in workflows():
-        if workflow.respondents is None:
+    for each in workflows():
+        if each.respondents is None:
             continue
-        run = workflow.context(place)
-        groups = workflow.respondents(run) if run is not None else []
+        run = each.context(place)
+        groups = each.respondents(run) if run is not None else []
         if groups:
-            asked[workflow.id] = groups
+            asked[each.id] = groups
     return asked
 
 
@@ -99,7 +100,12 @@ class Answering:
             )
         api = self.airflow.api_as(known[0])
         option = question.options[0]  # what lets the run go on
-        now = self.place.clock.now()
-        given = seeds.thrown(REASON, now) if "seed" in question.form else {"reason": REASON}
-        api.answer(self.dag_id, question, option, given)
+        api.answer(self.dag_id, question, option, self._form(question.task_id))
         tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {option}")
+
+    def _form(self, task_id: str) -> Mapping[str, Any]:
+        steps = {step.name: step for step in workflow(self.dag_id).steps}
+        step = steps.get(task_id)
+        if isinstance(step, HumanTask) and step.in_advance is not None:
+            return step.in_advance("", self.place.clock.now(), REASON)
+        return {"reason": REASON}

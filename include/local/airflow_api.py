@@ -99,7 +99,7 @@ class AirflowApi:
         ]
 
     def answer(
-        self, dag_id: str, question: Question, option: str, given: Mapping[str, str]
+        self, dag_id: str, question: Question, option: str, given: Mapping[str, Any]
     ) -> None:
         """Answer a human step as the person who is logged in; raises ServiceError.
 

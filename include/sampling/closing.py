@@ -1,149 +1,220 @@
-"""The steps of `conclude_audit`: what came back, what it says, what becomes of the findings."""
+"""The steps of `conclude_audit` that judge returned workpapers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime
 
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.evidence.steps import keep_artifact, record_step
-from include.findings import register as findings
+from include.findings import register
 from include.messages import Message, _
 from include.policy.period import Period
 from include.sampling import issue, results
-from include.sampling.desk import Desk
 from include.sampling.evaluation import Deviation, Verdict, evaluate
 from include.sampling.issue import HandedIn, Issued
-from include.sampling.names import (
-    CLAUSE,
-    FINDINGS,
-    STEP_EVALUATE,
-    STEP_LOOK,
-    answers_file,
-    stage_file,
-    verdict_file,
-)
+from include.sampling.names import CLAUSE, FINDINGS, answers_file, stage_file, verdict_file
 from include.sampling.papers import stage_papers
+from include.sampling.rules import AUDIT, AuditRules
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Paper, write
 from include.services.errors import ControlFailed
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
 WITHOUT_OWNER = "management"  # answers for what the pack says nothing about any more
 
 
-def look(desk: Desk, asked: str | None) -> StepRecord:
-    """Say which workpapers are back and not concluded, and which are still out.
+class WorkpapersStatus(StepResult):
+    """Workpapers on which no conclusion was reached yet.
 
-    Args:
-        desk: of the run.
-        asked: a quarter whose conclusion was asked for; none where the schedule began the run.
+    Attributes:
+        back: names of those that are back and were asked for.
+        out: names of those that are out, with the moment of their issue.
     """
-    seen = StepFindings(STEP_LOOK, CLAUSE)
-    with desk.state.connect() as conn:
-        every = [one for one in issue.all_issued(conn) if _is_open(conn, one)]
-    waiting = [one for one in every if asked in (None, "", one.audit)]
+
+    back: list[str]
+    out: list[tuple[str, datetime]]
+
+
+class AskedAttribute(BaseModel):
+    """A question of workpapers, with its source."""
+
+    id: str
+    question: Message
+    source: Message
+
+
+class AskedPopulation(BaseModel):
+    """A population as its workpapers have it, whatever audit.yaml says by now."""
+
+    population: str
+    title: Message
+    attributes: list[AskedAttribute]
+
+
+class Evaluation(StepResult):
+    """The verdicts on returned workpapers, and the people who answer for the work.
+
+    Attributes:
+        audit: the quarter.
+        stage: of the workpapers, from 1.
+        draw: digest of the draw.
+        asked: what was tested, by population.
+        performed_by: who did the work.
+        performed_on: the day; None if nobody wrote it.
+        reviewed_by: who reviewed it; empty if nobody wrote it.
+        returned_by: who handed the workpapers in.
+        returned_at: when, in the policy pack's timezone.
+        remarks: what is no fault and should be known.
+        verdicts: one for each population.
+    """
+
+    audit: str
+    stage: int
+    draw: str
+    asked: list[AskedPopulation]
+    performed_by: str
+    performed_on: date | None
+    reviewed_by: str
+    returned_by: str
+    returned_at: datetime
+    remarks: list[Message]
+    verdicts: list[Verdict]
+
+    @property
+    def next_stage(self) -> list[str]:
+        """The populations that go on to the next stage of their plan."""
+        return [verdict.population for verdict in self.verdicts if verdict.decision == "next_stage"]
+
+
+def look(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
+    """Find the workpapers that are back and not concluded, and those that are still out."""
+    rules = run.pack.section(AUDIT)
+    if rules is None:
+        return WorkpapersStatus(back=[], out=[])
+    asked = run.parameters.get("quarter")
+    with run.state.connect() as conn:
+        every = [issued for issued in issue.all_issued(conn) if _is_open(conn, issued)]
+    waiting = [issued for issued in every if asked in (None, "", issued.audit)]
     if asked and not waiting:
-        seen.find(
+        findings.find(
             "sampling.nothing_to_conclude",
             Outcome.FAIL,
             _("There is nothing to conclude of {audit}.", audit=asked),
             _("See that sample_audit drew it, and that it was not concluded before."),
             subject=asked,
         )
-    out = [one for one in every if one.handed_in is None]
-    late = [one for one in out if _due(desk, one.issued_at, desk.rules.return_within) < desk.today]
-    for one in out:
-        if one in late or (asked and one in waiting):
-            seen.find(
-                "sampling.workpapers_overdue" if one in late else "sampling.workpapers_out",
+    out = [issued for issued in every if issued.handed_in is None]
+    late = [
+        issued for issued in out if _due(run, issued.issued_at, rules.return_within) < run.today
+    ]
+    for issued in out:
+        if issued in late or (asked and issued in waiting):
+            findings.find(
+                "sampling.workpapers_overdue" if issued in late else "sampling.workpapers_out",
                 Outcome.FAIL,
                 _(
                     "The workpapers of {audit}, stage {stage}, are not back; issued on {day}.",
-                    audit=one.audit,
-                    stage=one.stage,
-                    day=one.issued_at.astimezone(desk.zone).date(),
+                    audit=issued.audit,
+                    stage=issued.stage,
+                    day=issued.issued_at.astimezone(run.zone).date(),
                 ),
                 _("Hand them in: ./parcelseal sampling return FILE --by NAME."),
-                subject=one.part,
+                subject=issued.part,
             )
-    seen.measure("workpapers_overdue", len(late), "1")
-    return seen.record(
-        {
-            "back": [one.part for one in waiting if one.handed_in is not None],
-            "out": [[one.part, one.issued_at.isoformat()] for one in out],
-        }
+    findings.measure("workpapers_overdue", len(late), "1")
+    return WorkpapersStatus(
+        back=[issued.part for issued in waiting if issued.handed_in is not None],
+        out=[(issued.part, issued.issued_at) for issued in out],
     )
 
 
-def _is_open(conn: Connection, one: Issued) -> bool:
-    """Whether a verdict of any of its populations is still to be reached from these workpapers."""
-    reached = results.of_audit(conn, one.audit)
+LOOK = Step(
+    name="look",
+    title=_("The search"),
+    clause=CLAUSE,
+    work=look,
+    result=WorkpapersStatus,
+    parts=lambda workpapers: workpapers.back,
+)
+
+
+def _is_open(conn: Connection, issued: Issued) -> bool:
+    """Return whether the verdict on any of their populations is still to be reached."""
+    reached = results.of_audit(conn, issued.audit)
     later = {
         paper.population
-        for other in issue.all_issued(conn, one.audit)
-        if other.draw == one.draw and other.stage > one.stage
+        for other in issue.all_issued(conn, issued.audit)
+        if other.draw == issued.draw and other.stage > issued.stage
         for paper in other.workpapers.papers
     }
     return any(
         paper.population not in reached and paper.population not in later
-        for paper in one.workpapers.papers
+        for paper in issued.workpapers.papers
     )
 
 
-def evaluate_returned(desk: Desk, part: str) -> StepRecord:
-    """Judge every population of workpapers that came back; repeated, it says the same.
+def evaluate_returned(run: RunContext[None], findings: StepFindings) -> Evaluation:
+    """Judge every population of returned workpapers; open findings.
+
+    One transaction enters the verdicts and the record: no verdict is without its report.
 
     Raises:
         ControlFailed: there are no such workpapers, or they are not back.
+        UsageError: the pack has no audit.yaml.
     """
-    seen = StepFindings(STEP_EVALUATE, CLAUSE, part=part)
+    rules, part = run.pack.require(AUDIT), findings.part
     verdicts: list[Verdict] = []
-    with desk.state.begin() as conn:
-        issued, answers = _returned(conn, part)
+    with run.state.begin() as conn:
+        issued, returned, answers = _returned(conn, part)
         for paper in issued.workpapers.papers:
             name = paper.population
             verdict = evaluate(issued.committed[name], issued.samples[name], answers, issued.stage)
             if verdict.decision != "next_stage":
-                now = desk.clock.now()
-                verdict = results.conclude(conn, desk.run, issued.audit, verdict, now)
-            _open_findings(conn, desk, issued.audit, paper, verdict)
+                now = run.clock.now()
+                verdict = results.conclude(conn, run.run, issued.audit, verdict, now)
+            _open_findings(conn, run, rules, issued.audit, paper, verdict)
+            _judge(findings, rules, paper, verdict)
             verdicts.append(verdict)
-        assert issued.handed_in is not None
-        keep_artifact(conn, *desk.run, answers_file(part), issued.handed_in.to_bytes())
-        keep_artifact(conn, *desk.run, verdict_file(part), _file(verdicts))
-        more = _next_stage(conn, desk, issued, verdicts)
-        for paper, verdict in zip(issued.workpapers.papers, verdicts, strict=True):
-            _judge(seen, desk, paper, verdict)
-        reached = [one for one in verdicts if one.decision != "next_stage"]
-        above = sum(one.decision == "not_accepted" for one in reached)
-        seen.measure("sampling.populations_concluded", len(reached), "1")
-        seen.measure("sampling.populations_not_accepted", above, "1")
-        _replaced(seen, issued.handed_in)
-        if more is not None:
-            seen.find(
-                "sampling.next_stage",
-                Outcome.ATTENTION,
-                _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
-                _(
-                    "Fill in {file} of this bundle: ./parcelseal sampling return {file} --by NAME.",
-                    file=stage_file(more.part),
-                ),
-            )
-        record = seen.record(_told_of(desk, issued, issued.handed_in, verdicts))
-        # With the verdicts: none of them is without its report, whatever is killed afterwards.
-        record_step(conn, *desk.run, record, desk.clock)
-    return record
+        evaluation = _evaluation(run, issued, returned, verdicts)
+        _keep(conn, run, answers_file(part), returned.to_bytes())
+        _keep(conn, run, verdict_file(part), _file(verdicts))
+        reached = [verdict for verdict in verdicts if verdict.decision != "next_stage"]
+        above = sum(verdict.decision == "not_accepted" for verdict in reached)
+        findings.measure("sampling.populations_concluded", len(reached), "1")
+        findings.measure("sampling.populations_not_accepted", above, "1")
+        _replaced(findings, returned)
+        if evaluation.next_stage:
+            _issue_next_stage(conn, run, findings, issued, evaluation.next_stage)
+        key = run.run.dag_id, run.run.run_id
+        record_step(conn, *key, findings.record(evaluation), run.clock)
+    return evaluation
 
 
-def _replaced(seen: StepFindings, handed_in: HandedIn) -> None:
+EVALUATE = Step(
+    name="evaluate",
+    title=_("The evaluation of {part}"),
+    clause=CLAUSE,
+    work=evaluate_returned,
+    result=Evaluation,
+)
+
+
+def _keep(conn: Connection, run: RunContext[None], name: str, content: bytes) -> None:
+    keep_artifact(conn, run.run.dag_id, run.run.run_id, name, content)
+
+
+def _replaced(findings: StepFindings, handed_in: HandedIn) -> None:
     if handed_in.replaced:
-        seen.find(
+        findings.find(
             "sampling.replaced",
             Outcome.ATTENTION,
             _(
@@ -156,93 +227,107 @@ def _replaced(seen: StepFindings, handed_in: HandedIn) -> None:
         )
 
 
-def _returned(conn: Connection, part: str) -> tuple[Issued, dict[tuple[str, int], ItemAnswers]]:
-    """Workpapers that are back, and the answers of all stages up to theirs; locked."""
-    draws = [one.draw for one in issue.all_issued(conn) if one.part == part]
+def _returned(
+    conn: Connection, part: str
+) -> tuple[Issued, HandedIn, dict[tuple[str, int], ItemAnswers]]:
+    """Return workpapers that are back, and the answers of all stages up to theirs; locked."""
+    draws = [issued.draw for issued in issue.all_issued(conn) if issued.part == part]
     stages = issue.of_draw(conn, draws[0]) if draws else []
-    issued = next((one for one in stages if one.part == part), None)
-    if issued is None or issued.handed_in is None:
+    last = next((stage for stage in stages if stage.part == part), None)
+    if last is None or last.handed_in is None:
         raise ControlFailed(f"There are no returned workpapers {part}.", "Run the workflow again.")
     answers: dict[tuple[str, int], ItemAnswers] = {}
-    for one in stages:
-        if one.stage <= issued.stage and one.handed_in is not None:
-            answers |= one.handed_in.answers
-    return issued, answers
+    for issued in stages:
+        if issued.stage <= last.stage and issued.handed_in is not None:
+            answers |= issued.handed_in.answers
+    return last, last.handed_in, answers
 
 
-def _told_of(
-    desk: Desk, issued: Issued, returned: HandedIn, verdicts: Sequence[Verdict]
-) -> dict[str, Any]:
-    """What the report says of them; the questions are those that were asked."""
-    return {
-        "audit": issued.audit,
-        "stage": issued.stage,
-        "draw": issued.draw,
-        "asked": [
-            {
-                "population": paper.population,
-                "title": paper.title.model_dump(mode="json"),
-                "attributes": [
-                    {
-                        "id": one.id,
-                        "question": one.question.model_dump(mode="json"),
-                        "source": one.criterion.model_dump(mode="json"),
-                    }
-                    for one in paper.attributes
+def _evaluation(
+    run: RunContext[None], issued: Issued, returned: HandedIn, verdicts: list[Verdict]
+) -> Evaluation:
+    return Evaluation(
+        audit=issued.audit,
+        stage=issued.stage,
+        draw=issued.draw,
+        asked=[
+            AskedPopulation(
+                population=paper.population,
+                title=paper.title,
+                attributes=[
+                    AskedAttribute(
+                        id=attribute.id, question=attribute.question, source=attribute.criterion
+                    )
+                    for attribute in paper.attributes
                 ],
-            }
+            )
             for paper in issued.workpapers.papers
         ],
-        "performed_by": returned.performed_by,
-        "performed_on": returned.performed_on.isoformat() if returned.performed_on else None,
-        "reviewed_by": returned.reviewed_by,
-        "returned_by": returned.returned_by,
-        "returned_at": returned.returned_at.astimezone(desk.zone).isoformat(),
-        "remarks": [one.model_dump(mode="json") for one in returned.remarks],
-        "verdicts": [one.model_dump(mode="json") for one in verdicts],
-    }
+        performed_by=returned.performed_by,
+        performed_on=returned.performed_on,
+        reviewed_by=returned.reviewed_by,
+        returned_by=returned.returned_by,
+        returned_at=returned.returned_at.astimezone(run.zone),
+        remarks=list(returned.remarks),
+        verdicts=verdicts,
+    )
 
 
 def _file(verdicts: Sequence[Verdict]) -> bytes:
-    content = [one.model_dump(mode="json") for one in verdicts]
+    content = [verdict.model_dump(mode="json") for verdict in verdicts]
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _next_stage(
-    conn: Connection, desk: Desk, issued: Issued, verdicts: Sequence[Verdict]
-) -> Issued | None:
-    """Issue the workpapers of the next stage to the populations whose plan calls for it."""
-    wanted = [one.population for one in verdicts if one.decision == "next_stage"]
-    if not wanted:
-        return None
+def _issue_next_stage(
+    conn: Connection,
+    run: RunContext[None],
+    findings: StepFindings,
+    issued: Issued,
+    populations: Sequence[str],
+) -> None:
+    """Issue the workpapers of the next stage for the populations whose plan calls for it."""
     papers = stage_papers(
-        issued.workpapers, issued.committed, issued.samples, wanted, desk.clock.now()
+        issued.workpapers, issued.committed, issued.samples, populations, run.clock.now()
     )
-    committed = {name: issued.committed[name] for name in wanted}
-    samples = {name: issued.samples[name] for name in wanted}
-    issue.remember(conn, desk.run, papers, committed, samples)
-    made = next(
-        one
-        for one in issue.all_issued(conn, issued.audit)
-        if one.draw == papers.draw_sha256 and one.stage == papers.stage
+    committed = {name: issued.committed[name] for name in populations}
+    samples = {name: issued.samples[name] for name in populations}
+    issue.remember(conn, run.run, papers, committed, samples)
+    following = next(
+        stage
+        for stage in issue.all_issued(conn, issued.audit)
+        if stage.draw == papers.draw_sha256 and stage.stage == papers.stage
     )
-    keep_artifact(conn, *desk.run, stage_file(made.part), write(made.workpapers))
-    return made
+    file = stage_file(following.part)
+    _keep(conn, run, file, write(following.workpapers))
+    findings.find(
+        "sampling.next_stage",
+        Outcome.ATTENTION,
+        _("The plan calls for stage {stage}: look at its items too.", stage=following.stage),
+        _(
+            "Fill in {file} of this bundle: ./parcelseal sampling return {file} --by NAME.",
+            file=file,
+        ),
+    )
 
 
 def _open_findings(
-    conn: Connection, desk: Desk, audit: str, paper: Paper, verdict: Verdict
+    conn: Connection,
+    run: RunContext[None],
+    rules: AuditRules,
+    audit: str,
+    paper: Paper,
+    verdict: Verdict,
 ) -> None:
-    population = desk.rules.find(paper.population)
-    for one in verdict.deviations:
-        findings.open_finding(
+    population = rules.find(paper.population)
+    for deviation in verdict.deviations:
+        register.open_finding(
             conn,
             kind=FINDINGS,
-            reference=f"{audit}/{paper.population}/{one.number}/{one.attribute}",
-            what=_deviated(paper, one),
+            reference=f"{audit}/{paper.population}/{deviation.number}/{deviation.attribute}",
+            what=_deviated(paper, deviation),
             owner=population.owner if population else WITHOUT_OWNER,
-            opened_at=desk.clock.now(),
-            due_on=_due(desk, desk.clock.now(), desk.rules.mend_within),
+            opened_at=run.clock.now(),
+            due_on=_due(run, run.clock.now(), rules.mend_within),
         )
 
 
@@ -254,43 +339,43 @@ _ANSWERS = {
 }
 
 
-def _deviated(paper: Paper, one: Deviation) -> Message:
-    asked = {item.id: item.question for item in paper.attributes}
+def _deviated(paper: Paper, deviation: Deviation) -> Message:
+    asked = {attribute.id: attribute.question for attribute in paper.attributes}
     return _(
         "{population}, item {key}: {question} {answer}",
         population=paper.title,
-        key=one.key,
-        question=asked[one.attribute],
-        answer=_ANSWERS[one.answer],
+        key=deviation.key,
+        question=asked[deviation.attribute],
+        answer=_ANSWERS[deviation.answer],
     )
 
 
-def _judge(seen: StepFindings, desk: Desk, paper: Paper, one: Verdict) -> None:
-    if desk.rules.find(one.population) is None:
-        seen.find(
+def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Verdict) -> None:
+    if rules.find(verdict.population) is None:
+        findings.find(
             "sampling.population_gone",
             Outcome.ATTENTION,
             _("{population} was taken out of audit.yaml since the draw.", population=paper.title),
             _("Name somebody who answers for its deviations; their findings go to the management."),
-            subject=one.population,
+            subject=verdict.population,
         )
-    if one.untested:
-        seen.find(
+    if verdict.untested:
+        findings.find(
             "sampling.untested",
             Outcome.ATTENTION,
             _(
                 "{population}: to {count} of {items} items no question applies; nothing was tested "
                 "of them.",
                 population=paper.title,
-                count=one.untested,
-                items=one.items,
+                count=verdict.untested,
+                items=verdict.items,
             ),
             _("They deviate; let the population's SQL in audit.yaml leave out such items."),
-            subject=one.population,
+            subject=verdict.population,
         )
-    beside = [name for name, items in one.applied.items() if not items]
-    if beside and one.untested < one.items:
-        seen.find(
+    beside = [name for name, items in verdict.applied.items() if not items]
+    if beside and verdict.untested < verdict.items:
+        findings.find(
             "sampling.question_untested",
             Outcome.ATTENTION,
             _(
@@ -299,40 +384,39 @@ def _judge(seen: StepFindings, desk: Desk, paper: Paper, one: Verdict) -> None:
                 questions=", ".join(beside),
             ),
             _("See whether the question fits the population; correct audit.yaml."),
-            subject=one.population,
+            subject=verdict.population,
         )
-    if one.decision == "not_accepted":
-        seen.find(
+    if verdict.decision == "not_accepted":
+        findings.find(
             "sampling.not_accepted",
             Outcome.FAIL,
             _(
                 "{population}: {deviating} of {items} items deviate, {acceptable} were "
                 "acceptable; up to {limit}% of the population may deviate.",
                 population=paper.title,
-                deviating=one.deviating,
-                items=one.items,
-                acceptable=one.acceptable,
-                limit=one.upper_limit_pct,
+                deviating=verdict.deviating,
+                items=verdict.items,
+                acceptable=verdict.acceptable,
+                limit=verdict.upper_limit_pct,
             ),
             _("Mend the causes; each deviation is a finding with an owner and a day."),
-            subject=one.population,
+            subject=verdict.population,
         )
-    elif one.deviations:
-        seen.find(
+    elif verdict.deviations:
+        findings.find(
             "sampling.deviations",
             Outcome.ATTENTION,
             _(
                 "{population}: {deviating} of {items} items deviate.",
                 population=paper.title,
-                deviating=one.deviating,
-                items=one.items,
+                deviating=verdict.deviating,
+                items=verdict.items,
             ),
             _("Each deviation is a finding with an owner and a day."),
-            subject=one.population,
+            subject=verdict.population,
         )
 
 
-def _due(desk: Desk, start: datetime, period: Period) -> date:
-    """The day in the pack's timezone by which something is due; a month counts 30 days."""
-    span = timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
-    return (start.astimezone(desk.zone) + span).date()
+def _due(run: RunContext[None], start: datetime, period: Period) -> date:
+    """Return the day in the pack's timezone by which something is due."""
+    return (start.astimezone(run.zone) + period.span).date()

@@ -1,4 +1,4 @@
-"""What is said of a commitment, sealed before anybody knows the seed."""
+"""The report in the bundle of a commitment, sealed before the seed is known."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from include.messages import _
 from include.reports.conclusion import Conclusion
 from include.reports.model import Fact, Paragraph, Section, Table, table_of
 from include.sampling.commitment import Commitment
-from include.sampling.names import (
-    COMMITMENT_FILE,
-)
+from include.sampling.names import COMMITMENT_FILE
 from include.sampling.plans_table import plans_table, quarter_fact
 from include.sampling.rules import AuditRules
 
 
-def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
-    """Say what was committed to, before anybody knows the seed."""
-    count = len(made.populations)
+def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
+    """Return the conclusion of a commitment's bundle."""
+    count = len(commitment.populations)
     return Conclusion(
-        title=_("Commitment of the audit {audit}", audit=made.audit),
+        title=_("Commitment of the audit {audit}", audit=commitment.audit),
         summary=_(
             "{count} populations were frozen before the seed was known. What will be drawn from "
             "them follows from the seed alone.",
@@ -28,17 +26,17 @@ def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> C
         findings=[],
         metrics=[Metric(name="sampling.populations_committed", value=count, unit="1")],
         facts=[
-            quarter_fact(made),
+            quarter_fact(commitment),
             Fact(label=_("Populations"), value=count),
             Fact(
                 label=_("Items in the populations"),
-                value=sum(one.items for one in made.populations),
+                value=sum(frame.items for frame in commitment.populations),
             ),
         ],
         sections=[
             Section(
                 heading=_("What was frozen"),
-                blocks=[plans_table(made, rules), _frames(made)],
+                blocks=[plans_table(commitment, rules), _frames(commitment)],
             ),
             Section(
                 heading=_("What the seed will be"),
@@ -53,10 +51,10 @@ def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> C
     )
 
 
-def _frames(made: Commitment) -> Table:
+def _frames(commitment: Commitment) -> Table:
     return table_of(
         _("Frozen frames"),
-        made.populations,
+        commitment.populations,
         [
             (_("File"), "code", lambda population: population.file),
             (_("Items"), "number", lambda population: population.items),

@@ -1,22 +1,28 @@
-"""What `conclude_audit` says: its run, what is out, the findings; `signed_report` has the rest."""
+"""The report of `conclude_audit`: its run, workpapers that are out, the register of findings."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
-from include.evidence.model import Metric, Outcome, StepRecord
+from include.evidence.model import Outcome
+from include.findings import register
 from include.findings.register import Found, State
 from include.messages import Message, _, listed
 from include.notify.report import messages
+from include.notify.sending import STEP_SEND
 from include.policy.rules import Role
-from include.reports.conclusion import Conclusion, by_step, missing_records, worst
+from include.reports.conclusion import Conclusion, missing_records, worst
 from include.reports.model import Block, Column, Fact, Paragraph, Section, Table, table_of
+from include.sampling.closing import EVALUATE, LOOK, Evaluation, WorkpapersStatus
 from include.sampling.evaluation import Verdict
-from include.sampling.names import CLAUSE, STEP_EVALUATE, STEP_FOLLOW_UP, STEP_LOOK
+from include.sampling.following import FOLLOW_UP
+from include.sampling.names import CLAUSE
+from include.sampling.rules import AUDIT
 from include.sampling.signed_report import signed
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 NOT_YET = _("not yet")
 FIGURE = "populations_above_tolerable_rate"  # of the control; the first screen says the same
@@ -27,64 +33,47 @@ _STATES = {
 }
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    *,
-    roles: Mapping[str, Role],
-    findings: Sequence[Found],
-    today: date,
-    send: str,
-) -> Conclusion:
-    """Judge a run of `conclude_audit` from what its steps left.
-
-    Args:
-        records: of the run.
-        roles: of roles.yaml.
-        findings: the whole register, closed ones too.
-        today: the day in the pack's timezone.
-        send: name of the step that sends.
-    """
-    found = by_step(records)
-    evaluated = [one for one in records if one.step == STEP_EVALUATE and "verdicts" in one.data]
-    look = found.get((STEP_LOOK, ""))
-    told = [finding for record in records for finding in record.findings]
-    steps = {(STEP_LOOK, ""): _("The search"), (STEP_FOLLOW_UP, ""): _("The follow-up")}
-    steps[send, ""] = _("The sending")
-    for part in look.data.get("back", []) if look else []:
-        steps[STEP_EVALUATE, part] = _("The evaluation of {part}", part=part)
-    told += missing_records(records, steps, "sampling", CLAUSE)
-    metrics = [metric for record in records for metric in record.metrics]
-    seen = Seen(
-        verdicts=[
-            Verdict.model_validate(one) for record in evaluated for one in record.data["verdicts"]
-        ],
-        above=_figure(metrics),
-        going=[title for record in evaluated for title in _going(record)],
-        out=_still_out(look, evaluated),
-        back=look.data.get("back") if look else None,
-        evaluated={one.part for one in evaluated},
-        findings=findings,
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
+    """Judge a run by the records of its steps."""
+    with run.state.connect() as conn:
+        every = register.listed(conn, closed=True)
+    if run.pack.section(AUDIT) is None:
+        return nothing_to_audit(records, run.roles, every)
+    status = records.result(LOOK)
+    evaluations = records.results(EVALUATE)
+    steps = {(step.name, ""): step.title for step in (LOOK, FOLLOW_UP)}
+    steps[STEP_SEND, ""] = _("The sending")
+    for part in status.back if status else ():
+        steps[EVALUATE.name, part] = EVALUATE.title_of(part)
+    findings = [*records.findings, *missing_records(records.records, steps, "sampling", CLAUSE)]
+    above = next((metric.value for metric in records.metrics if metric.name == FIGURE), None)
+    populations = JudgedPopulations(
+        status=status,
+        evaluations=evaluations,
+        above=None if above is None else int(above),
+        findings=every,
     )
+    sent = records.find(STEP_SEND)
     return Conclusion(
         title=_("Audit conclusion"),
-        summary=_summary(seen),
-        outcome=worst(records, told),
-        findings=told,
-        metrics=metrics,
-        facts=_facts(seen, today),
+        summary=_summary(populations),
+        outcome=worst(records.records, findings),
+        findings=findings,
+        metrics=records.metrics,
+        facts=_facts(populations, run.today),
         sections=[
-            *(section for record in evaluated for section in signed(record)),
-            *([_out(seen.out)] if seen.out else []),
-            _register(findings, roles),
-            *([messages(found[send, ""])] if (send, "") in found else []),
+            *(section for evaluation in evaluations.values() for section in signed(evaluation)),
+            *([_out(populations.out)] if populations.out else []),
+            _register(every, run.roles),
+            *([messages(sent)] if sent else []),
         ],
     )
 
 
 def nothing_to_audit(
-    records: Sequence[StepRecord], *, roles: Mapping[str, Role], findings: Sequence[Found]
+    records: RunRecords, roles: Mapping[str, Role], findings: Sequence[Found]
 ) -> Conclusion:
-    """Say that the pack has no audit.yaml; of the register is shown what others left there.
+    """Conclude a run under a pack without audit.yaml: it followed findings of other workflows.
 
     Args:
         records: of the run.
@@ -94,149 +83,145 @@ def nothing_to_audit(
     return Conclusion(
         title=_("Audit conclusion"),
         summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
-        outcome=worst(records, []),
-        findings=[finding for record in records for finding in record.findings],
-        metrics=[metric for record in records for metric in record.metrics],
+        outcome=worst(records.records, []),
+        findings=records.findings,
+        metrics=records.metrics,
         sections=[_register(findings, roles)] if findings else [],
     )
 
 
-def _figure(metrics: Sequence[Metric]) -> int | None:
-    value = next((one.value for one in metrics if one.name == FIGURE), None)
-    return None if value is None else int(value)
-
-
-def _going(record: StepRecord) -> list[Message]:
-    """Titles of the populations that go on to the next stage of their plan."""
-    wanted = [one["population"] for one in record.data["verdicts"] if _goes_on(one)]
-    titles = {one["population"]: one["title"] for one in record.data["asked"]}
-    return [Message.model_validate(titles[one]) for one in wanted]
-
-
-def _goes_on(verdict: Mapping[str, Any]) -> bool:
-    return bool(verdict["decision"] == "next_stage")
-
-
-def _still_out(
-    look: StepRecord | None, evaluated: Sequence[StepRecord]
-) -> list[tuple[str, datetime | None]] | None:
-    """Workpapers that are out at the end of the run, with the moment of their issue.
-
-    The search came first: what the evaluation issued since then is out too, without a moment.
-    """
-    if look is None or "out" not in look.data:
-        return None
-    out: dict[str, datetime | None] = {
-        part: datetime.fromisoformat(at) for part, at in look.data["out"]
-    }
-    for record in evaluated:
-        if any(_goes_on(one) for one in record.data["verdicts"]):
-            audit, stage, draw = (record.data[key] for key in ("audit", "stage", "draw"))
-            out.setdefault(f"{audit}-{stage + 1}-{draw[:6]}", None)
-    return list(out.items())
-
-
 @dataclass(frozen=True)
-class Seen:
-    """What a run saw.
+class JudgedPopulations:
+    """The verdicts of a run, and what is still to be judged.
 
     Attributes:
-        verdicts: that were reached or go on.
+        status: of workpapers before the evaluations; None if the step left no result.
+        evaluations: by workpapers.
         above: populations that are not accepted by their last verdict, whichever run reached it,
-            and not mended: the figure of the control. None when it was not measured.
-        going: titles of the populations that go on to the next stage.
-        out: workpapers that are out; None when nobody looked.
-        back: names of those that are back, likewise.
-        evaluated: names of those that were evaluated.
+            and not mended: the figure of the control. None if it was not measured.
         findings: the whole register, closed ones too.
     """
 
-    verdicts: Sequence[Verdict]
+    status: WorkpapersStatus | None
+    evaluations: Mapping[str, Evaluation]
     above: int | None
-    going: Sequence[Message]
-    out: Sequence[tuple[str, datetime | None]] | None
-    back: Sequence[str] | None
-    evaluated: Collection[str]
     findings: Sequence[Found]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts that were reached or go on."""
+        return [
+            verdict for evaluation in self.evaluations.values() for verdict in evaluation.verdicts
+        ]
+
+    @property
+    def going_on(self) -> list[Message]:
+        """The titles of the populations that go on to the next stage."""
+        return [
+            asked.title
+            for evaluation in self.evaluations.values()
+            for asked in evaluation.asked
+            if asked.population in evaluation.next_stage
+        ]
+
+    @property
+    def out(self) -> list[tuple[str, datetime | None]] | None:
+        """The workpapers that are out at the end of the run; None without a status.
+
+        Each has the moment of its issue, or None if this run issued it.
+        """
+        if self.status is None:
+            return None
+        out: dict[str, datetime | None] = dict(self.status.out)
+        for evaluation in self.evaluations.values():
+            if evaluation.next_stage:
+                stage = evaluation.stage + 1
+                out.setdefault(f"{evaluation.audit}-{stage}-{evaluation.draw[:6]}", None)
+        return list(out.items())
 
     @property
     def judged(self) -> int:
         """Populations whose verdict was reached."""
-        return sum(one.decision != "next_stage" for one in self.verdicts)
+        return sum(verdict.decision != "next_stage" for verdict in self.verdicts)
 
     @property
     def refused(self) -> int:
         """Populations that this run did not accept."""
-        return sum(one.decision == "not_accepted" for one in self.verdicts)
+        return sum(verdict.decision == "not_accepted" for verdict in self.verdicts)
 
     @property
     def left(self) -> int:
         """Findings that are not closed."""
-        return sum(one.state is not State.CLOSED for one in self.findings)
+        return sum(finding.state is not State.CLOSED for finding in self.findings)
 
     @property
     def unjudged(self) -> int | None:
-        """Workpapers that are back and were not evaluated; None when nobody looked."""
-        return None if self.back is None else len(set(self.back) - set(self.evaluated))
+        """Workpapers that are back and were not evaluated; None without a status."""
+        return len(set(self.status.back) - set(self.evaluations)) if self.status else None
 
 
-def _summary(seen: Seen) -> Message:
-    said = _judged(seen)
-    if not seen.going:
-        return said
-    return _and(
-        said, _("To the next stage of their plan: {populations}.", populations=listed(seen.going))
-    )
-
-
-def _judged(seen: Seen) -> Message:
-    """What was judged, and what is not accepted: never less than the control's figure says."""
-    if seen.refused and seen.above in (None, seen.refused):
-        return _(
-            "{above} of {count} populations that were judged are not accepted.",
-            above=seen.refused,
-            count=seen.judged,
-        )
-    if seen.refused:
-        return _(
-            "{above} of {count} populations that were judged are not accepted; not accepted by "
-            "their last verdict and not mended yet: {all}.",
-            above=seen.refused,
-            count=seen.judged,
-            all=seen.above,
-        )
-    said = _work(seen)
-    if not seen.above:
+def _summary(populations: JudgedPopulations) -> Message:
+    said = _judged(populations)
+    if not populations.going_on:
         return said
     return _and(
         said,
-        _("Judged before, still not accepted and not mended: {above}.", above=seen.above),
+        _(
+            "To the next stage of their plan: {populations}.",
+            populations=listed(populations.going_on),
+        ),
     )
 
 
-def _work(seen: Seen) -> Message:
-    if seen.unjudged is None or seen.out is None:
+def _judged(populations: JudgedPopulations) -> Message:
+    """What was judged, and what is not accepted: never less than the control's figure says."""
+    if populations.refused and populations.above in (None, populations.refused):
         return _(
-            "Nobody could see which workpapers are back; open findings: {left}.", left=seen.left
+            "{above} of {count} populations that were judged are not accepted.",
+            above=populations.refused,
+            count=populations.judged,
         )
-    if seen.unjudged:
+    if populations.refused:
+        return _(
+            "{above} of {count} populations that were judged are not accepted; not accepted by "
+            "their last verdict and not mended yet: {all}.",
+            above=populations.refused,
+            count=populations.judged,
+            all=populations.above,
+        )
+    said = _work(populations)
+    if not populations.above:
+        return said
+    return _and(
+        said,
+        _("Judged before, still not accepted and not mended: {above}.", above=populations.above),
+    )
+
+
+def _work(populations: JudgedPopulations) -> Message:
+    if populations.unjudged is None or populations.out is None:
+        return _(
+            "Nobody could see which workpapers are back; open findings: {left}.",
+            left=populations.left,
+        )
+    if populations.unjudged:
         return _(
             "Workpapers that are back and could not be judged: {count}; open findings: {left}.",
-            count=seen.unjudged,
-            left=seen.left,
+            count=populations.unjudged,
+            left=populations.left,
         )
-    if seen.judged:
+    if populations.judged:
         return _(
             "Populations judged in this run, all of them accepted: {count}; open findings: {left}.",
-            count=seen.judged,
-            left=seen.left,
+            count=populations.judged,
+            left=populations.left,
         )
-    if seen.going:
-        return _("No verdict was reached yet; open findings: {left}.", left=seen.left)
+    if populations.going_on:
+        return _("No verdict was reached yet; open findings: {left}.", left=populations.left)
     return _(
         "No workpapers came back since the last run; out: {out}, open findings: {left}.",
-        out=len(seen.out),
-        left=seen.left,
+        out=len(populations.out),
+        left=populations.left,
     )
 
 
@@ -246,21 +231,26 @@ def _and(first: Message, then: Message) -> Message:
     return Message(text="{first} {then}", values=values, translations={"zh-CN": "{first}{then}"})
 
 
-def _facts(seen: Seen, today: date) -> list[Fact]:
-    late = sum(one.overdue(today) for one in seen.findings)
+def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
+    late = sum(one.overdue(today) for one in populations.findings)
     return [
         Fact(
             label=_("Populations judged in this run"),
-            value=None if seen.unjudged is None else seen.judged,
+            value=None if populations.unjudged is None else populations.judged,
         ),
         Fact(
             label=_("Not accepted"),
-            value=seen.above,
-            status=None if seen.above is None else (Outcome.FAIL if seen.above else Outcome.PASS),
+            value=populations.above,
+            status=None
+            if populations.above is None
+            else (Outcome.FAIL if populations.above else Outcome.PASS),
             note=_("last verdict, not mended yet"),
         ),
-        Fact(label=_("Workpapers that are out"), value=None if seen.out is None else len(seen.out)),
-        Fact(label=_("Open findings"), value=seen.left),
+        Fact(
+            label=_("Workpapers that are out"),
+            value=None if populations.out is None else len(populations.out),
+        ),
+        Fact(label=_("Open findings"), value=populations.left),
         Fact(
             label=_("Findings past their day"),
             value=late,

@@ -1,78 +1,98 @@
-"""The last step of `conclude_audit`: open findings, their owners, and what is still not mended.
+"""The step of `conclude_audit` that follows open findings, whichever workflow opened them.
 
-It follows the whole register: corrective actions of incidents have owners and days as findings of
-audits do, and nothing else reminds.
+Corrective actions of incidents have owners and days as findings of audits do, and no other step
+reminds of them. So the step also works under a pack that leaves out audit.yaml.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import date
 
-from sqlalchemy import Connection
+from pydantic import BaseModel
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.findings import register as findings
+from include.evidence.step_result import StepResult
+from include.findings import register
 from include.findings.following import remind
-from include.messages import _
-from include.notify.outbox import Run
-from include.policy.notices import NoticeRules
-from include.policy.rules import Role
+from include.findings.register import Found, State
+from include.messages import Message, _
 from include.sampling import issue, results
-from include.sampling.desk import Desk
+from include.sampling.closing import EVALUATE
 from include.sampling.issue import Issued
-from include.sampling.names import CLAUSE, NOTICE, STEP_FOLLOW_UP
+from include.sampling.names import CLAUSE, NOTICE
+from include.sampling.rules import AUDIT, AuditRules
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
 
-def follow_up(desk: Desk) -> StepRecord:
-    """Remind the owners of open findings, each once a week, and say which are overdue."""
-    seen = StepFindings(STEP_FOLLOW_UP, CLAUSE)
-    with desk.state.begin() as conn:
-        left = _reminded(conn, desk.roles, desk.notices, Run(*desk.run), desk.now)
+class OpenFinding(BaseModel):
+    """An open finding of the register; see `include.findings.register.Found`."""
+
+    id: int
+    reference: str
+    what: Message
+    owner: str
+    due_on: date
+    state: State
+    retests: int
+
+
+class FollowedFindings(StepResult):
+    """The open findings of the register.
+
+    Attributes:
+        reminded: numbers of those whose owners were reminded today.
+        open: all of them.
+    """
+
+    reminded: list[int]
+    open: list[OpenFinding]
+
+
+def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings:
+    """Remind the owners of open findings, each once a week, and report overdue findings."""
+    with run.state.begin() as conn:
+        remind(conn, NOTICE, roles=run.roles, rules=run.notices, run=run.run, now=run.now)
+        open_findings = register.listed(conn)
         last = results.latest(conn)
         issued = [] if last else issue.all_issued(conn)
-    if not last:
-        _no_verdict(seen, issued)
-    _still_not_accepted(seen, desk, last, left)
-    return _followed(seen, left, desk.now)
+    rules = run.pack.section(AUDIT)
+    if rules is not None:
+        if not last:
+            _no_verdict(findings, issued)
+        _still_not_accepted(run, rules, findings, last, open_findings)
+    _overdue(findings, open_findings, run.today)
+    reminded = [
+        finding.id
+        for finding in open_findings
+        if finding.reminded_at is not None
+        and finding.reminded_at.astimezone(run.zone).date() == run.today
+    ]
+    return FollowedFindings(
+        reminded=reminded,
+        open=[
+            OpenFinding.model_validate(finding, from_attributes=True) for finding in open_findings
+        ],
+    )
 
 
-def follow_up_only(
-    conn: Connection,
-    *,
-    roles: Mapping[str, Role],
-    rules: NoticeRules,
-    run: Run,
-    now: datetime,
-) -> StepRecord:
-    """Do the same where nothing is audited by samples: incidents leave corrective actions too.
-
-    Args:
-        conn: the state database, in a transaction.
-        roles: of roles.yaml.
-        rules: of notices.yaml.
-        run: that reminds.
-        now: the moment, in the timezone whose days count.
-    """
-    left = _reminded(conn, roles, rules, run, now)
-    return _followed(StepFindings(STEP_FOLLOW_UP, CLAUSE), left, now)
+FOLLOW_UP = Step(
+    name="follow_up",
+    title=_("The follow-up"),
+    clause=CLAUSE,
+    work=follow_up,
+    result=FollowedFindings,
+    runs_always=True,
+)
 
 
-def _reminded(
-    conn: Connection, roles: Mapping[str, Role], rules: NoticeRules, run: Run, now: datetime
-) -> list[findings.Found]:
-    """Remind; the findings that are open."""
-    remind(conn, NOTICE, roles=roles, rules=rules, run=run, now=now)
-    return findings.listed(conn)
-
-
-def _followed(seen: StepFindings, left: Sequence[findings.Found], now: datetime) -> StepRecord:
-    late = [one for one in left if one.overdue(now.date())]
-    for owner in sorted({one.owner for one in late}):
-        numbers = [one.id for one in late if one.owner == owner]
-        seen.find(
+def _overdue(findings: StepFindings, open_findings: Sequence[Found], today: date) -> None:
+    late = [finding for finding in open_findings if finding.overdue(today)]
+    for owner in sorted({finding.owner for finding in late}):
+        numbers = [finding.id for finding in late if finding.owner == owner]
+        findings.find(
             "sampling.findings_overdue",
             Outcome.FAIL,
             _(
@@ -83,24 +103,18 @@ def _followed(seen: StepFindings, left: Sequence[findings.Found], now: datetime)
             _("Answer them, mend the causes and have them tested again: `findings list`."),
             subject=owner,
         )
-    seen.measure("audit_findings_overdue", len(late), "1")
-    seen.measure("sampling.findings_open", len(left), "1")
-    return seen.record(
-        {
-            "reminded": [one.id for one in left if _today(one, now)],
-            "open": [_told(one) for one in left],
-        }
-    )
+    findings.measure("audit_findings_overdue", len(late), "1")
+    findings.measure("sampling.findings_open", len(open_findings), "1")
 
 
-def _no_verdict(seen: StepFindings, issued: Sequence[Issued]) -> None:
+def _no_verdict(findings: StepFindings, issued: Sequence[Issued]) -> None:
     """Report why no population has a verdict, so that the control has no figure yet.
 
     Where the workpapers are back, the evaluation says itself why it reached none.
     """
     out = [workpapers for workpapers in issued if workpapers.handed_in is None]
     if out:
-        seen.find(
+        findings.find(
             "sampling.no_verdict",
             Outcome.ATTENTION,
             _(
@@ -110,7 +124,7 @@ def _no_verdict(seen: StepFindings, issued: Sequence[Issued]) -> None:
             _("Nothing has to be changed: the figure is measured once they are handed in."),
         )
     elif not issued:
-        seen.find(
+        findings.find(
             "sampling.no_verdict",
             Outcome.ATTENTION,
             _("No population has been judged yet: no sample has been drawn."),
@@ -119,52 +133,42 @@ def _no_verdict(seen: StepFindings, issued: Sequence[Issued]) -> None:
 
 
 def _still_not_accepted(
-    seen: StepFindings,
-    desk: Desk,
+    run: RunContext[None],
+    rules: AuditRules,
+    findings: StepFindings,
     last: Mapping[str, tuple[str, bool]],
-    left: Sequence[findings.Found],
+    open_findings: Sequence[Found],
 ) -> None:
-    """Say which populations were not accepted when they were judged last, and are not mended.
+    """Report populations whose last verdict did not accept them and whose findings are open.
 
-    A day on which nothing was judged does not make them good; this run's own are told already.
+    A day without verdicts does not accept them. The evaluations of this run report their own.
     """
-    above, told = 0, results.not_accepted_by(desk.records().values())
+    above = 0
+    reported = {
+        (evaluation.audit, verdict.population)
+        for evaluation in run.records().results(EVALUATE).values()
+        for verdict in evaluation.verdicts
+        if verdict.decision == "not_accepted"
+    }
     for name, (audit, accepted) in last.items():
-        still = [one for one in left if one.reference.startswith(f"{audit}/{name}/")]
+        prefix = f"{audit}/{name}/"
+        still = sum(finding.reference.startswith(prefix) for finding in open_findings)
         if accepted or not still:
             continue
         above += 1
-        if (audit, name) in told:
+        if (audit, name) in reported:
             continue
-        population = desk.rules.find(name)
-        seen.find(
+        population = rules.find(name)
+        findings.find(
             "sampling.still_not_accepted",
             Outcome.FAIL,
             _(
                 "{population} was not accepted in {audit}, and {count} of its findings are open.",
                 population=population.message if population else name,
                 audit=audit,
-                count=len(still),
+                count=still,
             ),
             _("Have them mended and tested again; then this ends."),
             subject=name,
         )
-    seen.measure("populations_above_tolerable_rate", above if last else None, "1")
-
-
-def _today(one: findings.Found, now: datetime) -> bool:
-    """Whether its owner was reminded today, by this try of the step or an earlier one."""
-    at = one.reminded_at
-    return at is not None and at.astimezone(now.tzinfo).date() == now.date()
-
-
-def _told(one: findings.Found) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "reference": one.reference,
-        "what": one.what.model_dump(mode="json"),
-        "owner": one.owner,
-        "due_on": one.due_on.isoformat(),
-        "state": str(one.state),
-        "retests": one.retests,
-    }
+    findings.measure("populations_above_tolerable_rate", above if last else None, "1")

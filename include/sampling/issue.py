@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.approvals.reasons import names_a_person, value_free_reason
 from include.messages import Message
+from include.notify.outbox import Run
 from include.sampling import results
 from include.sampling.commitment import Committed
 from include.sampling.samples import Sample
@@ -26,7 +27,6 @@ from include.services.errors import UsageError
 from include.state.audits import audit_workpapers
 
 _WORKPAPERS = TypeAdapter(Workpapers)
-Run = tuple[str, str]
 
 
 class ItemFound(BaseModel):
@@ -115,7 +115,7 @@ class Issued:
         workpapers: as they were issued.
         committed: by population.
         samples: by population.
-        run: dag id and run id that issued them.
+        run: that issued them.
         issued_at: when.
         handed_in: what came back; None while they are out.
     """
@@ -169,8 +169,8 @@ def remember(
         "draw_sha256": workpapers.draw_sha256,
         "stage": workpapers.stage,
         "audit": workpapers.audit,
-        "dag_id": run[0],
-        "run_id": run[1],
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
         "issued_at": workpapers.issued_at,
         "issued": issued,
     }
@@ -298,7 +298,7 @@ def _issued(row: dict[str, Any]) -> Issued:
             name: Committed.model_validate(one) for name, one in issued["committed"].items()
         },
         samples={name: Sample.model_validate(one) for name, one in issued["samples"].items()},
-        run=(row["dag_id"], row["run_id"]),
+        run=Run(row["dag_id"], row["run_id"]),
         issued_at=row["issued_at"],
         handed_in=HandedIn.model_validate(row["returned"]) if row["returned"] else None,
     )

@@ -1,16 +1,8 @@
-"""Names that the modules of this room share."""
+"""Names of clause, findings, bundles and files of audits by samples."""
 
 from __future__ import annotations
 
 CLAUSE = "6.1"
-STEP_AUDIT, STEP_FREEZE, STEP_COMMIT, STEP_SEED, STEP_DRAW = (
-    "audit",
-    "freeze",
-    "commit",
-    "seed",
-    "draw",
-)
-STEP_LOOK, STEP_EVALUATE, STEP_FOLLOW_UP = "look", "evaluate", "follow_up"
 FINDINGS = "audit"  # their kind in the register
 NOTICE = "audit.finding"  # kind of the notices to their owners
 COMMITMENT_WORKFLOW = "sample_commitment"  # of the bundle that is sealed before the seed is known

@@ -34,7 +34,7 @@ def draw_digest(samples: Mapping[str, bytes]) -> str:
 
 
 def workpapers(
-    made: Commitment,
+    commitment: Commitment,
     samples: Mapping[str, bytes],
     rules: AuditRules,
     seed: Seed,
@@ -44,7 +44,7 @@ def workpapers(
     """Make the workpapers of one stage: the same for the same draw.
 
     Args:
-        made: the commitment.
+        commitment: of the run.
         samples: content of each sample's file, by population.
         rules: audit.yaml.
         seed: by which they were drawn.
@@ -52,7 +52,7 @@ def workpapers(
         timezone: of times that people read.
     """
     papers = []
-    for one in made.populations:
+    for one in commitment.populations:
         if one.population not in samples:  # another run drew it
             continue
         drawn = Sample.model_validate_json(samples[one.population]).of_stage(stage)
@@ -70,7 +70,7 @@ def workpapers(
             )
         )
     return Workpapers(
-        audit=made.audit,
+        audit=commitment.audit,
         stage=stage,
         draw_sha256=draw_digest(samples),
         issued_at=seed.entered_at,

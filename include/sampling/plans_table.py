@@ -13,11 +13,11 @@ from include.sampling.plans import Plan
 from include.sampling.rules import AuditRules
 
 
-def plans_table(made: Commitment, rules: AuditRules) -> Table:
+def plans_table(commitment: Commitment, rules: AuditRules) -> Table:
     """What is drawn of each population, and with what it is accepted."""
     return table_of(
         _("Populations and plans"),
-        made.populations,
+        commitment.populations,
         [
             (_("Population"), "text", lambda frame: rules.population(frame.population).message),
             (_("Items"), "number", lambda frame: frame.items),
@@ -59,11 +59,11 @@ def _kind_of(plan: Plan) -> Message:
             return _("one stage")
 
 
-def quarter_fact(made: Commitment) -> Fact:
+def quarter_fact(commitment: Commitment) -> Fact:
     """Its first and last day; both moments carry the offset of the pack's timezone."""
-    first, last = made.starts.date(), (made.ends - timedelta(days=1)).date()
+    first, last = commitment.starts.date(), (commitment.ends - timedelta(days=1)).date()
     return Fact(
         label=_("Audited quarter"),
-        value=made.audit,
+        value=commitment.audit,
         note=_("{first} to {last}", first=first, last=last),
     )

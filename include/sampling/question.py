@@ -1,4 +1,4 @@
-"""What an auditor is asked: the seed, after the commitment is sealed."""
+"""The page on which an auditor enters the seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_NAMES = 10  # of those who may answer; the others are counted
 
 
 def question(
-    made: Commitment,
+    commitment: Commitment,
     sha256: str,
     sealed: Sealed,
     rules: AuditRules,
@@ -36,7 +36,7 @@ def question(
     """Make the page of a question.
 
     Args:
-        made: what was committed to.
+        commitment: of the run.
         sha256: hex digest of commitment.json.
         sealed: where it was sealed.
         rules: audit.yaml.
@@ -45,17 +45,17 @@ def question(
         timezone: of times that people read.
     """
     subject = in_both(
-        _("Audit {audit}: enter another seed, the last one was refused", audit=made.audit)
+        _("Audit {audit}: enter another seed, the last one was refused", audit=commitment.audit)
         if refused
-        else _("Audit {audit}: enter the seed", audit=made.audit)
+        else _("Audit {audit}: enter the seed", audit=commitment.audit)
     )
     parts = []
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
         facts = _facts(sha256, sealed, rules, auditors, refused)
         parts.append(f"### {name}")
-        parts.append("\n".join(f"- {words.text(one)}" for one in facts))
-        parts.append(_table(made, rules, words))
+        parts.append("\n".join(f"- {words.text(fact)}" for fact in facts))
+        parts.append(_table(commitment, rules, words))
     return Question(subject, "\n\n".join(parts) + "\n", list(auditors), sha256)
 
 
@@ -92,7 +92,7 @@ def _facts(
     return facts
 
 
-def _table(made: Commitment, rules: AuditRules, words: Translator) -> str:
+def _table(commitment: Commitment, rules: AuditRules, words: Translator) -> str:
     head = [
         _("Population"),
         _("Items"),
@@ -103,17 +103,17 @@ def _table(made: Commitment, rules: AuditRules, words: Translator) -> str:
         _("Accepted deviations"),
     ]
     rows = []
-    for one in made.populations:
-        title = rules.population(one.population).message
+    for frame in commitment.populations:
+        title = rules.population(frame.population).message
         rows.append(
             [
                 harmless(words.text(title)),
-                words.value(one.items),
-                percent(one.tolerable),
-                percent(one.expected),
-                percent(one.confidence),
-                words.value(items_of(one.plan)),
-                words.value(accepted_by(one.plan)),
+                words.value(frame.items),
+                percent(frame.tolerable),
+                percent(frame.expected),
+                percent(frame.confidence),
+                words.value(items_of(frame.plan)),
+                words.value(accepted_by(frame.plan)),
             ]
         )
-    return markdown_table([words.text(one) for one in head], rows)
+    return markdown_table([words.text(title) for title in head], rows)

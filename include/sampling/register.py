@@ -9,13 +9,12 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import ledger
+from include.notify.outbox import Run
 from include.sampling.commitment import Sealed
 from include.sampling.names import COMMITMENT_WORKFLOW
 from include.sampling.samples import Sample
 from include.sampling.seeds import Cause, Seed
 from include.state.audits import audit_commitment, audit_sample, audit_seed
-
-Run = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> Earli
     """Return which other run drew just this frame for an audit, under another name."""
     table = audit_sample.c
     query = select(table.run_id, table.drawn_at).where(
-        table.audit == audit, table.frame_sha256 == sha256, table.run_id != run[1]
+        table.audit == audit, table.frame_sha256 == sha256, table.run_id != run.run_id
     )
     found = conn.execute(query).first()
     return Earlier(found.run_id, found.drawn_at) if found else None
@@ -73,8 +72,8 @@ def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at:
     conn.execute(
         insert(audit_commitment)
         .values(
-            dag_id=run[0],
-            run_id=run[1],
+            dag_id=run.dag_id,
+            run_id=run.run_id,
             audit=audit,
             sha256=sha256,
             bundle=at.bundle,
@@ -90,10 +89,10 @@ def commitment_of(conn: Connection, run: Run) -> Sealed | None:
 
     The register's own row says only that the run came so far: the ledger is what is chained.
     """
-    row = ledger.find(conn, COMMITMENT_WORKFLOW, run[1])
+    row = ledger.find(conn, COMMITMENT_WORKFLOW, run.run_id)
     table = audit_commitment.c
     found = conn.execute(
-        select(table.bundle).where(table.dag_id == run[0], table.run_id == run[1])
+        select(table.bundle).where(table.dag_id == run.dag_id, table.run_id == run.run_id)
     ).first()
     if found is None or row is None:
         return None
@@ -108,7 +107,7 @@ def commitments_before(conn: Connection, audit: str, run: Run) -> list[Earlier]:
     table = audit_commitment.c
     found = conn.execute(
         select(table.run_id, table.sealed_at)
-        .where(table.audit == audit, (table.dag_id != run[0]) | (table.run_id != run[1]))
+        .where(table.audit == audit, (table.dag_id != run.dag_id) | (table.run_id != run.run_id))
         .order_by(table.sealed_at)
     )
     return [Earlier(row.run_id, row.sealed_at) for row in found]
@@ -121,7 +120,7 @@ def is_used(conn: Connection, seed: str, run: Run) -> bool:
         select(table.id).where(
             table.seed == seed,
             table.refused.is_(None),
-            (table.dag_id != run[0]) | (table.run_id != run[1]),
+            (table.dag_id != run.dag_id) | (table.run_id != run.run_id),
         )
     )
     return found.first() is not None
@@ -145,8 +144,8 @@ def keep_seed(
         look and this. None where it is taken.
     """
     row = {
-        "dag_id": run[0],
-        "run_id": run[1],
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
         "seed": seed,
         "source": source,
         "published_at": published_at,
@@ -155,8 +154,8 @@ def keep_seed(
     }
     table = audit_seed.c
     same = select(table.refused).where(
-        table.dag_id == run[0],
-        table.run_id == run[1],
+        table.dag_id == run.dag_id,
+        table.run_id == run.run_id,
         table.entered_by == entered_by,
         table.entered_at == entered_at,
     )
@@ -173,7 +172,7 @@ def seed_of(conn: Connection, run: Run) -> Seed | None:
     table = audit_seed.c
     found = conn.execute(
         select(audit_seed).where(
-            table.dag_id == run[0], table.run_id == run[1], table.refused.is_(None)
+            table.dag_id == run.dag_id, table.run_id == run.run_id, table.refused.is_(None)
         )
     ).first()
     commitment = commitment_of(conn, run)
@@ -194,7 +193,7 @@ def refusals_of(conn: Connection, run: Run) -> list[Refusal]:
     table = audit_seed.c
     found = conn.execute(
         select(table.entered_by, table.entered_at, table.refused)
-        .where(table.dag_id == run[0], table.run_id == run[1], table.refused.is_not(None))
+        .where(table.dag_id == run.dag_id, table.run_id == run.run_id, table.refused.is_not(None))
         .order_by(table.entered_at)
     )
     return [Refusal(row.entered_by, row.entered_at, row.refused) for row in found]
@@ -209,8 +208,8 @@ def remember_sample(
         .values(
             audit=sample.audit,
             population=sample.population,
-            dag_id=run[0],
-            run_id=run[1],
+            dag_id=run.dag_id,
+            run_id=run.run_id,
             frame_sha256=sample.frame_sha256,
             sample_sha256=sha256,
             items=len(sample.items),
@@ -219,4 +218,4 @@ def remember_sample(
         .on_conflict_do_nothing()
     )
     earlier = drawn_by(conn, sample.audit, sample.population)
-    return earlier is not None and earlier.run_id == run[1]
+    return earlier is not None and earlier.run_id == run.run_id

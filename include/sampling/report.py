@@ -1,16 +1,14 @@
-"""What `sample_audit` says: of its commitment before the seed, and of what was drawn by it."""
+"""The report of `sample_audit`."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _
-from include.policy.period import Period
-from include.reports.conclusion import Conclusion, by_step, missing_records, nothing_done, worst
+from include.reports.conclusion import Conclusion, missing_records, worst
 from include.reports.model import (
     Cell,
     Code,
@@ -22,107 +20,86 @@ from include.reports.model import (
     Table,
     table_of,
 )
-from include.sampling import seeds
-from include.sampling.commitment import Commitment
-from include.sampling.names import (
-    CLAUSE,
-    COMMITMENT_FILE,
-    STEP_AUDIT,
-    STEP_COMMIT,
-    STEP_DRAW,
-    STEP_FREEZE,
-    STEP_SEED,
-    WORKPAPERS_FILE,
-    sample_file,
-)
+from include.sampling import register, seeds
+from include.sampling.commitment import Commitment, sealed_content
+from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
+from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
+from include.sampling.names import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, sample_file
 from include.sampling.plans_table import plans_table, quarter_fact
 from include.sampling.register import Refusal
 from include.sampling.rules import AuditRules
+from include.sampling.seed_entry import SEED
 from include.sampling.seeds import Seed
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    *,
-    rules: AuditRules,
-    made: Commitment | None,
-    seed: Seed | None,
-    refused: Sequence[Refusal],
-    frames: Mapping[str, str | None],
-    timezone: str,
-    edited: bool = False,
-) -> Conclusion:
-    """Judge a run of `sample_audit` from what its steps left.
+def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
+    """Judge a run by the records of its steps.
 
-    Args:
-        records: of the run.
-        rules: audit.yaml.
-        made: what it committed to; None when it came not so far.
-        seed: that was taken; None when none was.
-        refused: seeds that were not.
-        frames: digests of the committed frames as they lie in the bundle now, by file; None of one
-            that is gone.
-        edited: whether the run's commitment is not the one that was sealed before the seed.
-        timezone: of the days that people read.
+    The committed frames are sealed as they are now: a changed one is evidence.
     """
-    found = by_step(records)
-    findings = [finding for record in records for finding in record.findings]
-    findings += _changed(made, frames) if made else []
-    findings += [_edited()] if edited else []
-    drawn = found.get((STEP_DRAW, ""))
-    complete = drawn is not None and "drawn" in drawn.data
-    begun = found.get((STEP_AUDIT, ""))
-    asked = begun.data.get("populations", []) if begun else []
+    rules = run.rules
+    with run.state.connect() as conn:
+        seed = register.seed_of(conn, run.run)
+        refused = register.refusals_of(conn, run.run)
+        sealed = register.commitment_of(conn, run.run)
+    store = run.services.store("evidence_store")
+    content = sealed_content(store, sealed) if sealed else None
+    commitment = Commitment.model_validate_json(content) if content else None
+    folder = run.unsealed_folder
+    committed = commitment.populations if commitment else ()
+    frames = {frame.file: folder.sha256(frame.file) for frame in committed}
+    quarter = records.result(POPULATIONS)
+    populations = quarter.populations if quarter else []
+    findings = [*records.findings, *(_changed(commitment, frames) if commitment else ())]
+    if sealed is not None and content != records.artifacts.get(COMMITMENT_FILE):
+        findings.append(_edited())
     steps = {
-        (STEP_AUDIT, ""): _("The beginning"),
-        (STEP_COMMIT, ""): _("The commitment"),
-        (STEP_DRAW, ""): _("The draw"),
-        **({(STEP_SEED, ""): _("The seed")} if made else {}),
-        **{(STEP_FREEZE, population): _("The freezing") for population in asked},
+        (POPULATIONS.name, ""): POPULATIONS.title,
+        (COMMIT.name, ""): COMMIT.title,
+        (DRAW.name, ""): DRAW.title,
+        **({(SEED.name, ""): SEED.title} if commitment else {}),
+        **{(FREEZE.name, population): _("The freezing") for population in populations},
     }
-    findings += missing_records(records, steps, "sampling", CLAUSE)
-    told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
-    lost = drawn.data.get("drawn_by", {}) if drawn else {}
-    settled = [
-        one
-        for one in asked
-        if one in lost
-        or (
-            (record := found.get((STEP_FREEZE, one))) is not None
-            and (record.data.get("items") == 0 or "drawn_by" in record.data)
-        )
-    ]
-    before = sum(one in lost or "drawn_by" in found[STEP_FREEZE, one].data for one in settled)
-    without = len([one for one in asked if one not in told and one not in settled])
-    audit = str(begun.data.get("audit", "")) if begun else ""
+    findings += missing_records(records.records, steps, "sampling", CLAUSE)
+    draw = records.result(DRAW) or NOTHING_DRAWN
+    samples = draw.drawn
+    frozen = records.results(FREEZE)
+    before = {
+        population
+        for population in populations
+        if population in draw.drawn_by or (population in frozen and frozen[population].drawn_by)
+    }
+    empty = {population for population, result in frozen.items() if result.frame is None}
+    without = len([name for name in populations if name not in {*samples, *before, *empty}])
+    sections: list[Section] = []
+    if commitment is not None and samples:
+        sections.append(_drawn(commitment, rules, samples))
+    if commitment is not None and (seed or refused):
+        sections.append(_seed(commitment, rules, seed, refused))
+    if commitment is not None and samples:
+        sections.append(_check(commitment))
+    if samples and seed:
+        sections.append(_next(_return_by(run, seed.entered_at)))
+    audit = quarter.audit if quarter else ""
     return Conclusion(
         title=_("Audit sample {audit}", audit=audit),
-        summary=_summary(audit, told, without, before),
-        outcome=worst(records, findings),
+        summary=_summary(audit, samples, without, len(before)),
+        outcome=worst(records.records, findings),
         findings=findings,
         metrics=[
-            *(metric for record in records for metric in record.metrics),
-            Metric(name="populations_without_sample", value=without if asked else None, unit="1"),
-        ],
-        facts=_facts(made, seed, told, without, before),
-        sections=[
-            *([_drawn(made, rules, told)] if made and told else []),
-            *([_seed(made, rules, seed, refused)] if made and (seed or refused) else []),
-            *([_check(made)] if made and told else []),
-            *(
-                [_next(due_on(seed.entered_at, rules.return_within, timezone))]
-                if told and seed
-                else []
+            *records.metrics,
+            Metric(
+                name="populations_without_sample",
+                value=without if populations else None,
+                unit="1",
             ),
         ],
+        facts=_facts(commitment, seed, samples, without, len(before)),
+        sections=sections,
         ahead={file: digest for file, digest in frames.items() if digest is not None},
     )
-
-
-def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no audit.yaml: nothing was done, and nothing is shown."""
-    summary = _("The policy pack has no audit.yaml: nothing is audited by samples.")
-    return nothing_done(_("Audit sample {audit}", audit=""), summary, records)
 
 
 def _edited() -> Finding:
@@ -136,33 +113,31 @@ def _edited() -> Finding:
     )
 
 
-def _changed(made: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
-    """Frames that are not what was committed to; they are sealed as they are."""
+def _changed(commitment: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
+    """Return a finding for each frame that differs from the commitment."""
     return [
         Finding(
             code="sampling.frame_changed",
             severity=Outcome.FAIL,
-            subject=one.population,
+            subject=frame.population,
             message=_("The frozen frame was changed or removed before the seal."),
             action=_("Find out by whom, and start a new run; the changed file is in the bundle."),
             clause=CLAUSE,
         )
-        for one in made.populations
-        if frames.get(one.file) != one.sha256
+        for frame in commitment.populations
+        if frames.get(frame.file) != frame.sha256
     ]
 
 
-def _summary(
-    audit: str, told: Mapping[str, Mapping[str, int]], without: int, before: int
-) -> Message:
-    if not told and before and not without:
+def _summary(audit: str, samples: Mapping[str, SampleSize], without: int, before: int) -> Message:
+    if not samples and before and not without:
         return _("All samples of {audit} were drawn before; they stand.", audit=audit)
-    if not told:
+    if not samples:
         return _("Nothing was drawn for the audit {audit}.", audit=audit)
     if without:
         return _(
             "{count} populations of {audit} have their sample; {without} have none.",
-            count=len(told),
+            count=len(samples),
             audit=audit,
             without=without,
         )
@@ -174,30 +149,30 @@ def _summary(
 
 
 def _facts(
-    made: Commitment | None,
+    commitment: Commitment | None,
     seed: Seed | None,
-    told: Mapping[str, Mapping[str, int]],
+    samples: Mapping[str, SampleSize],
     without: int,
     before: int,
 ) -> list[Fact]:
     facts = [
         Fact(
             label=_("Populations sampled"),
-            value=len(told) + before,
+            value=len(samples) + before,
             status=Outcome.FAIL if without else Outcome.PASS,
         ),
         Fact(
             label=_("Items to look at"),
-            value=sum(one["items"] for one in told.values()) if told else None,
+            value=sum(size.items for size in samples.values()) if samples else None,
             note=_("first stages"),
         ),
     ]
-    if made is not None:
-        facts.append(quarter_fact(made))
+    if commitment is not None:
+        facts.append(quarter_fact(commitment))
         facts.append(
             Fact(
                 label=_("Items in the populations"),
-                value=sum(one.items for one in made.populations),
+                value=sum(frame.items for frame in commitment.populations),
             )
         )
     if seed is not None:
@@ -205,14 +180,14 @@ def _facts(
     return facts
 
 
-def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, int]]) -> Section:
+def _drawn(commitment: Commitment, rules: AuditRules, samples: Mapping[str, SampleSize]) -> Section:
     return Section(
         heading=_("What was drawn"),
         blocks=[
-            plans_table(made, rules),
+            plans_table(commitment, rules),
             table_of(
                 _("Samples"),
-                [frame for frame in made.populations if frame.population in told],
+                [frame for frame in commitment.populations if frame.population in samples],
                 [
                     (
                         _("Population"),
@@ -222,12 +197,12 @@ def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, 
                     (
                         _("Items to look at"),
                         "number",
-                        lambda frame: told[frame.population]["items"],
+                        lambda frame: samples[frame.population].items,
                     ),
                     (
                         _("Drawn again and rejected"),
                         "number",
-                        lambda frame: told[frame.population]["rejected"],
+                        lambda frame: samples[frame.population].rejected,
                     ),
                     (_("File"), "code", lambda frame: sample_file(frame.population)),
                 ],
@@ -243,7 +218,7 @@ def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, 
 
 
 def _seed(
-    made: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[Refusal]
+    commitment: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[Refusal]
 ) -> Section:
     rows: list[list[Cell]] = []
     if seed is not None:
@@ -255,8 +230,8 @@ def _seed(
             [_("Entered"), seed.entered_at],
             [_("Entered by"), seed.entered_by],
         ]
-    named: Message | str = made.seed_source
-    if rules.seed.source["en"] == made.seed_source:
+    named: Message | str = commitment.seed_source
+    if rules.seed.source["en"] == commitment.seed_source:
         named = rules.seed.message
     blocks: list[Table | Paragraph] = [
         Paragraph(text=_("Named beforehand as: {source}", source=named))
@@ -279,7 +254,7 @@ def _seed(
     return Section(heading=_("The seed"), blocks=list(blocks))
 
 
-def _check(made: Commitment) -> Section:
+def _check(commitment: Commitment) -> Section:
     return Section(
         heading=_("How to check it"),
         blocks=[
@@ -291,11 +266,11 @@ def _check(made: Commitment) -> Section:
             ),
             Code(
                 caption=_("Digest of the commitment, which the auditor wrote down before the seed"),
-                lines=[f"{hashlib.sha256(made.to_bytes()).hexdigest()}  {COMMITMENT_FILE}"],
+                lines=[f"{hashlib.sha256(commitment.to_bytes()).hexdigest()}  {COMMITMENT_FILE}"],
             ),
             Code(
                 caption=_("Digests of the frames, as they were committed to"),
-                lines=[f"{one.sha256}  {one.file}" for one in made.populations],
+                lines=[f"{frame.sha256}  {frame.file}" for frame in commitment.populations],
             ),
             Code(lines=["./parcelseal sampling verify BUNDLE"]),
         ],
@@ -329,13 +304,5 @@ def _next(due: date) -> Section:
     )
 
 
-def due_on(start: datetime, period: Period, timezone: str) -> date:
-    """Return the day by which something is due, counted as `conclude_audit` does: a month, 30 days.
-
-    Args:
-        start: the moment from which on.
-        period: of audit.yaml.
-        timezone: of the pack.
-    """
-    span = timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
-    return (start.astimezone(ZoneInfo(timezone)) + span).date()
+def _return_by(run: RunContext[AuditRules], drawn_at: datetime) -> date:
+    return (drawn_at.astimezone(run.zone) + run.rules.return_within.span).date()

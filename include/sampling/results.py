@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.evidence.model import StepRecord
+from include.notify.outbox import Run
 from include.sampling.evaluation import Verdict
-from include.sampling.names import STEP_EVALUATE
 from include.state.audits import audit_result
-
-Run = tuple[str, str]
 
 
 def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datetime) -> Verdict:
@@ -21,8 +17,8 @@ def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datet
     row = {
         "audit": audit,
         "population": verdict.population,
-        "dag_id": run[0],
-        "run_id": run[1],
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
         "concluded_at": at,
         "accepted": verdict.decision == "accepted",
         "verdict": verdict.model_dump(mode="json"),
@@ -49,14 +45,3 @@ def latest(conn: Connection) -> dict[str, tuple[str, bool]]:
         select(table.population, table.audit, table.accepted).order_by(table.audit)
     )
     return {row.population: (row.audit, row.accepted) for row in found}  # the last one stays
-
-
-def not_accepted_by(records: Iterable[StepRecord]) -> set[tuple[str, str]]:
-    """Return the quarters and populations that a run's own evaluations did not accept."""
-    return {
-        (record.data["audit"], verdict["population"])
-        for record in records
-        if record.step == STEP_EVALUATE
-        for verdict in record.data.get("verdicts", [])
-        if verdict["decision"] == "not_accepted"
-    }

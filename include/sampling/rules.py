@@ -30,6 +30,8 @@ from include.policy.rules import (
 from include.policy.section import Loc, PackNames, RuleSection, SectionRules, twice
 from include.services.errors import UsageError
 
+SEED_RESPONSE = Period.parse("P14D")
+
 
 def _inside(rate: Fraction) -> Fraction:
     if not 0 < rate < 1:
@@ -122,7 +124,7 @@ class Seed(Rule):
     """
 
     source: Texts
-    response: PositivePeriod = Period.parse("P14D")
+    response: PositivePeriod = SEED_RESPONSE
 
     @property
     def message(self) -> Message:

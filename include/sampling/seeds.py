@@ -125,16 +125,19 @@ def why(cause: Cause) -> Message:
             return _("whoever entered it is no auditor")
 
 
-def thrown(words: str, at: datetime) -> dict[str, str]:
-    """Return what the form holds for the sample company, which has no public source: dice.
+def in_advance(words: str, at: datetime, command: str) -> dict[str, str]:
+    """Return the filled form of a seed that nobody read at its source; the evidence says so.
 
     Args:
-        words: where it comes from.
-        at: the moment.
+        words: the seed; throws of dice if it is empty, since the sample company has no source.
+        at: the moment of publication.
+        command: sentence that names the command which gives the answer.
     """
-    dice = " ".join(str(secrets.randbelow(6) + 1) for _die in range(20))
-    source = f"{STAND_IN} 20 dice thrown by this machine. {words}".strip()
-    return {"seed": dice, "source": source, "published_at": at.isoformat()}
+    source = command
+    if not words.strip():
+        words = " ".join(str(secrets.randbelow(6) + 1) for _die in range(20))
+        source = f"20 dice thrown by this machine. {command}"
+    return {"seed": words, "source": f"{STAND_IN} {source}", "published_at": at.isoformat()}
 
 
 def moment_of(text: str, fallback: datetime) -> datetime | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
 from fractions import Fraction
-from typing import Any
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.policy.rates import percent
 from include.reports.model import (
@@ -24,6 +21,7 @@ from include.reports.model import (
     Target,
     table_of,
 )
+from include.sampling.closing import AskedPopulation, Evaluation
 from include.sampling.evaluation import Decision, Verdict
 from include.sampling.workpapers.form import Answer
 
@@ -40,65 +38,45 @@ ANSWERS = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A population as its workpapers have it, whatever the policy pack says of it by now.
-
-    Attributes:
-        title: for people.
-        questions: by attribute, each with its source.
-    """
-
-    title: Message
-    questions: Mapping[str, tuple[Message, Message]]
+Asked = Mapping[str, AskedPopulation]
+"""The populations by id, as their workpapers have them."""
 
 
-def signed(record: StepRecord) -> list[Section]:
-    """The report of one set of workpapers, from scope to signatures."""
-    data = record.data
-    verdicts = [Verdict.model_validate(one) for one in data["verdicts"]]
-    asked = {one["population"]: _asked(one) for one in data["asked"]}
-    remarks = [Message.model_validate(one) for one in data["remarks"]]
-    heading = _("Audit {audit}, stage {stage}", audit=data["audit"], stage=data["stage"])
+def signed(evaluation: Evaluation) -> list[Section]:
+    """Return the report of one set of workpapers, from scope to signatures."""
+    verdicts, remarks = evaluation.verdicts, evaluation.remarks
+    asked = {population.population: population for population in evaluation.asked}
+    heading = _("Audit {audit}, stage {stage}", audit=evaluation.audit, stage=evaluation.stage)
     return [
-        Section(heading=heading, blocks=_scope(data, verdicts, asked)),
+        Section(heading=heading, blocks=_scope(evaluation, asked)),
         Section(heading=_("Results"), blocks=_results(verdicts, asked)),
         *([Section(heading=_("Remarks"), blocks=[Steps(items=remarks)])] if remarks else []),
         Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, asked)),
-        Section(heading=_("Signatures"), blocks=[_signatures(data)]),
+        Section(heading=_("Signatures"), blocks=[_signatures(evaluation)]),
     ]
 
 
-def _asked(told: Mapping[str, Any]) -> Asked:
-    questions = {
-        one["id"]: (Message.model_validate(one["question"]), Message.model_validate(one["source"]))
-        for one in told["attributes"]
-    }
-    return Asked(Message.model_validate(told["title"]), questions)
-
-
-def _scope(
-    data: Mapping[str, Any], verdicts: Sequence[Verdict], asked: Mapping[str, Asked]
-) -> list[Block]:
+def _scope(evaluation: Evaluation, asked: Asked) -> list[Block]:
+    verdicts = evaluation.verdicts
     tested: list[list[Cell]] = [
-        [asked[one.population].title, question, source]
-        for one in verdicts
-        for question, source in asked[one.population].questions.values()
+        [asked[verdict.population].title, attribute.question, attribute.source]
+        for verdict in verdicts
+        for attribute in asked[verdict.population].attributes
     ]
     return [
         Paragraph(
             text=_(
                 "Scope: {count} populations of the quarter {audit}, {items} items.",
                 count=len(verdicts),
-                audit=data["audit"],
-                items=sum(one.items for one in verdicts),
+                audit=evaluation.audit,
+                items=sum(verdict.items for verdict in verdicts),
             )
         ),
         Paragraph(
             text=_(
                 "Criteria: the questions below, as they stand on the workpapers of the draw "
                 "{sha256}.",
-                sha256=data["draw"][:12],
+                sha256=evaluation.draw[:12],
             )
         ),
         Table(
@@ -128,7 +106,7 @@ def _scope(
     ]
 
 
-def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Block]:
+def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
     blocks: list[Block] = [
         table_of(
             _("Results of the populations"),
@@ -154,26 +132,31 @@ def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Bl
             unit="percent",
             bars=[
                 Bar(
-                    label=asked[one.population].title,
-                    value=float(Fraction(one.upper_limit) / Fraction(one.tolerable)),
-                    status=_DECISIONS[one.decision][0],
+                    label=asked[verdict.population].title,
+                    value=float(Fraction(verdict.upper_limit) / Fraction(verdict.tolerable)),
+                    status=_DECISIONS[verdict.decision][0],
                 )
-                for one in verdicts
+                for verdict in verdicts
             ],
             target=Target(value=1, label=_("Tolerable rate")),
         ),
     ]
+    questions = {
+        (population.population, attribute.id): attribute.question
+        for population in asked.values()
+        for attribute in population.attributes
+    }
     deviations: list[list[Cell]] = [
         [
-            asked[one.population].title,
+            asked[verdict.population].title,
             deviation.key,
             deviation.stratum,
-            asked[one.population].questions[deviation.attribute][0],
+            questions[verdict.population, deviation.attribute],
             ANSWERS[deviation.answer],
             deviation.note,
         ]
-        for one in verdicts
-        for deviation in one.deviations
+        for verdict in verdicts
+        for deviation in verdict.deviations
     ]
     if deviations:
         blocks.append(
@@ -193,16 +176,16 @@ def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Bl
     return blocks
 
 
-def _conclusion(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Block]:
+def _conclusion(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
     items = []
-    for one in verdicts:
+    for verdict in verdicts:
         values = {
-            "population": asked[one.population].title,
-            "confidence": percent(Fraction(one.confidence)),
-            "limit": one.upper_limit_pct,
-            "tolerable": percent(Fraction(one.tolerable)),
+            "population": asked[verdict.population].title,
+            "confidence": percent(Fraction(verdict.confidence)),
+            "limit": verdict.upper_limit_pct,
+            "tolerable": percent(Fraction(verdict.tolerable)),
         }
-        match one.decision:
+        match verdict.decision:
             case "accepted":
                 items.append(
                     _(
@@ -230,22 +213,11 @@ def _conclusion(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list
     return [Steps(items=items)]
 
 
-def _signatures(data: Mapping[str, Any]) -> Table:
-    performed_on = data["performed_on"]
+def _signatures(evaluation: Evaluation) -> Table:
     rows: list[list[Cell]] = [
-        [
-            _("Performed by"),
-            data["performed_by"],
-            date.fromisoformat(performed_on) if performed_on else None,
-            "",
-        ],
-        [_("Reviewed by"), data["reviewed_by"] or None, "", ""],
-        [
-            _("Handed in by"),
-            data["returned_by"],
-            datetime.fromisoformat(data["returned_at"]).date(),
-            "",
-        ],
+        [_("Performed by"), evaluation.performed_by, evaluation.performed_on, ""],
+        [_("Reviewed by"), evaluation.reviewed_by or None, "", ""],
+        [_("Handed in by"), evaluation.returned_by, evaluation.returned_at.date(), ""],
     ]
     return Table(
         caption=_("Who answers for the work"),

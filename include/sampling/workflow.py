@@ -12,8 +12,14 @@ from psycopg.sql import Identifier
 from include.approvals.people import members
 from include.findings.following import still_open
 from include.messages import _
+from include.sampling import conclusion_report, report
+from include.sampling.closing import EVALUATE, LOOK
+from include.sampling.drawing import DRAW
+from include.sampling.following import FOLLOW_UP
+from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.names import COMMITMENT_WORKFLOW, FINDINGS, NOTICE
 from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.seed_entry import SEED
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,
@@ -71,6 +77,9 @@ SAMPLE_AUDIT = Workflow[AuditRules](
     owner="management",
     access=AccessGroup.AUDITS,
     asks_people=True,
+    steps=(POPULATIONS, FREEZE, COMMIT, SEED, DRAW),
+    conclude=report.conclude,
+    without_rules=_("The policy pack has no audit.yaml: nothing is audited by samples."),
     rules=AUDIT,
     login=DatabaseLogin("audit_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
@@ -88,6 +97,8 @@ CONCLUDE_AUDIT = Workflow[None](
     cadence=Cadence.DAILY,
     owner="management",
     access=AccessGroup.AUDITS,
+    steps=(LOOK, EVALUATE, FOLLOW_UP),
+    conclude=conclusion_report.conclude,
     notifications=(NotificationKind(NOTICE, still_due),),
     finding_kind=FINDINGS,
 )

@@ -121,42 +121,51 @@ def test_only_choices_of_the_step_can_be_given_in_advance(dag: Any) -> None:
 def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
     """Without words, dice are thrown: the sample company has no public source."""
     from include.approvals.reasons import COMMAND_LINE
-    from include.orchestration import sampling
+    from include.orchestration.tasks import human_step
+    from include.sampling.seed_entry import SEED
     from include.sampling.seeds import STAND_IN
+    from include.sampling.workflow import SAMPLE_AUDIT
 
-    given = sampling.in_advance("3391.76 3400.01", AT)
+    in_advance = human_step(SAMPLE_AUDIT, SEED, {"part": ""}).in_advance
+    assert in_advance is not None
+    given = in_advance("3391.76 3400.01", AT)
     assert given == {
         "seed": "3391.76 3400.01",
         "source": f"{STAND_IN} {COMMAND_LINE}",
         "published_at": AT.isoformat(),
     }
-    thrown = sampling.in_advance("  ", AT)
+    thrown = in_advance("  ", AT)
     assert len(thrown["seed"].split()) == 20
     assert set(thrown["seed"].split()) <= set("123456")
     assert COMMAND_LINE in thrown["source"]
-    assert set(given) == set(thrown) == set(sampling.form())
-    assert sampling.in_advance("", AT)["seed"] != thrown["seed"]
+    assert set(given) == set(thrown) == {field.name for field in SEED.form}
+    assert in_advance("", AT)["seed"] != thrown["seed"]
 
 
 def test_the_form_holds_no_more_than_a_seed_may_have() -> None:
     """Longer ones are refused where they are entered."""
-    from include.orchestration import sampling
+    from include.orchestration.forms import params_of
     from include.sampling import seeds
+    from include.sampling.seed_entry import SEED
 
-    form = sampling.form()
+    form = params_of(SEED.form)
     for name in ("seed", "source"):
         assert form[name].schema["maxLength"] == seeds.LONGEST
 
 
-def test_a_run_waits_as_long_as_the_pack_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_waits_as_long_as_the_pack_says() -> None:
     """Two weeks where the pack has no audit.yaml."""
-    from types import SimpleNamespace
-
-    from include.orchestration import sampling
     from include.policy.period import Period
+    from include.sampling.rules import AUDIT, AuditRules
+    from include.sampling.seed_entry import SEED
+    from tests.sampling.rig import rules_of
+    from tests.support.contexts import pack_of
 
-    asked = SimpleNamespace(seed=SimpleNamespace(response=Period.parse("P1M2DT3H")))
-    for rules, span in ((asked, timedelta(days=32, hours=3)), (None, timedelta(days=14))):
-        found = SimpleNamespace(section=lambda _section, rules=rules: rules)
-        monkeypatch.setattr(sampling, "policy", lambda found=found: found)
-        assert sampling.response_timeout() == span
+    rules = AuditRules.model_validate(rules_of())
+    seed = rules.seed.model_copy(update={"response": Period.parse("P1M2DT3H")})
+    asked = rules.model_copy(update={"seed": seed})
+    for sections, span in (
+        ({AUDIT.file: asked}, timedelta(days=32, hours=3)),
+        ({}, timedelta(days=14)),
+    ):
+        assert SEED.response(pack_of({}, sections)) == span

@@ -22,7 +22,13 @@ from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
 from include.reports.i18n import Translator
+from include.sampling import conclusion_report
+from include.sampling.closing import LOOK
+from include.sampling.drawing import DRAW
+from include.sampling.freezing import COMMIT, POPULATIONS
+from include.sampling.workflow import CONCLUDE_AUDIT, SAMPLE_AUDIT
 from include.services.errors import ControlFailed, ServiceError
+from include.workflow.run_records import RunRecords
 from include.workplace import ROOT, Workplace
 from tests.drill_sandbox.test_workplace import RUN, Play
 from tests.support.contexts import pack_of
@@ -335,8 +341,6 @@ def _arguments(function: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "params": {"action": "widen", "incident": "INC-2026-0001", "full": False},
         "database": "courier",
-        "population": "access",
-        "workpapers": "2026Q3/access",
         "batch": "lockers/1",
         "part": "courier",
         "_part": "courier",
@@ -374,26 +378,25 @@ def test_no_task_works_in_a_sealed_run(
 
 def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step fails, so runs of a pack without audit.yaml do not alert anyone."""
-    from include.orchestration import audit_conclusion, sampling
-    from include.sampling import conclusion_report, report
+    from include.orchestration import tasks
 
-    place: Any = SimpleNamespace(pack=pack_of({}, {}))
+    services: Any = SimpleNamespace(pack=pack_of({}, {}))
     kept: list[StepRecord] = []
 
-    def step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
-        kept.append(work(place))
+    def do_step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
+        kept.append(work(services))
         return {}
 
-    for module in (sampling, audit_conclusion):
-        monkeypatch.setattr(module, "step", step)
-    assert sampling.begin(None) == []
-    sampling.commit()
-    sampling.draw()
-    assert audit_conclusion.look(None) == []
+    monkeypatch.setattr(tasks, "do_step", do_step)
+    monkeypatch.setattr(tasks, "_context", lambda workflow, services: workflow.context(services))
+    assert tasks.run_step(SAMPLE_AUDIT, POPULATIONS) == []
+    tasks.run_step(SAMPLE_AUDIT, COMMIT)
+    tasks.run_step(SAMPLE_AUDIT, DRAW)
+    assert tasks.run_step(CONCLUDE_AUDIT, LOOK) == []
     assert [one.outcome for one in kept] == [Outcome.PASS] * 4
     for nothing in (
-        report.nothing_to_audit(kept),
-        conclusion_report.nothing_to_audit(kept, roles={}, findings=[]),
+        SAMPLE_AUDIT.conclude_without_rules(kept),
+        conclusion_report.nothing_to_audit(RunRecords(kept), roles={}, findings=[]),
     ):
         assert nothing.outcome is Outcome.PASS
         assert nothing.metrics == []

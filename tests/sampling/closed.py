@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -13,16 +12,19 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of
 from include.findings import register
 from include.findings.register import Found
-from include.sampling import closing, results
-from include.sampling.desk import Desk
-from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
+from include.sampling import results
+from include.sampling.closing import EVALUATE, LOOK
+from include.sampling.following import FOLLOW_UP
+from include.workflow.step import Step
+from tests.sampling.drawn import ISSUED, Draw, committed, concluding, draw, hand_in, returned
+from tests.support.contexts import step_record
 
 
 class Audit:
     """A draw that was issued, and runs that conclude it."""
 
-    def __init__(self, state: Engine, folder: Path) -> None:
-        self.state, self.folder = state, folder
+    def __init__(self, state: Engine) -> None:
+        self.state = state
         self.made = draw(committed(), committed("intake", 60, plan="staged"))
         self.rules = self.made.rules
         self.issue(self.made)
@@ -31,15 +33,29 @@ class Audit:
         with self.state.begin() as conn:
             made.issue(conn)
 
-    def desk(self, at: datetime = ISSUED, run: str = "r1") -> Desk:
-        return desk_of(self.state, self.rules, self.folder, at, run)
+    def done(
+        self,
+        step: Step[None, Any],
+        at: datetime,
+        run: str,
+        part: str = "",
+        asked: str | None = None,
+    ) -> StepRecord:
+        """Do a step of a run at a moment."""
+        return step_record(step, concluding(self.state, self.rules, at, run, asked), part)
+
+    def looked(self, at: datetime = ISSUED, asked: str | None = None) -> StepRecord:
+        return self.done(LOOK, at, "r1", asked=asked)
+
+    def followed(self, at: datetime = ISSUED, run: str = "r1") -> StepRecord:
+        return self.done(FOLLOW_UP, at, run)
 
     def back(self, deviating: Mapping[str, tuple[int, ...]] | None = None) -> str:
         """Hand the first stage in; its name."""
         return hand_in(self.state, returned(self.made.papers, deviating)).part
 
     def evaluated(self, part: str, at: datetime = ISSUED, run: str = "r1") -> StepRecord:
-        return closing.evaluate_returned(self.desk(at, run), part)
+        return self.done(EVALUATE, at, run, part)
 
     def findings(self) -> list[Found]:
         with self.state.connect() as conn:

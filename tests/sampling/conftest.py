@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -54,6 +53,6 @@ def state(state_database: str) -> Engine:
 
 
 @pytest.fixture
-def audit(state: Engine, tmp_path: Path) -> Audit:
+def audit(state: Engine) -> Audit:
     """A draw of two populations, one of them in stages, that was issued."""
-    return Audit(state, tmp_path)
+    return Audit(state)

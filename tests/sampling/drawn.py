@@ -7,28 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from openpyxl import Workbook
 from sqlalchemy import Connection, Engine
 
-from include.evidence.ahead import FolderAhead
+from include.notify.outbox import Run
 from include.policy.rules import Role
 from include.sampling import issue, papers
 from include.sampling.commitment import Commitment, Committed, Sealed
-from include.sampling.desk import Desk
 from include.sampling.issue import Issued
 from include.sampling.plans import PlanKind, plan_for
-from include.sampling.rules import AuditRules
+from include.sampling.rules import AUDIT, AuditRules
 from include.sampling.samples import Sample, sample
 from include.sampling.seeds import Seed
 from include.sampling.workpapers.form import WORDS, Answer
 from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Workpapers, write
 from include.services.clock import FixedClock
-from include.services.objectstore.directory import DirectoryStore
+from include.workflow.run_context import RunContext
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
+from tests.support.contexts import pack_of, services_of
 
 OWNER = Role(
     id="management",
@@ -37,7 +36,7 @@ OWNER = Role(
 )
 ISSUED = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)  # 09:30 in Shanghai
 ZONE = "Asia/Shanghai"
-RUN = ("sample_audit", "drawn")
+RUN = Run("sample_audit", "drawn")
 QUESTION = {"en": "Was it approved?", "zh-CN": "是否已审批？"}
 
 
@@ -187,25 +186,19 @@ def draw(*populations: Committed, audit: str = "2026Q3", at: datetime = ISSUED) 
     )
 
 
-def desk_of(
-    state: Engine, asked: AuditRules, folder: Path, at: datetime = ISSUED, run: str = "r1"
-) -> Desk:
-    """The desk of a run of `conclude_audit` at a moment."""
-    return Desk(
-        rules=asked,
-        databases={},
-        readers={},
-        staff=None,
-        state=state,
-        clock=FixedClock(at),
-        folder=FolderAhead(DirectoryStore(folder), "bundle"),
-        timezone=ZONE,
-        dag_id="conclude_audit",
-        run_id=run,
-        policy_hash="ef" * 32,
-        code_version="1",
-        roles={OWNER.id: OWNER},
-    )
+def concluding(
+    state: Engine,
+    asked: AuditRules | None,
+    at: datetime = ISSUED,
+    run: str = "r1",
+    quarter: str | None = None,
+) -> RunContext[None]:
+    """The context of a run of `conclude_audit` at a moment; without rules the pack has none."""
+    sections = {} if asked is None else {AUDIT.file: asked}
+    pack = pack_of({"courier": "customer_db"}, sections, roles={OWNER.id: OWNER})
+    services = services_of(pack, {}, state, FixedClock(at))
+    parameters = {"quarter": quarter}
+    return RunContext(services, None, Run("conclude_audit", run), parameters=parameters)
 
 
 def returned(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,39 @@ import psycopg
 import yaml
 from sqlalchemy import Engine
 
+from include.approvals.answer import Answer
 from include.evidence import ledger
-from include.evidence.ahead import FolderAhead
 from include.evidence.bundle import SealedBundle, seal
-from include.evidence.model import Outcome, Result, RunContext, StepRecord
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Outcome, Result, StepRecord
+from include.evidence.model import RunContext as EvidenceContext
 from include.evidence.names import bundle_path
 from include.evidence.signing import Signer, generate_key
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, record_step
 from include.local.postgres import EmbeddedPostgres
+from include.notify.outbox import Run
 from include.policy.model import PolicyPack
 from include.registry import load_pack
-from include.sampling import drawing, register, report, steps
-from include.sampling.commitment import Commitment, Sealed
-from include.sampling.desk import Desk
+from include.sampling import report
+from include.sampling.commitment import Commitment
+from include.sampling.drawing import DRAW
 from include.sampling.frame import Frame, freeze
-from include.sampling.names import COMMITMENT_FILE, COMMITMENT_WORKFLOW
+from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
+from include.sampling.names import COMMITMENT_FILE
 from include.sampling.quarters import Quarter, quarter_of
-from include.sampling.rules import AUDIT
+from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.seed_entry import ENTER, take_seed
+from include.sampling.seed_entry import SEED as SEED_STEP
 from include.services.clock import FixedClock
-from include.services.database import DatabaseAddress
+from include.services.connections import ConnectionSpec
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import metadata
+from include.workflow.run_context import RunContext, TaskState
+from include.workflow.step import Step
+from include.workplace import Workplace
 from tests.policy.packs import write_pack
+from tests.support.contexts import connection, step_record
 from tests.support.databases import fresh, pooled
 from tests.support.registers import emptying
 
@@ -94,7 +106,7 @@ def by_branch(name: str = "branches", **more: Any) -> dict[str, Any]:
 def rules_of(*populations: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A whole audit.yaml."""
     return {
-        "auditors": {"accounts": [AUDITOR]},
+        "auditors": {"accounts": [AUDITOR, OTHER_AUDITOR]},
         "seed": {"source": {"en": "Tomorrow's index", "zh-CN": "明日收盘指数"}},
         "populations": list(populations) or [population(), by_branch()],
     } | more
@@ -139,54 +151,61 @@ class Rig:
         self.folder = self.folder.parent / f"pack-{uuid.uuid4().hex[:8]}"
         self.pack = pack_with(self.folder, *populations)
 
-    def desk(self, run: str = "r1") -> Desk:
-        """What a run works with."""
+    def context(
+        self, run: str = "r1", parameters: Mapping[str, Any] | None = None
+    ) -> RunContext[AuditRules]:
+        """The context of a run."""
         rules = self.pack.section(AUDIT)
         assert rules is not None
-        folder = bundle_path(DAG, run, NOW)
-        return Desk(
-            rules=rules,
-            databases={"shop": self.pack.database("shop")},
-            readers={"shop": DatabaseAddress.from_conninfo(self.source)},
-            staff=None,
-            state=self.engine,
-            clock=FixedClock(self.now),
-            folder=FolderAhead(DirectoryStore(self.root), folder),
-            timezone=ZONE,
-            dag_id=DAG,
-            run_id=run,
-            policy_hash=self.pack.sha256,
-            code_version="abc",
+        store = ConnectionSpec("evidence_store", "fs", extra={"path": str(self.root)})
+        shop = self.pack.database("shop").connection
+        specs = {shop: connection(shop, self.source), store.conn_id: store}
+        services = Workplace(
+            Path("/nonexistent"), self.folder, specs.get, FixedClock(self.now),
+            load=lambda _: self.pack, open_state=self.engine,
+        )  # fmt: skip
+        vars(services)["code_version"] = "abc"
+        return RunContext(
+            services,
+            rules,
+            Run(DAG, run),
+            parameters=dict(parameters or {}),
+            task=TaskState(started_at=NOW, seal_interim=partial(self.seal_interim, run)),
         )
 
+    def done(
+        self, step: Step[AuditRules, Any], run: str, part: str = "", **parameters: Any
+    ) -> StepRecord:
+        """Do a step and keep its record."""
+        return self.kept(step_record(step, self.context(run, parameters), part), run)
+
     def begin(self, run: str = "r1", asked: str | None = None) -> StepRecord:
-        return self.kept(steps.begin(self.desk(run), asked), run)
+        return self.done(POPULATIONS, run, quarter=asked)
 
     def freeze(self, name: str, run: str = "r1") -> StepRecord:
-        return self.kept(steps.freeze_population(self.desk(run), name), run)
+        return self.done(FREEZE, run, name)
 
     def commit(self, run: str = "r1") -> Commitment | None:
         """Seal what was frozen; a minute later, as the ledger's clock has it."""
-        desk = self.desk(run)
-        made = steps.commitment(desk)
-        if made is None:
-            self.kept(steps.nothing_committed(), run)
+        if not self.done(COMMIT, run).data["committed"]:
             return None
-        content = made.to_bytes()
-        sealed = self.sealed(run, {COMMITMENT_FILE: content}, workflow=COMMITMENT_WORKFLOW)
+        return Commitment.model_validate_json(self.artifacts(run)[COMMITMENT_FILE])
+
+    def seal_interim(
+        self, run: str, workflow: str, _conclusion: Any, files: Mapping[str, bytes], **_: Any
+    ) -> LedgerRow:
+        sealed = self.sealed(run, dict(files), workflow=workflow)
         with self.engine.connect() as conn:
             row = ledger.find_bundle(conn, sealed.path)
         assert row is not None
-        at = Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
-        self.kept(steps.committed(desk, made, at), run)
-        return made
+        return row
 
     def enter(self, seed: str = SEED, run: str = "r1", **more: Any) -> StepRecord:
         """Answer as the auditor; ``published_at`` is an hour after the commitment."""
         self.now += timedelta(hours=2)
         given = {"seed": seed, "source": "the exchange's page", "published_at": self.published()}
         user = more.pop("user", AUDITOR)
-        option = more.pop("option", steps.ENTER)
+        option = more.pop("option", ENTER)
         at = more.pop("at", self.now)
         return self.kept(self.take(option, given | more, user, at, run), run)
 
@@ -194,19 +213,17 @@ class Rig:
         self, option: str, given: dict[str, str], user: str | None, at: datetime, run: str = "r1"
     ) -> StepRecord:
         """Take an answer, whoever gave it."""
-        desk, auditors = self.desk(run), [AUDITOR, OTHER_AUDITOR]
-        with desk.state.connect() as conn:
-            content = hashlib.sha256(
-                artifacts_of(conn, *desk.run).get(COMMITMENT_FILE, b"")
-            ).hexdigest()
-        return steps.take_seed(desk, option, given, user, at, auditors, content)
+        shown = hashlib.sha256(self.artifacts(run).get(COMMITMENT_FILE, b"")).hexdigest()
+        findings = StepFindings(SEED_STEP.name, SEED_STEP.clause)
+        answer = Answer(option, "", user, at, given=given, entered=given, content=shown)
+        return findings.record(take_seed(self.context(run), findings, answer))
 
     def published(self, **before: int) -> str:
         """A moment so long ago; an hour where nothing is said."""
         return (self.now - timedelta(**before or {"hours": 1})).isoformat()
 
     def draw(self, run: str = "r1") -> StepRecord:
-        return self.kept(drawing.draw(self.desk(run)), run)
+        return self.done(DRAW, run)
 
     def committed(self, run: str = "r1", asked: str | None = None) -> Commitment:
         """A run up to its commitment."""
@@ -230,24 +247,8 @@ class Rig:
 
     def conclude(self, run: str = "r1") -> Any:
         """The conclusion of a run."""
-        desk = self.desk(run)
-        with self.engine.connect() as conn:
-            seed, refused = register.seed_of(conn, desk.run), register.refusals_of(conn, desk.run)
-        content = self.artifacts(run).get(COMMITMENT_FILE)
-        made = Commitment.model_validate_json(content) if content else None
-        records = list(desk.records().values())
-        frames = (
-            {one.file: desk.folder.sha256(one.file) for one in made.populations} if made else {}
-        )
-        return report.conclude(
-            records,
-            rules=desk.rules,
-            made=made,
-            seed=seed,
-            refused=refused,
-            frames=frames,
-            timezone=desk.timezone,
-        )
+        context = self.context(run)
+        return report.conclude(context, context.records())
 
     def sealed(
         self,
@@ -258,7 +259,7 @@ class Rig:
     ) -> SealedBundle:
         """Write a signed bundle of these files."""
         result = Result(
-            run=RunContext(
+            run=EvidenceContext(
                 dag_id=workflow,
                 run_id=run,
                 started_at=NOW,
@@ -335,12 +336,12 @@ class Rig:
 
     def frame(self, sql: str, *, strata: bool = False, quarter: str = "2026Q3") -> Frozen:
         """Freeze what a SELECT gives."""
-        desk = self.desk()
-        made = desk.rules.population("branches" if strata else "openings")
+        context = self.context()
+        made = context.rules.population("branches" if strata else "openings")
         sink = io.BytesIO()
         found = freeze(
-            desk.readers["shop"],
-            desk.databases["shop"],
+            context.reader("shop"),
+            context.database("shop"),
             made.model_copy(update={"sql": sql}),
             quarter_of(quarter, self.now, ZONE),
             sink,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -12,14 +11,17 @@ from sqlalchemy import Engine, text
 from include.evidence.model import Outcome
 from include.findings import register
 from include.reports.i18n import Translator
-from include.sampling import closing, following, issue
+from include.sampling import issue
+from include.sampling.closing import LOOK
+from include.sampling.following import FOLLOW_UP
 from include.sampling.workpapers import form
 from include.sampling.workpapers.reading import draw_of
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
 from tests.sampling.closed import Audit, codes, figure, part_of
-from tests.sampling.drawn import ISSUED, committed, desk_of, draw, hand_in, returned, rules
+from tests.sampling.drawn import ISSUED, committed, concluding, draw, hand_in, returned, rules
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
+from tests.support.contexts import step_record
 
 DAY = timedelta(days=1)
 LATE = ISSUED + 31 * DAY
@@ -28,34 +30,34 @@ DUE = date(2026, 11, 4)  # thirty days after ISSUED, and after a conclusion at I
 
 def test_a_day_on_which_nothing_is_back_is_calm(audit: Audit) -> None:
     """What is out is told, and nobody is blamed before the day is over."""
-    record = closing.look(audit.desk(ISSUED + 30 * DAY), None)
+    record = audit.looked(ISSUED + 30 * DAY)
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["back"] == []
     assert [part for part, _at in record.data["out"]] == [part_of(audit)]
     assert figure(record, "workpapers_overdue") == 0
 
 
-def test_a_state_without_audits_is_calm(state: Engine, tmp_path: Path) -> None:
+def test_a_state_without_audits_is_calm(state: Engine) -> None:
     """Nothing is out, nothing open; what is missing is a sample."""
-    desk = desk_of(state, rules("shares"), tmp_path)
-    assert closing.look(desk, None).data == {"back": [], "out": []}
-    record = following.follow_up(desk)
+    run = concluding(state, rules("shares"))
+    assert step_record(LOOK, run).data == {"back": [], "out": []}
+    record = step_record(FOLLOW_UP, run)
     assert codes(record) == [("sampling.no_verdict", Outcome.ATTENTION, "follow_up")]
     assert "no sample has been drawn" in record.findings[0].message.text
 
 
 def test_a_conclusion_that_is_asked_for_too_early_fails(audit: Audit) -> None:
     """Once they are out, and once there is nothing left or nothing at all."""
-    assert codes(closing.look(audit.desk(), "2026Q3")) == [
+    assert codes(audit.looked(asked="2026Q3")) == [
         ("sampling.workpapers_out", Outcome.FAIL, part_of(audit))
     ]
-    assert codes(closing.look(audit.desk(), "2026Q2")) == [
+    assert codes(audit.looked(asked="2026Q2")) == [
         ("sampling.nothing_to_conclude", Outcome.FAIL, "2026Q2")
     ]
     part = audit.back()
-    assert closing.look(audit.desk(), "2026Q3").outcome is Outcome.PASS
+    assert audit.looked(asked="2026Q3").outcome is Outcome.PASS
     audit.evaluated(part)
-    assert codes(closing.look(audit.desk(), "2026Q3"))[0][0] == "sampling.nothing_to_conclude"
+    assert codes(audit.looked(asked="2026Q3"))[0][0] == "sampling.nothing_to_conclude"
 
 
 def test_workpapers_are_overdue_the_day_after(audit: Audit) -> None:
@@ -63,30 +65,30 @@ def test_workpapers_are_overdue_the_day_after(audit: Audit) -> None:
     early = draw(committed("early"), audit="2026Q2", at=ISSUED - timedelta(hours=2, minutes=30))
     assert early.papers.issued_at.date() < ISSUED.date()
     audit.issue(early)
-    assert closing.look(audit.desk(ISSUED + 30 * DAY), None).outcome is Outcome.PASS
-    record = closing.look(audit.desk(LATE), None)
+    assert audit.looked(ISSUED + 30 * DAY).outcome is Outcome.PASS
+    record = audit.looked(LATE)
     assert {code for code, _severity, _subject in codes(record)} == {"sampling.workpapers_overdue"}
     assert figure(record, "workpapers_overdue") == 2
     audit.back()
-    assert figure(closing.look(audit.desk(LATE), None), "workpapers_overdue") == 1
+    assert figure(audit.looked(LATE), "workpapers_overdue") == 1
 
 
 def test_whoever_asks_for_one_quarter_hears_of_others_that_are_overdue(audit: Audit) -> None:
     """The figure is that of all of them; only the quarter that was asked for is concluded."""
     audit.issue(draw(committed("early"), audit="2026Q2"))
     part = audit.back()
-    record = closing.look(audit.desk(LATE), "2026Q3")
+    record = audit.looked(LATE, "2026Q3")
     assert record.data["back"] == [part]
     assert figure(record, "workpapers_overdue") == 1
     assert [code for code, _severity, _subject in codes(record)] == ["sampling.workpapers_overdue"]
-    other = closing.look(audit.desk(LATE), "2026Q2")
+    other = audit.looked(LATE, "2026Q2")
     assert other.data["back"] == []
 
 
 def test_what_came_back_well_is_accepted(audit: Audit) -> None:
     """Answers and verdicts are files of the bundle; no finding is opened."""
     part = audit.back()
-    assert closing.look(audit.desk(), None).data["back"] == [part]
+    assert audit.looked().data["back"] == [part]
     record = audit.evaluated(part)
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert audit.decisions() == {"intake": "accepted", "shares": "accepted"}
@@ -95,7 +97,7 @@ def test_what_came_back_well_is_accepted(audit: Audit) -> None:
     assert set(files) == {f"answers-{part}.json", f"verdicts-{part}.json"}
     assert json.loads(files[f"verdicts-{part}.json"]) == record.data["verdicts"]
     assert issue.HandedIn.model_validate_json(files[f"answers-{part}.json"]).items
-    assert closing.look(audit.desk(), None).data == {"back": [], "out": []}
+    assert audit.looked().data == {"back": [], "out": []}
 
 
 def test_every_deviation_is_a_finding_with_an_owner_and_a_day(audit: Audit) -> None:
@@ -140,7 +142,7 @@ def test_a_second_stage_is_issued_and_judged(audit: Audit) -> None:
     second = part_of(audit, 2)
     file = audit.files()[f"workpapers-{second}.xlsx"]
     assert draw_of(file, "second") == (audit.made.papers.draw_sha256, 2)
-    seen = closing.look(audit.desk(), None)
+    seen = audit.looked()
     assert (seen.data["back"], [one for one, _at in seen.data["out"]]) == ([], [second])
     with audit.state.connect() as conn:
         papers = issue.all_issued(conn)[1].workpapers
@@ -148,12 +150,12 @@ def test_a_second_stage_is_issued_and_judged(audit: Audit) -> None:
     first = audit.made.samples["intake"].of_stage(2)
     assert [one.number for one in papers.papers[0].items] == [one.number for one in first]
     hand_in(audit.state, returned(papers))
-    assert closing.look(audit.desk(), None).data["back"] == [second]
+    assert audit.looked().data["back"] == [second]
     judged = audit.evaluated(second, ISSUED + DAY, "r2")
     assert judged.data["verdicts"][0]["decision"] == "accepted"
     assert audit.decisions() == {"intake": "accepted", "shares": "accepted"}
     assert [one.due_on for one in audit.findings()] == [DUE]
-    assert closing.look(audit.desk(), None).data == {"back": [], "out": []}
+    assert audit.looked().data == {"back": [], "out": []}
 
 
 def test_another_deviation_in_the_second_stage_rejects(audit: Audit) -> None:
@@ -221,7 +223,7 @@ def test_the_last_verdict_of_a_population_counts(audit: Audit) -> None:
     people = PEOPLE | {form.PERFORMED_ON: at.date()}
     part = hand_in(audit.state, returned(later.papers, people=people), at).part
     audit.evaluated(part, ISSUED + 91 * DAY, "r4")
-    record = following.follow_up(audit.desk(ISSUED + 92 * DAY, "r5"))
+    record = audit.followed(ISSUED + 92 * DAY, "r5")
     assert figure(record, "populations_above_tolerable_rate") == 0
 
 
@@ -240,9 +242,9 @@ def test_owners_are_reminded_once_a_week_and_overdue_findings_fail(audit: Audit)
     days = []
     for day in range(18):
         at = start + day * DAY
-        record = following.follow_up(audit.desk(at, f"d{day}"))
+        record = audit.followed(at, f"d{day}")
         assert record.data["reminded"] in ([], numbers)
-        assert following.follow_up(audit.desk(at + timedelta(minutes=9), f"d{day}")) == record
+        assert audit.followed(at + timedelta(minutes=9), f"d{day}") == record
         if record.data["reminded"]:
             days.append((start + day * DAY).date())
         late = (start + day * DAY).date() > DUE
@@ -263,7 +265,7 @@ def test_a_closed_finding_is_followed_no_more(audit: Audit) -> None:
     with audit.state.begin() as conn:
         register.answer(conn, number, cause="No form", action="Form", by="owner", at=ISSUED)
         register.retest(conn, number, met=True, by="auditor", at=ISSUED)
-    record = following.follow_up(audit.desk(LATE + 30 * DAY))
+    record = audit.followed(LATE + 30 * DAY)
     assert record.outcome is Outcome.PASS
     assert record.data == {"reminded": [], "open": []}
 
@@ -273,10 +275,10 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
 ) -> None:
     """A day on which nothing was judged does not make it good; what was mended and tested does."""
     audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
-    same = following.follow_up(audit.desk())  # the run that judged it has said so already
+    same = audit.followed()  # the run that judged it has said so already
     assert codes(same) == []
     assert figure(same, "populations_above_tolerable_rate") == 1
-    still = following.follow_up(audit.desk(ISSUED + DAY, "r2"))
+    still = audit.followed(ISSUED + DAY, "r2")
     assert ("sampling.still_not_accepted", Outcome.FAIL, "shares") in codes(still)
     assert figure(still, "populations_above_tolerable_rate") == 1
     with audit.state.begin() as conn:
@@ -284,15 +286,15 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
             words = {"cause": "no check", "action": "a check was added"}
             register.answer(conn, one.id, **words, by="E1", at=ISSUED + DAY)
             register.retest(conn, one.id, met=True, by="E2", at=ISSUED + DAY)
-    calm = following.follow_up(audit.desk(ISSUED + 2 * DAY, "r3"))
+    calm = audit.followed(ISSUED + 2 * DAY, "r3")
     assert codes(calm) == []
     assert figure(calm, "populations_above_tolerable_rate") == 0
 
 
-def test_before_the_first_verdict_nothing_is_shown(state: Engine, tmp_path: Path) -> None:
+def test_before_the_first_verdict_nothing_is_shown(state: Engine) -> None:
     """Nothing was judged, so nothing was accepted either: the workpapers are not back."""
-    audit = Audit(state, tmp_path)
-    record = following.follow_up(audit.desk())
+    audit = Audit(state)
+    record = audit.followed()
     assert figure(record, "populations_above_tolerable_rate") is None
     (finding,) = record.findings
     assert (finding.code, finding.severity) == ("sampling.no_verdict", Outcome.ATTENTION)
@@ -300,6 +302,4 @@ def test_before_the_first_verdict_nothing_is_shown(state: Engine, tmp_path: Path
         "No population has been judged yet; workpapers that are not back: 1."
     )
     audit.evaluated(audit.back())
-    assert "sampling.no_verdict" not in [
-        code for code, *_ in codes(following.follow_up(audit.desk()))
-    ]
+    assert "sampling.no_verdict" not in [code for code, *_ in codes(audit.followed())]

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -16,18 +15,20 @@ from sqlalchemy import text
 from include.evidence.model import Outcome
 from include.evidence.steps import steps_of
 from include.reports.i18n import Translator
-from include.sampling import closing, issue
+from include.sampling import issue
+from include.sampling.closing import EVALUATE
 from include.services.errors import UsageError
 from include.state.connect import engine
 from tests.evidence.support import FORK
 from tests.sampling.closed import Audit, codes
-from tests.sampling.drawn import committed, desk_of, draw, hand_in, returned, rules
+from tests.sampling.drawn import committed, concluding, draw, hand_in, returned, rules
+from tests.support.contexts import step_record
 
 
-def _child(source: str, folder: Path, part: str, after: bool) -> None:
+def _child(source: str, part: str, after: bool) -> None:
     state = engine(source)
     made = draw(committed(), committed("intake", 60, plan="staged"))
-    closing.evaluate_returned(desk_of(state, made.rules, folder), part)
+    step_record(EVALUATE, concluding(state, made.rules), part)
     if after:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -39,15 +40,13 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_an_evaluation_that_was_killed_is_done_again(
-    audit: Audit, state_database: str, tmp_path: Path
-) -> None:
+def test_an_evaluation_that_was_killed_is_done_again(audit: Audit, state_database: str) -> None:
     """Killed before its commit it left nothing; killed after it, even its record is there."""
     part = audit.back({"intake": (2,), "shares": (1,)})
     before = audit.everything()
     with audit.state.connect() as holder, audit.state.connect() as watcher:
         holder.execute(text("LOCK TABLE run_artifact"))  # what it writes last
-        child = FORK.Process(target=_child, args=(state_database, tmp_path, part, False))
+        child = FORK.Process(target=_child, args=(state_database, part, False))
         child.start()
         _until(lambda: waiting(audit) == 1)
         child.kill()
@@ -60,7 +59,7 @@ def test_an_evaluation_that_was_killed_is_done_again(
         holder.close()
         _until(lambda: watcher.execute(mine).scalar_one() == 0)
     assert audit.everything() == before
-    child = FORK.Process(target=_child, args=(state_database, tmp_path, part, True))
+    child = FORK.Process(target=_child, args=(state_database, part, True))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL

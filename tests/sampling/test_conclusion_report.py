@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -12,18 +11,21 @@ from include.evidence.model import Outcome, RunContext, StepRecord
 from include.findings import register
 from include.findings.register import Found
 from include.messages import Message, verbatim
-from include.notify.outbox import Run as Sender
-from include.policy.notices import NoticeRules
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import Block, Paragraph, Report, Steps, Table
 from include.reports.pdf import pdf_unavailable_reason
 from include.reports.render import render_all
-from include.sampling import closing, conclusion_report, following
+from include.sampling import conclusion_report
+from include.sampling.closing import EVALUATE, LOOK
+from include.sampling.following import FOLLOW_UP
+from include.sampling.rules import AUDIT
 from include.sampling.workpapers import form
-from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
+from include.workflow.run_records import RunRecords
+from tests.sampling.drawn import ISSUED, Draw, committed, concluding, draw, hand_in, returned
 from tests.sampling.workpapers.support import PEOPLE
+from tests.support.contexts import step_record
 
 TODAY = date(2026, 10, 6)
 ROLES = {
@@ -48,9 +50,6 @@ SENT = StepRecord(
 )
 
 
-SENDER = Sender("conclude_audit", "r2")
-
-
 def incident_action(conn: Connection) -> int:
     """A corrective action, as the review of an incident leaves it."""
     return register.open_finding(
@@ -67,28 +66,24 @@ def incident_action(conn: Connection) -> int:
 class Run:
     """A run of three steps after workpapers came back."""
 
-    def __init__(
-        self, state: Engine, folder: Path, made: Draw, content: bytes | None, run: str = "r1"
-    ) -> None:
+    def __init__(self, state: Engine, made: Draw, content: bytes | None, run: str = "r1") -> None:
         self.state = state
         with state.begin() as conn:
             made.issue(conn)
         if content is not None:
             hand_in(state, content)
-        self.desk = desk_of(state, made.rules, folder, run=run)
-        look = closing.look(self.desk, None)
+        self.rules = made.rules
+        self.context = concluding(state, made.rules, run=run)
+        look = step_record(LOOK, self.context)
         self.records = [look]
-        self.records += [closing.evaluate_returned(self.desk, one) for one in look.data["back"]]
-        self.records.append(following.follow_up(self.desk))
+        self.records += [step_record(EVALUATE, self.context, one) for one in look.data["back"]]
+        self.records.append(step_record(FOLLOW_UP, self.context))
 
     def concluded(self, records: list[StepRecord] | None = None) -> Conclusion:
-        return conclusion_report.conclude(
-            [*(self.records if records is None else records), SENT],
-            roles=ROLES,
-            findings=self.findings(),
-            today=TODAY,
-            send=SENT.step,
-        )
+        left = [*(self.records if records is None else records), SENT]
+        today = concluding(self.state, self.rules, ISSUED + timedelta(days=1))
+        assert today.today == TODAY
+        return conclusion_report.conclude(today, RunRecords(left))
 
     def findings(self) -> list[Found]:
         with self.state.connect() as conn:
@@ -128,11 +123,11 @@ def figure(found: Conclusion) -> float | None:
 
 
 @pytest.fixture
-def run(state: Engine, tmp_path: Path) -> Run:
+def run(state: Engine) -> Run:
     """One population not accepted, another accepted; and a blank answer."""
     made = draw(committed(), committed("intake", 60))
     content = returned(made.papers, {"shares": (1, 2)}, {("shares", 1): "Seen 13812345678"})
-    return Run(state, tmp_path, made, content)
+    return Run(state, made, content)
 
 
 def test_facts_and_summary_say_what_was_judged(run: Run) -> None:
@@ -223,9 +218,9 @@ def test_closed_findings_are_counted(run: Run) -> None:
     assert english(last[0].text).endswith("met: 2.")
 
 
-def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -> None:
+def test_a_day_with_nothing_back_claims_nothing(state: Engine) -> None:
     """No population is judged or accepted; what is out is listed, and is why there is no figure."""
-    found = Run(state, tmp_path, draw(committed()), None).concluded()
+    found = Run(state, draw(committed()), None).concluded()
     assert found.outcome is Outcome.ATTENTION
     assert [one.code for one in found.findings] == ["sampling.no_verdict"]
     assert english(found.summary) == (
@@ -240,10 +235,10 @@ def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -
     assert len(rows(found, "Not handed in yet")) == 1
 
 
-def test_a_population_that_goes_on_is_not_judged_yet(state: Engine, tmp_path: Path) -> None:
+def test_a_population_that_goes_on_is_not_judged_yet(state: Engine) -> None:
     """It is neither accepted nor counted as judged."""
     made = draw(committed("intake", 60, plan="staged"))
-    found = Run(state, tmp_path, made, returned(made.papers, {"intake": (1,)})).concluded()
+    found = Run(state, made, returned(made.papers, {"intake": (1,)})).concluded()
     assert found.outcome is Outcome.ATTENTION
     assert english(found.summary) == (
         "No verdict was reached yet; open findings: 1. To the next stage of their plan: Intake."
@@ -259,12 +254,10 @@ def test_a_population_that_goes_on_is_not_judged_yet(state: Engine, tmp_path: Pa
     assert rows(found, "Results of the populations")[0][-1] == "next stage"
 
 
-def test_a_day_on_which_nothing_is_judged_says_what_is_still_not_accepted(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_day_on_which_nothing_is_judged_says_what_is_still_not_accepted(run: Run) -> None:
     """Summary, tile and control speak of the same figure."""
-    desk = desk_of(run.state, run.desk.rules, tmp_path, ISSUED + timedelta(days=1), "r2")
-    records = [closing.look(desk, None), following.follow_up(desk)]
+    later = concluding(run.state, run.rules, ISSUED + timedelta(days=1), "r2")
+    records = [step_record(LOOK, later), step_record(FOLLOW_UP, later)]
     found = run.concluded(records)
     assert found.outcome is Outcome.FAIL
     assert english(found.summary) == (
@@ -274,7 +267,7 @@ def test_a_day_on_which_nothing_is_judged_says_what_is_still_not_accepted(
     assert facts(found)["Not accepted"] == figure(found) == 1
 
 
-def test_others_that_are_not_mended_stand_beside_what_was_judged(run: Run, tmp_path: Path) -> None:
+def test_others_that_are_not_mended_stand_beside_what_was_judged(run: Run) -> None:
     """Whether this run accepted everything or not."""
     for audit, bad, summary in (
         ("2026Q4", {}, "Populations judged in this run, all of them accepted: 1; open findings: 2. "
@@ -283,7 +276,7 @@ def test_others_that_are_not_mended_stand_beside_what_was_judged(run: Run, tmp_p
          "accepted by their last verdict and not mended yet: 2."),
     ):  # fmt: skip
         made = draw(committed("intake", 60), audit=audit)
-        found = Run(run.state, tmp_path, made, returned(made.papers, bad), audit).concluded()
+        found = Run(run.state, made, returned(made.papers, bad), audit).concluded()
         assert english(found.summary) == summary
         assert facts(found)["Not accepted"] == figure(found)
 
@@ -358,16 +351,16 @@ def test_it_can_be_read_in_both_languages(run: Run) -> None:
 
 def test_a_pack_without_audits_says_so(run: Run) -> None:
     """No figure of audits; of the register what incidents left there."""
-    found = conclusion_report.nothing_to_audit([], roles=ROLES, findings=[])
+    found = conclusion_report.nothing_to_audit(RunRecords([]), ROLES, [])
     assert (found.metrics, found.sections) == ([], [])
     assert "has no audit.yaml" in english(found.summary)
     with run.state.begin() as conn:
         incident_action(conn)
         left = register.listed(conn, "incident")
-        now = ISSUED + timedelta(days=100)
-        values = {"roles": ROLES, "rules": NoticeRules(), "run": SENDER, "now": now}
-        record = following.follow_up_only(conn, **values)
-    found = conclusion_report.nothing_to_audit([record], roles=ROLES, findings=left)
+    later = concluding(run.state, None, ISSUED + timedelta(days=100), "r2")
+    record = step_record(FOLLOW_UP, later)
+    assert later.pack.section(AUDIT) is None
+    found = conclusion_report.nothing_to_audit(RunRecords([record]), ROLES, left)
     late = {one.name: one.value for one in found.metrics}["audit_findings_overdue"]
     assert (late, found.outcome) == (1 + len(run.findings()) - 1, Outcome.FAIL)
     ((number, what, owner, *_rest),) = rows(found, "Open findings")
@@ -380,7 +373,7 @@ def test_corrective_actions_of_incidents_stand_beside_what_audits_found(run: Run
     before = facts(run.concluded())["Open findings"]
     with run.state.begin() as conn:
         incident_action(conn)
-    record = following.follow_up(run.desk)
+    record = step_record(FOLLOW_UP, run.context)
     assert "INC-2026-0001/1" in [one["reference"] for one in record.data["open"]]
     found = run.concluded([*run.records[:-1], record])
     assert facts(found)["Open findings"] == before + 1  # type: ignore[operator]  # a count

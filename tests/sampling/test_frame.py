@@ -203,7 +203,7 @@ def test_the_quarter_is_half_open_in_the_packs_timezone(rig: Rig) -> None:
         rig.sql(
             "INSERT INTO log VALUES (%s, 'a', %s::timestamp AT TIME ZONE 'UTC')", number, moment
         )
-    made = rig.desk().rules.population("openings")
+    made = rig.context().rules.population("openings")
     assert rig.frame(made.sql).lines == ["1", "2"]
     assert rig.frame(made.sql, quarter="2026Q2").lines == ["0"]
 
@@ -285,16 +285,16 @@ def test_a_missing_right_says_what_to_grant(asked: Rig) -> None:
     """Of the table, and of rows that a policy would hide."""
     name = f"reader_{random.randrange(10**9)}"
     asked.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
-    desk = asked.desk()
-    made = desk.rules.population("openings")
-    address = type(desk.readers["shop"]).from_conninfo(f"{asked.source} user={name} password=p")
+    context = asked.context()
+    made = context.rules.population("openings")
+    address = type(context.reader("shop")).from_conninfo(f"{asked.source} user={name} password=p")
     try:
         for statement in (None, f"GRANT SELECT ON log TO {name}"):
             if statement:
                 asked.sql(statement)
                 asked.sql("ALTER TABLE log ENABLE ROW LEVEL SECURITY")
             with pytest.raises(UsageError, match=r"may not be read \(SQLSTATE 42501\)") as caught:
-                freeze(address, desk.databases["shop"], made, third_quarter(), io.BytesIO())
+                freeze(address, context.database("shop"), made, third_quarter(), io.BytesIO())
             assert "SELECT" in caught.value.action
     finally:
         asked.sql("ALTER TABLE log DISABLE ROW LEVEL SECURITY")

@@ -59,13 +59,13 @@ def test_a_server_that_is_cut_off_in_the_middle_leaves_no_frame(
 ) -> None:
     """What has come by then would be a whole number of lines, and is no population."""
     rig.audit(population(sql=LARGE))
-    desk = rig.desk()
+    context = rig.context()
     sink = Cutting(rig, f"SELECT {call}(pid) {COPYING}")
     with pytest.raises(ServiceError, match="could not be read to its end") as caught:
         freeze(
-            desk.readers["shop"],
-            desk.databases["shop"],
-            desk.rules.populations[0],
+            context.reader("shop"),
+            context.database("shop"),
+            context.rules.populations[0],
             third_quarter(),
             sink,
         )
@@ -96,13 +96,13 @@ def test_what_an_earlier_try_froze_stays_when_a_later_one_is_cut_off(rig: Rig) -
 
 def test_a_server_that_does_not_answer_is_no_fault_of_the_sql(rig: Rig) -> None:
     """The task is repeated."""
-    desk = rig.desk()
+    context = rig.context()
     nowhere = DatabaseAddress.from_conninfo("host=127.0.0.1 port=1 user=nobody dbname=none")
     with pytest.raises(DatabaseUnavailable):
         freeze(
             nowhere,
-            desk.databases["shop"],
-            desk.rules.populations[0],
+            context.database("shop"),
+            context.rules.populations[0],
             third_quarter(),
             Cutting(rig, ""),
         )
@@ -115,13 +115,13 @@ def test_memory_stays_flat(rig: Rig) -> None:
         def write(self, data: bytes) -> int:
             return len(data)
 
-    desk = rig.desk()
+    context = rig.context()
     peaks = []
     for sql in (LARGE.replace("600000", "100000"), LARGE):
         tracemalloc.start()
         freeze(
-            desk.readers["shop"],
-            desk.databases["shop"],
+            context.reader("shop"),
+            context.database("shop"),
             population_of(rig, sql),
             third_quarter(),
             Nothing(),
@@ -170,7 +170,7 @@ def test_nothing_goes_on_reading_when_we_are_killed(rig: Rig, tmp_path: Path) ->
 def test_interruption_cancels_the_statement_before_its_first_row(rig: Rig) -> None:
     """The server would notice a lost session when it sends a row."""
     population = population_of(rig, "SELECT 1 AS id WHERE (SELECT pg_sleep(40)) IS NOT NULL")
-    desk = rig.desk()
+    context = rig.context()
 
     def interrupt() -> None:
         end = time.monotonic() + 20
@@ -182,8 +182,8 @@ def test_interruption_cancels_the_statement_before_its_first_row(rig: Rig) -> No
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         freeze(
-            desk.readers["shop"],
-            desk.databases["shop"],
+            context.reader("shop"),
+            context.database("shop"),
             population,
             third_quarter(),
             Cutting(rig, "SELECT 1"),
@@ -215,12 +215,12 @@ def test_a_password_stands_on_no_command_line(rig: Rig) -> None:
                     seen.append(words)
             return len(data)
 
-    desk = rig.desk()
-    address = desk.readers["shop"]
+    context = rig.context()
+    address = context.reader("shop")
     assert address.password
     freeze(
         address,
-        desk.databases["shop"],
+        context.database("shop"),
         population_of(rig, LARGE),
         third_quarter(),
         Looking(rig, ""),

@@ -7,22 +7,24 @@ import io
 import zipfile
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from openpyxl import Workbook
 from sqlalchemy import Engine, text
 
-from include.sampling import closing, issue
+from include.notify.outbox import Run
+from include.sampling import issue
+from include.sampling.closing import EVALUATE
 from include.sampling.issue import Issued
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.writing import write
 from include.services.errors import UsageError
 from include.workbooks.faults import WorkbookRefused
-from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
+from tests.sampling.drawn import ISSUED, Draw, committed, concluding, draw, hand_in, returned
 from tests.sampling.workpapers.support import edited, repacked
+from tests.support.contexts import step_record
 
 DAY = timedelta(days=1)
 
@@ -45,8 +47,8 @@ def kept(state: Engine, audit: str | None = None) -> list[Issued]:
         return issue.all_issued(conn, audit)
 
 
-def concluded(state: Engine, made: Draw, folder: Path, stage: int = 1) -> None:
-    closing.evaluate_returned(desk_of(state, made.rules, folder), part_of(made, stage))
+def concluded(state: Engine, made: Draw, stage: int = 1) -> None:
+    step_record(EVALUATE, concluding(state, made.rules), part_of(made, stage))
 
 
 def part_of(made: Draw, stage: int = 1) -> str:
@@ -62,7 +64,7 @@ def test_what_was_issued_is_kept_as_it_was(state: Engine, issued: Draw) -> None:
     assert found.workpapers == issued.papers
     assert (found.committed, found.samples) == (issued.committed, issued.samples)
     assert (found.audit, found.stage, found.part) == ("2026Q3", 1, part_of(issued))
-    assert (found.run, found.issued_at) == (("sample_audit", "drawn"), ISSUED)
+    assert (found.run, found.issued_at) == (Run("sample_audit", "drawn"), ISSUED)
     assert found.handed_in is None
     assert kept(state, "2026Q2") == []
 
@@ -130,14 +132,14 @@ def test_a_file_with_a_made_up_stage_is_refused(state: Engine, issued: Draw, sta
 
 
 def test_a_file_may_take_the_place_of_another_until_the_conclusion(
-    state: Engine, issued: Draw, tmp_path: Path
+    state: Engine, issued: Draw
 ) -> None:
     """Afterwards the conclusion stands, for the same file too."""
     first, second = returned(issued.papers, {"shares": (2,)}), returned(issued.papers)
     hand_in(state, first)
     hand_in(state, first, ISSUED + DAY)
     hand_in(state, second, ISSUED + 2 * DAY)
-    concluded(state, issued, tmp_path)
+    concluded(state, issued)
     before = kept(state)
     assert before[0].handed_in is not None
     assert before[0].handed_in.returned_at == ISSUED + 2 * DAY
@@ -150,15 +152,13 @@ def test_a_file_may_take_the_place_of_another_until_the_conclusion(
     assert kept(state) == before
 
 
-def test_a_stage_is_not_answered_again_once_the_next_one_was_issued(
-    state: Engine, tmp_path: Path
-) -> None:
+def test_a_stage_is_not_answered_again_once_the_next_one_was_issued(state: Engine) -> None:
     """Although nothing of it is concluded: whoever knows the next items could still choose."""
     made = draw(committed("intake", 60, plan="staged"))
     with state.begin() as conn:
         made.issue(conn)
     hand_in(state, returned(made.papers, {"intake": (1,)}))
-    concluded(state, made, tmp_path)
+    concluded(state, made)
     with pytest.raises(UsageError, match="stage 1, was concluded on"):
         hand_in(state, returned(made.papers), ISSUED + DAY)
     second = kept(state)[1]
@@ -166,13 +166,13 @@ def test_a_stage_is_not_answered_again_once_the_next_one_was_issued(
     assert hand_in(state, returned(second.workpapers), ISSUED + DAY).stage == 2
 
 
-def test_two_quarters_may_be_out_at_once(state: Engine, issued: Draw, tmp_path: Path) -> None:
+def test_two_quarters_may_be_out_at_once(state: Engine, issued: Draw) -> None:
     """Each is held against its own draw, and the conclusion of one leaves the other open."""
     other = drawn("2026Q2")
     with state.begin() as conn:
         other.issue(conn)
     hand_in(state, returned(other.papers))
-    concluded(state, other, tmp_path)
+    concluded(state, other)
     assert hand_in(state, returned(issued.papers)).audit == "2026Q3"
     assert [one.audit for one in kept(state, "2026Q2")] == ["2026Q2"]
     assert len(kept(state)) == 2

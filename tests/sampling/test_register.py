@@ -9,22 +9,27 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from include.approvals.question import AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
-from include.sampling import drawing, register, seeds, steps
+from include.notify.outbox import Run
+from include.sampling import register, seeds
 from include.sampling.commitment import Sealed
+from include.sampling.drawing import DRAW
 from include.sampling.names import SEED_FILE, WORKPAPERS_FILE
+from include.sampling.seed_entry import CANCEL, ENTER
 from include.sampling.verify import redraw
-from include.services.errors import ControlFailed, ParcelSealError, ServiceError
+from include.services.errors import ControlFailed
 from include.state.audits import audit_sample, audit_seed
 from tests.sampling.rig import AUDITOR, DAG, OTHER_AUDITOR, SEED, Rig, by_branch, population
+from tests.support.contexts import step_record
 
 OTHER = "3412.05 3407.77"
 
 
 def refused(rig: Rig, run: str = "r1") -> list[str]:
     with rig.engine.connect() as conn:
-        return [one.cause for one in register.refusals_of(conn, (DAG, run))]
+        return [one.cause for one in register.refusals_of(conn, Run(DAG, run))]
 
 
 def drawn_by(rig: Rig) -> dict[str, str]:
@@ -46,23 +51,13 @@ def test_a_seed_that_is_refused_is_kept_and_asked_for_again(rig: Rig) -> None:
         (SEED, {"source": "  \n "}),
         ("1" * 201, {}),
     ):
-        with pytest.raises(ServiceError, match="The seed was refused: ") as caught:
+        with pytest.raises(AskAgain, match="The seed was refused: "):
             rig.enter(seed, **more)
-        assert caught.value.action == "The auditor is asked again."
     assert refused(rig) == ["none", "older", "future", "no_time", "no_source", "long"]
     rig.enter()
     record = rig.draw()
     assert [one.code for one in record.findings] == ["sampling.seeds_refused"]
     assert record.outcome is Outcome.ATTENTION
-
-
-def test_a_refused_seed_is_no_fault_until_nobody_is_asked_again() -> None:
-    """The last one says that nothing was drawn."""
-    assert steps.refused(4, 5).findings == []
-    last = steps.refused(5, 5)
-    assert [(one.code, one.severity) for one in last.findings] == [
-        ("sampling.no_seed", Outcome.FAIL)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +75,7 @@ def test_a_refused_seed_is_no_fault_until_nobody_is_asked_again() -> None:
 def test_whatever_is_entered_is_refused_in_words_and_kept(rig: Rig, more: dict[str, Any]) -> None:
     """Also what no database takes."""
     rig.committed()
-    with pytest.raises(ServiceError, match="The seed was refused: "):
+    with pytest.raises(AskAgain, match="The seed was refused: "):
         rig.enter(**({"seed": SEED} | more))
     assert len(refused(rig)) == 1
 
@@ -90,16 +85,16 @@ def test_what_nobody_sees_in_a_source_is_shown(rig: Rig) -> None:
     rig.committed()
     rig.enter(source="page\u202e 1\x00\ud800\n of\ttoday")
     with rig.engine.connect() as conn:
-        found = register.seed_of(conn, (DAG, "r1"))
+        found = register.seed_of(conn, Run(DAG, "r1"))
     assert found is not None
     assert found.source == "page· 1·· of today"
 
 
-@pytest.mark.parametrize("option", [steps.ENTER, steps.CANCEL])
+@pytest.mark.parametrize("option", [ENTER, CANCEL])
 def test_an_answer_of_somebody_else_counts_for_nothing(rig: Rig, option: str) -> None:
     """An administrator may answer in Airflow; neither a seed nor the end of the run is his."""
     rig.committed()
-    with pytest.raises(ServiceError, match="refused: whoever entered it is no auditor"):
+    with pytest.raises(AskAgain, match="refused: whoever entered it is no auditor"):
         rig.enter(option=option, user="admin")
     assert refused(rig) == ["stranger"]
     assert rig.enter().data["decided_by"] == AUDITOR
@@ -110,7 +105,7 @@ def test_a_seed_that_drew_another_run_is_refused(rig: Rig) -> None:
     """It was known before this run's commitment, whatever is said of its publication."""
     rig.run("r1")
     rig.committed("r2", "2026Q2")
-    with pytest.raises(ServiceError, match="was used before"):
+    with pytest.raises(AskAgain, match="was used before"):
         rig.enter(SEED, "r2")
     assert refused(rig, "r2") == ["used"]
     rig.enter(OTHER, "r2")
@@ -119,7 +114,7 @@ def test_a_seed_that_drew_another_run_is_refused(rig: Rig) -> None:
 def test_a_seed_that_was_refused_elsewhere_may_be_taken(rig: Rig) -> None:
     """Nothing was drawn by it."""
     rig.committed("r1")
-    with pytest.raises(ServiceError):
+    with pytest.raises(AskAgain):
         rig.enter(SEED, "r1", source="")
     rig.committed("r2", "2026Q2")
     assert rig.enter(SEED, "r2").data["seed"] is True
@@ -132,7 +127,7 @@ def test_the_same_answer_twice_is_one_seed(rig: Rig) -> None:
     published = rig.published()
     rig.now += timedelta(minutes=1)
     given = {"seed": SEED, "source": "another page", "published_at": published}
-    again = rig.take(steps.ENTER, given, OTHER_AUDITOR, rig.now)
+    again = rig.take(ENTER, given, OTHER_AUDITOR, rig.now)
     assert again == entered
     with rig.engine.connect() as conn:
         (row,) = conn.execute(select(audit_seed)).all()
@@ -157,11 +152,11 @@ def test_an_answer_that_was_refused_is_not_taken_when_it_is_repeated(rig: Rig) -
     at = rig.now + timedelta(hours=1)
     for later in (1, 4):
         rig.now += timedelta(hours=later)
-        with pytest.raises(ServiceError, match="refused: the time of publication"):
-            rig.take(steps.ENTER, given, AUDITOR, at)
+        with pytest.raises(AskAgain, match="refused: the time of publication"):
+            rig.take(ENTER, given, AUDITOR, at)
     assert refused(rig) == ["future"]
     with rig.engine.connect() as conn:
-        assert register.seed_of(conn, (DAG, "r1")) is None
+        assert register.seed_of(conn, Run(DAG, "r1")) is None
 
 
 def test_of_two_runs_that_enter_one_seed_at_once_one_takes_it(rig: Rig) -> None:
@@ -174,8 +169,8 @@ def test_of_two_runs_that_enter_one_seed_at_once_one_takes_it(rig: Rig) -> None:
 
     def enter(run: str) -> None:
         try:
-            told[run] = rig.take(steps.ENTER, given, AUDITOR, rig.now, run)
-        except ParcelSealError as error:
+            told[run] = rig.take(ENTER, given, AUDITOR, rig.now, run)
+        except AskAgain as error:
             told[run] = error
 
     with rig.engine.connect() as blocker:
@@ -189,7 +184,7 @@ def test_of_two_runs_that_enter_one_seed_at_once_one_takes_it(rig: Rig) -> None:
         blocker.rollback()
     for one in threads:
         one.join()
-    (loser,) = [run for run, one in told.items() if isinstance(one, ServiceError)]
+    (loser,) = [run for run, one in told.items() if isinstance(one, AskAgain)]
     (winner,) = set(told) - {loser}
     assert "was used before" in str(told[loser])
     assert refused(rig, loser) == ["used"]
@@ -207,10 +202,10 @@ def test_a_second_run_for_the_quarter_draws_nothing_and_says_so(rig: Rig) -> Non
     for name in ("openings", "branches"):
         record = rig.freeze(name, "r2")
         assert [one.code for one in record.findings] == ["sampling.drawn_before"]
-        assert record.data == {"drawn_by": "r1"}
+        assert record.data == {"frame": None, "drawn_by": "r1"}
         assert not rig.frame_path(name, "r2").exists()
     assert rig.commit("r2") is None
-    assert rig.draw("r2").data == {"drawn": {}}
+    assert rig.draw("r2").data["drawn"] == {}
     concluded = rig.conclude("r2")
     assert concluded.outcome is Outcome.ATTENTION
     assert concluded.facts[0].value == 2
@@ -221,7 +216,7 @@ def test_a_second_run_for_the_quarter_draws_nothing_and_says_so(rig: Rig) -> Non
 def test_a_run_that_was_given_up_after_its_commitment_is_told(rig: Rig) -> None:
     """Whoever gives up when the seed is public chooses the sample."""
     rig.committed("r1")
-    rig.enter(run="r1", option=steps.CANCEL)
+    rig.enter(run="r1", option=CANCEL)
     found = rig.begin("r2")
     assert [one.code for one in found.findings] == ["sampling.committed_before"]
     assert found.data["earlier"] == ["r1"]
@@ -254,7 +249,7 @@ def test_of_two_runs_for_one_quarter_one_draws(rig: Rig) -> None:
 
     def draw(run: str) -> None:
         try:
-            told[run] = drawing.draw(rig.desk(run))
+            told[run] = step_record(DRAW, rig.context(run))
         except ControlFailed as error:
             told[run] = error
 
@@ -287,7 +282,7 @@ def test_a_population_that_another_run_drew_takes_no_other_with_it(rig: Rig) -> 
     rig.enter(OTHER, "r2")
     rig.draw("r2")
     rig.audit(population(), by_branch())
-    record = rig.kept(drawing.draw(rig.desk("r1")), "r1")
+    record = rig.draw("r1")
     assert record.outcome is Outcome.FAIL
     (finding,) = record.findings
     assert (finding.code, finding.subject) == ("sampling.drawn_meanwhile", "branches")
@@ -308,14 +303,14 @@ def test_the_first_commitment_of_a_run_stands(rig: Rig) -> None:
     """Repeated, or told otherwise."""
     at = datetime(2026, 10, 5, 1, tzinfo=UTC)
     first = Sealed(bundle="one", sums_sha256="1" * 64, sealed_at=at)
-    run = (DAG, "r1")
+    run = Run(DAG, "r1")
     with rig.engine.begin() as conn:
         register.remember_commitment(conn, run, "2026Q3", "a" * 64, first)
         other = first.model_copy(update={"bundle": "two", "sealed_at": at + timedelta(days=1)})
         register.remember_commitment(conn, run, "2026Q3", "b" * 64, other)
         assert register.commitment_of(conn, run) is None  # the ledger of evidence decides
         assert register.commitments_before(conn, "2026Q3", run) == []
-        (before,) = register.commitments_before(conn, "2026Q3", (DAG, "r2"))
+        (before,) = register.commitments_before(conn, "2026Q3", Run(DAG, "r2"))
     assert (before.run_id, before.at) == ("r1", at)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from include.approvals.question import AskAgain
 from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
-from include.sampling import commitment_report, plans_table, report, steps
+from include.sampling import commitment_report, plans_table
+from include.sampling.workflow import SAMPLE_AUDIT
 from include.services.errors import ParcelSealError
 from tests.sampling.rig import SEED, Rig, population
 
@@ -100,7 +102,7 @@ def test_figures_of_the_report_are_those_of_the_samples(rig: Rig) -> None:
 def test_refused_seeds_are_listed_with_their_reason(rig: Rig) -> None:
     """Not what was entered, which may be anything."""
     rig.committed()
-    with pytest.raises(ParcelSealError):
+    with pytest.raises(AskAgain):
         rig.enter("12")
     rig.enter()
     rig.draw()
@@ -163,8 +165,8 @@ def test_a_run_after_the_draw_says_that_it_stands(rig: Rig) -> None:
 
 def test_without_audit_yaml_the_report_says_so() -> None:
     """The beginning failed with it already."""
-    failed = StepRecord(step="audit", part="", outcome=Outcome.FAIL)
-    concluded = report.nothing_to_audit([failed])
+    failed = StepRecord(step="populations", part="", outcome=Outcome.FAIL)
+    concluded = SAMPLE_AUDIT.conclude_without_rules([failed])
     assert concluded.outcome is Outcome.FAIL
     assert "has no audit.yaml" in said(concluded)
 
@@ -174,9 +176,9 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
     rig.begin()
     for name in ("openings", "branches"):
         rig.freeze(name)
-    made = steps.commitment(rig.desk())
+    made = rig.commit()
     assert made is not None
-    rules = rig.desk().rules
+    rules = rig.context().rules
     concluded = commitment_report.commitment_conclusion(made, "d" * 64, rules)
     text = said(concluded)
     assert concluded.outcome is Outcome.PASS
@@ -215,7 +217,7 @@ def test_a_frame_that_was_edited_before_the_seal_is_sealed_as_it_is_and_told(rig
     rig.committed()
     rig.enter()
     rig.draw()
-    with rig.desk().folder.writer("frames/openings.tsv") as writer:
+    with rig.context().unsealed_folder.writer("frames/openings.tsv") as writer:
         writer.write(b"1\n2\n")
         writer.commit()
     concluded = rig.conclude()
@@ -241,7 +243,7 @@ def test_a_freezing_that_left_no_record_is_told(rig: Rig) -> None:
 def test_a_frame_that_was_removed_before_the_seal_is_told(rig: Rig) -> None:
     """What is gone is in no bundle, and the run is red."""
     rig.committed()
-    folder = rig.desk().folder
+    folder = rig.context().unsealed_folder
     folder.store.delete(f"{folder.bundle}/frames/openings.tsv")
     assert "sampling.frame_changed" in [one.code for one in rig.conclude().findings]
     assert rig.seal().path

@@ -145,6 +145,6 @@ def test_a_seed_is_read_back_as_it_was_written() -> None:
 
 def test_dice_are_thrown_anew_each_time() -> None:
     """Twenty of them: more than fifty bits."""
-    thrown = [seeds.thrown("who asked", NOW)["seed"] for _turn in range(20)]
+    thrown = [seeds.in_advance("", NOW, "who asked")["seed"] for _turn in range(20)]
     assert len(set(thrown)) == 20
     assert fault(thrown[0]) is None

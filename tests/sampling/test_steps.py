@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from include.approvals.answer import Answer
 from include.approvals.question import AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.evidence.steps import keep_artifact, record_step
-from include.sampling import register, steps
+from include.sampling import register
 from include.sampling.commitment import Commitment
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
 from include.sampling.plans import plan_for
 from include.sampling.samples import Sample
+from include.sampling.seed_entry import CANCEL, ENTER, take_seed
+from include.sampling.seed_entry import SEED as SEED_STEP
 from include.sampling.verify import redraw
 from include.sampling.workpapers.form import MOST_ITEMS
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -82,7 +86,7 @@ def test_steps_that_are_repeated_change_nothing(rig: Rig) -> None:
     entered = rig.enter()
     at, published = rig.now, rig.published()
     again = {"seed": SEED, "source": "the exchange's page", "published_at": published}
-    repeated = rig.take(steps.ENTER, again, AUDITOR, at)
+    repeated = rig.take(ENTER, again, AUDITOR, at)
     assert repeated == entered
     drawn, files, before = rig.draw(), rig.artifacts(), rig.state_of()
     assert rig.draw() == drawn
@@ -151,7 +155,7 @@ def test_a_commitment_that_was_made_anew_after_the_seed_is_not_drawn_from(rig: R
     """Frame, commitment and record all edited alike: what was sealed before the seed decides."""
     rig.committed()
     rig.enter()
-    folder = rig.desk().folder
+    folder = rig.context().unsealed_folder
     lines = (rig.root / folder.bundle / "frames" / "openings.tsv").read_bytes().splitlines()[:-10]
     frame = b"\n".join(lines) + b"\n"
     with folder.writer("frames/openings.tsv") as writer:
@@ -167,11 +171,12 @@ def test_a_commitment_that_was_made_anew_after_the_seed_is_not_drawn_from(rig: R
     )
     others = tuple(new if one == old else one for one in made.populations)
     content = made.model_copy(update={"populations": others}).to_bytes()
-    record = rig.desk().records()["commit", ""]
+    record = rig.context().records().find("commit")
+    assert record is not None
     record.data["sha256"] = hashlib.sha256(content).hexdigest()
     with rig.engine.begin() as conn:
         keep_artifact(conn, DAG, "r1", COMMITMENT_FILE, content)
-        record_step(conn, DAG, "r1", record, rig.desk().clock)
+        record_step(conn, DAG, "r1", record, rig.context().clock)
     with pytest.raises(ControlFailed, match="not the one that was sealed"):
         rig.draw()
 
@@ -194,18 +199,19 @@ def test_a_commitment_read_from_its_file_is_the_same_file(rig: Rig) -> None:
     assert Commitment.model_validate_json(content).to_bytes() == content == committed.to_bytes()
 
 
-@pytest.mark.parametrize("option", [steps.ENTER, steps.CANCEL])
+@pytest.mark.parametrize("option", [ENTER, CANCEL])
 def test_a_seed_counts_only_for_the_commitment_that_its_form_showed(rig: Rig, option: str) -> None:
     """Neither a seed nor a cancellation; it is asked for again and nothing is kept."""
     rig.committed()
+    run = rig.context()
     given = {"seed": SEED, "source": "page", "published_at": rig.published()}
     for content in ("", "0" * 64):
+        answer = Answer(option, "", AUDITOR, rig.now, given=given, content=content)
         with pytest.raises(AskAgain, match="not the one that the form showed"):
-            steps.take_seed(rig.desk(), option, given, AUDITOR, rig.now, [AUDITOR], content)
-    desk = rig.desk()
-    with desk.state.connect() as conn:
-        assert register.seed_of(conn, desk.run) is None
-        assert register.refusals_of(conn, desk.run) == []
+            take_seed(run, StepFindings(SEED_STEP.name, SEED_STEP.clause), answer)
+    with rig.engine.connect() as conn:
+        assert register.seed_of(conn, run.run) is None
+        assert register.refusals_of(conn, run.run) == []
 
 
 def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:
@@ -220,9 +226,9 @@ def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("option", "user", "code"),
     [
-        (steps.CANCEL, AUDITOR, "sampling.cancelled"),
+        (CANCEL, AUDITOR, "sampling.cancelled"),
         ("", None, "sampling.no_seed"),
-        (steps.ENTER, None, "sampling.no_seed"),
+        (ENTER, None, "sampling.no_seed"),
     ],
 )
 def test_without_an_answer_the_quarter_has_no_sample(
@@ -232,7 +238,7 @@ def test_without_an_answer_the_quarter_has_no_sample(
     rig.committed()
     record = rig.enter(option=option, user=user)
     assert (codes(record), record.outcome) == ([code], Outcome.FAIL)
-    assert rig.draw().data == {"drawn": {}}
+    assert rig.draw().data["drawn"] == {}
     assert SAMPLES.isdisjoint(rig.artifacts())
     concluded = rig.conclude()
     assert concluded.outcome is Outcome.FAIL
@@ -246,8 +252,10 @@ def test_a_population_without_items_is_said_and_hinders_no_other(rig: Rig) -> No
     none = population("none", sql="SELECT id FROM log WHERE false")
     rig.audit(none, population())
     made = rig.committed()
-    record = rig.desk().records()["freeze", "none"]
-    assert (codes(record), record.data) == (["sampling.empty"], {"items": 0})
+    record = rig.context().records().find("freeze", "none")
+    assert record is not None
+    assert (codes(record), record.data["frame"]) == (["sampling.empty"], None)
+    assert [one.value for one in record.metrics] == [0]
     assert [one.population for one in made.populations] == ["openings"]
     rig.enter()
     rig.draw()
@@ -262,7 +270,7 @@ def test_where_nothing_is_frozen_nothing_is_committed_to(rig: Rig) -> None:
     rig.begin()
     rig.freeze("openings")
     assert rig.commit() is None
-    assert rig.draw().data == {"drawn": {}}
+    assert rig.draw().data["drawn"] == {}
     assert rig.conclude().outcome is Outcome.ATTENTION
 
 
@@ -304,7 +312,7 @@ def test_two_stages_are_drawn_and_the_first_one_is_issued(rig: Rig) -> None:
 
 def test_a_run_has_a_quarter_before_anything_else(rig: Rig) -> None:
     """A task that was started by hand says so."""
-    with pytest.raises(ControlFailed, match="no quarter yet"):
+    with pytest.raises(ControlFailed, match="The beginning is missing in this run"):
         rig.freeze("openings")
     with pytest.raises(UsageError, match="not over"):
         rig.begin(asked="2026Q4")

@@ -60,6 +60,11 @@ def waits(api: AirflowApi, task: str) -> bool:
     return [one.task_id for one in api.questions(DAG)] == [task]
 
 
+def asked_again(api: AirflowApi, run_id: str) -> bool:
+    """Whether the task waits for an answer to another question than its first."""
+    return waits(api, "seed") and "another seed" in details(api, run_id)["seed"]["subject"]
+
+
 @dataclass(frozen=True)
 class Entered:
     """A run whose seed was refused once and entered in the browser then.
@@ -96,7 +101,7 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
     said = {"without log-in": answer(AirflowApi(api.url, requests.Session()), path, early)}
     for user in (ADMIN, ENTERER, REVIEWER, auditor):
         said[user] = answer(running.airflow.api_as(user), path, early)
-    until(lambda: waits(api, "seed_2"), "the seed is asked for again")
+    until(lambda: asked_again(api, run_id), "the seed is asked for again")
     time.sleep(PATIENCE)
     with logged_in(browser, running.airflow, auditor) as page:
         page.get_by_role("button", name="Browse").click()
@@ -108,7 +113,7 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
         page.locator("input[name=element_source]").fill(SOURCE)
         page.locator("input[name=element_published_at]").fill(SystemClock().now().isoformat())
         status = press(page, "Enter")
-    again = path_of(details(api, run_id)["seed_2"]["task_instance"])
+    again = path_of(details(api, run_id)["seed"]["task_instance"])
     pressed = (status, answer(running.airflow.api_as(auditor), again, early))
     return Entered(said, auditor, shown, first, pressed, running.ended(api, DAG, run_id))
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.sampling.desk import Desk
 from include.sampling.rules import AuditRules
+from include.sampling.seed_entry import auditors_of
 from include.services.errors import UsageError
 from tests.sampling.rig import Rig, new_rig, rules_of
 
-pytestmark = pytest.mark.airflow
 STAFF = {"collection": "staff", "account": "login"}
 
 
@@ -32,18 +31,9 @@ def rig(
         yield made
 
 
-def desk_with(rig: Rig, **more: Any) -> Desk:
-    """A desk of other auditors."""
-    desk = rig.desk()
-    rules = AuditRules.model_validate(rules_of(**more))
-    staff = (desk.databases["shop"], desk.readers["shop"]) if rules.staff else None
-    return replace(desk, rules=rules, staff=staff)
-
-
 def auditors(rig: Rig, **more: Any) -> list[str]:
-    from include.orchestration import sampling
-
-    return list(sampling._auditors(desk_with(rig, **more)))
+    rules = AuditRules.model_validate(rules_of(**more))
+    return list(auditors_of(replace(rig.context(), rules=rules)))
 
 
 def test_accounts_are_taken_as_they_are(rig: Rig) -> None:
