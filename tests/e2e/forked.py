@@ -40,8 +40,8 @@ ALL = (
     "airflow.jobs.scheduler_job_runner",
     "include.encryption.keyrings",
     "docx",
-    "include.orchestration.audit_conclusion",
     "include.partners.workflow",
+    "include.sampling.workflow",
     "include.training.workflow",
 )
 SOME = ("great_expectations", "weasyprint")
