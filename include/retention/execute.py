@@ -167,7 +167,7 @@ class Executor:
 
     def _limits(self, schedule: Schedule) -> Limits:
         rules, clock = self.target.disposition, self.target.run.clock
-        until = clock.now() + rules.budget.length
+        until = clock.now() + rules.budget.span
         return Limits(until, rules, clock, ZoneInfo(schedule.timezone))
 
 
