@@ -17,8 +17,9 @@ from typing import Any
 
 from benchmarks import _retention_data as data
 from include.retention.database import RetentionDatabase
-from include.retention.planning import make_plan, schedule_of
-from include.retention.session import prepare
+from include.retention.planning.planner import make_plan
+from include.retention.planning.schedule import schedule_of
+from include.retention.postgres.session import prepare
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine

@@ -69,7 +69,11 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
             "Imports between packages",
         ),
         ("backup/planted.py", "import include.composition", "Imports between packages"),
-        ("retention/verify_keys.py", "from include.retention import graph", "What counts"),
+        (
+            "retention/certificate/count/leading_keys.py",
+            "from include.retention.planning import graph",
+            "What counts",
+        ),
         (
             "incident/counting/planted.py",
             "from include.incident import timeline",

@@ -17,7 +17,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
 from include.registry import pages_tables, workflows
-from include.retention.erasing import ANOTHER_DATABASE
+from include.retention.execution.execute_step import ANOTHER_DATABASE
 from include.rights import declared
 from include.rights.intake import lacks_intake
 from include.rights.missing import (

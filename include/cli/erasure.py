@@ -143,7 +143,7 @@ def _require_key(place: Workplace, database: str, subject: str) -> None:
     """Refuse a key that no record can have. An unreachable database does not prevent a request."""
     from include.erasure.requests import subject_key
     from include.retention.hold_keys import Unerasable, require_erasable
-    from include.retention.key_types import UnusableKey
+    from include.retention.postgres.key_types import UnusableKey
 
     try:
         mapped, rules = place.pack.database(database), place.pack.retention_of(database)

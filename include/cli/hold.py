@@ -77,7 +77,7 @@ def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
     """Refuse a hold that no key can match. Unreachable databases do not prevent a hold."""
     from include.holds.registry import RECORD_KINDS
     from include.retention.hold_keys import can_keep, require_match
-    from include.retention.key_types import UnusableKey
+    from include.retention.postgres.key_types import UnusableKey
 
     if kind not in RECORD_KINDS:
         return
@@ -114,7 +114,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
     """
     from include.holds.registry import HoldKind
     from include.retention.database import RetentionDatabase
-    from include.retention.reach import reach
+    from include.retention.hold_preview import count_held
     from include.workflow.run_context import RunContext
 
     found: dict[str, dict[str, int]] = {}
@@ -125,7 +125,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
         if not pack.retention_of(name):
             continue
         try:
-            found[name] = reach(RetentionDatabase(RunContext(place, None), name), hold)
+            found[name] = count_held(RetentionDatabase(RunContext(place, None), name), hold)
         except ParcelSealError as error:
             errors.print(
                 f"The hold counts. How many records of {name} it is on could not be counted: "

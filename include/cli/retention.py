@@ -17,8 +17,8 @@ from include.services.errors import UsageError
 if TYPE_CHECKING:
     from include.holds.registry import Hold
     from include.policy import PolicyPack
-    from include.retention.breaker import Tripped
-    from include.retention.plan import Plan, PlannedClass
+    from include.retention.planning.breaker import Tripped
+    from include.retention.planning.plan import Plan, PlannedClass
 
 app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
 NOT_MAPPED = "it is not in the data map: add it there"
@@ -58,11 +58,11 @@ def plan(
 ) -> int:
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
-    from include.retention.approval import may_be_approved
     from include.retention.database import RetentionDatabase
-    from include.retention.plan import combined
-    from include.retention.plan_step import tripped
-    from include.retention.planning import plan_of
+    from include.retention.planning.approval import may_be_approved
+    from include.retention.planning.plan import combined
+    from include.retention.planning.plan_step import tripped
+    from include.retention.planning.planner import plan_of
     from include.workflow.run_context import RunContext
 
     place = workplace()

@@ -75,7 +75,7 @@ def _checked(check: Callable[[str, datetime, str], bool]) -> Callable[[object], 
 
 
 def _has_begun(text: str, now: datetime, timezone: str) -> bool:
-    from include.retention.moments import moment_of
+    from include.retention.planning.moments import moment_of
 
     return moment_of(text, now, timezone) <= now
 

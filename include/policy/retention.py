@@ -99,7 +99,8 @@ class Keys(Rule):
     """What a record is found by when somebody puts a hold on it, or asks to be erased.
 
     Each is a list of expressions over the record ``t``. A hold finds it when one of them equals the
-    hold's value as `include.retention.key_types` compares them, a request when its text does.
+    hold's value as `include.retention.postgres.key_types` compares them, a request when its text
+    does.
 
     Attributes:
         subject: keys of the data subjects that it is about.

@@ -20,16 +20,16 @@ from include.policy.loader import RETENTION
 from include.policy.model import PolicyPack
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule
-from include.retention.key_types import (
+from include.retention.postgres.key_types import (
     KeyType,
     UnusableKey,
     each_expression,
     read_key_types,
     why_unusable,
 )
-from include.retention.relations import read_relations, require
-from include.retention.session import one_view, prepare
-from include.retention.typed_keys import may_name
+from include.retention.postgres.relations import read_relations, require
+from include.retention.postgres.session import one_view, prepare
+from include.retention.postgres.typed_keys import may_name
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 

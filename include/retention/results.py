@@ -15,10 +15,10 @@ from include.approvals.registry import APPROVE, Cause
 from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.step_result import StepResult
 from include.holds.registry import HoldKind
-from include.retention.breaker import Tripped
-from include.retention.plan import PlannedClass, Reaction
-from include.retention.tally import Stop
-from include.retention.verify import Left, Orphans
+from include.retention.certificate.count.inspection import Left, Orphans
+from include.retention.execution.counts import Stop
+from include.retention.planning.breaker import Tripped
+from include.retention.planning.plan import PlannedClass, Reaction
 
 RequestState = Literal[
     "closed", "closed_late", "restricted", "restricted_late", "overdue", "open", "not_found"
@@ -30,7 +30,7 @@ class _Part(BaseModel):
 
 
 class EffectiveHold(_Part):
-    """A hold that keeps expired records. What it is on is a key of records, and left out.
+    """A hold that keeps expired records, without its value, which is a key of records.
 
     Attributes:
         hold: number in the registry.

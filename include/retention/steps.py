@@ -10,10 +10,13 @@ from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.policy import PolicyPack
-from include.retention import approval, erasing, evidence_pruning, plan_step, proof
+from include.retention import evidence_pruning
+from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
 from include.retention.evidence_pruning import PruningResult
+from include.retention.execution import execute_step
 from include.retention.names import CLAUSE, STEP_APPROVE, STEP_EXECUTE, STEP_PLAN, STEP_VERIFY
+from include.retention.planning import approval, plan_step
 from include.retention.results import (
     ApprovalResult,
     ExecutionResult,
@@ -28,16 +31,16 @@ from include.workflow.step import HumanTask, Step
 
 
 def plan(run: RunContext[None], findings: StepFindings) -> PlanResult:
-    """Count what goes, what holds keep and what refers to it; keep the plan as a file."""
+    """Count the records to delete and mask, and those that stay; keep the plan as a file."""
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     database = RetentionDatabase(run, findings.part)
     return plan_step.plan(database, findings, run.parameters.get("as_of"))
 
 
 def ask(run: RunContext[None], findings: StepFindings) -> Question | ApprovalResult:
-    """Ask a second person about a plan that is larger than usual: counts by class, and its hash.
+    """Ask a second person to approve a plan that exceeds a limit: counts by class, and its hash.
 
-    Nobody is asked about a plan that was decided on by a task that was killed afterwards.
+    If a task was killed after it took the decision, its decision stands.
     """
     database, planned = RetentionDatabase(run, findings.part), run.require(PLAN, findings.part)
     if (result := approval.decided(database, findings, planned)) is not None:
@@ -52,7 +55,7 @@ def take(run: RunContext[None], findings: StepFindings, answer: Answer) -> Appro
 
 
 def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
-    """Erase in short transactions what the plan names and nothing keeps."""
+    """Delete and mask the planned records in short transactions, unless something keeps them."""
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     name = findings.part
     with exclusive(run.state, f"retention:{name}", f"retention of {name}") as confirm_lock:
@@ -62,11 +65,11 @@ def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
             run.task.confirm_open()
 
         database, planned = RetentionDatabase(run, name), run.require(PLAN, name)
-        return erasing.execute(database, findings, planned, alone=confirm_alone)
+        return execute_step.execute(database, findings, planned, alone=confirm_alone)
 
 
 def verify(run: RunContext[None], findings: StepFindings) -> VerificationResult:
-    """Count by queries of its own what is left, and list the backups that still hold it."""
+    """Count the remaining records by independent queries, and list the backups that hold them."""
     name = findings.part
     planned, executed = run.require(PLAN, name), run.records().result(EXECUTE, name)
     try:
@@ -74,7 +77,7 @@ def verify(run: RunContext[None], findings: StepFindings) -> VerificationResult:
     except ParcelSealError:
         restore_points = None
     database = RetentionDatabase(run, name)
-    return proof.verify(database, findings, planned, executed, restore_points)
+    return verify_step.verify(database, findings, planned, executed, restore_points)
 
 
 def _response_time(pack: PolicyPack) -> timedelta:

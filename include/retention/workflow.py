@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 
 from include.messages import _
-from include.retention import report
-from include.retention.people import people_of
+from include.retention.certificate import report
+from include.retention.planning.approvers import people_of
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
 from include.workflow.run_context import RunContext

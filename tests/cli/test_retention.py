@@ -19,8 +19,8 @@ from include.cli import retention as command
 from include.holds import registry
 from include.local.postgres import EmbeddedPostgres
 from include.retention.database import RetentionDatabase
-from include.retention.plan import combined
-from include.retention.planning import plan_of
+from include.retention.planning.plan import combined
+from include.retention.planning.planner import plan_of
 from include.services.errors import UsageError
 from include.state.tables import metadata
 from include.workflow.run_context import RunContext

@@ -29,8 +29,7 @@ def execution(
 ) -> Iterator[subprocess.Popen[str]]:
     """An execution in a process of its own, that has come to a stage and waits there.
 
-    The stages are those of `include.retention.work.Work.progress`; ``number`` says which arrival at
-    one, from 1.
+    The stages are those of `ExecutionState.progress`; ``number`` says which arrival at one, from 1.
     """
     told = {
         "source": rig.source,

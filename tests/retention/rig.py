@@ -38,7 +38,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
 from include.retention.database import RetentionDatabase
-from include.retention.work import Progress
+from include.retention.execution.state import Progress
 from include.services.clock import Clock, SystemClock
 from include.services.database import DatabaseAddress
 from include.state.locks import exclusive

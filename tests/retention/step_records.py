@@ -11,12 +11,14 @@ from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
 from include.evidence.step_result import result_of
-from include.retention import approval, erasing, plan_step, proof
+from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
-from include.retention.plan import Plan
+from include.retention.execution import execute_step
+from include.retention.execution.state import Progress
+from include.retention.planning import approval, plan_step
+from include.retention.planning.plan import Plan
 from include.retention.results import ExecutionResult, PlanResult
 from include.retention.steps import APPROVE, EXECUTE, PLAN, VERIFY
-from include.retention.work import Progress
 
 
 def _findings(name: str, database: RetentionDatabase) -> StepFindings:
@@ -68,7 +70,7 @@ def execute(
 ) -> StepRecord:
     """Execute the plan."""
     findings = _findings(EXECUTE.name, database)
-    return findings.record(erasing.execute(database, findings, _plan(record), progress, alone))
+    return findings.record(execute_step.execute(database, findings, _plan(record), progress, alone))
 
 
 def verify(
@@ -79,4 +81,6 @@ def verify(
 ) -> StepRecord:
     """Count afterwards."""
     findings, result = _findings(VERIFY.name, database), result_of(executed, ExecutionResult)
-    return findings.record(proof.verify(database, findings, _plan(record), result, restore_points))
+    return findings.record(
+        verify_step.verify(database, findings, _plan(record), result, restore_points)
+    )

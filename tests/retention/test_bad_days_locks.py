@@ -13,7 +13,7 @@ import pytest
 from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
-from include.retention import batches, circles, partitions
+from include.retention.execution import batches, cycles, partitions
 from include.services.errors import ServiceError
 from tests.retention.kills import until
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, fill, new_rig, rule
@@ -25,7 +25,7 @@ ONE_BY_ONE = disposition(batch={"rows": 1, "lock_timeout_ms": 100, "statement_ti
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between tries are short here."""
-    for module in (batches, circles, partitions):
+    for module in (batches, cycles, partitions):
         monkeypatch.setattr(module, "PAUSE", 0.005)
 
 

@@ -11,7 +11,7 @@ import pytest
 from include.evidence.model import Outcome, StepRecord
 from include.local.postgres import EmbeddedPostgres
 from include.retention.database import RetentionDatabase
-from include.retention.planning import plan_of
+from include.retention.planning.planner import plan_of
 from include.services.errors import UsageError
 from include.workplace import Workplace
 from tests.retention import step_records as steps

@@ -11,8 +11,8 @@ from include.evidence.model import Outcome, StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedField
-from include.retention import circles
-from include.retention.approval import may_be_approved
+from include.retention.execution import cycles
+from include.retention.planning.approval import may_be_approved
 from tests.retention import step_records as steps
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
 from tests.support.registers import UNGUARDED, tamper
@@ -176,7 +176,7 @@ def test_a_circle_too_large_for_one_transaction_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stays, and the step says why; `test_report_tables` has the certificate's words."""
-    monkeypatch.setattr(circles, "MOST", 1)
+    monkeypatch.setattr(cycles, "MOST", 1)
     rig.insert("ring_a", id=1, b=None, at=OLD)
     rig.insert("ring_b", id=1, a=1, at=OLD)
     rig.sql("UPDATE ring_a SET b = 1")
@@ -190,7 +190,7 @@ def test_a_chain_that_got_short_enough_is_no_circle(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is too long at the first try, and all of it goes at a later one."""
-    monkeypatch.setattr(circles, "MOST", 20)
+    monkeypatch.setattr(cycles, "MOST", 20)
     for number in range(30):
         rig.insert("node", id=number, up=number - 1 if number else None, at=OLD)
     executed = rig.execute(rig.plan())

@@ -11,8 +11,8 @@ from include.erasure import requests
 from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
-from include.retention import subjects
-from include.retention.planning import plan_of
+from include.retention.planning import subjects
+from include.retention.planning.planner import plan_of
 from tests.retention.kills import Killed
 from tests.retention.linked import ADDRESS_LINK, FIDES, PAGILA, found_by, linked_rig
 from tests.retention.rig import OLD, ROTATED, YOUNG, Rig, rule

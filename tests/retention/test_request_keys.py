@@ -12,8 +12,8 @@ from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from tests.retention.kills import Killed
 from tests.retention.linked import Schema, found_by, linked_rig
+from tests.retention.postgres.test_key_types import TYPED, TYPES, UUID
 from tests.retention.rig import OLD, YOUNG, Rig, rule
-from tests.retention.test_key_types import TYPED, TYPES, UUID
 
 CAPITALS = UUID.upper()
 OTHER = UUID.replace("a0", "a1")

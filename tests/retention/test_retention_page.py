@@ -10,14 +10,15 @@ import yaml
 
 from include.approvals.registry import Cause
 from include.policy.retention import MaskKind, RetentionRule
-from include.retention import batches, breaker, circles, counting, execute
-from include.retention.plan import PlannedClass
-from include.retention.report_words import REQUESTS
+from include.retention.certificate.words import REQUESTS
+from include.retention.execution import batches, cycles, executor
+from include.retention.planning import breaker, counting
+from include.retention.planning.plan import PlannedClass
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
 CODE = "".join(
-    path.read_text(encoding="utf-8") for path in sorted((ROOT / "include/retention").glob("*.py"))
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "include/retention").rglob("*.py"))
 )
 METRICS = {"retention.unexplained", "retention.erased"}
 
@@ -32,14 +33,14 @@ def test_every_finding_has_its_line() -> None:
 
 def test_limits_of_the_page_are_those_of_the_code() -> None:
     """Numbers that a reader may rely on."""
-    assert f"at most {circles.MOST:,} at once" in PAGE
+    assert f"at most {cycles.MOST:,} at once" in PAGE
     assert f"only from {breaker.NEVER + 1} records on" in PAGE
     assert (breaker.LOOKED_BACK, breaker.FEWEST, batches.TRIES) == (10, 3, 5)
     assert "last ten runs (at least three)" in PAGE
     assert "with five tries" in PAGE
     assert batches.MOST_REFUSED == 100
     assert f"last {breaker.RECENT.total_seconds() / 3600:g} hours" in PAGE
-    assert f"after {execute.ROUNDS_OF_A_CHAIN} rounds" in PAGE
+    assert f"after {executor.ROUNDS_OF_A_CHAIN} rounds" in PAGE
     assert ", ".join(sorted(batches.OF_NO_RECORD)) in PAGE
     assert f"the first {counting.MOST_HOLDS} holds" in PAGE
 

@@ -26,9 +26,10 @@ from include.notify.outbox import Run as RunKey
 from include.policy import SHIPPED
 from include.registry import load_pack
 from include.retention.database import RetentionDatabase
-from include.retention.plan import Plan
-from include.retention.planning import Schedule, make_plan, schedule_of
-from include.retention.session import prepare
+from include.retention.planning.plan import Plan
+from include.retention.planning.planner import make_plan
+from include.retention.planning.schedule import Schedule, schedule_of
+from include.retention.postgres.session import prepare
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine

@@ -25,12 +25,13 @@ from include.holds.registry import Hold, HoldKind, add
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.retention import Disposition, RetentionRule
-from include.retention.execute import Executor
-from include.retention.plan import Plan
-from include.retention.planning import Schedule, make_plan
-from include.retention.session import one_view, prepare
-from include.retention.tally import Tally
-from include.retention.verify import Inspection, Left
+from include.retention.certificate.count.inspection import Inspection, Left
+from include.retention.execution.counts import ExecutionCounts
+from include.retention.execution.executor import Executor
+from include.retention.planning.plan import Plan
+from include.retention.planning.planner import make_plan
+from include.retention.planning.schedule import Schedule
+from include.retention.postgres.session import one_view, prepare
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
@@ -126,7 +127,9 @@ class Yard:
         with self.session() as connection:
             return make_plan(connection, self.schedule())
 
-    def execute(self, plan: Plan, allowed: Collection[str] | None = None, run: str = "1") -> Tally:
+    def execute(
+        self, plan: Plan, allowed: Collection[str] | None = None, run: str = "1"
+    ) -> ExecutionCounts:
         database = retention_database(
             self.database, self.rules, Disposition.model_validate({"batch": dict(self.batch)}),
             reader=DatabaseAddress.from_conninfo(self.conninfo), state=self.state, keys=KEYS,

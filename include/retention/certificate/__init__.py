@@ -1,0 +1,1 @@
+"""The proof of a run: count afterwards, requests, report."""

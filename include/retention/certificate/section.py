@@ -1,0 +1,365 @@
+"""The section of a certificate about one database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.evidence.model import Outcome
+from include.messages import Message, _
+from include.reports.model import (
+    Bar,
+    BarChart,
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    TrendChart,
+    TrendPoint,
+    table_of,
+)
+from include.retention.certificate import record, words
+from include.retention.certificate.case import Case
+from include.retention.certificate.record import NOTHING
+from include.retention.planning.counting import MOST_HOLDS
+from include.retention.planning.question import why
+from include.retention.results import ApprovalResult, PlanResult
+
+MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
+MOST_NAMES = 5  # owners who are named; the others are counted
+_KINDS = {
+    "trigger": _("trigger"),
+    "rule": _("rule"),
+    "publication": _("publication: subscribers delete or change their copies too"),
+}
+
+
+def section(case: Case) -> Section:
+    """Return the section about one database."""
+    heading = _("Database {name}", name=case.database.title)
+    if not case.rules and not case.classes:
+        text = _("The policy pack has no record class of it: nothing expires there.")
+        return Section(heading=heading, blocks=[Paragraph(text=text)])
+    if (plan := case.plan) is None:
+        text = _("There is no plan: nothing was erased in this run.")
+        return Section(heading=heading, blocks=[Paragraph(text=text)])
+    return Section(
+        heading=heading,
+        blocks=[
+            _over(case),
+            _done(case),
+            *_chart(case),
+            TrendChart(
+                caption=_("Records erased in {name} by the last runs", name=case.database.title),
+                points=[TrendPoint(at=past.at, value=past.done) for past in case.trend],
+            ),
+            *_holds(case, plan),
+            _stays(case),
+            *_reactions(case, plan),
+            *_approval(case, plan),
+            *_requests(case),
+            *_backups(case),
+            record.record(case, plan),
+            record.rules(case),
+            record.hashes(case),
+            record.check(case, plan),
+        ],
+    )
+
+
+def _over(case: Case) -> Table:
+    return table_of(
+        _("What was over when the plan was made, in records"),
+        case.classes,
+        [
+            (_("Record class"), "text", lambda planned: case.title(planned.name)),
+            (_("Clock not started"), "number", lambda planned: planned.not_started),
+            (_("Expired"), "number", lambda planned: planned.expired),
+            (_("Asked for"), "number", lambda planned: planned.requested),
+            (_("Held"), "number", lambda planned: planned.held),
+            (_("Suspended"), "number", lambda planned: planned.suspended),
+            (
+                _("Kept by others"),
+                "number",
+                lambda planned: planned.kept_by_reference + planned.kept_longer,
+            ),
+            (
+                _("Legal period without a date"),
+                "number",
+                lambda planned: planned.minimum_not_started,
+            ),
+            (_("Planned"), "number", lambda planned: planned.planned),
+        ],
+    )
+
+
+def _done(case: Case) -> Table:
+    rows: list[list[Cell]] = []
+    for planned in case.classes:
+        erased, left = case.erased(planned), case.left(planned.name)
+        masks = planned.action == "mask"
+        kept_class = planned.action == "keep"
+        rows.append(
+            [
+                case.title(planned.name),
+                planned.planned,
+                erased if not masks or erased is None else 0,
+                erased if masks or erased is None else 0,
+                case.execution.partitions.get(planned.name, 0) if case.execution else None,
+                case.not_reached(planned),
+                left.unexplained if left else 0 if kept_class and case.proof else None,
+            ]
+        )
+    return Table(
+        caption=_(
+            "What was done, by the erasure ledger; left without a ground: counted afterwards by "
+            "queries of its own"
+        ),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Planned"), kind="number"),
+            Column(label=_("Deleted"), kind="number"),
+            Column(label=_("Masked"), kind="number"),
+            Column(label=_("Partitions dropped"), kind="number"),
+            Column(label=_("Not reached"), kind="number"),
+            Column(label=_("Left without a ground"), kind="number"),
+        ],
+        rows=rows,
+    )
+
+
+def _chart(case: Case) -> list[BarChart]:
+    over = [one for one in case.classes if one.expired or one.requested]
+    bars = []
+    for one in sorted(over, key=lambda one: -(one.expired + one.requested))[:MOST_BARS]:
+        name, erased = case.title(one.name), case.erased(one)
+        left = case.left(one.name)
+        bad = bool(left and left.unexplained)
+        bars += [
+            Bar(label=name, value=one.expired + one.requested),
+            Bar(
+                label=_("of these erased"),
+                value=erased,
+                status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
+            ),
+        ]
+    if not bars:
+        return []
+    return [
+        BarChart(
+            caption=_("What was over, by record class, and what of it was erased")
+            if len(over) <= MOST_BARS
+            else _(
+                "What was over, and what of it was erased: the {shown} largest of {all} record "
+                "classes",
+                shown=MOST_BARS,
+                all=len(over),
+            ),
+            category=_("Record class"),
+            unit="rows",
+            bars=bars,
+        )
+    ]
+
+
+def _holds(case: Case, plan: PlanResult) -> list[Table]:
+    known = {hold.hold: hold for hold in plan.holds}
+    rows: list[list[Cell]] = []
+    for planned in plan.classes:
+        for held in planned.held_by:
+            hold = known.get(held.hold)
+            rows.append(
+                [
+                    str(held.hold),
+                    words.HOLDS[hold.kind] if hold else NOTHING,
+                    hold.reason if hold else NOTHING,
+                    hold.owner if hold else NOTHING,
+                    hold.review_on if hold else NOTHING,
+                    case.title(planned.name),
+                    held.records,
+                ]
+            )
+    if not rows and not any(planned.held for planned in plan.classes):
+        return []
+    if plan.holds_that_counted > MOST_HOLDS:
+        further = _("further holds keep too; the first {most} are counted apart", most=MOST_HOLDS)
+        rows.append([NOTHING, NOTHING, further, NOTHING, NOTHING, NOTHING, NOTHING])
+    return [
+        Table(
+            caption=_(
+                "What legal holds keep although it is over, when the plan was made; a record may "
+                "be under several. What a hold is on stands in the registry alone: `hold list`"
+            ),
+            columns=[
+                Column(label=_("Hold"), kind="code"),
+                Column(label=_("Kind")),
+                Column(label=_("Why")),
+                Column(label=_("Owner")),
+                Column(label=_("Review")),
+                Column(label=_("Record class")),
+                Column(label=_("Records"), kind="number"),
+            ],
+            rows=rows,
+        )
+    ]
+
+
+def _stays(case: Case) -> Table:
+    return Table(
+        caption=_("What else stays and why; a record may be kept by several things"),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Why it stays")),
+            Column(label=_("Records"), kind="number"),
+        ],
+        rows=[list(row) for row in words.staying(case)],
+    )
+
+
+def _reactions(case: Case, plan: PlanResult) -> list[Block]:
+    """Return the triggers, rules and publications that react to a plan, and inserted rows."""
+    blocks: list[Block] = []
+    if plan.reactions:
+        blocks.append(
+            table_of(
+                _(
+                    "Triggers, rules and publications of the database that react to deletions and "
+                    "masks. A transaction in which they delete or change other mapped records is "
+                    "rolled back"
+                ),
+                plan.reactions,
+                [
+                    (_("Table"), "code", lambda reaction: reaction.table),
+                    (_("Kind"), "text", lambda reaction: _KINDS[reaction.kind]),
+                    (_("Object name"), "code", lambda reaction: reaction.name),
+                    (_("Function"), "code", lambda reaction: reaction.function or NOTHING),
+                ],
+            )
+        )
+    if done := case.execution:
+        inserted = [_inserted(table, rows) for table, rows in done.inserted.items()]
+        updated = [_updated(table, rows) for table, rows in done.updated.items()]
+        blocks += [Paragraph(text=text) for text in (*inserted, *updated)]
+    return blocks
+
+
+def _inserted(table: str, rows: int) -> Message:
+    return _(
+        "While records were erased, triggers or rules inserted {count} records into {table}. If "
+        "these are copies of erased records, they need a record class of their own.",
+        count=rows,
+        table=table,
+    )
+
+
+def _updated(table: str, rows: int) -> Message:
+    return _(
+        "While records were erased, triggers or rules updated records of {table} {count} times, "
+        "which the retention schedule allows.",
+        count=rows,
+        table=table,
+    )
+
+
+def _approval(case: Case, plan: PlanResult) -> list[Block]:
+    if not plan.tripped:
+        text = _("No record class was beyond its limits: the plan needed no second person.")
+        return [Paragraph(text=text)]
+    waited = table_of(
+        _("Why a second person was needed"),
+        plan.tripped,
+        [
+            (_("Record class"), "text", lambda trip: case.title(trip.name)),
+            (_("Planned"), "number", lambda trip: trip.planned),
+            (_("Beyond its limit"), "text", why),
+        ],
+    )
+    if plan.request is None:
+        return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
+    answer = case.approval or ApprovalResult(asked=True)
+    decided = Table(
+        caption=_("The approval, bound to the plan with the SHA-256 {sha256}", sha256=plan.sha256),
+        columns=[
+            Column(label=_("Asked")),
+            Column(label=_("Owners of the schedule"), kind="code"),
+            Column(label=_("Decision")),
+            Column(label=_("Decided by")),
+            Column(label=_("Decided"), kind="datetime"),
+            Column(label=_("Reason")),
+        ],
+        rows=[
+            [
+                plan.asked_at,
+                _some(plan.asked_for),
+                _decision(answer),
+                record.decider(answer),
+                answer.decided_at or NOTHING,
+                answer.reason or NOTHING,
+            ]
+        ],
+    )
+    return [waited, decided]
+
+
+def _decision(answer: ApprovalResult) -> Message:
+    if answer.reason is not None:
+        return _("approved") if answer.is_approved else _("rejected")
+    if answer.decided_by:
+        return _("an answer that does not count")
+    return _("none")
+
+
+def _requests(case: Case) -> list[Table]:
+    if not case.proof or not case.proof.requests:
+        return []
+    return [
+        table_of(
+            _("Requests of data subjects, by their file number"),
+            case.proof.requests,
+            [
+                (_("Request"), "code", lambda request: str(request.request)),
+                (_("Reference"), "text", lambda request: request.reference),
+                (_("Received"), "text", lambda request: request.received_on),
+                (_("Due"), "text", lambda request: request.due_on),
+                (_("Records left"), "number", lambda request: request.left),
+                (_("State"), "text", lambda request: words.REQUESTS[request.state]),
+            ],
+        )
+    ]
+
+
+def _backups(case: Case) -> list[Block]:
+    if not case.proof:
+        return []
+    copies = case.proof.copies
+    if copies is None:
+        text = _(
+            "The off-site store could not be read: nobody can say here which backups still hold "
+            "what was erased."
+        )
+        return [Paragraph(text=text)]
+    if not copies:
+        text = _("No restore point is left that holds what was erased from this database.")
+        return [Paragraph(text=text)]
+    return [
+        table_of(
+            _(
+                "Backups from before the last erasure, or too near to it to tell: they hold what "
+                "was erased, in this run or before, and whoever restores one erases it again by "
+                "the ledger"
+            ),
+            copies,
+            [
+                (_("Restore point"), "code", lambda point: point.id),
+                (_("Taken"), "datetime", lambda point: point.taken_at),
+                (_("Expires"), "datetime", lambda point: point.expires_at),
+                (_("Held beyond that"), "text", lambda point: point.held),
+            ],
+        )
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" +{len(names) - MOST_NAMES}" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else NOTHING

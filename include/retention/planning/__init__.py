@@ -1,0 +1,1 @@
+"""What a run deletes and masks, and why: plan, limits, approval."""

@@ -1,0 +1,181 @@
+"""The circuit breaker: a plan that is larger than usual waits for a second person."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Literal
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.policy.retention import Limit
+from include.retention.planning.plan import Plan, PlannedClass
+from include.services.clock import Clock
+from include.state.tables import disposition, erasure_batch
+
+LOOKED_BACK = 10  # runs
+FEWEST = 3  # of them, or there is no trend
+NEVER = 100  # records; fewer trip neither a percentage nor the trend: three of five is no event
+# What other runs erased just now counts too, or one person could slice a large plan by `as_of`.
+# Less than a day: by seconds of delay a daily run would else count yesterday's, or not.
+RECENT = timedelta(hours=23)
+
+Cause = Literal["records", "percent", "trend"]
+
+
+@dataclass(frozen=True)
+class Tripped:
+    """Why a class waits for a second person.
+
+    Attributes:
+        name: of the class.
+        cause: which of its limits it is beyond.
+        planned: records that would go.
+        allowed: what the limit allows.
+        recent: records that other runs of the last day erased, where they count too.
+    """
+
+    name: str
+    cause: Cause
+    planned: int
+    allowed: int
+    recent: int = 0
+
+
+def trips(
+    planned: PlannedClass, limit: Limit, past: Sequence[int], recent: int = 0
+) -> Tripped | None:
+    """Say whether a class is beyond one of its limits.
+
+    Args:
+        planned: of the plan.
+        limit: of the class, else of disposition.yaml.
+        past: records that went in its last runs.
+        recent: records that other runs erased within `RECENT`; `records` and `percent` are of these
+            and the planned ones together.
+    """
+    count = planned.planned
+    if count == 0:
+        return None
+    together = count + recent
+    allowed: dict[Cause, tuple[int, int]] = {"records": (together, limit.records)}
+    if together > NEVER:
+        before = planned.records + (0 if planned.action == "mask" else recent)
+        allowed["percent"] = (together, int(before * limit.percent / 100))
+    if count > NEVER and len(past) >= FEWEST:
+        allowed["trend"] = (count, int(limit.times_trend * median(past)))
+    for cause, (number, most) in allowed.items():
+        if number > most:
+            return Tripped(planned.name, cause, count, most, number - count)
+    return None
+
+
+def recent_runs(
+    conn: Connection, plan: Plan, run: tuple[str, str], now: datetime
+) -> dict[str, int]:
+    """Count the records that other runs erased within `RECENT`, by class.
+
+    Erasures are counted from the ledger by the moment of erasure: a run that waited for approval
+    erases long after its plan, and a killed run left no result. Records that a second person
+    approved do not count. Classes of the same plan that needed no approval do count.
+
+    Args:
+        conn: the state database.
+        plan: a plan of the database.
+        run: DAG id and run id of this run, which does not count.
+        now: the end of the period.
+    """
+    batch = erasure_batch
+    query = (
+        select(disposition.c.record_class, func.sum(batch.c.records))
+        .join(
+            batch,
+            (batch.c.dag_id == disposition.c.dag_id)
+            & (batch.c.run_id == disposition.c.run_id)
+            & (batch.c.database == disposition.c.database)
+            & (batch.c.record_class == disposition.c.record_class),
+        )
+        .where(
+            disposition.c.database == plan.database,
+            batch.c.erased_at > now - RECENT,
+            disposition.c.asked.is_(False),
+            (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
+        )
+        .group_by(disposition.c.record_class)
+    )
+    return {name: int(done) for name, done in conn.execute(query)}
+
+
+def past_runs(
+    conn: Connection, plan: Plan, run: tuple[str, str], what: Literal["done", "expired"] = "done"
+) -> dict[str, list[int]]:
+    """Records that went, or had expired, in the last runs that executed, by class.
+
+    This run is left out.
+    """
+    found: dict[str, list[int]] = {}
+    for one in plan.classes:
+        query = (
+            select(disposition.c[what])
+            .where(
+                disposition.c.database == plan.database,
+                disposition.c.record_class == one.name,
+                disposition.c.done.is_not(None),
+                (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
+            )
+            .order_by(disposition.c.number.desc())
+            .limit(LOOKED_BACK)
+        )
+        found[one.name] = [int(records) for records in conn.scalars(query)]
+    return found
+
+
+def remember(
+    conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock, asked: Collection[str] = ()
+) -> None:
+    """Enter a plan, in place of an earlier one of the same run.
+
+    Classes in ``asked`` wait for a second person.
+    """
+    dag_id, run_id = run
+    for one in plan.classes:
+        values = {
+            "planned_at": clock.now(),
+            "as_of": plan.as_of,
+            "plan_sha256": plan.sha256,
+            "expired": one.expired,
+            "held": one.held + one.suspended,
+            "planned": one.planned,
+            "asked": one.name in asked,
+        }
+        conn.execute(
+            insert(disposition)
+            .values(
+                dag_id=dag_id,
+                run_id=run_id,
+                database=plan.database,
+                record_class=one.name,
+                **values,
+            )
+            .on_conflict_do_update(constraint=disposition.primary_key, set_=values)
+        )
+
+
+def executed(
+    conn: Connection, database: str, run: tuple[str, str], done: Mapping[str, int]
+) -> None:
+    """Enter how many records of each class a run has erased, all its tries together."""
+    for name, records in done.items():
+        conn.execute(
+            disposition.update()
+            .where(
+                disposition.c.dag_id == run[0],
+                disposition.c.run_id == run[1],
+                disposition.c.database == database,
+                disposition.c.record_class == name,
+            )
+            .values(done=records)
+        )

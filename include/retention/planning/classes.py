@@ -1,0 +1,233 @@
+"""Record classes bound to the tables and the moment of one plan, as SQL conditions.
+
+Conditions speak of one record, ``t``. Sessions that use them are set up by
+`include.retention.postgres.session`: they run in UTC, so that keys print the same everywhere, and
+the moments here say for themselves in which timezone a date or a time without one is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from psycopg.sql import SQL, Composable
+
+from include.erasure.masks import Mask, Shape, to_mask
+from include.erasure.places import key_texts
+from include.erasure.request_records import Key, RequestRecords, digest_of
+from include.holds.records import RecordHolds
+from include.holds.registry import Hold, HoldKind
+from include.policy.fragments import both, either, fixed, literal, pack_sql
+from include.policy.retention import RetentionRule
+from include.retention.postgres.key_types import KeyType, expressions
+from include.retention.postgres.relations import Relation
+from include.retention.postgres.typed_keys import TypedKeys
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """From when to when a clock is over: before the first moment, from the second to the third, ...
+
+    Nearly always there is one moment, and what expired is before it.
+
+    Attributes:
+        zoned: for clocks with a timezone.
+        local: for dates and times without one, in the pack's timezone.
+    """
+
+    zoned: tuple[datetime, ...]
+    local: tuple[datetime, ...]
+
+
+@dataclass(frozen=True)
+class BoundClock:
+    """A clock of one class with the moment before which it is over.
+
+    Attributes:
+        sql: the clock, over ``t``.
+        zoned: whether it has a timezone.
+        cutoff: of its period.
+        now: for what lies in the future.
+    """
+
+    sql: Composable
+    zoned: bool
+    cutoff: Cutoff
+    now: Cutoff
+
+    @property
+    def over(self) -> Composable:
+        """The period is over; null while the clock has not started."""
+        first, *more = self._moments(self.cutoff)
+        parts: list[Composable] = [SQL("({} < {})").format(self.sql, first)]
+        for begins, ends in zip(more[::2], more[1::2], strict=True):
+            parts.append(SQL("({0} >= {1} AND {0} < {2})").format(self.sql, begins, ends))
+        return either(parts) if more else parts[0]
+
+    @property
+    def ahead(self) -> Composable:
+        """The clock lies in the future."""
+        return SQL("({} > {})").format(self.sql, self._moments(self.now)[-1])
+
+    @property
+    def not_started(self) -> Composable:
+        """The clock is null."""
+        return SQL("(({}) IS NULL)").format(self.sql)
+
+    def _moments(self, cutoff: Cutoff) -> list[Composable]:
+        return [literal(one) for one in (cutoff.zoned if self.zoned else cutoff.local)]
+
+
+@dataclass(frozen=True)
+class RecordClass:
+    """A record class of one database, bound to its table and to the moment of a plan.
+
+    Attributes:
+        rule: of retention.yaml.
+        relation: its table.
+        clock: of its period.
+        minima: what laws ask beside it.
+        shapes: what the table's columns can hold; of a class that masks.
+        key_types: types of its key expressions, by expression.
+        keys: compares values of holds and requests with keys of the database.
+    """
+
+    rule: RetentionRule
+    relation: Relation
+    clock: BoundClock
+    minima: tuple[BoundClock, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    key_types: Mapping[str, KeyType] = field(default_factory=dict)
+    keys: TypedKeys = field(default_factory=TypedKeys)
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.rule.record_class
+
+    @property
+    def belongs(self) -> Composable:
+        """The record is of the class."""
+        return SQL("(({}) IS TRUE)").format(pack_sql(self.rule.where)) if self.rule.where else _TRUE
+
+    @property
+    def expired(self) -> Composable:
+        """Every period is over, and there is something left to do."""
+        return both([self.clock.over, *(one.over for one in self.minima), *self._undone])
+
+    def requested(self, subjects: Collection[str], records: RequestRecords) -> Composable:
+        """Return the condition that its data subject asked for it, and no law keeps it any more.
+
+        Args:
+            subjects: keys of data subjects who asked to be erased.
+            records: that are remembered for requests.
+        """
+        if not self.rule.on_request or not subjects:
+            return _FALSE
+        linked = both([self.belongs, self.linked(subjects)])
+        remembered = self._not_taken_over(subjects, records)
+        found = linked if remembered == _FALSE else either([linked, remembered])
+        return both([found, *(one.over for one in self.minima), *self._undone])
+
+    def linked(self, subjects: Collection[str]) -> Composable:
+        """Return the condition that an expression of the class names one of some data subjects."""
+        return either([self._named(text, subjects) for text in self.rule.keys.subject])
+
+    def _named(self, text: str, subjects: Collection[str]) -> Composable:
+        """Return the condition that an expression of the class names one of some data subjects."""
+        return self.keys.name_subjects(self.key_types[text], text, subjects)
+
+    def remembered(
+        self, records: RequestRecords, subjects: Collection[str] | None = None
+    ) -> Composable:
+        """Return the condition that it is remembered for a request, of some subjects or of any."""
+        keys = {key for group in records.of(self.name, subjects) for key in group.keys}
+        return self._is_one_of(keys) if keys else _FALSE
+
+    def on_hold_as_remembered(self, records: RequestRecords, values: Collection[str]) -> Composable:
+        """Return the condition that the record is remembered for a data subject who is on hold.
+
+        Args:
+            records: the records that are remembered for requests.
+            values: values of holds on data subjects.
+        """
+        return self.remembered(records, self.keys.subjects_on_hold(records.subjects, values))
+
+    def _not_taken_over(self, subjects: Collection[str], records: RequestRecords) -> Composable:
+        """Return the condition that it is remembered, and its link leads to nobody else by now."""
+        expressions = {digest_of(text): text for text in self.rule.keys.subject}
+        groups: dict[str, set[Key]] = {}
+        for group in records.of(self.name, subjects):
+            groups.setdefault(group.found_by, set()).update(group.keys)
+        conditions = []
+        for found_by, keys in sorted(groups.items()):
+            condition = self._is_one_of(keys)
+            if found_by in expressions:
+                text = expressions[found_by]
+                unlinked = SQL("(({})::text IS NULL)").format(pack_sql(text))
+                condition = both([condition, either([unlinked, self._named(text, subjects)])])
+            conditions.append(condition)
+        return either(conditions)
+
+    def _is_one_of(self, keys: Collection[Key]) -> Composable:
+        """Return the condition that its primary key is one of some."""
+        columns = list(zip(*sorted(keys), strict=True))
+        if len(columns) == 1:
+            return SQL("({} = ANY ({}::text[]))").format(
+                fixed(key_texts(self.relation.key)), literal(list(columns[0]))
+            )
+        return SQL("(({}) IN (SELECT * FROM unnest({})))").format(
+            fixed(key_texts(self.relation.key)),
+            SQL(", ").join(SQL("{}::text[]").format(literal(list(one))) for one in columns),
+        )
+
+    @property
+    def suspended(self) -> Composable:
+        """It stays although its period is over."""
+        suspended = self.rule.suspended
+        return SQL("(({}) IS TRUE)").format(pack_sql(suspended.where)) if suspended else _FALSE
+
+    def held(self, holds: RecordHolds) -> Composable:
+        """A hold of the registry is on it."""
+        if holds.everything or self.name in holds.classes:
+            return _TRUE
+        return either(
+            [
+                self._on(kind, holds.values[kind])
+                for kind, texts in expressions(self.rule.keys).items()
+                if texts and holds.values.get(kind)
+            ]
+        )
+
+    def held_by(self, hold: Hold, value: str) -> Composable:
+        """One hold is on it.
+
+        Args:
+            hold: of the registry.
+            value: what it is on, without the database.
+        """
+        if hold.kind is HoldKind.DATABASE:
+            return _TRUE
+        if hold.kind is HoldKind.CLASS:
+            return _TRUE if value == self.name else _FALSE
+        return self._on(hold.kind, [value])
+
+    def _on(self, kind: HoldKind, values: Collection[str]) -> Composable:
+        """Return the condition that a key of the class is one of the values of holds."""
+        texts = expressions(self.rule.keys).get(kind, ())
+        return either(
+            [self.keys.are_on_hold(kind, self.key_types[text], text, values) for text in texts]
+        )
+
+    @property
+    def mask(self) -> Mask:
+        """What is hidden of its records."""
+        return Mask(self.rule.mask, self.rule.stamp)
+
+    @property
+    def _undone(self) -> list[Composable]:
+        return [fixed(to_mask(self.mask, self.shapes))] if self.rule.action == "mask" else []
+
+
+_TRUE, _FALSE = SQL("true"), SQL("false")

@@ -1,0 +1,192 @@
+"""Counting every class of a table in one scan, as far as the records themselves decide."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from include.erasure.ledger import ErasureKeys
+from include.holds.records import RecordHolds
+from include.holds.registry import Hold
+from include.policy.fragments import both, either, negated, quoted
+from include.retention.planning.classes import RecordClass
+from include.retention.planning.graph import FALSE, Graph
+from include.retention.postgres.relations import Relation
+
+_TRUE = SQL("true")
+_FIGURES = ("records", "expired", "due", "held", "suspended", "ready", "not_started", "ahead")
+MOST_HOLDS = 50  # that are counted one by one in a plan
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of one class; the attributes are those of `plan.PlannedClass`.
+
+    Attributes:
+        due: expired or requested.
+        ready: that may go or be masked, as far as the record itself is concerned.
+        held_by: of ``held``, by the hold's number; one record may be kept by several.
+    """
+
+    records: int
+    expired: int
+    due: int
+    held: int
+    suspended: int
+    ready: int
+    not_started: int
+    ahead: int
+    held_by: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Which:
+    """Records that were counted, and the digest of their keys, an XOR."""
+
+    records: int = 0
+    digest: int = 0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one scan of a table found.
+
+    Attributes:
+        classes: by name.
+        ready: records that may go, by whichever class.
+        to_mask: records to mask.
+    """
+
+    classes: dict[str, Counted]
+    ready: Which
+    to_mask: Which
+
+
+def key_seed(keys: ErasureKeys, key_id: str) -> int:
+    """Seed of the hashes in a plan: from the erasure key, so that nobody else can try keys."""
+    made = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
+    return int.from_bytes(made[:8], "big", signed=True)
+
+
+def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Composable:
+    """The XOR of the hashes of primary keys, as text; ``0`` of no record.
+
+    Args:
+        relation: the table, whose record is ``t``.
+        seed: of `key_seed`.
+        which: of the records of the query.
+    """
+    return SQL("coalesce(bit_xor({}) FILTER (WHERE {}), 0)::text").format(
+        hashed_key(relation, seed), which
+    )
+
+
+def hashed_key(relation: Relation, seed: int) -> Composable:
+    """The hash of the primary key of the record ``t``.
+
+    Args:
+        relation: the table.
+        seed: of `key_seed`.
+    """
+    columns = [
+        quoted("t", one) if one in relation.hashable else SQL("{}::text").format(quoted("t", one))
+        for one in relation.key
+    ]
+    return SQL("hash_record_extended(ROW({}), {})").format(SQL(", ").join(columns), Literal(seed))
+
+
+def count(which: Composable) -> Composable:
+    """The number of records of a query that a condition holds of."""
+    return SQL("count(*) FILTER (WHERE {})").format(which)
+
+
+def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, seed: int) -> Scan:
+    """Count every class of a collection.
+
+    Args:
+        connection: inside of the plan's view of the database.
+        graph: classes and holds.
+        collection: of which.
+        seed: of `key_seed`.
+    """
+    relation = graph.relations.by_collection[collection]
+    classes = graph.classes[collection]
+    may_go = graph.may_go(collection)
+    masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
+    parts = {"ready records": count(may_go), "masked records": count(masked)}
+    parts["ready digest"] = key_hash(relation, seed, may_go)
+    parts["masked digest"] = key_hash(relation, seed, masked)
+    for place, one in enumerate(classes):
+        figures = _figures(graph, one)
+        parts |= {f"{figure} {place}": count(which) for figure, which in figures.items()}
+    query = SQL("SELECT {} FROM {} AS t").format(
+        SQL(", ").join(
+            SQL("{} AS {}").format(part, Identifier(name)) for name, part in parts.items()
+        ),
+        relation.identifier,
+    )
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(query, {}).fetchone()
+    assert row is not None
+    counted = {}
+    for place, one in enumerate(classes):
+        found = {figure: row[f"{figure} {place}"] for figure in _FIGURES}
+        by_hold = _held_by(connection, graph, one) if found["held"] else {}
+        counted[one.name] = Counted(**found, held_by=by_hold)
+    return Scan(
+        counted,
+        Which(row["ready records"], int(row["ready digest"])),
+        Which(row["masked records"], int(row["masked digest"])),
+    )
+
+
+def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
+    """Every hold with what it is on, one that is on several things several times."""
+    found = [(hold, "") for hold in holds.everything]
+    for by_key in (holds.classes, *holds.values.values()):
+        found += [(hold, value) for value, those in by_key.items() for hold in those]
+    return sorted(found, key=lambda one: (one[0].id, one[1]))
+
+
+def _held_by(connection: psycopg.Connection[Any], graph: Graph, one: RecordClass) -> dict[int, int]:
+    """Return how many due records of a class each of the first holds keeps, by its number.
+
+    Holds of other databases come last: ``x/1`` keeps the record whose key is all of it.
+    """
+    collection = one.rule.collection
+    by_hold: dict[Hold, list[Composable]] = {}
+    holds = each_hold(graph.holds)
+    for hold, value in sorted(holds, key=lambda pair: "/" in pair[1] and pair[1] == pair[0].value):
+        for other in graph.classes[collection]:
+            if (held := graph.held_by(other, hold, value)) != FALSE:
+                by_hold.setdefault(hold, []).append(held)
+    first = list(by_hold)[:MOST_HOLDS]
+    query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
+        SQL(", ").join(count(either(by_hold[hold])) for hold in first),
+        one.relation.identifier,
+        both([graph.due(one), graph.held(collection)]),
+    )
+    row = connection.execute(query, {}).fetchone()
+    assert row is not None
+    return {hold.id: records for hold, records in zip(first, row, strict=True) if records}
+
+
+def _figures(graph: Graph, one: RecordClass) -> dict[str, Composable]:
+    """Return the conditions of the figures of a class; PostgreSQL evaluates equal ones once."""
+    due, held = graph.due(one), both([graph.due(one), graph.held(one.rule.collection)])
+    return {
+        "records": one.belongs,
+        "expired": SQL("({} IS TRUE)").format(both([one.belongs, one.expired])),
+        "due": due,
+        "held": held,
+        "suspended": both([due, negated(held), one.suspended]),
+        "ready": graph.ready(one),
+        "not_started": both([one.belongs, one.clock.not_started]),
+        "ahead": both([one.belongs, one.clock.ahead]),
+    }

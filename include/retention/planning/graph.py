@@ -1,0 +1,365 @@
+"""What keeps a record because it refers to it, and in which order tables can be emptied.
+
+A record goes only when every record that refers to it goes before it or with it. Foreign keys that
+are set to null, by the database or because the pack says so, keep nothing, unless a hold is on the
+record that would be changed. One of a table that the data map lacks always keeps: nobody has said
+what may become of its records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+
+from psycopg.sql import SQL, Composable
+
+from include.erasure.request_records import NO_RECORDS, RequestRecords
+from include.holds.records import RecordHolds
+from include.holds.registry import Hold, HoldKind
+from include.policy.fragments import both, either, negated, quoted
+from include.retention.planning import links
+from include.retention.planning.classes import RecordClass
+from include.retention.postgres.relations import ForeignKey, Relation, Relations
+
+FALSE = SQL("false")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key that leads to a collection whose records go.
+
+    Attributes:
+        key: itself.
+        child: collection that has it; None for a table that the data map lacks.
+        sets_null: whether it is set to null when its parent goes.
+        by_us: whether we do so, since the pack says so; else the database does.
+    """
+
+    key: ForeignKey
+    child: str | None
+    sets_null: bool = False
+    by_us: bool = False
+
+    def joined(self, child: str, parent: str = "t") -> Composable:
+        """The condition that a child's record refers to a parent's.
+
+        Args:
+            child: alias of the child, whose columns are called as in the table.
+            parent: alias of the parent, with its ``tableoid``.
+        """
+        return self.key.joined(child, parent)
+
+
+class Graph:
+    """The collections of a database whose records go, and what refers to them.
+
+    Attributes:
+        classes: of every collection, by its name.
+        relations: the live tables.
+        holds: the holds that count.
+        subjects: data subjects who asked to be erased.
+        records: that are remembered for requests, those of other data subjects too.
+        groups: collections in the order in which they can be emptied; those of a group refer to
+            each other in a circle, or to themselves.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[RecordClass],
+        relations: Relations,
+        holds: RecordHolds,
+        subjects: frozenset[str] = frozenset(),
+        records: RequestRecords = NO_RECORDS,
+    ) -> None:
+        self.classes: dict[str, list[RecordClass]] = {}
+        for one in classes:
+            self.classes.setdefault(one.rule.collection, []).append(one)
+        self.relations = relations
+        self.holds = holds
+        self.subjects = subjects
+        self.records = records
+        self.emptied = [
+            name for name, found in self.classes.items() if any(one.rule.deletes for one in found)
+        ]
+        self._references = {name: self._leading_to(name) for name in self.emptied}
+        self.groups = self._groups()
+
+    def under(self, holds: RecordHolds, subjects: frozenset[str], records: RequestRecords) -> Graph:
+        """Return the same graph under other holds and requests."""
+        other = copy(self)
+        other.holds, other.subjects, other.records = holds, subjects, records
+        return other
+
+    def without(self, dropped: Collection[int]) -> Graph:
+        """Return the same graph after tables were dropped: their own foreign keys are gone too.
+
+        Args:
+            dropped: oids of the tables.
+        """
+        other = copy(self)
+        other._references = {
+            name: [one for one in references if one.key.child not in dropped]
+            for name, references in self._references.items()
+        }
+        return other
+
+    def references(self, collection: str) -> list[Reference]:
+        """The foreign keys that lead to a collection."""
+        return self._references[collection]
+
+    def detached(self, collection: str) -> list[Reference]:
+        """Those that we set to null ourselves before a record goes."""
+        return [one for one in self._references[collection] if one.by_us]
+
+    @property
+    def masking(self) -> list[RecordClass]:
+        """Record classes that mask, those first whose records are found through others."""
+        masks = [
+            record_class
+            for classes in self.classes.values()
+            for record_class in classes
+            if record_class.rule.action == "mask"
+        ]
+        before: dict[str, list[str]] = {record_class.name: [] for record_class in masks}
+        links.order(before, [(mine.name, other.name) for mine, other in self._links(masks)])
+        by_name = {record_class.name: record_class for record_class in masks}
+        return [by_name[name] for name in TopologicalSorter(before).static_order()]
+
+    def keeps_subject(self, record_class: RecordClass) -> bool:
+        """Return whether nothing that a run erases can change who a record's subject is.
+
+        So it is where each expression is a column of the record itself that is neither masked nor
+        set to null when a record goes to which it refers.
+        """
+        collection = record_class.rule.collection
+        changed = {column for other in self.classes[collection] for column in other.rule.mask}
+        for name in self.emptied:
+            for reference in self._references[name]:
+                if reference.child == collection and reference.sets_null:
+                    changed.update(reference.key.columns)
+        columns = [links.own_column(text) for text in record_class.rule.keys.subject]
+        return all(column is not None and column not in changed for column in columns)
+
+    def loses_subjects(self, collection: str) -> bool:
+        """Return whether erasing records of a collection may lose the subjects of some records."""
+        masks = any(one.rule.mask for one in self.classes[collection])
+        return any(
+            one.rule.on_request
+            and not self.keeps_subject(one)
+            and (
+                (masks and one.rule.collection == collection)
+                or links.names(one.rule, self.relations.by_collection[collection])
+                or any(
+                    reference.child == one.rule.collection and reference.sets_null
+                    for reference in self._references.get(collection, ())
+                )
+            )
+            for each in self.classes.values()
+            for one in each
+        )
+
+    def _links(self, classes: Sequence[RecordClass]) -> list[tuple[RecordClass, RecordClass]]:
+        """Return each class with each other class through whose records its own are found."""
+        return [
+            (one, other)
+            for one in classes
+            for other in classes
+            if other.rule.collection != one.rule.collection
+            and links.names(one.rule, other.relation)
+        ]
+
+    def group_of(self, collection: str) -> tuple[str, ...]:
+        """The group that a collection belongs to."""
+        return next(group for group in self.groups if collection in group)
+
+    def is_circle(self, group: Sequence[str]) -> bool:
+        """Whether collections of a group refer to each other, or to themselves."""
+        return any(
+            one.child in group and not one.sets_null
+            for name in group
+            for one in self._references[name]
+        )
+
+    def held(self, collection: str) -> Composable:
+        """A hold is on a record, by whichever class."""
+        if self.holds.everything:
+            return SQL("true")
+        conditions = []
+        for one in self.classes.get(collection, ()):
+            if (held := one.held(self.holds)) != FALSE:
+                conditions.append(both([one.belongs, held]))
+            subjects = self.holds.values[HoldKind.SUBJECT]
+            remembered = one.on_hold_as_remembered(self.records, subjects)
+            if remembered != FALSE:
+                conditions.append(remembered)
+        return either(conditions)
+
+    def held_by(self, record_class: RecordClass, hold: Hold, value: str) -> Composable:
+        """Return the condition that one hold is on a record of the class.
+
+        A hold on a data subject is also on what is remembered for that subject's request.
+
+        Args:
+            record_class: the class.
+            hold: of the registry.
+            value: what it is on, without the database.
+        """
+        linked = record_class.held_by(hold, value)
+        conditions = [] if linked == FALSE else [both([record_class.belongs, linked])]
+        if hold.kind is HoldKind.SUBJECT:
+            remembered = record_class.on_hold_as_remembered(self.records, {value})
+            conditions += [] if remembered == FALSE else [remembered]
+        return either(conditions)
+
+    def belongs(self, record_class: RecordClass) -> Composable:
+        """Return the condition that a record is of the class, or was when it was remembered."""
+        remembered = record_class.remembered(self.records)
+        own = record_class.belongs
+        return own if remembered == FALSE else either([own, remembered])
+
+    def of_subjects(self, record_class: RecordClass, subjects: frozenset[str]) -> Composable:
+        """Return the condition that a record is of some data subjects, linked or remembered."""
+        linked = both([record_class.belongs, record_class.linked(subjects)])
+        remembered = record_class.remembered(self.records, subjects)
+        return linked if remembered == FALSE else either([linked, remembered])
+
+    def requested(self, record_class: RecordClass) -> Composable:
+        """Return the condition that a data subject asked for a record of the class."""
+        return record_class.requested(self.subjects, self.records)
+
+    def due(self, record_class: RecordClass) -> Composable:
+        """Return the condition that a record is over, or its data subject asked for it."""
+        over = both([record_class.belongs, record_class.expired])
+        requested = self.requested(record_class)
+        return SQL("({} IS TRUE)").format(over if requested == FALSE else either([over, requested]))
+
+    def kept(self, record_class: RecordClass) -> Composable:
+        """A record of the class is held or suspended, or another class does not let it go."""
+        others = []
+        for one in self.classes[record_class.rule.collection]:
+            if one is record_class or one.rule.action == "mask" or not record_class.rule.deletes:
+                continue
+            over = FALSE if one.rule.action == "keep" else self.due(one)
+            stays = negated(over)
+            if one.suspended != FALSE:
+                stays = either([stays, one.suspended])
+            others.append(both([one.belongs, stays]))
+        held = self.held(record_class.rule.collection)
+        return either([held, record_class.suspended, *others])
+
+    def ready(self, record_class: RecordClass) -> Composable:
+        """A record of the class may go or be masked, as far as it itself is concerned."""
+        return both([self.due(record_class), negated(self.kept(record_class))])
+
+    def may_go(self, collection: str) -> Composable:
+        """A record may go by one of its classes, as far as it itself is concerned."""
+        found = [one for one in self.classes.get(collection, ()) if one.rule.deletes]
+        return either([self.ready(one) for one in found])
+
+    def keeping(self, reference: Reference) -> Composable | None:
+        """The referring records that keep their parent now, as a condition over ``t``.
+
+        None when there are none of that kind.
+        """
+        if reference.sets_null:
+            assert reference.child is not None
+            held = self.held(reference.child)
+            return None if held == FALSE else held
+        return SQL("true")
+
+    def unreferred(self, collection: str) -> Composable:
+        """No record is there that keeps a record ``t`` of a collection by referring to it.
+
+        For deleting, where what goes before has gone: any record that still refers counts. A record
+        that refers to itself does not keep itself.
+        """
+        relation = self.relations.by_collection[collection]
+        conditions = []
+        for reference in self._references[collection]:
+            keeping = self.keeping(reference)
+            if keeping is not None:
+                others = self._itself(reference, relation)
+                conditions.append(self.no_record(reference, keeping, others))
+        return both(conditions)
+
+    def no_record(
+        self, reference: Reference, which: Composable, others: Composable | None = None
+    ) -> Composable:
+        """No record of those that a condition over ``t`` describes refers to the record ``t``.
+
+        The condition is closed inside, so that its ``t`` is the referring record, and PostgreSQL
+        can still join instead of looking each record up.
+        """
+        columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
+        child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(
+            columns=SQL(", ").join(quoted("t", one) for one in columns),
+            table=reference.key.identifier,
+            which=which,
+        )
+        where = [reference.joined("r")] + ([others] if others is not None else [])
+        return SQL("(NOT EXISTS (SELECT FROM {} AS r WHERE {}))").format(child, both(where))
+
+    def _itself(self, reference: Reference, relation: Relation) -> Composable | None:
+        if reference.key.child_root != relation.oid:
+            return None
+        return SQL("({} IS DISTINCT FROM {})").format(
+            _row("r", relation.key), _row("t", relation.key)
+        )
+
+    def _key_of(self, reference: Reference) -> tuple[str, ...]:
+        child = self.relations.by_collection.get(reference.child or "")
+        return child.key if child and child.oid == reference.key.child_root else ()
+
+    def _leading_to(self, collection: str) -> list[Reference]:
+        relation = self.relations.by_collection[collection]
+        detach = {one for found in self.classes[collection] for one in found.rule.detach}
+        made = []
+        for key in self.relations.keys_to(relation):
+            child = self.relations.collection_of(key.child_root)
+            if child is None:
+                made.append(Reference(key, None))
+                continue
+            by_us = any(f"{child}.{column}" in detach for column in key.columns)
+            by_database = key.on_delete in ("set_null", "set_default")
+            made.append(Reference(key, child, by_us or by_database, by_us))
+        return made
+
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        before: dict[str, set[str]] = {
+            name: {
+                one.child
+                for one in self._references[name]
+                if one.child in self.emptied and not one.sets_null and one.child is not None
+            }
+            for name in self.emptied
+        }
+        reached = {name: links.reached(name, before) for name in self.emptied}
+        group = {
+            name: tuple(sorted({name} | {one for one in reached[name] if name in reached[one]}))
+            for name in self.emptied
+        }
+        merged = _merged(group, before)
+        deleting = [one for each in self.classes.values() for one in each if one.rule.deletes]
+        links.order(
+            merged,
+            [
+                (group[one.rule.collection], group[other.rule.collection])
+                for one, other in self._links(deleting)
+            ],
+        )
+        return tuple(TopologicalSorter(merged).static_order())
+
+
+def _merged(
+    group: Mapping[str, tuple[str, ...]], before: Mapping[str, set[str]]
+) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+    merged: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for name, own in sorted(group.items()):
+        merged.setdefault(own, set()).update(group[one] for one in before[name])
+    return {own: sorted(others - {own}) for own, others in merged.items()}
+
+
+def _row(alias: str, columns: Sequence[str]) -> Composable:
+    return SQL("ROW({})").format(SQL(", ").join(quoted(alias, one) for one in columns))

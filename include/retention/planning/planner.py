@@ -1,0 +1,358 @@
+"""Make a plan: count in PostgreSQL, from one view of the database; no key leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable
+
+from include.erasure.masks import to_mask
+from include.policy.fragments import both, either, fixed, literal
+from include.policy.retention import SqlClock
+from include.retention.database import RetentionDatabase
+from include.retention.planning.bounds import past_partitions
+from include.retention.planning.classes import RecordClass
+from include.retention.planning.counting import (
+    Counted,
+    Scan,
+    count,
+    hashed_key,
+    key_hash,
+    key_seed,
+    scan,
+)
+from include.retention.planning.deletable import Detail, KeptRecords
+from include.retention.planning.detaching import detached_columns
+from include.retention.planning.graph import FALSE, Graph, Reference
+from include.retention.planning.moments import moment_of
+from include.retention.planning.plan import (
+    HeldBy,
+    KeptBy,
+    Plan,
+    PlannedClass,
+    PlannedPartition,
+    PlannedTable,
+    rule_digest,
+)
+from include.retention.planning.reactions import read_reactions
+from include.retention.planning.schedule import Schedule, schedule_of
+from include.retention.planning.subjects import remember
+from include.retention.postgres.clocks import require_agreement
+from include.retention.postgres.session import NOTHING, one_view, prepare, set_up_joins
+from include.retention.postgres.transaction_counters import require_counting
+from include.services.errors import UsageError
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of a table, or of one of its partitions.
+
+    Attributes:
+        digest: XOR of the hashes of their keys, so that some can be taken out.
+        by_class: numbers of deletable records, for the deleting classes in their order.
+    """
+
+    records: int
+    digest: int
+    by_class: Sequence[int]
+
+    def without(self, others: Records) -> Records:
+        """Return the figures without some of these records."""
+        return Records(
+            self.records - others.records,
+            self.digest ^ others.digest,
+            [mine - theirs for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Deletable records of a collection that other records keep.
+
+    Attributes:
+        parts: records by the oid of their partition; key 0 for a plain table.
+        by_key: numbers by class, by the index of the keeping foreign key in `Graph.references`.
+    """
+
+    parts: dict[int, Records] = field(default_factory=dict)
+    by_key: dict[int, Sequence[int]] = field(default_factory=dict)
+
+
+def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool = False) -> Plan:
+    """Make the plan for a moment; the mapped database is only read.
+
+    Args:
+        database: to plan for.
+        as_of: see `moment_of`.
+        is_preview: whether the moment may lie in the future, and no record of a request is
+            remembered.
+
+    Raises:
+        ControlFailed: clocks disagree.
+        UsageError: the moment lies in the future and may not, or the schedule does not fit the
+            database.
+        ServiceError: a lock was not free, or a statement took too long.
+    """
+    state, clock = database.run.state, database.run.clock
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        now = require_agreement(connection, state, clock)
+        moment = moment_of(as_of, now, database.run.pack.calendar.timezone)
+        if moment > now and not is_preview:
+            raise UsageError(
+                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
+                "See what would go then by `./parcelseal retention plan --as-of`.",
+            )
+        schedule = schedule_of(database, moment)
+        if not is_preview:  # before anything is erased by which the records are found
+            schedule = remember(connection, state, clock, schedule)
+        return make_plan(connection, schedule)
+
+
+def make_plan(
+    connection: Connection, schedule: Schedule, settings: Mapping[str, str] = NOTHING
+) -> Plan:
+    """Plan what goes from one database.
+
+    Args:
+        connection: a session that `session.prepare` set up; nothing is written.
+        schedule: the record classes and the moment.
+        settings: of the server for this, by their name.
+
+    Raises:
+        UsageError: see `Schedule.graph`; or a right is missing; or the server counts no changes.
+        ServiceError: a lock was not free, or a statement took too long.
+    """
+    with one_view(connection, schedule.database, settings):
+        require_counting(connection, schedule.database)
+        graph = schedule.graph(connection)
+        return _Planner(connection, schedule, graph).plan()
+
+
+class _Planner:
+    def __init__(self, connection: Connection, schedule: Schedule, graph: Graph) -> None:
+        self.connection = connection
+        self.schedule = schedule
+        self.graph = graph
+        self.seed = key_seed(schedule.keys, schedule.keys.current)
+
+    def plan(self) -> Plan:
+        collections = list(self.graph.classes)
+        scans = {
+            name: scan(self.connection, self.graph, name, seed=self.seed) for name in collections
+        }
+        kept = self._kept(scans)
+        tables = {
+            name: self._table(name, scans[name], kept.get(name, Kept())) for name in collections
+        }
+        made = {
+            one.name: self._class(
+                one, scans[name].classes[one.name], *tables[name], kept.get(name, Kept())
+            )
+            for name in collections
+            for one in self.graph.classes[name]
+        }
+        schedule = self.schedule
+        return Plan(
+            database=schedule.database.name,
+            as_of=schedule.as_of,
+            key_id=schedule.keys.current,
+            holds=schedule.holds.fingerprint,
+            requests=tuple(sorted(one.id for one in schedule.requests)),
+            order=self.graph.groups,
+            classes=tuple(made[one.record_class] for one in schedule.rules),
+            tables=tuple(one for one, _ in tables.values()),
+            reactions=read_reactions(self.connection, self.graph),
+        )
+
+    def _deleting(self, collection: str) -> list[RecordClass]:
+        return [one for one in self.graph.classes[collection] if one.rule.deletes]
+
+    def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
+        """Count the deletable records that other records keep, by collection."""
+        ready = [name for name in self.graph.emptied if scans[name].ready.records]
+        kept = KeptRecords(self.graph, ready, details={name: self._detail(name) for name in ready})
+        expressions = kept.expressions()
+        if not kept.joins:
+            return {}
+        set_up_joins(self.connection, kept.joins + len(ready))
+        query = SQL("{} {}").format(expressions, kept.counts())
+        found: dict[str, Kept] = {name: Kept() for name in ready}
+        for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
+            name = self.graph.emptied[at]
+            by_class = by_class[: len(self._deleting(name))]  # rows of a cycle have one length
+            if key < 0:
+                found[name].parts[oid] = Records(records, digest, by_class)
+            else:
+                found[name].by_key[key] = by_class
+        return found
+
+    def _detail(self, collection: str) -> Detail:
+        """Return the figures of a kept record: its digest, and the classes that may delete it."""
+        relation = self.graph.relations.by_collection[collection]
+        deleting = self._deleting(collection)
+        only = [SQL("true")]  # with one deleting class, it may delete each deletable record
+        classes = [self.graph.ready(one) for one in deleting] if len(deleting) > 1 else only
+        return Detail(hashed_key(relation, self.seed), classes)
+
+    def _table(
+        self, collection: str, counted: Scan, kept: Kept
+    ) -> tuple[PlannedTable, dict[str, int]]:
+        """Return the records to delete from a table, and their number by class."""
+        graph = self.graph
+        deleting = self._deleting(collection)
+        by_class = [counted.classes[one.name].ready for one in deleting]
+        going = Records(counted.ready.records, counted.ready.digest, by_class)
+        for part in kept.parts.values():
+            going = going.without(part)
+        table = PlannedTable(
+            collection=collection,
+            to_delete=going.records,
+            deleted=str(going.digest),
+            to_mask=counted.to_mask.records,
+            masked=str(counted.to_mask.digest),
+            references=tuple(
+                _described(graph, collection, one) for one in graph.references(collection)
+            )
+            if deleting
+            else (),
+            partitions=self._whole_partitions(collection, kept) if going.records else (),
+        )
+        each = zip(deleting, going.by_class, strict=True)
+        return table, {one.name: records for one, records in each}
+
+    def _whole_partitions(self, collection: str, kept: Kept) -> tuple[PlannedPartition, ...]:
+        """Return the partitions that may be dropped and whose records are all to be deleted.
+
+        Empty partitions are not dropped.
+        """
+        relation = self.graph.relations.by_collection[collection]
+        dropping = [
+            one for one in self._deleting(collection) if one.rule.action == "drop_partition"
+        ]
+        over = {oid for one in dropping for oid in past_partitions(self.connection, one)}
+        if not over:
+            return ()
+        query = SQL(
+            "SELECT t.tableoid::bigint, count(*), {ready}, {digest} FROM {table} AS t "
+            "WHERE t.tableoid = ANY ({over}::oid[]) GROUP BY 1"
+        ).format(
+            ready=count(may_go := self.graph.may_go(collection)),
+            digest=key_hash(relation, self.seed, may_go),
+            table=relation.identifier,
+            over=literal(sorted(over)),
+        )
+        parts = {row[0]: row[1:] for row in self.connection.execute(query, {})}
+        none = Records(0, 0, ())
+        whole = []
+        for leaf in relation.leaves:
+            records, ready, digest = parts.get(leaf.oid, (0, 0, "0"))
+            stays = kept.parts.get(leaf.oid, none)
+            if records and records == ready and not stays.records:
+                name = f"{leaf.schema}.{leaf.name}"
+                whole.append(PlannedPartition(table=name, records=records, digest=digest))
+        return tuple(whole)
+
+    def _class(
+        self,
+        one: RecordClass,
+        counted: Counted,
+        table: PlannedTable,
+        by_class: dict[str, int],
+        by_reference: Kept,
+    ) -> PlannedClass:
+        going = by_class.get(one.name, 0)
+        masks = one.rule.action == "mask"
+        keeps = one.rule.action == "keep"
+        ready = 0 if keeps else counted.ready
+        kept = ready - going if one.rule.deletes else 0
+        drops = one.rule.action == "drop_partition" and going
+        return PlannedClass(
+            name=one.name,
+            collection=one.rule.collection,
+            action=one.rule.action,
+            rule_sha256=rule_digest(one.rule),
+            records=counted.records,
+            expired=counted.expired,
+            requested=counted.due - counted.expired,
+            held=counted.held,
+            suspended=counted.suspended,
+            kept_longer=counted.due - counted.held - counted.suspended - counted.ready,
+            kept_by_reference=kept,
+            to_delete=going,
+            to_mask=ready if masks else 0,
+            to_drop_partitions=len(table.partitions) if drops else 0,
+            not_started=counted.not_started,
+            ahead=counted.ahead,
+            minimum_not_started=self._without_minimum(one),
+            referred_by=self._referred_by(one, by_reference) if kept else (),
+            held_by=tuple(HeldBy(hold=one, records=n) for one, n in counted.held_by.items()),
+        )
+
+    def _without_minimum(self, one: RecordClass) -> int:
+        """Count the records that only a `minimum` without a date keeps."""
+        lacks = _lacks_minimum(one, self.graph.subjects)
+        if lacks == FALSE:
+            return 0
+        query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)
+        row = self.connection.execute(query, {}).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def _referred_by(self, one: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
+        """Return by foreign key how many records of a class are kept."""
+        collection = one.rule.collection
+        place = self._deleting(collection).index(one)
+        return tuple(
+            KeptBy(
+                table=reference.key.label,
+                collection=reference.child,
+                constraint=reference.key.name,
+                records=kept.by_key[at][place],
+            )
+            for at, reference in enumerate(self.graph.references(collection))
+            if at in kept.by_key and kept.by_key[at][place]
+        )
+
+
+def _described(graph: Graph, collection: str, one: Reference) -> str:
+    effect = {
+        (False, False): "keeps",
+        (True, False): "set to null by the database",
+        (True, True): "set to null",
+    }[one.sets_null, one.by_us]
+    columns = detached_columns(graph, collection, one) if one.by_us else one.key.columns
+    return f"{one.key.label} ({', '.join(columns)}): {effect}"
+
+
+def _lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Composable:
+    """Return the condition that only the missing start date of a `minimum` keeps a record.
+
+    The record's own period is over, or its data subject requested erasure, but the start date of
+    the legal period is null. The record stays until a person fills in the date.
+
+    Args:
+        record_class: the class, bound to its table.
+        subjects: keys of data subjects who requested erasure.
+    """
+    rule, relation = record_class.rule, record_class.relation
+    missing = [
+        bound.not_started
+        for bound, minimum in zip(record_class.minima, rule.minimum, strict=True)
+        if minimum.clock is not None
+        and (isinstance(minimum.clock, SqlClock) or relation.nullable >= set(minimum.clock))
+    ]
+    if not missing:
+        return FALSE
+    over = record_class.clock.over
+    if rule.on_request and subjects:
+        over = either([over, record_class.linked(subjects)])
+    conditions = [record_class.belongs, over, either(missing)]
+    if rule.action == "mask":  # masked records need no date
+        conditions.append(fixed(to_mask(record_class.mask, record_class.shapes)))
+    return SQL("({} IS TRUE)").format(both(conditions))

@@ -1,0 +1,1 @@
+"""PostgreSQL as planning, execution and count use it: sessions, tables, keys, counters."""

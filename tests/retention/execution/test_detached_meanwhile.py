@@ -1,0 +1,43 @@
+"""Partitions that an application detaches while the run is about to drop them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.retention.execution import partitions
+from tests.retention.yard import OVER, rule, yard
+
+TABLES = f"""
+CREATE TABLE e (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE e_years PARTITION OF e FOR VALUES FROM ('2019-01-01') TO ('2022-01-01')
+    PARTITION BY RANGE (at);
+CREATE TABLE e_2020 PARTITION OF e_years FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+INSERT INTO e VALUES (1, '{OVER}'), (2, '{OVER}');
+"""
+
+
+def test_partition_is_not_dropped_where_the_table_above_it_was_detached(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are the mapped table's no more, although its own bounds are as they were."""
+    try_locks = partitions._try_locks
+
+    with yard(postgres, TABLES, rules=[rule("e", "drop_partition")], mapped={"e": "e"}) as place:
+
+        def detached(*arguments: Any) -> None:
+            with psycopg.connect(place.conninfo, autocommit=True) as other:
+                other.execute("SET lock_timeout = '9s'")
+                other.execute(f"ALTER TABLE {place.name}.e DETACH PARTITION {place.name}.e_years")
+            monkeypatch.setattr(partitions, "_try_locks", try_locks)
+            try_locks(*arguments)
+
+        plan = place.plan()
+        assert plan.table("e").partitions
+        monkeypatch.setattr(partitions, "_try_locks", detached)
+        tally = place.execute(plan)
+        assert (tally.done, tally.partitions) == ({}, {})
+        assert place.run("SELECT count(*) FROM e_2020") == [(2,)]
