@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help="only fast tests: no Airflow, browser, PDF or killed process, no file over 3 s",
+        help="only fast tests: no Airflow, browser, PDF or killed process, no file over 3.2 s",
     )
     parser.addoption(
         "--write-durations",

@@ -28,7 +28,7 @@ DURATIONS = Path(__file__).parents[1] / "durations.json"
 MORE_THAN_CORES = 1  # workers, since tests also wait for servers and programs
 GIVES_WAY = 5  # nice value of a worker that does not run the whole Airflow
 UNRECORDED = 20.0  # seconds that a group counts which was never recorded; it starts early
-QUICK_FILE = 3.0  # seconds; the longest file of `--quick`
+QUICK_FILE = 3.2  # seconds; the longest file of `--quick`
 STOP_TIMEOUT = 60  # seconds that workers have to stop their servers after an interruption
 NOT_QUICK = ("airflow", "chromium", "fault", "pdf")  # markers
 
