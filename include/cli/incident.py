@@ -16,8 +16,9 @@ from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.incident.clocks.clock import Clock
-    from include.incident.desk import Desk, File
+    from include.incident.incident_run import IncidentRecord, IncidentRun
     from include.messages import Message
+    from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Incidents, their clocks and their timeline.")
 
@@ -30,12 +31,12 @@ def list_incidents(as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place):
         from include.incident import register
-        from include.incident.desk import file_of
+        from include.incident.incident_run import record_in
 
-        desk = _desk(place)
+        run = _context(place)
         with place.state.connect() as conn:
-            files = [file_of(conn, one.number) for one in register.listed(conn)]
-        found = [_told(desk, one) for one in files]
+            records = [record_in(conn, one.number) for one in register.listed(conn)]
+        found = [_told(run, record) for record in records]
     columns: dict[str, Callable[[dict[str, Any]], object]] = {
         "incident": lambda incident: incident["incident"],
         "type": lambda incident: incident["type"],
@@ -57,26 +58,27 @@ def show(number: Number, as_json: AsJson = False) -> int:
         from include.incident.clocks.clock import ClockState, for_people
         from include.incident.clocks.clock_words import due, state
         from include.incident.clocks.standing import clocks_of
+        from include.incident.incident_run import record_of
         from include.incident.timeline import as_row, in_utc
 
-        desk = _desk(place)
-        file = desk.file(number)
+        run = _context(place)
+        record = record_of(run, number)
         clocks = [
             one
-            for one in for_people(clocks_of(desk, file))
+            for one in for_people(clocks_of(run, record))
             if one.state is not ClockState.NOT_APPLICABLE
         ]
-        told = _told(desk, file)
+        told = _told(run, record)
         if as_json:
             rows = [
                 as_row(one)
                 | {"recorded_at": in_utc(one.recorded_at), "happened_at": in_utc(one.happened_at)}
                 | {"sha256": one.sha256}
-                for one in file.entries
+                for one in record.entries
             ]
             print_json(told | {"clocks": [_clock(one) for one in clocks], "timeline": rows})
             return 0
-        results.print(f"{told['incident']}: {file.incident.what}", markup=False, soft_wrap=True)
+        results.print(f"{told['incident']}: {record.incident.what}", markup=False, soft_wrap=True)
         print_table(
             clocks,
             {
@@ -86,10 +88,10 @@ def show(number: Number, as_json: AsJson = False) -> int:
             },
         )
         print_table(
-            file.entries,
+            record.entries,
             {
                 "entry": lambda entry: entry.place,
-                "happened": lambda entry: entry.happened_at.astimezone(desk.zone).isoformat(
+                "happened": lambda entry: entry.happened_at.astimezone(run.zone).isoformat(
                     timespec="minutes"
                 ),
                 "by": lambda entry: entry.by,
@@ -111,22 +113,23 @@ def verify(number: Number, as_json: AsJson = False) -> int:
     with local_stack(place):
         from include.incident import bundled, register, timeline
         from include.incident.evidence import checking
+        from include.incident.incident_run import record_of
 
-        file = _desk(place).file(number)
-        broken = timeline.verify(file.incident.number, file.entries)
-        changed = register.changed(file.incident, file.entries)
+        record = record_of(_context(place), number)
+        broken = timeline.verify(record.incident.number, record.entries)
+        changed = register.changed(record.incident, record.entries)
         with place.state.connect() as conn:
             compared = bundled.compare(
-                conn, file.incident, file.entries, lambda: place.store("evidence_store")
+                conn, record.incident, record.entries, lambda: place.store("evidence_store")
             )
-            kept = checking.check(conn, file, lambda: place.store("evidence_store"))
+            kept = checking.check(conn, record, lambda: place.store("evidence_store"))
     verified = broken is None and not changed and compared.holds
     verified = verified and all(one.holds for one in kept)
     told: dict[str, Any] = {
-        "incident": file.incident.number,
+        "incident": record.incident.number,
         "verified": verified,
-        "entries": len(file.entries),
-        "head": timeline.head(file.entries),
+        "entries": len(record.entries),
+        "head": timeline.head(record.entries),
         "first_bad": broken.place if broken else None,
         "reason": broken.reason.text if broken else None,
         "register_changed": changed,
@@ -178,7 +181,7 @@ def note(
     with local_stack(place):
         from include.incident.updating import Action, Update, enter
 
-        entry = enter(_desk(place), number, Update(Action.NOTE, words, at=at), by=by)
+        entry = enter(_context(place), number, Update(Action.NOTE, words, at=at), by=by)
     if as_json:
         print_json({"incident": number, "entry": entry.place, "sha256": entry.sha256})
     else:
@@ -197,9 +200,10 @@ def documents(
     with local_stack(place):
         from include.evidence.folder import StoreFolder
         from include.evidence.ledger import begun_with
+        from include.incident.incident_run import record_of
         from include.incident.names import WORKFLOW
 
-        found = _desk(place).file(number).incident
+        found = record_of(_context(place), number).incident
         store = place.store("evidence_store")
         with place.state.connect() as conn:
             rows = begun_with(conn, f"{WORKFLOW}.", found.run.run_id)
@@ -230,23 +234,24 @@ def documents(
     return 0
 
 
-def _desk(place: Any) -> Desk:
-    from include.incident.desk import desk_of
+def _context(place: Workplace) -> IncidentRun:
+    from include.incident.rule_checks import INCIDENT
+    from include.workflow.run_context import context_of
 
-    return desk_of(place)
+    return context_of(INCIDENT, place)
 
 
-def _told(desk: Desk, file: File) -> dict[str, Any]:
+def _told(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
     from include.incident.clocks.standing import clocks_of
 
-    one, clocks = file.incident, clocks_of(desk, file)
+    one, clocks = record.incident, clocks_of(run, record)
     due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]
     return {
         "incident": one.number,
         "type": one.type,
         "state": str(one.state),
         "duplicate_of": one.duplicate_of,
-        "grade": file.grade,
+        "grade": record.grade,
         "what": one.what,
         "began_at": one.began_at.isoformat() if one.began_at else None,
         "aware_at": one.aware_at.isoformat(),

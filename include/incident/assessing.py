@@ -9,8 +9,14 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting.database import count_all
-from include.incident.desk import Desk, File
 from include.incident.grading import propose
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_of,
+    rules_of,
+    scenario_of,
+)
 from include.incident.names import CLAUSE, STEP_ASSESS, STEP_PRESERVE, Kind
 from include.incident.scope import Scope, Unknown, of_scenario
 from include.incident.selection import Selection
@@ -20,36 +26,36 @@ from include.messages import _, listed, verbatim
 from include.reports.i18n import Translator
 
 
-def assess(desk: Desk, number: str) -> tuple[StepRecord, str]:
+def assess(run: IncidentRun, number: str) -> tuple[StepRecord, str]:
     """Count what the trigger form says is affected; repeated, it counts again where it could not.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
 
     Returns:
         The step's record; and why nobody could count somewhere, empty where everybody could or
         where another try would come to the same.
     """
-    file = desk.file(number)
-    if not file.incident.is_led:
+    record = record_of(run, number)
+    if not record.incident.is_led:
         return StepRecord(step=STEP_ASSESS, outcome=Outcome.PASS, data={"asked": False}), ""
-    before = scopes.found(desk, file.incident.id)
+    before = scopes.found(run, record.incident.id)
     if before is not None and before.complete:  # a repeated task: it was counted
-        return _record(desk, before, file), ""
+        return _record(run, before, record), ""
     # as it was said last: it may have been widened where nobody could count
-    chosen = before.selection if before is not None else file.incident.selection
-    counted, _fewer = widened(before, _count(desk, file, chosen))
-    counted = _kept(desk, file, counted, by=STEP_ASSESS)
+    chosen = before.selection if before is not None else record.incident.selection
+    counted, _fewer = widened(before, _count(run, record, chosen))
+    counted = _kept(run, record, counted, by=STEP_ASSESS)
     passing = [one for one in counted.unknown if one.passing]
-    return _record(desk, counted, desk.file(number)), " ".join(_plain(one) for one in passing)
+    return _record(run, counted, record_of(run, number)), " ".join(_plain(one) for one in passing)
 
 
-def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
+def widen(run: IncidentRun, number: str, more: Selection, *, by: str) -> StepRecord:
     """Count anew what is affected, by a wider selection; who was found before stays affected.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         more: all that is affected as far as is known now.
         by: user id of who says so.
@@ -57,94 +63,96 @@ def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
     Raises:
         UsageError: it leaves out a database that is affected already.
     """
-    file = desk.file(number)
-    before = scopes.found(desk, file.incident.id)
+    record = record_of(run, number)
+    before = scopes.found(run, record.incident.id)
     refuse_less(before, more)
-    counted, fewer = widened(before, _count(desk, file, more))
-    counted = _kept(desk, file, counted, by=by)
-    return _record(desk, counted, desk.file(number), fewer)
+    counted, fewer = widened(before, _count(run, record, more))
+    counted = _kept(run, record, counted, by=by)
+    return _record(run, counted, record_of(run, number), fewer)
 
 
-def correct(desk: Desk, file: File, corrected: Scope) -> Scope | None:
+def correct(run: IncidentRun, record: IncidentRecord, corrected: Scope) -> Scope | None:
     """Keep figures that the frozen list corrected as the next version, and propose a grade anew.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         corrected: the newest count, corrected; still with its version.
 
     Returns:
         As it is kept; None where somebody counted meanwhile, whose own run looks at the list.
     """
-    return _keep(desk, file, corrected, by=STEP_PRESERVE, after=corrected.version)
+    return _keep(run, record, corrected, by=STEP_PRESERVE, after=corrected.version)
 
 
-def outgrown(desk: Desk, file: File) -> str | None:
+def outgrown(run: IncidentRun, record: IncidentRecord) -> str | None:
     """The grade that is proposed, where it is worse than the one that was confirmed before.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    counted, graded = last_of(file.entries, Kind.SCOPED), last_of(file.entries, Kind.GRADED)
+    counted, graded = last_of(record.entries, Kind.SCOPED), last_of(record.entries, Kind.GRADED)
     if counted is None or graded is None or graded.place > counted.place:
         return None
-    order = [one.id for one in desk.rules_of(file).grades]
+    order = [one.id for one in rules_of(run, record).grades]
     proposed, confirmed = str(counted.data["proposed"]), str(graded.data["grade"])
     return proposed if order.index(proposed) > order.index(confirmed) else None
 
 
-def find_outgrown(seen: StepFindings, desk: Desk, file: File, proposed: str) -> None:
+def find_outgrown(
+    seen: StepFindings, run: IncidentRun, record: IncidentRecord, proposed: str
+) -> None:
     """Say that the confirmed grade is for less than is affected.
 
     Args:
         seen: gets it.
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         proposed: the grade that is proposed.
     """
     seen.find(
         "incident.grade_outgrown",
         Outcome.ATTENTION,
         _("More is affected than the confirmed grade is for; proposed: {grade}.",
-          grade=desk.rules_of(file).grade(proposed).message),
+          grade=rules_of(run, record).grade(proposed).message),
         _("Have who grades it confirm the grade: update_incident, action regrade."),
     )  # fmt: skip
 
 
-def _count(desk: Desk, file: File, selection: Selection) -> Scope:
+def _count(run: IncidentRun, record: IncidentRecord, selection: Selection) -> Scope:
     """Count; which version it is, is known when it is kept."""
     version = 0
-    if desk.scenario is not None:
-        return of_scenario(desk.scenario, version, selection)
+    if (scenario := scenario_of(run)) is not None:
+        return of_scenario(scenario, version, selection)
     return count_all(
         selection,
-        desk.rules,
-        desk.databases,
-        desk.readers,
+        run.rules,
+        {scope.database: run.database(scope.database) for scope in run.rules.scope},
+        {scope.database: run.reader(scope.database) for scope in run.rules.scope},
         version=version,
-        moment=file.incident.aware_at,
-        zone=desk.zone,
+        moment=record.incident.aware_at,
+        zone=run.zone,
     )
 
 
-def _kept(desk: Desk, file: File, counted: Scope, *, by: str) -> Scope:
+def _kept(run: IncidentRun, record: IncidentRecord, counted: Scope, *, by: str) -> Scope:
     """Keep a count as the next version: an addition may have been counted meanwhile."""
-    kept = _keep(desk, file, counted, by=by)
+    kept = _keep(run, record, counted, by=by)
     assert kept is not None
     return kept
 
 
 def _keep(
-    desk: Desk, file: File, counted: Scope, *, by: str, after: int | None = None
+    run: IncidentRun, record: IncidentRecord, counted: Scope, *, by: str, after: int | None = None
 ) -> Scope | None:
     """Keep a count as the next version; not where a version is the newest that is not ``after``."""
-    proposed = propose(counted, desk.rules_of(file))
+    proposed = propose(counted, rules_of(run, record))
     words = _(
         "Counted: {people} people, {records} records; proposed grade: {grade}.",
         people=counted.subjects,
         records=counted.records,
-        grade=desk.rules_of(file).grade(proposed.grade).message,
+        grade=rules_of(run, record).grade(proposed.grade).message,
     )
     if counted.unknown:
         names = listed([verbatim(one.database) for one in counted.unknown])
@@ -156,22 +164,24 @@ def _keep(
         "certain": proposed.certain,
         "accounts": list(counted.selection.accounts),  # suspects, who are asked nothing any more
     }
-    with desk.state.begin() as conn:
-        timeline.lock_incident(conn, file.incident.id)
-        newest = len(scopes.every(conn, file.incident.id))
+    with run.state.begin() as conn:
+        timeline.lock_incident(conn, record.incident.id)
+        newest = len(scopes.every(conn, record.incident.id))
         if after is not None and newest != after:
             return None
         version = newest + 1
         timeline.append(
-            conn, file.incident.id, Kind.SCOPED, words, by=by, clock=desk.clock,
+            conn, record.incident.id, Kind.SCOPED, words, by=by, clock=run.clock,
             data=data | {"version": version},
         )  # fmt: skip
         kept = counted.model_copy(update={"version": version})
-        scopes.keep(conn, desk, file.incident.id, kept)
+        scopes.keep(conn, run, record.incident.id, kept)
     return kept
 
 
-def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -> StepRecord:
+def _record(
+    run: IncidentRun, counted: Scope, record: IncidentRecord, fewer: Sequence[str] = ()
+) -> StepRecord:
     seen = StepFindings(STEP_ASSESS, CLAUSE)
     for one in counted.unknown:
         seen.find(
@@ -198,8 +208,8 @@ def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -
             _("Enter all that is affected as far as is known now, not only what came to it."),
             subject=database,
         )  # fmt: skip
-    if proposed := outgrown(desk, file):
-        find_outgrown(seen, desk, file, proposed)
+    if proposed := outgrown(run, record):
+        find_outgrown(seen, run, record, proposed)
     seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
     return seen.record({"scope": counted.as_json()})
 

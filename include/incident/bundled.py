@@ -17,7 +17,7 @@ from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
-from include.incident.desk import File
+from include.incident.incident_run import IncidentRecord
 from include.incident.names import UPDATES, WORKFLOW
 from include.incident.register import Incident
 from include.incident.report import TIMELINE
@@ -49,19 +49,19 @@ class Compared:
         return not self.contradicting and not self.unreadable
 
 
-def record(file: File) -> StepRecord:
+def record(record: IncidentRecord) -> StepRecord:
     """The newest entry of a timeline, for a bundle that is sealed now.
 
     Args:
-        file: the incident.
+        record: the incident.
     """
     data = {
-        "incident": file.incident.number,
-        "entries": len(file.entries),
-        "head": head(file.entries),
+        "incident": record.incident.number,
+        "entries": len(record.entries),
+        "head": head(record.entries),
     }
     return StepRecord(
-        step=STEP_TIMELINE, part=file.incident.number, outcome=Outcome.PASS, data=data
+        step=STEP_TIMELINE, part=record.incident.number, outcome=Outcome.PASS, data=data
     )
 
 

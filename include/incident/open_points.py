@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from include.incident import decisions, scopes
 from include.incident.assessing import outgrown
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind
 from include.incident.steps.report import answered, authorities, title_of
 from include.incident.telling import notifying, reached
@@ -14,29 +14,29 @@ from include.messages import Message, _, listed, verbatim
 from include.services.errors import ControlFailed
 
 
-def open_points(desk: Desk, file: File) -> list[Message]:
+def open_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     """What still has to be done, in the order in which it is done; nothing where it can be closed.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    return [*_secured(desk, file), *_reports(desk, file), *_people(desk, file)]
+    return [*_secured(run, record), *_reports(run, record), *_people(run, record)]
 
 
-def _secured(desk: Desk, file: File) -> list[Message]:
-    scope = scopes.newest(desk, file.incident.id)
+def _secured(run: IncidentRun, record: IncidentRecord) -> list[Message]:
+    scope = scopes.newest(run, record.incident.id)
     lacking = {
         Kind.CONTAINED: _("it is not contained"),
         Kind.GRADED: _("nobody confirmed the grade"),
         Kind.IMPACT: _("nobody assessed the impact"),
     }
-    found = [words for kind, words in lacking.items() if last_of(file.valid, kind) is None]
-    secured = last_of(file.entries, Kind.PRESERVED)
+    found = [words for kind, words in lacking.items() if last_of(record.valid, kind) is None]
+    secured = last_of(record.entries, Kind.PRESERVED)
     again = secured is None or secured.data.get("again", not secured.data["complete"])
     if secured is None or again or secured.data["version"] < scope.version:
         found.append(_("the evidence is not secured (task preserve)"))
-    elif secured.data.get("short") and not _explained(file, secured):
+    elif secured.data.get("short") and not _explained(record, secured):
         names = listed([verbatim(one) for one in secured.data["short"]])
         found.append(
             _("fewer people are listed, or fewer log rows extracted, than were counted in "
@@ -45,8 +45,8 @@ def _secured(desk: Desk, file: File) -> list[Message]:
     if scope.unknown:
         names = listed([verbatim(one.database) for one in scope.unknown])
         found.append(_("nobody could count what is affected in {databases}", databases=names))
-    if proposed := outgrown(desk, file):
-        title = desk.rules_of(file).grade(proposed).message
+    if proposed := outgrown(run, record):
+        title = rules_of(run, record).grade(proposed).message
         found.append(
             _("more is affected than it was graded for, {grade} is proposed: confirm the grade "
               "(update_incident, action regrade)", grade=title)
@@ -54,37 +54,37 @@ def _secured(desk: Desk, file: File) -> list[Message]:
     return found
 
 
-def _explained(file: File, secured: Entry) -> bool:
+def _explained(record: IncidentRecord, secured: Entry) -> bool:
     """Whether somebody wrote a note since: what is gone can be explained, not secured."""
-    noted = last_of(file.entries, Kind.NOTE)
+    noted = last_of(record.entries, Kind.NOTE)
     return noted is not None and noted.place > secured.place
 
 
-def _reports(desk: Desk, file: File) -> list[Message]:
+def _reports(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     return [
-        title_of(desk, file, one.id, phase)
+        title_of(run, record, one.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
-        for one in authorities(desk, file)
-        if not answered(desk, file, one.id, phase)
+        for one in authorities(run, record)
+        if not answered(run, record, one.id, phase)
     ]
 
 
-def _people(desk: Desk, file: File) -> list[Message]:
+def _people(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     try:
-        made = notifying.plan(desk, file)
+        made = notifying.plan(run, record)
     except ControlFailed as error:
         return [verbatim(error.message)]
     if not made.people:
         return []
-    if notifying.stands(file, made) is None:
+    if notifying.stands(record, made) is None:
         return [_("nobody decided whether the people that are affected now are told")]
-    if not decisions.tells(file.entries):
+    if not decisions.tells(record.entries):
         return []
-    if decisions.unqueued(file.entries):
+    if decisions.unqueued(record.entries):
         return [_("the notices to people are not queued")]
-    with desk.state.connect() as conn:
-        waiting = reached.delivery(conn, file.incident.number).get("pending", 0)
-        untold = reached.unreached(conn, file)
+    with run.state.connect() as conn:
+        waiting = reached.delivery(conn, record.incident.number).get("pending", 0)
+        untold = reached.unreached(conn, record)
     if waiting:
         return [_("{count} notices wait to be sent", count=waiting)]
     if untold:

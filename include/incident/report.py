@@ -13,7 +13,13 @@ from include.incident import timeline as timelines
 from include.incident.clocks.clock import Clock, Why
 from include.incident.clocks.milestones import declined
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_in,
+    rules_of,
+    scenario_of,
+)
 from include.incident.names import STEP_PRESERVE, Kind, State
 from include.incident.scope import Scope
 from include.incident.telling import reached
@@ -36,50 +42,50 @@ _STATES = {
 
 
 def conclude(
-    desk: Desk, number: str, scope: Scope | None, records: Sequence[StepRecord]
+    run: IncidentRun, number: str, scope: Scope | None, records: Sequence[StepRecord]
 ) -> Conclusion:
     """Judge the run of an incident from its timeline and what its steps left.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         scope: what is affected, as it was counted last; None where nobody counted.
         records: of the run.
     """
-    with desk.state.connect() as conn:
-        file = file_of(conn, number)
-        approvals = registry.approvals_of(conn, desk.run.dag_id, desk.run.run_id)
+    with run.state.connect() as conn:
+        record = record_in(conn, number)
+        approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
         delivered = reached.delivery(conn, number)
-        every = [file_of(conn, one.number) for one in register.listed(conn)]
-    led_elsewhere = file.incident.state is State.DUPLICATE
-    clocks = [] if led_elsewhere else clocks_of(desk, file)
-    records = [_mended(one, file, scope) for one in records]
+        every = [record_in(conn, one.number) for one in register.listed(conn)]
+    led_elsewhere = record.incident.state is State.DUPLICATE
+    clocks = [] if led_elsewhere else clocks_of(run, record)
+    records = [_mended(one, record, scope) for one in records]
     told = [finding for record in records for finding in record.findings]
     told += [
         *report_findings.late(clocks),
-        *report_findings.not_needed(desk, file),
-        *report_findings.broken(file),
-        *report_findings.unfinished(file),
-        *report_findings.mistakes(file),
+        *report_findings.not_needed(run, record),
+        *report_findings.broken(record),
+        *report_findings.unfinished(record),
+        *report_findings.mistakes(record),
     ]
     if led_elsewhere:
-        told.append(report_findings.duplicate(file))
+        told.append(report_findings.duplicate(record))
     return Conclusion(
-        title=_TITLE if desk.scenario is None else _DRILL,
-        summary=_summary(desk, file, clocks),
+        title=_TITLE if scenario_of(run) is None else _DRILL,
+        summary=_summary(run, record, clocks),
         outcome=worst(records, told),
         findings=told,
-        metrics=[*_measured(records), *_metrics(file, clocks)],
-        facts=_facts(desk, file, clocks, scope),
+        metrics=[*_measured(records), *_metrics(record, clocks)],
+        facts=_facts(run, record, clocks, scope),
         sections=[
-            sections.about(desk, file),
-            *sections.score_of(desk, clocks),
+            sections.about(run, record),
+            *sections.score_of(run, clocks),
             *([] if led_elsewhere else [sections.times(clocks)]),
             *sections.affected(scope),
             *sections.delivery(delivered),
-            *sections.learned(desk, file),
-            sections.timeline_of(file),
-            *sections.register_of(desk, every),
+            *sections.learned(run, record),
+            sections.timeline_of(record),
+            *sections.register_of(run, every),
         ],
         approvals=approvals,
     )
@@ -97,13 +103,13 @@ def _measured(records: Sequence[StepRecord]) -> list[Metric]:
     ]
 
 
-def _mended(record: StepRecord, file: File, scope: Scope | None) -> StepRecord:
+def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> StepRecord:
     """What a step could not do and an addition did since needs a look, and is no failure."""
-    secured = last_of(file.entries, Kind.PRESERVED)
+    secured = last_of(record.entries, Kind.PRESERVED)
     done = scope is not None and scope.complete and secured is not None and secured.data["complete"]
-    red = [one for one in record.findings if one.severity is Outcome.FAIL]
+    red = [one for one in step.findings if one.severity is Outcome.FAIL]
     if not done or not red or any(one.code not in _MENDED for one in red):
-        return record
+        return step
     findings = [
         one.model_copy(
             update={
@@ -114,9 +120,9 @@ def _mended(record: StepRecord, file: File, scope: Scope | None) -> StepRecord:
         )
         if one in red
         else one
-        for one in record.findings
+        for one in step.findings
     ]
-    return record.model_copy(update={"findings": findings, "outcome": Outcome.ATTENTION})
+    return step.model_copy(update={"findings": findings, "outcome": Outcome.ATTENTION})
 
 
 def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
@@ -126,33 +132,37 @@ def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
 
 
 def conclude_update(
-    desk: Desk, file: File, scope: Scope | None, entry: int, records: Sequence[StepRecord]
+    run: IncidentRun,
+    record: IncidentRecord,
+    scope: Scope | None,
+    entry: int,
+    records: Sequence[StepRecord],
 ) -> Conclusion:
     """Judge what was added to an incident.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected, as it was counted last.
         entry: place of the entry that was made.
         records: of the run.
     """
-    made = next(one for one in file.entries if one.place == entry)
+    made = next(one for one in record.entries if one.place == entry)
     told = [finding for record in records for finding in record.findings]
-    told += [*report_findings.corrected(file, made), *report_findings.broken(file)]
-    clocks = clocks_of(desk, file)
+    told += [*report_findings.corrected(record, made), *report_findings.broken(record)]
+    clocks = clocks_of(run, record)
     return Conclusion(
         title=_UPDATE,
-        summary=_("{number}, entry {place}: {words}", number=file.incident.number, place=entry,
+        summary=_("{number}, entry {place}: {words}", number=record.incident.number, place=entry,
                   words=made.words),
         outcome=worst(records, told),
         findings=told,
         metrics=_measured(records),
-        facts=_facts(desk, file, clocks, scope),
+        facts=_facts(run, record, clocks, scope),
         sections=[
             sections.times(clocks),
             *sections.affected(scope),
-            sections.timeline_of(file),
+            sections.timeline_of(record),
         ],
     )  # fmt: skip
 
@@ -163,21 +173,21 @@ def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:
     return nothing_done(_UPDATE, summary, records)
 
 
-def timeline_file(file: File) -> bytes:
+def timeline_file(record: IncidentRecord) -> bytes:
     """The timeline as a file of the bundle: one entry a line, with the digests that chain them."""
     lines = []
-    for one in file.entries:
-        row = timelines.as_row(one) | {"sha256": one.sha256, "incident": file.incident.number}
+    for one in record.entries:
+        row = timelines.as_row(one) | {"sha256": one.sha256, "incident": record.incident.number}
         row["recorded_at"] = timelines.in_utc(one.recorded_at)
         row["happened_at"] = timelines.in_utc(one.happened_at)
         lines.append(json.dumps(row, ensure_ascii=False, sort_keys=True))
     return ("\n".join(lines) + "\n").encode()
 
 
-def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
-    one, late = file.incident, [clock for clock in clocks if clock.is_late]
-    values = {"number": one.number, "type": desk.rules_of(file).type(one.type).message}
-    if desk.scenario is not None:
+def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) -> Message:
+    one, late = record.incident, [clock for clock in clocks if clock.is_late]
+    values = {"number": one.number, "type": rules_of(run, record).type(one.type).message}
+    if scenario_of(run) is not None:
         return _(
             "DRILL {number}, {type}: {late} of {all} periods ran out. Nothing left the sandbox.",
             late=len(late),
@@ -200,7 +210,7 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
             count=len(running),
             **values,
         )
-    if unneeded := declined(file.entries):
+    if unneeded := declined(record.entries):
         return _(
             "{number}, {type}: nothing ran out, but {count} reports were said not to be needed.",
             count=len(unneeded),
@@ -209,8 +219,8 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
     return _("{number}, {type}: everything that was due was done in time.", **values)
 
 
-def _metrics(file: File, clocks: Sequence[Clock]) -> list[Metric]:
-    if file.incident.state is State.DUPLICATE:  # what is led elsewhere is judged there
+def _metrics(record: IncidentRecord, clocks: Sequence[Clock]) -> list[Metric]:
+    if record.incident.state is State.DUPLICATE:  # what is led elsewhere is judged there
         return []
     reports = [one for one in clocks if one.rule.ends == "reported"]
     people = [one for one in clocks if one.rule.ends == "individuals_told"]
@@ -240,13 +250,15 @@ def _ran_out(clocks: Sequence[Clock]) -> int:
     return sum(one.is_late for one in clocks)
 
 
-def _facts(desk: Desk, file: File, clocks: Sequence[Clock], scope: Scope | None) -> list[Fact]:
-    one = file.incident
+def _facts(
+    run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock], scope: Scope | None
+) -> list[Fact]:
+    one = record.incident
     ran_out = _ran_out(clocks)
     return [
         Fact(
             label=_("Grade"),
-            value=desk.rules_of(file).grade(file.grade).message if file.grade else None,
+            value=rules_of(run, record).grade(record.grade).message if record.grade else None,
             note=_STATES[one.state],
         ),
         Fact(label=_("People affected"), value=scope.subjects if scope and scope.counted else None),

@@ -10,7 +10,7 @@ from include.incident import timeline as timelines
 from include.incident.clocks import clock_words
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.milestones import VOIDS, declined
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import CLAUSE, Kind, State
 from include.incident.steps.report import title_of
 from include.incident.timeline import Entry, last_of
@@ -40,7 +40,7 @@ def late(clocks: Sequence[Clock]) -> list[Finding]:
     ]
 
 
-def not_needed(desk: Desk, file: File) -> list[Finding]:
+def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
     """Each report that one person said need not be handed in: no clock shows it any more."""
     return [
         Finding(
@@ -50,7 +50,9 @@ def not_needed(desk: Desk, file: File) -> list[Finding]:
             message=_(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
                 who=one.by,
-                report=title_of(desk, file, str(one.data["authority"]), str(one.data.get("phase"))),
+                report=title_of(
+                    run, record, str(one.data["authority"]), str(one.data.get("phase"))
+                ),
                 words=one.words,
             ),
             action=_(
@@ -59,18 +61,18 @@ def not_needed(desk: Desk, file: File) -> list[Finding]:
             ),
             clause=CLAUSE,
         )
-        for one in declined(file.entries)
+        for one in declined(record.entries)
     ]
 
 
-def corrected(file: File, made: Entry) -> list[Finding]:
+def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
     """That a step whose answer was a mistake has to be done again: it does not ask by itself."""
-    wrong = [one for one in file.entries if one.place in made.data.get(VOIDS, ())]
+    wrong = [one for one in record.entries if one.place in made.data.get(VOIDS, ())]
     return [
         Finding(
             code="incident.corrected",
             severity=Outcome.ATTENTION,
-            subject=f"{file.incident.number}/{one.place}",
+            subject=f"{record.incident.number}/{one.place}",
             message=_("It counts as not done: {words}", words=one.words),
             action=_(
                 "Clear the task {step} in the incident's run in Airflow: it asks again.",
@@ -85,14 +87,14 @@ def corrected(file: File, made: Entry) -> list[Finding]:
     ]
 
 
-def mistakes(file: File) -> list[Finding]:
+def mistakes(record: IncidentRecord) -> list[Finding]:
     """Each entry that was corrected: somebody should look why, and at what was entered since."""
-    by_place = {one.place: one for one in file.entries}
+    by_place = {one.place: one for one in record.entries}
     return [
         Finding(
             code="incident.mistake",
             severity=Outcome.ATTENTION,
-            subject=f"{file.incident.number}/{wrong.place}",
+            subject=f"{record.incident.number}/{wrong.place}",
             message=_(
                 "{who} entered at {at}: {wrong} {by} entered at {later} that this was a mistake.",
                 who=wrong.by,
@@ -104,28 +106,28 @@ def mistakes(file: File) -> list[Finding]:
             action=_("Look at both entries, and at what was entered in its place and when."),
             clause=CLAUSE,
         )
-        for one in file.entries
+        for one in record.entries
         if one.kind is Kind.CORRECTED
         for wrong in (by_place[place] for place in one.data[VOIDS])
         if wrong.kind is not Kind.TOLD
     ]
 
 
-def broken(file: File) -> list[Finding]:
+def broken(record: IncidentRecord) -> list[Finding]:
     """That somebody changed the timeline, or what clocks start from."""
-    return [*_chain(file), *_register(file)]
+    return [*_chain(record), *_register(record)]
 
 
-def _register(file: File) -> list[Finding]:
+def _register(record: IncidentRecord) -> list[Finding]:
     """What clocks start from, where the register has it otherwise than the timeline."""
-    fields = register.changed(file.incident, file.entries)
+    fields = register.changed(record.incident, record.entries)
     if not fields:
         return []
     return [
         Finding(
             code="incident.register_changed",
             severity=Outcome.FAIL,
-            subject=file.incident.number,
+            subject=record.incident.number,
             message=_(
                 "The register says otherwise than the first entry of the timeline: {fields}.",
                 fields=", ".join(fields),
@@ -138,15 +140,15 @@ def _register(file: File) -> list[Finding]:
     ]
 
 
-def _chain(file: File) -> list[Finding]:
-    broken = timelines.verify(file.incident.number, file.entries)
+def _chain(record: IncidentRecord) -> list[Finding]:
+    broken = timelines.verify(record.incident.number, record.entries)
     if broken is None:
         return []
     return [
         Finding(
             code="incident.timeline_broken",
             severity=Outcome.FAIL,
-            subject=file.incident.number,
+            subject=record.incident.number,
             message=_(
                 "The timeline does not hold at entry {place}: {reason}.",
                 place=broken.place,
@@ -160,10 +162,10 @@ def _chain(file: File) -> list[Finding]:
     ]
 
 
-def unfinished(file: File) -> list[Finding]:
+def unfinished(record: IncidentRecord) -> list[Finding]:
     """That a run ends though its incident does not."""
-    one = file.incident
-    summarised = last_of(file.entries, Kind.SUMMARISED)
+    one = record.incident
+    summarised = last_of(record.entries, Kind.SUMMARISED)
     if not one.is_led or (one.state is State.CLOSED and summarised):
         return []
     return [
@@ -180,15 +182,15 @@ def unfinished(file: File) -> list[Finding]:
     ]
 
 
-def duplicate(file: File) -> Finding:
+def duplicate(record: IncidentRecord) -> Finding:
     """That it is led elsewhere."""
     return Finding(
         code="incident.duplicate",
         severity=Outcome.ATTENTION,
-        subject=file.incident.number,
+        subject=record.incident.number,
         message=_(
             "The same form was sent twice: it is {number}, and led there.",
-            number=file.incident.duplicate_of or "",
+            number=record.incident.duplicate_of or "",
         ),
         action=_("Was it another incident? Trigger it with “This is another incident”."),
         clause=CLAUSE,

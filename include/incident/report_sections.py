@@ -9,7 +9,7 @@ from include.incident.clocks.clock import Clock
 from include.incident.clocks.milestones import milestones
 from include.incident.clocks.response_times import Figures, Handled
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
 from include.incident.names import Kind
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes, scope_table
@@ -22,22 +22,22 @@ from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table
 _NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
 
 
-def about(desk: Desk, file: File) -> Section:
+def about(run: IncidentRun, record: IncidentRecord) -> Section:
     """What happened, who noticed, who opened it."""
-    one = file.incident
+    one = record.incident
     lines = [
-        _("What happened: {what}", what=told(desk, file)),
+        _("What happened: {what}", what=told(run, record)),
         _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
         _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
     ]
-    if desk.scenario is not None:
+    if scenario_of(run) is not None:
         lines.insert(0, _("DRILL: this is not a real incident."))
     return Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])
 
 
-def score_of(desk: Desk, clocks: Sequence[Clock]) -> list[Section]:
+def score_of(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
     """A drill's score sheet; nothing of a real incident."""
-    if desk.scenario is None:
+    if scenario_of(run) is None:
         return []
     points, most = score(clocks)
     words = _("{points} of {most} clocks were met.", points=points, most=most)
@@ -78,12 +78,12 @@ def delivery(delivered: Mapping[str, int]) -> list[Section]:
     return [Section(heading=_("Notices to people"), blocks=[table])]
 
 
-def learned(desk: Desk, file: File) -> list[Section]:
+def learned(run: IncidentRun, record: IncidentRecord) -> list[Section]:
     """Lessons and corrective actions; nothing before the review."""
-    found = of_kind(file.entries, Kind.REVIEWED)
+    found = of_kind(record.entries, Kind.REVIEWED)
     if not found:
         return []
-    actions = [line for entry in found for line in action_lines(desk, entry)]
+    actions = [line for entry in found for line in action_lines(run, entry)]
     blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
     return [
         Section(
@@ -93,12 +93,12 @@ def learned(desk: Desk, file: File) -> list[Section]:
     ]
 
 
-def timeline_of(file: File) -> Section:
+def timeline_of(record: IncidentRecord) -> Section:
     """Every entry, with the beginning of its digest; of a mistake that it is one."""
-    counting = {one.place for one in file.valid}
+    counting = {one.place for one in record.valid}
     table = table_of(
         _("Each entry holds the digest of the one before"),
-        file.entries,
+        record.entries,
         [
             (_("Entry"), "number", lambda entry: entry.place),
             (
@@ -122,16 +122,18 @@ def timeline_of(file: File) -> Section:
     return Section(heading=_("Timeline"), blocks=[table])
 
 
-def register_of(desk: Desk, files: Sequence[File]) -> list[Section]:
+def register_of(run: IncidentRun, records: Sequence[IncidentRecord]) -> list[Section]:
     """How long all incidents took, by year; a drill knows of itself only, and says nothing."""
-    if desk.scenario is not None:
+    if scenario_of(run) is not None:
         return []
     return [
-        Section(heading=_("All incidents"), blocks=response_words.blocks(*_figures(desk, files)))
+        Section(heading=_("All incidents"), blocks=response_words.blocks(*_figures(run, records)))
     ]
 
 
-def _figures(desk: Desk, files: Sequence[File]) -> tuple[list[Figures], list[Handled]]:
+def _figures(
+    run: IncidentRun, records: Sequence[IncidentRecord]
+) -> tuple[list[Figures], list[Handled]]:
     found = [
         response_times.handled(
             one.incident.number,
@@ -139,8 +141,8 @@ def _figures(desk: Desk, files: Sequence[File]) -> tuple[list[Figures], list[Han
             began_at=one.incident.began_at,
             aware_at=one.incident.aware_at,
             reached=milestones(one.entries),
-            clocks=clocks_of(desk, one),
+            clocks=clocks_of(run, one),
         )
-        for one in files
+        for one in records
     ]
-    return response_times.figures(found, desk.zone), found
+    return response_times.figures(found, run.zone), found

@@ -333,6 +333,11 @@ class IncidentRules(SectionRules):
         """The scenario of that name; raises KeyError."""
         return {one.id: one for one in self.scenarios}[name]
 
+    def connection_to(self, database: str) -> str:
+        """Return the id of the connection with which incidents read a mapped database."""
+        own = {scope.database: scope.connection for scope in self.scope}
+        return own.get(database) or self.connection
+
     def scope_of(self, database: str) -> ScopeRule:
         """The scope rule of that database; raises KeyError."""
         return {one.database: one for one in self.scope}[database]

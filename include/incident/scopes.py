@@ -5,18 +5,18 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from include.incident import scope as scoping
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun
 from include.incident.scope import Scope
 from include.services.errors import ControlFailed
 from include.state.incidents import incident_scope
 
 
-def keep(conn: Connection, desk: Desk, incident_id: int, counted: Scope) -> None:
+def keep(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -> None:
     """Keep a count; one of that version that is there stays as it is.
 
     Args:
         conn: the state database, in a transaction that holds the incident's lock.
-        desk: of the incident.
+        run: the run or command.
         incident_id: of the incident.
         counted: what is affected.
     """
@@ -24,7 +24,7 @@ def keep(conn: Connection, desk: Desk, incident_id: int, counted: Scope) -> None
         incident_scope.insert().values(
             incident_id=incident_id,
             version=counted.version,
-            made_at=desk.clock.now(),
+            made_at=run.clock.now(),
             selection=counted.selection.as_json(),
             counts=counted.as_json(),
         )
@@ -41,20 +41,20 @@ def every(conn: Connection, incident_id: int) -> list[Scope]:
     return [scoping.from_json(one) for one in conn.scalars(query)]
 
 
-def found(desk: Desk, incident_id: int) -> Scope | None:
+def found(run: IncidentRun, incident_id: int) -> Scope | None:
     """What is affected by the newest count; None where nobody counted."""
-    with desk.state.connect() as conn:
+    with run.state.connect() as conn:
         counted = every(conn, incident_id)
     return counted[-1] if counted else None
 
 
-def newest(desk: Desk, incident_id: int) -> Scope:
+def newest(run: IncidentRun, incident_id: int) -> Scope:
     """What is affected by the newest count.
 
     Raises:
         ControlFailed: nobody counted.
     """
-    counted = found(desk, incident_id)
+    counted = found(run, incident_id)
     if counted is None:
         raise ControlFailed(
             "Nobody counted what is affected.", "Clear the task `assess` of this run."

@@ -17,10 +17,11 @@ from psycopg.sql import SQL
 
 from include.approvals.names import is_among, same_person, without
 from include.approvals.people import members
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.timeline import Entry
+from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
 from include.policy.people import Group
 from include.services.errors import ServiceError, UsageError
@@ -51,12 +52,14 @@ class Team:
         return next((one for one in self.people if same_person(one, account)), None)
 
 
-def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) -> Team:
+def team_of(
+    run: IncidentRun, record: IncidentRecord, step: HumanStep, never: Iterable[str] = ()
+) -> Team:
     """Look up who may do a step.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: the human step.
         never: user ids of people whose own work it is about.
 
@@ -65,21 +68,21 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
             account.
     """
     silent = sum(
-        one.kind is Kind.UNANSWERED and one.data.get("step") == step for one in file.entries
+        one.kind is Kind.UNANSWERED and one.data.get("step") == step for one in record.entries
     )
-    duty = desk.rules.duty(desk.rules.steps[step])
-    suspects, involved = _left_out(file), [*never]
+    duty = run.rules.duty(run.rules.steps[step])
+    suspects, involved = _left_out(record), [*never]
     out = [*suspects, *involved]
     assigned = [
         str(one.data["account"])
-        for one in file.entries
+        for one in record.entries
         if one.kind is Kind.ASSIGNED and one.data.get("duty") == duty.id
     ]
-    others = [duty.deputies, desk.rules.duty(desk.rules.management).people]
+    others = [duty.deputies, run.rules.duty(run.rules.management).people]
     try:
-        found = [*_members(desk, [duty.people]), *assigned]
+        found = [*_members(run, [duty.people]), *assigned]
         if silent or not without(found, out):  # or everybody is a suspect, or wrote it
-            found += _members(desk, others)
+            found += _members(run, others)
     except ServiceError:
         found = [*_named([duty.people, *others]), *assigned]
         if not without(found, out):
@@ -89,18 +92,18 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
     return Team(people, tuple(suspects), silent, tuple(sorted(writers)))
 
 
-def everybody(desk: Desk, file: File) -> Team:
+def everybody(run: IncidentRun, record: IncidentRecord) -> Team:
     """Whoever has any duty of the team, or is a deputy or of its management; suspects left out.
 
     Raises:
         ServiceError: the database of the staff table is not there, and the pack names nobody by
             account.
     """
-    groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
-    assigned = [str(one.data["account"]) for one in file.entries if one.kind is Kind.ASSIGNED]
-    out = _left_out(file)
+    groups = [group for duty in run.rules.team for group in (duty.people, duty.deputies)]
+    assigned = [str(one.data["account"]) for one in record.entries if one.kind is Kind.ASSIGNED]
+    out = _left_out(record)
     try:
-        found = [*_members(desk, groups), *assigned]
+        found = [*_members(run, groups), *assigned]
     except ServiceError:
         found = [*_named(groups), *assigned]
         if not without(found, out):
@@ -108,27 +111,27 @@ def everybody(desk: Desk, file: File) -> Team:
     return Team(tuple(dict.fromkeys(without(found, out))), tuple(out))
 
 
-def is_known(desk: Desk, account: str) -> bool:
+def is_known(run: IncidentRun, account: str) -> bool:
     """Whether there is such a person: in the staff table, or named by the pack.
 
     Where the staff table cannot be read, only whom the pack names is known.
     """
-    groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
+    groups = [group for duty in run.rules.team for group in (duty.people, duty.deputies)]
     if is_among(account, _named(groups)):
         return True
-    database, rule = desk.staff[0], desk.rules.staff
+    database, rule = _staff_database(run), run.rules.staff
     table = database.collections[rule.collection]
     query = SQL("SELECT DISTINCT p.{account}::text FROM {staff} AS p").format(
         staff=quoted(table.schema_name, table.table), account=quoted(rule.account)
     )
     try:
-        with _staff(desk) as connection:
+        with _staff(run) as connection:
             return is_among(account, [named or "" for (named,) in connection.execute(query)])
     except (ServiceError, UsageError, psycopg.Error):
         return False
 
 
-def leading(desk: Desk, file: File) -> Team:
+def leading(run: IncidentRun, record: IncidentRecord) -> Team:
     """Who leads the incident or is of its management, and their deputies; suspects left out.
 
     Where nobody of these is left, everybody of the team.
@@ -137,39 +140,45 @@ def leading(desk: Desk, file: File) -> Team:
         ServiceError: the database of the staff table is not there, and the pack names nobody by
             account.
     """
-    duties = [desk.rules.duty(one) for one in (desk.rules.steps["close"], desk.rules.management)]
+    duties = [run.rules.duty(one) for one in (run.rules.steps["close"], run.rules.management)]
     groups = [group for duty in duties for group in (duty.people, duty.deputies)]
-    out = _left_out(file)
+    out = _left_out(record)
     names = {duty.id for duty in duties}
     assigned = [
         str(one.data["account"])
-        for one in file.entries
+        for one in record.entries
         if one.kind is Kind.ASSIGNED and one.data.get("duty") in names
     ]
     try:
-        found = [*_members(desk, groups), *assigned]
+        found = [*_members(run, groups), *assigned]
     except ServiceError:
         found = [*_named(groups), *assigned]
     found = without(found, out)
-    return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(desk, file)
+    return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(run, record)
+
+
+def _staff_database(run: IncidentRun) -> MappedDatabase:
+    staff = run.rules.staff
+    return run.pack.database_of(staff.collection, staff.database)
 
 
 @contextmanager
-def _staff(desk: Desk) -> Iterator[psycopg.Connection[Any]]:
+def _staff(run: IncidentRun) -> Iterator[psycopg.Connection[Any]]:
     """A session in which conditions of the pack may name tables without their schema."""
-    database, address = desk.staff
+    database = _staff_database(run)
+    address = run.services.role_database(run.rules.connection, database.connection)
     with address.connect(autocommit=True) as connection:
         path = [database.schema_name]
         connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
         yield connection
 
 
-def _members(desk: Desk, groups: Sequence[Group]) -> list[str]:
-    database, rule = desk.staff[0], desk.rules.staff
+def _members(run: IncidentRun, groups: Sequence[Group]) -> list[str]:
+    database, rule = _staff_database(run), run.rules.staff
     if not any(group.where for group in groups):
         return _named(groups)
     try:
-        with _staff(desk) as connection:
+        with _staff(run) as connection:
             found = [members(connection, database, rule, group) for group in groups]
     except UsageError as error:  # its password was changed, or it was dropped
         raise ServiceError(error.message, error.action) from None
@@ -185,14 +194,14 @@ def _named(groups: Iterable[Group]) -> list[str]:
     return [account for group in groups for account in group.accounts]
 
 
-def _left_out(file: File) -> list[str]:
+def _left_out(record: IncidentRecord) -> list[str]:
     """Suspects of the form or of an addition, and who was taken off; without who was put on again.
 
     Whose accounts are named in a later count is a suspect from then on.
     """
-    out = list(file.incident.selection.accounts)
+    out = list(record.incident.selection.accounts)
     named = list(out)
-    for one in file.entries:
+    for one in record.entries:
         account = str(one.data.get("account", ""))
         for suspect in one.data.get("accounts", ()) if one.kind is Kind.SCOPED else ():
             if not is_among(suspect, named):

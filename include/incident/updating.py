@@ -17,7 +17,13 @@ from include.approvals.names import is_among, same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.incident import register, timeline
 from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_in,
+    record_of,
+    rules_of,
+)
 from include.incident.names import Kind, State
 from include.incident.rules import HumanStep
 from include.incident.selection import moment
@@ -76,11 +82,13 @@ class Update:
     at: str = ""
 
 
-def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None = None) -> Entry:
+def enter(
+    run: IncidentRun, number: str, update: Update, *, by: str, once: str | None = None
+) -> Entry:
     """Enter an update; `Action.WIDEN` is only noted here, and counted by who calls this.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         update: as it was entered.
         by: user id of who enters it.
@@ -90,38 +98,38 @@ def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None 
         UsageError: there is no such incident, it ended, a field is missing or wrong, or the person
             may not.
     """
-    incident_id = desk.file(number).incident.id
-    with desk.state.begin() as conn:  # what is looked at here stays so until it is entered
+    incident_id = record_of(run, number).incident.id
+    with run.state.begin() as conn:  # what is looked at here stays so until it is entered
         timeline.lock_incident(conn, incident_id)
         if once is not None and (before := timeline.entered(conn, incident_id, once)) is not None:
             return before  # a repeated task; it may have been cancelled by this very entry
-        file = file_of(conn, number)
-        _refuse(desk, file, update, by)
+        record = record_in(conn, number)
+        _refuse(run, record, update, by)
         words = value_free_reason(update.words, LONGEST)
         _refuse_moment(update)
-        kind, message, data = _ACTIONS[update.action](desk, file, update, words)
+        kind, message, data = _ACTIONS[update.action](run, record, update, words)
         entry = timeline.append(
-            conn, file.incident.id, kind, message, by=by, clock=desk.clock,
-            happened_at=_moment(desk, file, update), data={ACTION: str(update.action), **data},
+            conn, record.incident.id, kind, message, by=by, clock=run.clock,
+            happened_at=_moment(run, record, update), data={ACTION: str(update.action), **data},
             once=once,
         )  # fmt: skip
         if update.action is Action.REGRADE:
-            register.graded(conn, file.incident.id, update.grade)
+            register.graded(conn, record.incident.id, update.grade)
         elif update.action is Action.CANCEL:
-            register.ended(conn, file.incident.id, State.CANCELLED, entry.recorded_at)
+            register.ended(conn, record.incident.id, State.CANCELLED, entry.recorded_at)
         elif update.action is Action.CORRECT:
-            reached.told(conn, desk, file_of(conn, number))  # whether all are, without it
+            reached.told(conn, run, record_in(conn, number))  # whether all are, without it
     return entry
 
 
-def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
-    number, state = file.incident.number, file.incident.state
+def _refuse(run: IncidentRun, record: IncidentRecord, update: Update, by: str) -> None:
+    number, state = record.incident.number, record.incident.state
     if state is not State.OPEN and update.action not in _AFTER_THE_END[state]:
         may = ", ".join(sorted(_AFTER_THE_END[state]))
         raise UsageError(f"{number} is {state}: what may still be added is {may}.", "Add a note.")
     if not by.strip():
         raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
-    team = _entitled(desk, file, update)
+    team = _entitled(run, record, update)
     if not team.may(by):
         raise UsageError(
             f"{by} may not do that with {number}: not of its team for it, taken off, or a suspect.",
@@ -129,7 +137,7 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
-    entered_by = [one.by for one in file.entries if one.place == update.entry]
+    entered_by = [one.by for one in record.entries if one.place == update.entry]
     if update.action is Action.CORRECT and is_among(by, entered_by):
         raise UsageError(
             "Nobody takes back alone what they entered.", "Have somebody else who leads enter it."
@@ -138,23 +146,23 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         raise UsageError("Nobody assigns a duty to themselves.", "Have somebody else assign it.")
 
 
-def _entitled(desk: Desk, file: File, update: Update) -> Team:
+def _entitled(run: IncidentRun, record: IncidentRecord, update: Update) -> Team:
     """Who may enter it: for what gives or takes power, those who lead.
 
     An incident is not cancelled by who opened it or wrote its impact: it takes two people.
     """
     if update.action is Action.CANCEL:
-        writers = who_answered(file.entries, Kind.IMPACT)
-        return team_of(desk, file, "decide", {*writers, file.incident.opened_by})
+        writers = who_answered(record.entries, Kind.IMPACT)
+        return team_of(run, record, "decide", {*writers, record.incident.opened_by})
     if update.action is Action.REGRADE:
-        return team_of(desk, file, "grade")
+        return team_of(run, record, "grade")
     if update.action in (Action.TAKE_OFF, Action.CORRECT):
-        return leading(desk, file)
+        return leading(run, record)
     steps: tuple[HumanStep, ...] = ("grade", "decide", "close")
-    powerful = {desk.rules.steps[one] for one in steps} | {desk.rules.management}
+    powerful = {run.rules.steps[one] for one in steps} | {run.rules.management}
     if update.action is Action.ASSIGN and update.duty.strip() in powerful:
-        return leading(desk, file)
-    return everybody(desk, file)
+        return leading(run, record)
+    return everybody(run, record)
 
 
 def _refuse_moment(update: Update) -> None:
@@ -167,16 +175,16 @@ def _refuse_moment(update: Update) -> None:
         )
 
 
-def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
+def _moment(run: IncidentRun, record: IncidentRecord, update: Update) -> datetime | None:
     try:
-        found = moment(update.at, desk.zone)
+        found = moment(update.at, run.zone)
     except ValueError:
         raise UsageError(
             f"`at` is no moment: {update.at}.", "Write 2026-11-26T03:15:00+08:00."
         ) from None
-    if found is not None and found > desk.clock.now():
+    if found is not None and found > run.clock.now():
         raise UsageError("`at` is yet to come.", "Enter when it happened.")
-    first = file.incident.began_at or file.incident.aware_at
+    first = record.incident.began_at or record.incident.aware_at
     if found is not None and found < first:
         raise UsageError(f"`at` lies before {first.isoformat()}.", "Enter when it happened.")
     return found
@@ -199,32 +207,33 @@ _AFTER_THE_END: Mapping[State, set[Action]] = {
 Made = tuple[Kind, Message, Mapping[str, Any]]
 
 
-def _note(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
+def _note(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
     return Kind.NOTE, _("{words}", words=words), {}
 
 
-def _hand_over(desk: Desk, file: File, update: Update, words: str) -> Made:
+def _hand_over(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     account = _needed("account", update.account)
-    if not everybody(desk, file).may(account):
+    if not everybody(run, record).may(account):
         raise UsageError(
-            f"{account} is not of the team of {file.incident.number}, was taken off, or a suspect.",
+            f"{account} is not of the team of {record.incident.number}, was taken off, or a "
+            "suspect.",
             "Assign that person first: action `assign`.",
         )
     message = _("The shift was handed over to {account}. {words}", account=account, words=words)
     return Kind.HANDED_OVER, message, {"to": account}
 
 
-def _take_off(desk: Desk, file: File, update: Update, words: str) -> Made:
-    account = _existing(desk, file, update)
+def _take_off(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
+    account = _existing(run, record, update)
     message = _("{account} was taken off: {words}", account=account, words=words)
     return Kind.TAKEN_OFF, message, {"account": account}
 
 
-def _assign(desk: Desk, file: File, update: Update, words: str) -> Made:
+def _assign(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     account, named = _account(update), _needed("duty", update.duty)
-    duty = {one.id: one for one in desk.rules.team}.get(named)
+    duty = {one.id: one for one in run.rules.team}.get(named)
     if duty is None:
-        known = ", ".join(one.id for one in desk.rules.team)
+        known = ", ".join(one.id for one in run.rules.team)
         raise UsageError(f"`duty`: there is none called {named}.", f"There are: {known}.")
     message = _(
         "{account} was assigned: {duty}. {words}", account=account, duty=duty.message, words=words
@@ -232,27 +241,27 @@ def _assign(desk: Desk, file: File, update: Update, words: str) -> Made:
     return Kind.ASSIGNED, message, {"account": account, "duty": duty.id}
 
 
-def _regrade(desk: Desk, file: File, update: Update, words: str) -> Made:
+def _regrade(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     named = _needed("grade", update.grade)
-    grade = {one.id: one for one in desk.rules_of(file).grades}.get(named)
+    grade = {one.id: one for one in rules_of(run, record).grades}.get(named)
     if grade is None:
-        known = ", ".join(one.id for one in desk.rules_of(file).grades)
+        known = ", ".join(one.id for one in rules_of(run, record).grades)
         raise UsageError(f"`grade`: there is none called {named}.", f"There are: {known}.")
     message = _("Graded {grade}. {reason}", grade=grade.message, reason=words)
     return Kind.GRADED, message, {"grade": named, "reason": words}
 
 
-def _told_otherwise(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
+def _told_otherwise(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
     message = _("People without a usable address were told otherwise: {words}", words=words)
     return Kind.TOLD_OTHERWISE, message, {}
 
 
-def _correct(_desk: Desk, file: File, update: Update, words: str) -> Made:
+def _correct(_desk: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     if update.entry is None:
         raise UsageError("`entry` is missing.", "Write its number in the timeline.")
-    wrong = next((one for one in file.valid if one.place == update.entry), None)
+    wrong = next((one for one in record.valid if one.place == update.entry), None)
     if wrong is None or wrong.kind not in _CORRECTABLE:
-        can = ", ".join(str(one.place) for one in file.valid if one.kind in _CORRECTABLE)
+        can = ", ".join(str(one.place) for one in record.valid if one.kind in _CORRECTABLE)
         raise UsageError(
             f"`entry`: {update.entry} is none that can be corrected: what was handed in, contained "
             "or told otherwise.",
@@ -261,10 +270,10 @@ def _correct(_desk: Desk, file: File, update: Update, words: str) -> Made:
     message = _(
         "Entry {entry} was a mistake and does not count: {words}", entry=wrong.place, words=words
     )
-    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *_resting_on(file, wrong)]}
+    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *_resting_on(record, wrong)]}
 
 
-def _resting_on(file: File, wrong: Entry) -> list[int]:
+def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
     """Places of entries that count only because of a mistake, or that it had taken back.
 
     That all were told, where some were told otherwise alone; and that a report is not needed, which
@@ -273,13 +282,13 @@ def _resting_on(file: File, wrong: Entry) -> list[int]:
     if wrong.kind is Kind.REPORTED:
         return [
             one.place
-            for one in file.valid
+            for one in record.valid
             if one.kind is Kind.REPORTED
             and one.place < wrong.place
             and is_declined(one)
             and all(one.data.get(key) == wrong.data.get(key) for key in ("authority", PHASE))
         ]
-    later = [one for one in file.valid if one.place > wrong.place]
+    later = [one for one in record.valid if one.place > wrong.place]
     again = next((one.place for one in later if one.kind is Kind.TOLD_OTHERWISE), None)
     return [
         one.place
@@ -291,11 +300,11 @@ def _resting_on(file: File, wrong: Entry) -> list[int]:
     ]
 
 
-def _widen(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
+def _widen(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
     return Kind.NOTE, _("What is affected was widened: {words}", words=words), {}
 
 
-def _cancel(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
+def _cancel(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
     return Kind.CANCELLED, _("Cancelled, it was none: {words}", words=words), {}
 
 
@@ -324,10 +333,10 @@ def _account(update: Update) -> str:
     return account
 
 
-def _existing(desk: Desk, file: File, update: Update) -> str:
+def _existing(run: IncidentRun, record: IncidentRecord, update: Update) -> str:
     """The user id of somebody who is there: after a slip of the hand nobody would be taken off."""
     account = _account(update)
-    if not everybody(desk, file).may(account) and not is_known(desk, account):
+    if not everybody(run, record).may(account) and not is_known(run, account):
         raise UsageError(
             f"`account`: nobody has the user id {account}.",
             "Write the user id that the person has in Airflow.",

@@ -15,7 +15,7 @@ from include.incident import opening, timeline
 from include.incident.clocks import waking
 from include.incident.clocks.milestones import VOIDS
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
 from include.incident.rules import HumanStep
 from include.incident.telling import reached
@@ -41,84 +41,84 @@ class Look:
     waiting: int
 
 
-def look(desk: Desk, number: str) -> Look:
+def look(run: IncidentRun, number: str) -> Look:
     """Queue what people are to be woken about; enter what has been reached.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
     """
-    now = desk.clock.now()
-    with desk.state.begin() as conn:
-        file = file_of(conn, number)
-        clocks = clocks_of(desk, file)
-        if file.incident.is_led:
-            woken = [one for one in file.entries if one.kind is Kind.WOKEN]
+    now = run.clock.now()
+    with run.state.begin() as conn:
+        record = record_in(conn, number)
+        clocks = clocks_of(run, record)
+        if record.incident.is_led:
+            woken = [one for one in record.entries if one.kind is Kind.WOKEN]
             told = {str(one.data["key"]) for one in woken}
-            due = waking.wake_ups(number, clocks, desk.rules.wake, now, desk.zone, told)
-            rows = waking.notices(due, desk.rules, desk.roles, desk.zone)
-            outbox.queue(conn, rows, desk.run, now, desk.notices)
+            due = waking.wake_ups(number, clocks, run.rules.wake, now, run.zone, told)
+            rows = waking.notices(due, run.rules, run.roles, run.zone)
+            outbox.queue(conn, rows, run.run, now, run.notices)
             unanswered: Counter[HumanStep] = Counter(
-                one.data["step"] for one in file.entries if one.kind is Kind.UNANSWERED
+                one.data["step"] for one in record.entries if one.kind is Kind.UNANSWERED
             )
-            quiet = waking.silent(number, unanswered, desk.rules, desk.roles, desk.now)
-            outbox.queue(conn, quiet, desk.run, now, desk.notices)
-            undone = waking.corrected(number, _corrected(file), desk.rules, desk.roles, desk.now)
-            outbox.queue(conn, undone, desk.run, now, desk.notices)
+            quiet = waking.silent(number, unanswered, run.rules, run.roles, run.now)
+            outbox.queue(conn, quiet, run.run, now, run.notices)
+            undone = waking.corrected(number, _corrected(record), run.rules, run.roles, run.now)
+            outbox.queue(conn, undone, run.run, now, run.notices)
             for one in due:
                 timeline.append(
-                    conn, file.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,
-                    clock=desk.clock, data={"key": one.key, "clock": one.clock.id}, once=one.key,
+                    conn, record.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,
+                    clock=run.clock, data={"key": one.key, "clock": one.clock.id}, once=one.key,
                 )  # fmt: skip
-    waiting = settle(desk, number)
+    waiting = settle(run, number)
     again = SOON if waiting else IDLE
-    following = waking.next_look(clocks, desk.rules.wake, now, desk.zone)
-    over = not file.incident.is_led or any(one.kind is Kind.SUMMARISED for one in file.entries)
+    following = waking.next_look(clocks, run.rules.wake, now, run.zone)
+    over = not record.incident.is_led or any(one.kind is Kind.SUMMARISED for one in record.entries)
     return Look(over and not waiting, min(now + again, following or now + again), waiting)
 
 
-def _corrected(file: File) -> dict[int, HumanStep | None]:
+def _corrected(record: IncidentRecord) -> dict[int, HumanStep | None]:
     """Corrections by their place, with the step whose answer each voids."""
-    by_place = {one.place: one for one in file.entries}
+    by_place = {one.place: one for one in record.entries}
     return {
         one.place: by_place[min(one.data[VOIDS])].data.get("step")
-        for one in file.entries
+        for one in record.entries
         if one.kind is Kind.CORRECTED
     }
 
 
-def failed(desk: Desk, number: str, tasks: Sequence[str]) -> bool:
+def failed(run: IncidentRun, number: str, tasks: Sequence[str]) -> bool:
     """Tell those who lead of tasks that failed for good, each once; whether the incident goes on.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         tasks: ids of those tasks.
     """
-    now = desk.clock.now()
-    with desk.state.begin() as conn:
-        file = file_of(conn, number)
-        summarised = any(one.kind is Kind.SUMMARISED for one in file.entries)
-        if not file.incident.is_led or summarised:
+    now = run.clock.now()
+    with run.state.begin() as conn:
+        record = record_in(conn, number)
+        summarised = any(one.kind is Kind.SUMMARISED for one in record.entries)
+        if not record.incident.is_led or summarised:
             return False
-        rows = waking.failed(number, tasks, desk.rules, desk.roles, now.astimezone(desk.zone))
-        outbox.queue(conn, rows, desk.run, now, desk.notices)
+        rows = waking.failed(number, tasks, run.rules, run.roles, now.astimezone(run.zone))
+        outbox.queue(conn, rows, run.run, now, run.notices)
     return True
 
 
-def settle(desk: Desk, number: str) -> int:
+def settle(run: IncidentRun, number: str) -> int:
     """Enter that the team was called and people were told, once it is so; how many still wait.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
     """
-    with desk.state.begin() as conn:
-        file = file_of(conn, number)
-        if file.incident.state is State.DUPLICATE:
+    with run.state.begin() as conn:
+        record = record_in(conn, number)
+        if record.incident.state is State.DUPLICATE:
             return 0
-        opening.called(conn, desk, file.incident)
-        reached.told(conn, desk, file)
+        opening.called(conn, run, record.incident)
+        reached.told(conn, run, record)
         return sum(
             count
             for kind in (ALERT, INDIVIDUAL)

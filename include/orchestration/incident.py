@@ -13,8 +13,8 @@ from airflow.sdk import get_current_context
 from include.drill_sandbox.workplace import clear_leftovers, live_of, sandboxed
 from include.evidence.model import StepRecord
 from include.incident import assessing, opening, register, report, scopes, watching
-from include.incident.desk import Desk, desk_of
 from include.incident.evidence import preserving
+from include.incident.incident_run import SCENARIO, IncidentRun, record_of
 from include.incident.names import (
     CLAUSE,
     STEP_ASSESS,
@@ -22,6 +22,7 @@ from include.incident.names import (
     STEP_OPEN,
     STEP_PRESERVE,
 )
+from include.incident.rule_checks import INCIDENT
 from include.incident.steps.report import authorities as applying
 from include.incident.telling.notifying import queue, queued
 from include.messages import Message, _
@@ -44,7 +45,7 @@ from include.orchestration.watching import watch as watching_task
 from include.partners.rules import PARTNERS
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
-from include.workflow.run_context import context_of
+from include.workflow.run_context import RunContext, context_of
 from include.workplace import Workplace
 
 WATCH_ARGS: dict[str, Any] = {"retries": 100}
@@ -70,17 +71,22 @@ def beginning() -> Workplace:
 log = logging.getLogger(__name__)
 
 
-def desk(found: Workplace) -> Desk:
-    """What this run's steps work with."""
-    run = Run(*run_key())
-    return desk_of(found, run, started_by=started_by(), scenario=scenario())
+def context(services: Workplace) -> IncidentRun:
+    """Return the context of this run's steps."""
+    return RunContext(
+        services,
+        services.pack.require(INCIDENT),
+        Run(*run_key()),
+        triggered_by=started_by(),
+        parameters={SCENARIO: scenario()},
+    )
 
 
 def work(
-    name: str, number: str, title: Message, act: Callable[[Workplace, Desk], StepRecord]
+    name: str, number: str, title: Message, act: Callable[[Workplace, IncidentRun], StepRecord]
 ) -> dict[str, Any]:
     """Do one step of an incident; what it returns names the incident."""
-    done = step(name, "", title, lambda found: act(found, desk(found)), CLAUSE, place)
+    done = step(name, "", title, lambda found: act(found, context(found)), CLAUSE, place)
     return done | {"part": number}
 
 
@@ -91,15 +97,15 @@ def open_incident(params: dict[str, Any]) -> dict[str, Any]:
     def act(found: Workplace) -> StepRecord:
         if scenario():
             clear_leftovers(workplace())
-        mine = desk(found)
-        record = opening.open_incident(mine, params, _pressed_at(found))
+        run = context(found)
+        record = opening.open_incident(run, params, _pressed_at(found))
         numbers.append(str(record.data["number"]))
         known = found.pack.section(PARTNERS) is not None
-        reopen_review(mine, numbers[0], partial(context_of, PARTNERS, found) if known else None)
+        reopen_review(run, numbers[0], partial(context_of, PARTNERS, found) if known else None)
         return record
 
     done = step(STEP_OPEN, "", _("The opening"), act, CLAUSE, beginning)
-    if first := desk(place()).file(numbers[0]).incident.duplicate_of:
+    if first := record_of(context(place()), numbers[0]).incident.duplicate_of:
         log.warning(
             "This is %s, a duplicate of %s: nothing is done here. Answer the steps of %s. If it is "
             "another incident, trigger again with `This is another incident`.",
@@ -112,10 +118,10 @@ def open_incident(params: dict[str, Any]) -> dict[str, Any]:
 def assess(number: str) -> dict[str, Any]:
     """Count what is affected in every database, and propose a grade; unknown is never zero."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
         context = get_current_context()
         last = context["ti"].try_number > context["ti"].max_tries
-        record, unknown = assessing.assess(mine, number)
+        record, unknown = assessing.assess(run, number)
         if unknown and not last:
             raise ServiceError(unknown, "The task is repeated, then it goes on without it.")
         return record
@@ -126,10 +132,10 @@ def assess(number: str) -> dict[str, Any]:
 def preserve(number: str) -> dict[str, Any]:
     """Freeze the list of people, extract the log of accesses, place legal holds."""
 
-    def act(found: Workplace, mine: Desk) -> StepRecord:
+    def act(found: Workplace, run: IncidentRun) -> StepRecord:
         context = get_current_context()
         return preserving.preserve(
-            mine,
+            run,
             number,
             lambda: found.store("evidence_store"),
             lambda: found.recipients()[0],
@@ -141,18 +147,18 @@ def preserve(number: str) -> dict[str, Any]:
 
 def authorities(number: str) -> list[dict[str, Any]]:
     """Name the authorities that it is reported to, each with the incident."""
-    mine = desk(open_run(place))
-    file = mine.file(number)
-    if not file.incident.is_led:
+    run = context(open_run(place))
+    record = record_of(run, number)
+    if not record.incident.is_led:
         return []
-    return [{"part": f"{number}/{one.id}"} for one in applying(mine, file)]
+    return [{"part": f"{number}/{one.id}"} for one in applying(run, record)]
 
 
 def notify(number: str) -> dict[str, Any]:
     """Queue the notices that were decided on, each once."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return queued(number, queue(mine, mine.file(number)))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return queued(number, queue(run, record_of(run, number)))
 
     return work(STEP_NOTIFY, number, _("The queueing of notices"), act)
 
@@ -160,7 +166,7 @@ def notify(number: str) -> dict[str, Any]:
 def send(number: str) -> dict[str, Any]:
     """Send what is queued, and enter what came of it."""
     done = notices.send(CLAUSE, place)
-    watching.settle(desk(place()), number)
+    watching.settle(context(place()), number)
     return done | {"part": number}
 
 
@@ -175,7 +181,7 @@ def send_now(number: str, *, letters: bool = False) -> None:
             deliver(notices.office(found), letters=each)
     except (ServiceError, UsageError):  # the task `send` tells it; the call must not be held up
         return
-    watching.settle(desk(found), number)
+    watching.settle(context(found), number)
 
 
 def watch(number: str) -> int:
@@ -189,14 +195,14 @@ def watch(number: str) -> int:
     def look() -> datetime | None:
         with at_work(live_of(found).state, *run_key()):
             confirm_open(found)
-            seen = watching.look(desk(found), number)
+            seen = watching.look(context(found), number)
             if seen.waiting:
                 send_now(number, letters=others().get("send") in ENDED)
         return None if seen.over else seen.again_at
 
     def goes_on(states: Mapping[str, str]) -> bool:
         failed = sorted(name for name, state in states.items() if state == "failed")
-        going_on = watching.failed(desk(found), number, failed)
+        going_on = watching.failed(context(found), number, failed)
         if going_on:
             send_now(number)
         return going_on
@@ -214,10 +220,10 @@ def seal_incident() -> dict[str, Any]:
             opened = register.of_run(conn, Run(*run_key()))
         if opened is None:  # there are no rules either, where the pack or the scenario is wrong
             return report.nothing_opened(records)
-        mine = desk(found)
-        artifacts[report.TIMELINE] = report.timeline_file(mine.file(opened.number))
-        scope = scopes.found(mine, opened.id)
-        return report.conclude(mine, opened.number, scope, records)
+        run = context(found)
+        artifacts[report.TIMELINE] = report.timeline_file(record_of(run, opened.number))
+        scope = scopes.found(run, opened.id)
+        return report.conclude(run, opened.number, scope, records)
 
     return seal_run(conclude, place)
 

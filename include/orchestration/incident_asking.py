@@ -12,9 +12,10 @@ from include.approvals.question import Question
 from include.drill_sandbox.workplace import live_of
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
+from include.incident.incident_run import record_of
 from include.incident.rules import HumanStep
 from include.incident.steps.answer import entered_at
-from include.orchestration.incident import desk, place
+from include.orchestration.incident import context, place
 from include.orchestration.run import confirm_open, keep_record, run_key
 from include.orchestration.run_lock import at_work
 from include.orchestration.unforeseen import value_free
@@ -100,5 +101,5 @@ def _entered(
     if ANSWERED_AT not in failure.data:
         return None
     at = datetime.fromisoformat(failure.data[ANSWERED_AT])
-    mine = desk(services)
-    return entered_at(mine, mine.file(number), step_name, failure.part, at)
+    run = context(services)
+    return entered_at(run, record_of(run, number), step_name, failure.part, at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from include.incident import timeline
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun, record_of, rules_of, scenario_of
 from include.incident.names import STEP_OPEN, Kind
 from include.messages import Message, _
 from include.partners import reviews
@@ -19,40 +19,40 @@ REVIEW = "review"
 
 
 def reopen_review(
-    desk: Desk, number: str, partners: Callable[[], RunContext[PartnerRules]] | None
+    run: IncidentRun, number: str, partners: Callable[[], RunContext[PartnerRules]] | None
 ) -> None:
     """Open the review of the partner at which an incident happened again, and enter it; once.
 
     What the partner answers later stays when the task is repeated. A drill reopens nothing.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         partners: returns the context of the register; None if the pack has no register.
     """
-    file = desk.file(number)
-    one = file.incident
-    if desk.scenario is not None or not one.is_led or one.partner is None:
+    record = record_of(run, number)
+    one = record.incident
+    if scenario_of(run) is not None or not one.is_led or one.partner is None:
         return
-    if not desk.rules_of(file).type(one.type).partner or any(
-        REVIEW in entry.data for entry in file.entries
+    if not rules_of(run, record).type(one.type).partner or any(
+        REVIEW in entry.data for entry in record.entries
     ):
         return
-    now, by = desk.clock.now(), desk.started_by or desk.run.dag_id
-    with desk.state.begin() as conn:
+    now, by = run.clock.now(), run.triggered_by or run.run.dag_id
+    with run.state.begin() as conn:
         review = None
         if partners is None:
             words = _no_register(one.partner)
         elif not _stands(partners, one.partner):
             words = _unknown(one.partner)
         else:
-            because = desk.rules_of(file).type(one.type).title["en"]
+            because = rules_of(run, record).type(one.type).title["en"]
             made = reviews.reopen(
                 conn, one.partner, because=because, by=by, at=now, incident=number
             )
             review, words = made.id, _opened(one.partner)
         timeline.append(
-            conn, one.id, Kind.NOTE, words, by=STEP_OPEN, clock=desk.clock,
+            conn, one.id, Kind.NOTE, words, by=STEP_OPEN, clock=run.clock,
             data={"partner": one.partner, REVIEW: review}, once="partner_review",
         )  # fmt: skip
 

@@ -19,8 +19,14 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
 from include.incident import bundled, scopes
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_of,
+    rules_of,
+    scenario_of,
+)
 from include.incident.names import CLAUSE, WORKFLOW
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import HumanStep
@@ -32,7 +38,7 @@ from include.incident.telling.letter_document import letter_document
 from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import wait
-from include.orchestration.incident import desk, place
+from include.orchestration.incident import context, place
 from include.orchestration.incident_asking import ANSWERED_AT, explained, in_open_run
 from include.orchestration.run import finished_run, run_key, seal_aside, step
 from include.orchestration.workflow import policy
@@ -76,17 +82,17 @@ def _taking(
     part: str,
     answer: Answer,
     title: Message,
-    act: Callable[[Workplace, Desk], StepRecord],
+    act: Callable[[Workplace, IncidentRun], StepRecord],
 ) -> dict[str, Any]:
     """Take an answer; an incident that was cancelled meanwhile takes none."""
     number, _slash, authority = part.partition("/")
 
     def work(found: Workplace) -> StepRecord:
-        mine = desk(found)
-        if not mine.file(number).incident.is_led:
+        run = context(found)
+        if not record_of(run, number).incident.is_led:
             data = {"asked": False}
             return StepRecord(step=name, part=authority, outcome=Outcome.PASS, data=data)
-        return act(found, mine)
+        return act(found, run)
 
     data = {ANSWERED_AT: answer.at.isoformat()} if answer.at else {}
     done = step(name, authority, title, work, CLAUSE, place, data)
@@ -95,42 +101,42 @@ def _taking(
 
 def ask_contain(number: str) -> Question | None:
     """Contain it: the checklist of its type."""
-    return contain.ask(desk(place()), number)
+    return contain.ask(context(place()), number)
 
 
 def take_contain(number: str, answer: Answer) -> dict[str, Any]:
     """Take the checklist back."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return contain.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return contain.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(contain.STEP, number, answer, _("The containment"), act)
 
 
 def ask_grade(number: str) -> Question | None:
     """Confirm the grade that the counts propose, or another one with reasons."""
-    return grade.ask(desk(place()), number)
+    return grade.ask(context(place()), number)
 
 
 def take_grade(number: str, answer: Answer) -> dict[str, Any]:
     """Take the grade."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return grade.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return grade.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(grade.STEP, number, answer, _("The grading"), act)
 
 
 def ask_impact(number: str) -> Question | None:
     """Write cause, possible harm, measures and what people can do, in both languages."""
-    return impact.ask(desk(place()), number)
+    return impact.ask(context(place()), number)
 
 
 def take_impact(number: str, answer: Answer) -> dict[str, Any]:
     """Take the words."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return impact.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return impact.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(impact.STEP, number, answer, _("The impact assessment"), act)
 
@@ -138,17 +144,17 @@ def take_impact(number: str, answer: Answer) -> dict[str, Any]:
 def ask_decide(number: str) -> Question | None:
     """Decide whether affected people are told; shows the letter and the dry run."""
     found = place()
-    mine = desk(found)
-    asked = decide.ask(mine, number)
+    run = context(found)
+    asked = decide.ask(run, number)
     if asked is None:
         return None
-    file = mine.file(number)
-    document = letter_document(mine, file, scopes.newest(mine, file.incident.id).categories)
+    record = record_of(run, number)
+    document = letter_document(run, record, scopes.newest(run, record.incident.id).categories)
     # Other words are another document: what somebody may have printed is not made anew.
-    name = f"notice-{digest(notifying.text_of(mine, file))[:8]}"
-    path = sealed_document(found, mine, document, name)
+    name = f"notice-{digest(notifying.text_of(run, record))[:8]}"
+    path = sealed_document(found, run, document, name)
     lines = [_("The letter as a document, for those who are told on paper: {path}", path=path)]
-    if found.mail_is_caught() and mine.scenario is None:
+    if found.mail_is_caught() and scenario_of(run) is None:
         lines.append(
             _(
                 "WARNING: the connection mail leads to no mail server of yours. Letters would be "
@@ -161,8 +167,8 @@ def ask_decide(number: str) -> Question | None:
 def take_decide(number: str, answer: Answer) -> dict[str, Any]:
     """Take the decision."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return decide.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return decide.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(decide.STEP, number, answer, _("The decision on notices"), act)
 
@@ -190,65 +196,65 @@ def take_report_rest(part: str, answer: Answer) -> dict[str, Any]:
 def _ask_report(part: str, phase: Phase) -> Question | None:
     number, _slash, authority = part.partition("/")
     found = place()
-    mine = desk(found)
-    file = mine.file(number)
-    if not file.incident.is_led or report.handed_in(file, authority, phase):
+    run = context(found)
+    record = record_of(run, number)
+    if not record.incident.is_led or report.handed_in(record, authority, phase):
         return None
-    document = _report(mine, file, authority, phase)
+    document = _report(run, record, authority, phase)
     lacking = missing(document)
-    path = "" if lacking else sealed_document(found, mine, document, f"{phase}-{authority}")
-    return report.ask(mine, number, authority, phase, path, lacking)
+    path = "" if lacking else sealed_document(found, run, document, f"{phase}-{authority}")
+    return report.ask(run, number, authority, phase, path, lacking)
 
 
 def _take_report(part: str, phase: Phase, answer: Answer) -> dict[str, Any]:
     number, _slash, authority = part.partition("/")
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        lacking = missing(_report(mine, mine.file(number), authority, phase))
-        given = given_of(answer, mine.clock.now())
-        return report.take(mine, number, authority, phase, given, lacking)
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        lacking = missing(_report(run, record_of(run, number), authority, phase))
+        given = given_of(answer, run.clock.now())
+        return report.take(run, number, authority, phase, given, lacking)
 
     return _taking(
         report.STEPS[phase], part, answer, _("The report to {part}", part=authority), act
     )
 
 
-def _report(mine: Desk, file: File, authority: str, phase: Phase) -> Document:
+def _report(run: IncidentRun, record: IncidentRecord, authority: str, phase: Phase) -> Document:
     return authority_report.report(
-        mine,
-        file,
-        scopes.newest(mine, file.incident.id),
-        clocks_of(mine, file),
-        mine.rules_of(file).authority(authority),
+        run,
+        record,
+        scopes.newest(run, record.incident.id),
+        clocks_of(run, record),
+        rules_of(run, record).authority(authority),
         phase,
-        evidence_kept.lines(mine, file),
+        evidence_kept.lines(run, record),
     )
 
 
 def ask_close(number: str) -> Question | None:
     """Close the handling; refused while anything is open."""
-    return close.ask(desk(place()), number)
+    return close.ask(context(place()), number)
 
 
 def take_close(number: str, answer: Answer) -> dict[str, Any]:
     """Close it."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return close.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return close.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(close.STEP, number, answer, _("The closing"), act)
 
 
 def ask_review(number: str) -> Question | None:
     """Review it: lessons and corrective actions, which become findings."""
-    return review.ask(desk(place()), number)
+    return review.ask(context(place()), number)
 
 
 def take_review(number: str, answer: Answer) -> dict[str, Any]:
     """Take lessons and actions."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return review.take(mine, number, given_of(answer, mine.clock.now()))
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        return review.take(run, number, given_of(answer, run.clock.now()))
 
     return _taking(review.STEP, number, answer, _("The review of the incident"), act)
 
@@ -256,37 +262,37 @@ def take_review(number: str, answer: Answer) -> dict[str, Any]:
 def ask_summary(number: str) -> Question | None:
     """Hand in the summary, or have it approved; due 30 days after the closing."""
     found = place()
-    mine = desk(found)
-    file = mine.file(number)
-    if not file.incident.is_led:
+    run = context(found)
+    record = record_of(run, number)
+    if not record.incident.is_led:
         return None
-    document = _summary(mine, file)
+    document = _summary(run, record)
     lacking = missing(document)
-    path = "" if lacking else sealed_document(found, mine, document, "summary")
-    return summary.ask(mine, number, path, lacking)
+    path = "" if lacking else sealed_document(found, run, document, "summary")
+    return summary.ask(run, number, path, lacking)
 
 
 def take_summary(number: str, answer: Answer) -> dict[str, Any]:
     """Take that the summary was handed in."""
 
-    def act(_found: Workplace, mine: Desk) -> StepRecord:
-        lacking = missing(_summary(mine, mine.file(number)))
-        return summary.take(mine, number, given_of(answer, mine.clock.now()), lacking)
+    def act(_found: Workplace, run: IncidentRun) -> StepRecord:
+        lacking = missing(_summary(run, record_of(run, number)))
+        return summary.take(run, number, given_of(answer, run.clock.now()), lacking)
 
     return _taking(summary.STEP, number, answer, _("The summary"), act)
 
 
-def _summary(mine: Desk, file: File) -> Document:
+def _summary(run: IncidentRun, record: IncidentRecord) -> Document:
     return authority_report.summary(
-        mine,
-        file,
-        scopes.newest(mine, file.incident.id),
-        clocks_of(mine, file),
-        evidence_kept.lines(mine, file),
+        run,
+        record,
+        scopes.newest(run, record.incident.id),
+        clocks_of(run, record),
+        evidence_kept.lines(run, record),
     )
 
 
-def sealed_document(found: Workplace, mine: Desk, document: Document, name: str) -> str:
+def sealed_document(found: Workplace, run: IncidentRun, document: Document, name: str) -> str:
     """Seal a document in a bundle of its own, before people hand it in; where it lies.
 
     Once for all that it says: what somebody may have handed in is not made anew. After another
@@ -294,17 +300,17 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
     In a drill it lies in the drill's own bundle.
     """
     if isinstance(found, SandboxedWorkplace):
-        rendered = render_forms(document, mine.zone.key, name)
-        with mine.state.begin() as conn:
+        rendered = render_forms(document, run.zone.key, name)
+        with run.state.begin() as conn:
             for file_name, content in rendered.files.items():
                 keep_artifact(conn, *run_key(), file_name, content)
         return "-"
-    file = mine.file(document.reference)
+    record = record_of(run, document.reference)
     phase = Phase.FIRST if name.startswith(Phase.FIRST) else None
-    workflow = f"{WORKFLOW}.{name}-{authority_report.document_version(file, phase)}"
+    workflow = f"{WORKFLOW}.{name}-{authority_report.document_version(record, phase)}"
     if (sealed := finished_run(found, workflow, run_key()[1])) is not None:
         return f"{found.store('evidence_store').description}/{sealed.row.bundle}"
-    rendered = render_forms(document, mine.zone.key, name)
+    rendered = render_forms(document, run.zone.key, name)
     conclusion = Conclusion(
         title=document.title,
         summary=_("{title}, {reference}", title=document.title, reference=document.reference),
@@ -312,7 +318,7 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
         findings=[],
         metrics=[],
     )
-    known = bundled.record(file)
+    known = bundled.record(record)
     row = seal_aside(workflow, found, conclusion, rendered.files, records=[known], pdf=False)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 

@@ -9,11 +9,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.evidence.model import Outcome, StepRecord
 from include.incident import assessing, form, report, scopes, updating
+from include.incident.incident_run import record_of
 from include.incident.names import CLAUSE, STEP_ASSESS
 from include.incident.rule_checks import INCIDENT
 from include.incident.updating import Action, Update
 from include.messages import _
-from include.orchestration.incident import desk, place, work
+from include.orchestration.incident import context, place, work
 from include.orchestration.run import run_key, seal_run, step
 from include.orchestration.starter import started_by
 from include.reports.conclusion import Conclusion
@@ -27,9 +28,9 @@ def enter(params: dict[str, Any]) -> dict[str, Any]:
     number = str(params.get("incident") or "").strip().upper()
 
     def act(found: Workplace) -> StepRecord:
-        mine = desk(found)
+        run = context(found)
         entry = updating.enter(
-            mine, number, _update(params), by=started_by() or "", once="/".join(run_key())
+            run, number, _update(params), by=started_by() or "", once="/".join(run_key())
         )
         data = {"number": number, "entry": entry.place, "action": params.get("action")}
         return StepRecord(step=STEP_ENTER, outcome=Outcome.PASS, data=data)
@@ -47,9 +48,9 @@ def widen(number: str, params: dict[str, Any]) -> dict[str, Any]:
     if params.get("action") != Action.WIDEN:
         raise AirflowSkipException("Nothing is widened.")
 
-    def act(_found: Workplace, mine: Any) -> StepRecord:
-        more = form.selection(params, mine.rules, mine.zone)
-        return assessing.widen(mine, number, more, by=started_by() or "")
+    def act(_found: Workplace, run: Any) -> StepRecord:
+        more = form.selection(params, run.rules, run.zone)
+        return assessing.widen(run, number, more, by=started_by() or "")
 
     return work(STEP_ASSESS, number, _("The count of what is affected besides"), act)
 
@@ -63,11 +64,11 @@ def seal_update() -> dict[str, Any]:
         entered = next((one for one in records if one.step == STEP_ENTER), None)
         if found.pack.section(INCIDENT) is None or entered is None or "number" not in entered.data:
             return report.nothing_entered(records)
-        mine = desk(found)
-        file = mine.file(str(entered.data["number"]))
-        artifacts[report.TIMELINE] = report.timeline_file(file)
+        run = context(found)
+        record = record_of(run, str(entered.data["number"]))
+        artifacts[report.TIMELINE] = report.timeline_file(record)
         return report.conclude_update(
-            mine, file, scopes.found(mine, file.incident.id), int(entered.data["entry"]), records
+            run, record, scopes.found(run, record.incident.id), int(entered.data["entry"]), records
         )
 
     return seal_run(conclude, place)

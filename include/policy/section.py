@@ -26,6 +26,11 @@ class SectionRules(Rule):
 
     connection: Text
 
+    def connection_to(self, database: str) -> str:
+        """Return the id of the connection with which the workflow reads a mapped database."""
+        del database
+        return self.connection
+
 
 Rules = TypeVar("Rules", bound=SectionRules)
 

@@ -211,7 +211,7 @@ class RunContext(Generic[RunRules]):
         mapped = self.database(name).connection
         if self.rules is None:
             return self.services.database(mapped)
-        return self.services.role_database(self.rules.connection, mapped)
+        return self.services.role_database(self.rules.connection_to(name), mapped)
 
 
 def context_of(

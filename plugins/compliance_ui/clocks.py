@@ -14,7 +14,7 @@ from include.incident import register
 from include.incident.clocks import clock_words
 from include.incident.clocks.clock import Clock, ClockState, for_people
 from include.incident.clocks.standing import clocks_at
-from include.incident.desk import File, file_of
+from include.incident.incident_run import IncidentRecord, record_in
 from include.incident.names import WORKFLOW, State
 from include.incident.register import Incident
 from include.incident.rule_checks import INCIDENT
@@ -79,8 +79,8 @@ def running_clocks(
         raise UsageError("The policy pack has no incident.yaml.", "Write one: docs/incidents.md.")
     with here.reading() as conn:
         led = [one for one in register.listed(conn) if one.is_led]
-        files = [file_of(conn, one.number) for one in led]
-    shown = [_running(here, one) for one in files]
+        records = [record_in(conn, one.number) for one in led]
+    shown = [_running(here, one) for one in records]
     return show(
         request,
         here,
@@ -96,18 +96,18 @@ def running_clocks(
     )
 
 
-def _running(here: Services, file: File) -> Running:
+def _running(here: Services, record: IncidentRecord) -> Running:
     rules, pack = here.place.pack.section(INCIDENT), here.place.pack
     assert rules is not None
-    one = file.incident
+    one = record.incident
     types = {of.id: of for of in (*rules.types, *((one.kept.type,) if one.kept else ()))}
     grades = {of.id: of for of in (one.kept.grades if one.kept else rules.grades)}
-    graded = file.grade
+    graded = record.grade
     return Running(
         one,
         [
             clock
-            for clock in for_people(clocks_at(rules, file, here.now(), pack.calendar.zone))
+            for clock in for_people(clocks_at(rules, record, here.now(), pack.calendar.zone))
             if clock.state is not ClockState.NOT_APPLICABLE
         ],
         in_languages(types[one.type].title) if one.type in types else verbatim(one.type),

@@ -56,7 +56,7 @@ def company(
     made = Company(state, address, tmp_path)
     monkeypatch.setattr(command, "workplace", lambda: made)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
-    monkeypatch.setattr(command, "_desk", lambda _place: made.anywhere)
+    monkeypatch.setattr(command, "_context", lambda _place: made.anywhere)
     monkeypatch.setattr(Company, "store", lambda *_: DirectoryStore(made.folder), raising=False)
     return made
 
@@ -166,7 +166,7 @@ def test_a_timeline_is_verified_and_tampering_is_found(
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(
             text("UPDATE incident_entry SET by = 'E9' WHERE incident_id = :id AND place = 2"),
-            {"id": case.file.incident.id},
+            {"id": case.record.incident.id},
         )
     code, found = told(capsys, "verify", case.number)
     assert (code, found["verified"], found["first_bad"]) == (1, False, 2)
@@ -200,7 +200,7 @@ def test_evidence_that_is_gone_or_changed_is_named(
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(
             text("DELETE FROM incident_subject WHERE incident_id = :id AND key = '2'"),
-            {"id": case.file.incident.id},
+            {"id": case.record.incident.id},
         )
     code, _out, err = run(capsys, "verify", case.number)
     assert code == 1
@@ -274,17 +274,17 @@ def test_a_timeline_whose_end_was_cut_off_contradicts_a_sealed_bundle(
     """What is left of it holds by itself; the bundle knows of an entry that is not there."""
     store = DirectoryStore(tmp_path)
     monkeypatch.setattr(Company, "store", lambda *_: store, raising=False)
-    files = {"result.json": _result([])}
+    records = {"result.json": _result([])}
     if kind == "addition":
-        files["timeline.jsonl"] = timeline_file(case.file)
+        records["timeline.jsonl"] = timeline_file(case.record)
     else:
-        files["result.json"] = _result([bundled.record(case.file).model_dump(mode="json")])
-    other = {"result.json": _result([]), "timeline.jsonl": timeline_file(company.open(3).file)}
+        records["result.json"] = _result([bundled.record(case.record).model_dump(mode="json")])
+    other = {"result.json": _result([]), "timeline.jsonl": timeline_file(company.open(3).record)}
     now = company.clock.now()
     with company.state.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(text("TRUNCATE evidence_ledger"))
-        for place, held in enumerate((files, other), 1):
+        for place, held in enumerate((records, other), 1):
             for name, content in held.items():
                 store.put(f"b{kind}{place}/{name}", content)
             row = LedgerRow(
@@ -309,14 +309,14 @@ def test_a_timeline_whose_end_was_cut_off_contradicts_a_sealed_bundle(
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(
             text("DELETE FROM incident_entry WHERE incident_id = :id AND place >= :last"),
-            {"id": case.file.incident.id, "last": len(case.entries()) - 1},
+            {"id": case.record.incident.id, "last": len(case.entries()) - 1},
         )
     code, found = told(capsys, "verify", case.number)
     assert (code, found["verified"], found["first_bad"]) == (1, False, None)
     assert found["contradicting"] == [f"b{kind}1"]
     _code, _out, err = run(capsys, "verify", case.number)
     assert f"b{kind}1 knows an entry that is not there" in err
-    for name in files:
+    for name in records:
         (tmp_path / f"b{kind}1" / name).unlink()
     code, found = told(capsys, "verify", case.number)
     assert (code, found["unreadable"]) == (1, [f"b{kind}1"])

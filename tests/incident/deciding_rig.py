@@ -7,7 +7,7 @@ from sqlalchemy import text
 from include.incident import assessing
 from include.incident.clocks.clock import Clock
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun
 from include.incident.names import INDIVIDUAL, UPDATES
 from include.incident.open_points import open_points
 from include.incident.selection import Selection
@@ -25,18 +25,18 @@ def asked(company: Company, *keys: int, **form: object) -> Case:
     return case
 
 
-def later(case: Case) -> Desk:
+def later(case: Case) -> IncidentRun:
     """The desk of an addition."""
-    return case.company.desk(Run(UPDATES, f"update__{case.number}"))
+    return case.company.context(Run(UPDATES, f"update__{case.number}"))
 
 
-def widened(case: Case, *keys: int) -> Desk:
+def widened(case: Case, *keys: int) -> IncidentRun:
     """More people are affected, as an addition says; secured too."""
-    desk = later(case)
+    run = later(case)
     more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in keys))
-    assessing.widen(desk, case.number, more, by="L1")
-    case.preserve(desk.run)
-    return desk
+    assessing.widen(run, case.number, more, by="L1")
+    case.preserve(run.run)
+    return run
 
 
 def told(case: Case) -> list[str]:
@@ -65,9 +65,9 @@ def texts(case: Case) -> list[str]:
 
 def open_individuals(case: Case) -> Clock:
     """The clock of telling people."""
-    return {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    return {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
 
 
 def left(case: Case) -> str:
     """The last of what is still open."""
-    return english(open_points(case.desk, case.file)[-1])
+    return english(open_points(case.context, case.record)[-1])

@@ -22,9 +22,9 @@ from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
 from include.incident import assessing, opening, scopes, updating
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
 from include.incident.evidence import preserving
+from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of, rules_of
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import HoldRule, IncidentRules
@@ -37,13 +37,17 @@ from include.incident.updating import Action, Update
 from include.messages import Message
 from include.notify.outbox import Run
 from include.policy import SHIPPED
+from include.policy.datamap import MappedDatabase
 from include.policy.people import Staff
 from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
+from include.workflow.run_context import RunContext
+from include.workplace import Workplace
 from tests.incident.desk_world import ARCHIVE, COURIER, SCOPES, small_duty
 from tests.notify.rig import MovingClock
+from tests.support.contexts import services_of
 
 NIGHT = datetime(2026, 11, 25, 19, 15, tzinfo=UTC)  # 03:15 in Shanghai
 PACK = load_pack(SHIPPED)
@@ -95,6 +99,7 @@ class Company:
         folder: of the store.
         clock: that the test moves.
         rules: incident.yaml.
+        databases: that the pack maps.
         broken: databases that cannot be reached.
     """
 
@@ -103,6 +108,9 @@ class Company:
     folder: Path
     clock: MovingClock = field(default_factory=lambda: MovingClock(NIGHT))
     rules: IncidentRules = field(default_factory=rules)
+    databases: dict[str, MappedDatabase] = field(
+        default_factory=lambda: {"courier": COURIER, "archive": ARCHIVE}
+    )
     broken: set[str] = field(default_factory=set)
     runs: dict[str, Run] = field(default_factory=dict)
 
@@ -112,29 +120,25 @@ class Company:
         return replace(self.address, parameters={**self.address.parameters, "port": "1"})
 
     @property
-    def anywhere(self) -> Desk:
-        """The desk of a command: it is in no run."""
-        return self.desk(Run("", ""), None)
-
-    def desk(self, run: Run, by: str | None = LEAD, scenario: str = "") -> Desk:
-        """What that run works with."""
+    def services(self) -> Workplace:
+        """Its policy pack and its databases; those in `broken` cannot be reached."""
+        sections = {INCIDENT.file: self.rules}
+        pack = PACK.model_copy(update={"databases": self.databases, "sections": sections})
         there = {
-            name: self.nowhere if name in self.broken else self.address
-            for name in ("courier", "archive")
+            name: self.nowhere if name in self.broken else self.address for name in self.databases
         }
-        return Desk(
-            rules=self.rules,
-            roles=PACK.roles,
-            notices=PACK.notices,
-            databases={"courier": COURIER, "archive": ARCHIVE},
-            readers=there,
-            staff=(COURIER, self.address),
-            state=self.state,
-            clock=self.clock,
-            zone=PACK.calendar.zone,
-            run=run,
-            started_by=by,
-            scenario=self.rules.scenario(scenario) if scenario else None,
+        addresses = {name: address.conninfo() for name, address in there.items()}
+        return services_of(pack, addresses, self.state, self.clock)
+
+    @property
+    def anywhere(self) -> IncidentRun:
+        """The context of a command: it is in no run."""
+        return self.context(Run("", ""), None)
+
+    def context(self, run: Run, by: str | None = LEAD, scenario: str = "") -> IncidentRun:
+        """The context of a run's steps."""
+        return RunContext(
+            self.services, self.rules, run, triggered_by=by, parameters={SCENARIO: scenario}
         )
 
     def open(self, *keys: int, scenario: str = "", **form: Any) -> Case:
@@ -148,9 +152,9 @@ class Company:
             "keys": [f"courier/{one}" for one in keys],
             "tabletop": scenario,
         } | form
-        desk = self.desk(run, scenario=scenario)
-        record = opening.open_incident(desk, given, self.clock.now())
-        number = str(record.data["number"])
+        context = self.context(run, scenario=scenario)
+        opened = opening.open_incident(context, given, self.clock.now())
+        number = str(opened.data["number"])
         self.runs[number] = run
         return Case(self, number, run, scenario)
 
@@ -170,18 +174,18 @@ class Case:
     scenario: str = ""
 
     @property
-    def desk(self) -> Desk:
+    def context(self) -> IncidentRun:
         """What its run works with now."""
-        return self.company.desk(self.run, scenario=self.scenario)
+        return self.company.context(self.run, scenario=self.scenario)
 
     @property
-    def file(self) -> File:
+    def record(self) -> IncidentRecord:
         """All that is known now."""
-        return self.desk.file(self.number)
+        return record_of(self.context, self.number)
 
     def entries(self, *kinds: Kind) -> list[Entry]:
         """Its timeline, of some kinds."""
-        return of_kind(self.file.entries, *kinds) if kinds else list(self.file.entries)
+        return of_kind(self.record.entries, *kinds) if kinds else list(self.record.entries)
 
     def said(self, *kinds: Kind) -> list[str]:
         """The words of its timeline, in English."""
@@ -189,14 +193,14 @@ class Case:
 
     def counted(self) -> Case:
         """Counted and secured."""
-        assessing.assess(self.desk, self.number)
+        assessing.assess(self.context, self.number)
         self.preserve()
         return self
 
     def preserve(self, run: Run | None = None, *, last: bool = False) -> StepRecord:
         """Secure the evidence; nobody holds the store up here."""
-        desk = self.company.desk(run or self.run, scenario=self.scenario)
-        return preserving.preserve(desk, self.number, self._store, _recipients, last=last)
+        context = self.company.context(run or self.run, scenario=self.scenario)
+        return preserving.preserve(context, self.number, self._store, _recipients, last=last)
 
     def _store(self) -> DirectoryStore:
         return DirectoryStore(self.company.folder)
@@ -206,11 +210,11 @@ class Case:
         if step in ("report", "report_rest"):
             phase = _phase(step)
             return report.ask(
-                self.desk, self.number, authority, phase, "PATH", self.lacking(step, authority)
+                self.context, self.number, authority, phase, "PATH", self.lacking(step, authority)
             )
         if step == "summary":
-            return summary.ask(self.desk, self.number, "PATH", self.lacking(step))
-        return _ASK[step](self.desk, self.number)
+            return summary.ask(self.context, self.number, "PATH", self.lacking(step))
+        return _ASK[step](self.context, self.number)
 
     def page(self, step: str, authority: str = "cac") -> Question:
         """The page of a step that has to ask."""
@@ -222,10 +226,10 @@ class Case:
         """Take an answer."""
         if step in ("report", "report_rest"):
             lacking = self.lacking(step, authority)
-            return report.take(self.desk, self.number, authority, _phase(step), given, lacking)
+            return report.take(self.context, self.number, authority, _phase(step), given, lacking)
         if step == "summary":
-            return summary.take(self.desk, self.number, given, self.lacking(step))
-        return _TAKE[step](self.desk, self.number, given)
+            return summary.take(self.context, self.number, given, self.lacking(step))
+        return _TAKE[step](self.context, self.number, given)
 
     def answer(
         self, step: str, user: str | None = None, option: str | None = None,
@@ -246,7 +250,7 @@ class Case:
 
     def content(self, step: str, authority: str = "cac") -> str:
         """What the form that somebody opens now carries; of a decision, the form asked last."""
-        desk, file = self.desk, self.file
+        run, record = self.context, self.record
         if step == "decide":
             with self.company.state.connect() as conn:
                 rows = text(
@@ -256,20 +260,20 @@ class Case:
                 return str(conn.scalars(rows, {"number": self.number}).first() or "")
         if step in ("report", "report_rest"):
             lacking = self.lacking(step, authority)
-            return report.content(desk, authority, _phase(step), lacking, file)
+            return report.content(run, authority, _phase(step), lacking, record)
         if step == "summary":
-            return summary.content(self.lacking(step), file)
-        return _CONTENT[step](desk, file)
+            return summary.content(self.lacking(step), record)
+        return _CONTENT[step](run, record)
 
     def lacking(self, step: str, authority: str = "cac") -> list[Message]:
         """What the document of a step lacks."""
-        desk, file = self.desk, self.file
-        scope = scopes.newest(desk, file.incident.id)
-        clocks, kept = clocks_of(desk, file), evidence_kept.lines(desk, file)
+        run, record = self.context, self.record
+        scope = scopes.newest(run, record.incident.id)
+        clocks, kept = clocks_of(run, record), evidence_kept.lines(run, record)
         if step == "summary":
-            return missing(authority_report.summary(desk, file, scope, clocks, kept))
-        named = desk.rules_of(file).authority(authority)
-        made = authority_report.report(desk, file, scope, clocks, named, _phase(step), kept)
+            return missing(authority_report.summary(run, record, scope, clocks, kept))
+        named = rules_of(run, record).authority(authority)
+        made = authority_report.report(run, record, scope, clocks, named, _phase(step), kept)
         return missing(made)
 
     def until(self, last: str, **entered: Mapping[str, Any]) -> Case:
@@ -292,19 +296,19 @@ class Case:
 
     def notify(self, run: Run | None = None) -> Any:
         """Queue what was decided on."""
-        desk = self.company.desk(run or self.run, scenario=self.scenario)
-        return notifying.queue(desk, self.file)
+        context = self.company.context(run or self.run, scenario=self.scenario)
+        return notifying.queue(context, self.record)
 
     def settle(self) -> None:
         """Take note of what was sent."""
         with self.company.state.begin() as conn:
-            reached.told(conn, self.desk, self.file)
+            reached.told(conn, self.context, self.record)
 
     def update(self, action: Action, by: str = LEAD, words: str = "as said", **more: Any) -> Entry:
         """Add to it."""
         run = Run(UPDATES, f"update__{uuid4().hex}")
-        desk = self.company.desk(run, by)
-        return updating.enter(desk, self.number, Update(action, words, **more), by=by)
+        context = self.company.context(run, by)
+        return updating.enter(context, self.number, Update(action, words, **more), by=by)
 
     def delivered(self, state: str = "sent") -> None:
         """Say that everything that waits arrived, without a mail server."""

@@ -33,7 +33,7 @@ def tasks_of(case: Case, monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[An
     place = in_task(monkeypatch, key_of(case), state, clock, mail_is_caught=lambda: False)
     for module in (incident_asking, incident_steps):
         monkeypatch.setattr(module, "place", lambda: place)
-        monkeypatch.setattr(module, "desk", lambda _place: case.desk)
+        monkeypatch.setattr(module, "context", lambda _place: case.context)
     monkeypatch.setattr(incident_steps, "sealed_document", lambda *_: "PATH")
     tasks = incident_steps.asking(step)
     part = f"{case.number}/cac" if step.startswith("report") else case.number

@@ -39,17 +39,17 @@ def another_pack() -> IncidentRules:
 def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) -> None:
     """Its grades, clocks and authorities are those; a hotline is called by its number of today."""
     case = company.open(1, 2).until("grade", grade={"grade": "larger", "reason": "in the press"})
-    before = [(one.id, one.due_at) for one in clocks_of(case.desk, case.file)]
+    before = [(one.id, one.due_at) for one in clocks_of(case.context, case.record)]
     company.rules = another_pack()
-    assert [(one.id, one.due_at) for one in clocks_of(case.desk, case.file)] == before
+    assert [(one.id, one.due_at) for one in clocks_of(case.context, case.record)] == before
     assert "Lost" in case.page("contain").subject
     [choice] = [one for one in case.page("grade").form if one.name == "grade"]
     assert "larger" in choice.options
     assert "Call 12305" in case.page("report", authority="postal").body
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
-    watching.settle(case.desk, case.number)
-    scope = scopes.found(case.desk, case.file.incident.id)
-    found = report.conclude(case.desk, case.number, scope, [])
+    watching.settle(case.context, case.number)
+    scope = scopes.found(case.context, case.record.incident.id)
+    found = report.conclude(case.context, case.number, scope, [])
     assert english(found.summary).endswith("everything that was due was done in time.")
     assert english(found.facts[0].value) == "Larger"  # type: ignore[arg-type]
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "general"
@@ -64,7 +64,7 @@ def test_rules_that_were_changed_in_the_register_are_told(company: Company) -> N
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(text("UPDATE incident SET kept = jsonb_set(kept, '{grades,0,people}', '7')"))
         found = register.get(conn, case.number)
-    assert register.changed(found, case.file.entries) == ["rules_sha256"]
+    assert register.changed(found, case.record.entries) == ["rules_sha256"]
 
 
 def test_an_incident_that_kept_none_goes_on_by_those_of_today(company: Company) -> None:
@@ -77,5 +77,5 @@ def test_an_incident_that_kept_none_goes_on_by_those_of_today(company: Company) 
     case.counted()
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "level_3"
     case.answer("grade", COMP, grade="level_3")
-    assert case.file.grade == "level_3"
-    assert clocks_of(case.desk, case.file)
+    assert case.record.grade == "level_3"
+    assert clocks_of(case.context, case.record)

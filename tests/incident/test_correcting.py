@@ -18,12 +18,12 @@ from tests.incident.desk_rig import BOSS, COMP, LEAD, SERVICE, Case, Company, en
 
 
 def left(case: Case) -> list[str]:
-    return [english(one) for one in open_points(case.desk, case.file)]
+    return [english(one) for one in open_points(case.context, case.record)]
 
 
 def clock(case: Case, ends: str) -> Clock:
     """The first clock that ends with a milestone."""
-    return next(one for one in clocks_of(case.desk, case.file) if one.rule.ends == ends)
+    return next(one for one in clocks_of(case.context, case.record) if one.rule.ends == ends)
 
 
 def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
@@ -40,8 +40,8 @@ def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
     assert clock(case, "reported").state is ClockState.OVERDUE
     assert any(one.startswith("first report to") for one in left(case))
     assert case.ask("report") is not None
-    scope = scopes.found(case.desk, case.file.incident.id)
-    told = report.conclude_update(case.desk, case.file, scope, entry.place, []).findings
+    scope = scopes.found(case.context, case.record.incident.id)
+    told = report.conclude_update(case.context, case.record, scope, entry.place, []).findings
     assert [(one.subject, english(one.action)) for one in told] == [
         (f"{case.number}/{wrong}",
          "Clear the task report in the incident's run in Airflow: it asks again."),
@@ -54,7 +54,7 @@ def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
         case.entries(Kind.REPORTED)[-1].happened_at,
     )
     assert wrong in [one.place for one in case.entries(Kind.REPORTED)]
-    assert timeline.verify(case.number, case.file.entries) is None
+    assert timeline.verify(case.number, case.record.entries) is None
 
 
 def test_a_mistaken_not_needed_is_no_finding_any_more(company: Company) -> None:
@@ -135,8 +135,8 @@ def test_nobody_takes_back_alone_what_they_entered_and_whoever_reads_it_is_told(
     with pytest.raises(UsageError, match="Nobody takes back alone"):
         case.update(Action.CORRECT, by=BOSS, entry=wrong)
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
-    scope = scopes.found(case.desk, case.file.incident.id)
-    found = report.conclude(case.desk, case.number, scope, [])
+    scope = scopes.found(case.context, case.record.incident.id)
+    found = report.conclude(case.context, case.number, scope, [])
     [told] = [one for one in found.findings if one.code == "incident.mistake"]
     assert told.subject == f"{case.number}/{wrong}"
     assert "B1 entered at" in english(told.message)
@@ -176,16 +176,16 @@ def test_that_all_were_told_goes_with_the_mistake_it_rests_on(company: Company) 
     case.answer("decide")
     case.notify()
     case.delivered("undeliverable")
-    desk = widened(case, 1, 2, 3)
+    run = widened(case, 1, 2, 3)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
     wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
-    decide.ask(desk, case.number)
-    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.ask(run, case.number)
+    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     case.settle()
     assert case.entries(Kind.TOLD)[-1].data["complete"] is True
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
     assert clock(case, "individuals_told").is_open
-    counting = [one.data["complete"] for one in case.file.valid if one.kind is Kind.TOLD]
+    counting = [one.data["complete"] for one in case.record.valid if one.kind is Kind.TOLD]
     assert counting == [False]
 
 
@@ -217,7 +217,7 @@ def test_whose_step_it_is_and_management_are_told_of_a_correction_at_once(
     wrong = case.entries(Kind.REPORTED)[-1].place
     entry = case.update(Action.CORRECT, by=LEAD, entry=wrong)
     for _again in range(2):
-        watching.look(case.desk, case.number)
+        watching.look(case.context, case.number)
     with company.state.connect() as conn:
         query = text("SELECT key FROM notice WHERE key LIKE :mine ORDER BY key")
         keys = conn.scalars(query, {"mine": f"{case.number}/corrected/%"}).all()

@@ -37,7 +37,7 @@ def test_the_page_is_a_dry_run(company: Company) -> None:
     assert "2 have an address of their own; 1 have none" in body
     assert "harm, said in en" in body
     assert "harm, said in zh" in body
-    assert notifying.plan(case.desk, case.file).sha256 in body
+    assert notifying.plan(case.context, case.record).sha256 in body
     assert told(case) == []
 
 
@@ -86,8 +86,8 @@ def test_the_decision_is_void_once_words_change_even_back(company: Company) -> N
 def test_the_decision_is_void_once_more_people_are_found(company: Company) -> None:
     """Before it was made it is asked anew; the addition itself asks nobody then."""
     case = asked(company, 1, 2)
-    desk = widened(case, 1, 2, 3)
-    assert decide.ask(desk, case.number) is None
+    run = widened(case, 1, 2, 3)
+    assert decide.ask(run, case.number) is None
     with pytest.raises(AskAgain, match="words or list changed"):
         case.answer("decide")
     assert "3 people are affected" in case.page("decide").body
@@ -102,14 +102,14 @@ def test_found_later_is_told_by_a_decision_of_its_own_and_nobody_twice(company: 
     case.answer("decide")
     case.notify()
     case.delivered()
-    desk = widened(case, 1, 2, 4, 5)
-    page = decide.ask(desk, case.number)
+    run = widened(case, 1, 2, 4, 5)
+    page = decide.ask(run, case.number)
     assert page is not None
     assert "4 people are affected; 2 of them were sent nothing before" in page.body
-    notifying.queue(desk, case.file)
+    notifying.queue(run, case.record)
     assert told(case) == ["courier/1", "courier/2"]
-    decide.take(desk, case.number, given(case, reason="They too"))
-    queued = notifying.queue(desk, case.file)
+    decide.take(run, case.number, given(case, reason="They too"))
+    queued = notifying.queue(run, case.record)
     assert queued is not None
     assert queued.new == 2
     assert told(case) == [f"courier/{one}" for one in (1, 2, 4, 5)]
@@ -121,13 +121,13 @@ def test_of_two_decisions_on_the_same_people_the_second_is_not_taken(company: Co
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
-    desk = widened(case, 1, 2, 4)
-    assert decide.ask(desk, case.number) is not None
+    run = widened(case, 1, 2, 4)
+    assert decide.ask(run, case.number) is not None
     assert case.ask("decide") is not None
     case.answer("decide")
     with pytest.raises(AskAgain, match="decided elsewhere"):
-        decide.take(desk, case.number, given(case, reason="They too"))
-    assert decide.ask(desk, case.number) is None
+        decide.take(run, case.number, given(case, reason="They too"))
+    assert decide.ask(run, case.number) is None
 
 
 @pytest.mark.parametrize("looked", [True, False])
@@ -152,23 +152,23 @@ def test_where_nobody_is_affected_nobody_is_asked_and_the_clock_is_met(company: 
         "Nobody is affected by what was counted: nobody has to be told."
     ]
     assert case.notify() is None
-    clock = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    clock = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
     assert clock.state is ClockState.MET
     for authority in ("cac", "postal"):
         case.answer("report", authority=authority)
         case.answer("report_rest", authority=authority)
     case.answer("close")
-    assert case.file.incident.state is State.CLOSED
+    assert case.record.incident.state is State.CLOSED
 
 
 def test_who_is_found_after_nobody_was_is_decided_on(company: Company) -> None:
     """And the clock runs again: it was met by nobody's being affected."""
     case = company.open(since="2026-11-20T00:00").until("impact")
     assert case.ask("decide") is None
-    desk = widened(case, 1)
-    assert decide.ask(desk, case.number) is not None
-    decide.take(desk, case.number, given(case, reason="One person"))
-    clock = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    run = widened(case, 1)
+    assert decide.ask(run, case.number) is not None
+    decide.take(run, case.number, given(case, reason="One person"))
+    clock = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
     assert clock.is_open
 
 
@@ -193,7 +193,7 @@ def test_where_one_database_could_not_be_read_the_page_says_so(company: Company)
     assert "12 people are affected" in body
     case.answer("decide")
     company.broken = set()
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     case.preserve()
     assert "24 people are affected; 24 of them" in case.page("decide").body
 
@@ -201,7 +201,7 @@ def test_where_one_database_could_not_be_read_the_page_says_so(company: Company)
 def test_a_list_that_could_not_be_secured_is_not_nobody(company: Company) -> None:
     """The database went away between the count and the list."""
     case = company.open(databases=["archive"], keys=[])
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     company.broken = {"archive"}
     record = case.preserve()
     assert {one.code for one in record.findings} == {
@@ -219,7 +219,8 @@ def test_a_letter_that_lacks_its_words_is_blocked_and_they_are_named(company: Co
         case.ask("decide")
     assert "impact" in blocked.value.action
     assert (
-        notifying.wanted(case.desk, {case.number: case.file}, [f"{case.number}/courier/1"]) == set()
+        notifying.wanted(case.context, {case.number: case.record}, [f"{case.number}/courier/1"])
+        == set()
     )
 
 
@@ -229,11 +230,11 @@ def test_of_a_cancelled_incident_no_letter_is_wanted_any_more(company: Company) 
     case.answer("decide")
     case.notify()
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set(keys)
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
     case.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set()
     with company.state.begin() as conn:
-        register.ended(conn, case.file.incident.id, State.CANCELLED, company.clock.now())
+        register.ended(conn, case.record.incident.id, State.CANCELLED, company.clock.now())
         assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2
 
 
@@ -288,10 +289,10 @@ def test_of_two_decisions_at_once_one_counts(
     case = asked(company, 1, 2)
     case.answer("decide")
     case.answer("impact", harm_en="other")
-    desk = later(case)
+    run = later(case)
     case.page("decide")
     content = case.content("decide")
-    question = decide.ask(desk, case.number)
+    question = decide.ask(run, case.number)
     assert question is not None
     here = Barrier(2, timeout=20)
     real = decide._entered
@@ -302,7 +303,7 @@ def test_of_two_decisions_at_once_one_counts(
     other = given(case, decide.DO_NOT_TELL, reason="because so")
     both.append(replace(other, content=question.content))
     with ThreadPoolExecutor(2) as pool:
-        each = zip((case.desk, desk), both, strict=True)
+        each = zip((case.context, run), both, strict=True)
         answers = [pool.submit(decide.take, mine, case.number, one) for mine, one in each]
     (refused,) = [str(one.exception()) for one in answers if one.exception() is not None]
     assert "decided elsewhere" in refused

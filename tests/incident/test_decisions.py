@@ -33,17 +33,17 @@ def test_letters_leave_with_the_words_that_were_decided_on_last_or_not_at_all(
     case.notify()
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
     old = texts(case)
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set(keys)
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
     case.answer("impact", harm_en="Something else", harm_zh="另外的")
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide", OTHER_BOSS)
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set()
     case.settle()
     assert case.entries(Kind.TOLD) == []
     assert case.notify().again == 2
-    assert texts(case) == [notifying.plan(case.desk, case.file).text_sha256] * 2 != old
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set(keys)
+    assert texts(case) == [notifying.plan(case.context, case.record).text_sha256] * 2 != old
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
 
 
 def test_who_got_the_letter_before_its_words_changed_gets_no_second_one(company: Company) -> None:
@@ -61,7 +61,7 @@ def test_who_got_the_letter_before_its_words_changed_gets_no_second_one(company:
     case.page("decide")
     case.answer("decide")
     case.notify()
-    assert texts(case) == [first, notifying.plan(case.desk, case.file).text_sha256]
+    assert texts(case) == [first, notifying.plan(case.context, case.record).text_sha256]
     assert waits == first
     with company.state.connect() as conn:
         assert reached.delivery(conn, case.number) == {"sent": 1, "pending": 1}
@@ -74,19 +74,19 @@ def test_a_later_count_with_other_types_of_information_voids_waiting_letters(
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
-    counted = scopes.newest(case.desk, case.file.incident.id).counted[0]
+    counted = scopes.newest(case.context, case.record.incident.id).counted[0]
     more = {**counted.categories, "user.government_id": 2}
-    scope = scopes.newest(case.desk, case.file.incident.id).model_copy(
+    scope = scopes.newest(case.context, case.record.incident.id).model_copy(
         update={"counted": (counted.model_copy(update={"categories": more}),)}
     )
-    assessing.correct(case.desk, case.file, scope)
+    assessing.correct(case.context, case.record, scope)
     case.preserve()
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide")
     case.notify()
-    assert set(texts(case)) == {notifying.plan(case.desk, case.file).text_sha256}
+    assert set(texts(case)) == {notifying.plan(case.context, case.record).text_sha256}
 
 
 def test_not_to_tell_is_decided_anew_once_the_step_is_cleared(company: Company) -> None:
@@ -114,11 +114,11 @@ def test_an_addition_that_says_something_else_does_not_ask_about_it_again(
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="They know")
     assert decide.ask(later(case), case.number) is None
-    desk = widened(case, 1, 2, 3)
-    assert decide.ask(desk, case.number) is not None
-    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="This one too"))
-    assert decide.ask(desk, case.number) is not None
-    assert decide.ask(company.desk(Run(UPDATES, "another")), case.number) is None
+    run = widened(case, 1, 2, 3)
+    assert decide.ask(run, case.number) is not None
+    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="This one too"))
+    assert decide.ask(run, case.number) is not None
+    assert decide.ask(company.context(Run(UPDATES, "another")), case.number) is None
 
 
 def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
@@ -128,21 +128,21 @@ def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
-    desk = widened(case, 1, 2, 4)
-    page = decide.ask(desk, case.number)
+    run = widened(case, 1, 2, 4)
+    page = decide.ask(run, case.number)
     assert page is not None
     assert "decide whether 1 people are told" in page.subject
     assert "Decide on the 1 people who came to the list since" in page.body
-    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set(keys)
-    assert notifying.queue(desk, case.file) is not None
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
+    assert notifying.queue(run, case.record) is not None
     assert told(case) == ["courier/1", "courier/2"]
     assert open_individuals(case).is_open
     case.delivered()
     assert case.entries(Kind.TOLD)[-1].data["complete"]
     assert not open_individuals(case).is_open
-    rest = str(authority_report._rest(case.file, []))
+    rest = str(authority_report._rest(case.record, []))
     assert "more affected people are not told" in rest
     assert "{count} affected people are told" in rest
 
@@ -153,16 +153,16 @@ def test_the_first_decision_is_queued_for_its_people_only_after_an_addition_too(
     """Nobody queued them before others came, of whom it was decided that they are not told."""
     case = asked(company, 1, 2)
     case.answer("decide")
-    desk = widened(case, 1, 2, 4)
-    decide.ask(desk, case.number)
-    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    run = widened(case, 1, 2, 4)
+    decide.ask(run, case.number)
+    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     assert left(case) == "the notices to people are not queued"
     case.notify()
     assert told(case) == ["courier/1", "courier/2"]
-    desk = widened(case, 1, 2, 4, 5)
+    run = widened(case, 1, 2, 4, 5)
     company.clock.on(minutes=1)
-    decide.ask(desk, case.number)
-    decide.take(desk, case.number, given(case, reason="This one too"))
+    decide.ask(run, case.number)
+    decide.take(run, case.number, given(case, reason="This one too"))
     case.notify()
     assert told(case) == ["courier/1", "courier/2", "courier/5"]
 
@@ -179,11 +179,11 @@ def test_who_is_put_on_the_list_while_letters_are_queued_gets_none(
             conn.execute(
                 text("INSERT INTO incident_subject (incident_id, database, key, version)"
                      " VALUES (:id, 'courier', :key, :version)"),
-                {"id": case.file.incident.id, "key": str(number), "version": version},
+                {"id": case.record.incident.id, "key": str(number), "version": version},
             )  # fmt: skip
 
     real = notifying.lock_for_transaction
-    version = scopes.newest(case.desk, case.file.incident.id).version
+    version = scopes.newest(case.context, case.record.incident.id).version
     found = [(4, version), (3, version + 1)]
 
     def meanwhile(*given: object) -> object:
@@ -208,13 +208,13 @@ def test_letters_of_words_that_were_written_anew_stay_unwanted_if_they_are_the_s
     case.notify()
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
     case.answer("impact")
-    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.context, {case.number: case.record}, keys) == set()
     case.page("decide")
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
-    desk = widened(case, 1, 2, 4)
+    run = widened(case, 1, 2, 4)
     company.clock.on(minutes=1)
-    decide.ask(desk, case.number)
-    decide.take(desk, case.number, given(case, reason="This one saw it"))
+    decide.ask(run, case.number)
+    decide.take(run, case.number, given(case, reason="This one saw it"))
     case.notify()
     with company.state.connect() as conn:
         assert reached.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}
@@ -226,12 +226,12 @@ def test_where_nobody_can_say_whom_the_last_decision_was_about_the_next_is_about
     """Somebody was put on the list among those who were found before."""
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
-    version = scopes.newest(case.desk, case.file.incident.id).version
+    version = scopes.newest(case.context, case.record.incident.id).version
     with company.state.begin() as conn:
         conn.execute(
             text("INSERT INTO incident_subject (incident_id, database, key, version)"
                  " VALUES (:id, 'courier', '3', :version)"),
-            {"id": case.file.incident.id, "version": version},
+            {"id": case.record.incident.id, "version": version},
         )  # fmt: skip
     page = case.page("decide")
     assert "decide whether 3 people are told" in page.subject

@@ -17,7 +17,7 @@ CAC, POSTAL = "Provincial cyberspace administration", "Local postal administrati
 
 
 def left(case: Case) -> list[str]:
-    return [english(one) for one in open_points(case.desk, case.file)]
+    return [english(one) for one in open_points(case.context, case.record)]
 
 
 def test_everything_that_is_open_is_named_and_nothing_else(company: Company) -> None:
@@ -58,9 +58,9 @@ def test_everything_that_is_open_is_named_and_nothing_else(company: Company) -> 
     assert "Nothing is open" in case.page("close").body
     with pytest.raises(AskAgain, match="not yet: the press calls"):
         case.answer("close", option="Not yet", words="the press calls")
-    assert case.file.incident.state is State.OPEN
+    assert case.record.incident.state is State.OPEN
     case.answer("close")
-    assert case.file.incident.state is State.CLOSED
+    assert case.record.incident.state is State.CLOSED
 
 
 def test_more_that_was_found_is_open_again(company: Company) -> None:
@@ -68,7 +68,7 @@ def test_more_that_was_found_is_open_again(company: Company) -> None:
     case = company.open(1).until("report_rest")
     assert left(case) == []
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(case.desk, case.number, more, by="L1")
+    assessing.widen(case.context, case.number, more, by="L1")
     assert left(case) == ["the evidence is not secured (task preserve)"]
     case.preserve()
     assert left(case) == ["nobody decided whether the people that are affected now are told"]
@@ -87,7 +87,7 @@ def test_what_nobody_could_count_or_secure_is_open(company: Company) -> None:
         "nobody could count what is affected in archive",
     ]
     company.broken = set()
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     case.preserve()
     assert left(case) == []
 
@@ -101,7 +101,7 @@ def test_more_than_it_was_graded_for_is_open(company: Company) -> None:
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1).until("report_rest")
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(case.desk, case.number, more, by="L1")
+    assessing.widen(case.context, case.number, more, by="L1")
     assert left(case)[1].startswith("more is affected than it was graded for, Larger is proposed")
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert all("graded" not in one for one in left(case))
@@ -117,7 +117,7 @@ def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Co
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert first in left(case)
     company.clock.on(hours=5)
-    assert {one.id: one for one in clocks_of(case.desk, case.file)}["postal_first"].is_late
+    assert {one.id: one for one in clocks_of(case.context, case.record)}["postal_first"].is_late
     case.answer("report", authority="postal", option="Not needed", reason="They said so")
     assert first not in left(case)
     case.update(Action.REGRADE, by=COMP, grade="general")

@@ -55,7 +55,7 @@ def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) ->
     widened(case, 4, 5)
     with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
-    assert case.file.incident.grade is None
+    assert case.record.incident.grade is None
 
 
 def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
@@ -67,7 +67,7 @@ def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
     with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
-    assert case.file.incident.grade == "major"
+    assert case.record.incident.grade == "major"
     assert "So far: Graded Major" in case.page("grade").body
 
 
@@ -93,7 +93,7 @@ def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) ->
     assert "Still open" in case.page("close").body
     case.answer("contain")
     case.take("close", replace(given, at=company.clock.now()))
-    assert case.file.incident.state is State.CLOSED
+    assert case.record.incident.state is State.CLOSED
 
 
 def with_letter(case: Case, heading: str) -> None:

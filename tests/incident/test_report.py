@@ -30,8 +30,8 @@ DONE = StepRecord(step="close", outcome=Outcome.PASS)
 
 
 def concluded(case: Case, *records: StepRecord) -> Conclusion:
-    found = scopes.found(case.desk, case.file.incident.id)
-    return report.conclude(case.desk, case.number, found, [DONE, *records])
+    found = scopes.found(case.context, case.record.incident.id)
+    return report.conclude(case.context, case.number, found, [DONE, *records])
 
 
 def codes(found: Conclusion) -> list[str]:
@@ -58,7 +58,7 @@ def test_an_incident_that_was_led_in_time_passes(company: Company) -> None:
     case = company.open(1, 2).until("summary")
     assert english(concluded(case).summary).endswith("but 1 periods still run.")
     assert ControlState.NOT_SHOWN in controls(concluded(case))  # the call of the team
-    watching.settle(case.desk, case.number)
+    watching.settle(case.context, case.number)
     found = concluded(case)
     assert (found.outcome, found.findings) == (Outcome.PASS, [])
     assert english(found.summary) == (
@@ -102,7 +102,7 @@ def test_a_duplicate_needs_a_look_and_is_evidence_of_no_control(company: Company
     again = company.open(3, 4, another=False)
     found = concluded(again)
     assert (found.outcome, codes(found)) == (Outcome.ATTENTION, ["incident.duplicate"])
-    assert again.file.incident.duplicate_of in english(found.summary)
+    assert again.record.incident.duplicate_of in english(found.summary)
     assert controls(found) == {ControlState.NOT_SHOWN}
 
 
@@ -146,7 +146,7 @@ def test_a_timeline_that_was_tampered_with_is_red_and_the_entry_named(company: C
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(
             text("UPDATE incident_entry SET by = 'E9' WHERE incident_id = :id AND place = 3"),
-            {"id": case.file.incident.id},
+            {"id": case.record.incident.id},
         )
     found = concluded(case)
     assert (found.outcome, codes(found)) == (Outcome.FAIL, ["incident.timeline_broken"])
@@ -213,7 +213,7 @@ def test_a_register_that_was_changed_is_red(company: Company) -> None:
 def test_a_decision_can_be_worked_out_again_from_the_timeline_alone(company: Company) -> None:
     """Its parts stand there: the words are an entry, the list the one that was secured."""
     case = company.open(1, 2).until("decide")
-    rows = [json.loads(one) for one in report.timeline_file(case.file).splitlines()]
+    rows = [json.loads(one) for one in report.timeline_file(case.record).splitlines()]
     last = {row["kind"]: row for row in rows}
     decided = last["decided"]["data"]
     content = json.dumps(
@@ -223,14 +223,14 @@ def test_a_decision_can_be_worked_out_again_from_the_timeline_alone(company: Com
     assert decided["bound"]["number"] == case.number
     assert decided["bound"]["words"] == last["impact"]["sha256"]
     assert decided["bound"]["list"] == last["preserved"]["data"]["list_sha256"]
-    assert decided["bound"]["text"] == digest(notifying.text_of(case.desk, case.file))
+    assert decided["bound"]["text"] == digest(notifying.text_of(case.context, case.record))
 
 
 def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Company) -> None:
     """Then it needs a look: why it was not there at first."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-    counted, _ = assessing.assess(case.desk, case.number)
+    counted, _ = assessing.assess(case.context, case.number)
     secured = case.preserve()
     found = concluded(case, counted, secured)
     assert found.outcome is Outcome.FAIL
@@ -239,10 +239,10 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     assert [one.severity for one in found.findings] == [Outcome.FAIL] * 3
     assert not [one for one in found.findings if "done later" in english(one.message)]
     company.broken = set()
-    desk = company.desk(Run(UPDATES, "later"))
-    chosen = scopes.newest(desk, case.file.incident.id).selection
-    assessing.widen(desk, case.number, chosen, by="L1")
-    case.preserve(desk.run)
+    run = company.context(Run(UPDATES, "later"))
+    chosen = scopes.newest(run, case.record.incident.id).selection
+    assessing.widen(run, case.number, chosen, by="L1")
+    case.preserve(run.run)
     found = concluded(case, counted, secured)
     assert codes(found) == unread
     assert [one.severity for one in found.findings[:2]] == [Outcome.ATTENTION] * 2
@@ -313,7 +313,7 @@ def test_every_clock_and_every_entry_stands_in_it(company: Company) -> None:
 def test_the_timeline_file_can_be_verified_without_us(company: Company) -> None:
     """By the rule of the page: canonical JSON, the digest of the entry before."""
     case = company.open(1).until("grade")
-    lines = report.timeline_file(case.file).decode().splitlines()
+    lines = report.timeline_file(case.record).decode().splitlines()
     previous = timeline.FIRST
     for place, line in enumerate(lines, 1):
         row = json.loads(line)
@@ -328,9 +328,9 @@ def test_an_addition_is_concluded_by_its_entry(company: Company) -> None:
     """With the whole timeline; where nothing was entered it says so."""
     case = company.open(1).until("grade")
     entry = case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
-    desk = company.desk(Run(UPDATES, "u"))
-    scope = scopes.found(desk, case.file.incident.id)
-    found = report.conclude_update(desk, case.file, scope, entry.place, [DONE])
+    run = company.context(Run(UPDATES, "u"))
+    scope = scopes.found(run, case.record.incident.id)
+    found = report.conclude_update(run, case.record, scope, entry.place, [DONE])
     assert found.outcome is Outcome.PASS
     said = f"{case.number}, entry {entry.place}: Graded Major. it is in the press"
     assert english(found.summary) == said

@@ -108,7 +108,7 @@ def test_what_counts_ends_the_refusal(company: Company) -> None:
     page = case.page("grade")
     assert "did not count" not in page.body
     assert shown(page) == {"grade": "general"}
-    assert case.file.incident.grade == "major"
+    assert case.record.incident.grade == "major"
 
 
 def test_a_refusal_about_one_authority_is_not_shown_for_another(company: Company) -> None:
@@ -179,11 +179,11 @@ def test_closing_taken_twice_is_entered_once(company: Company) -> None:
     case = before(company, "close")
     given = given_now(case, "close")
     case.take("close", given)
-    ended = case.file.incident.ended_at
+    ended = case.record.incident.ended_at
     company.clock.on(minutes=3)
     case.take("close", given)
     assert len(case.entries(Kind.CLOSED)) == 1
-    assert (case.file.incident.state, case.file.incident.ended_at) == (State.CLOSED, ended)
+    assert (case.record.incident.state, case.record.incident.ended_at) == (State.CLOSED, ended)
 
 
 @pytest.mark.parametrize("step", [one for one in HUMAN if one != "decide"])
@@ -193,7 +193,7 @@ def test_no_step_of_a_duplicate_or_cancelled_incident_asks_anybody(
     """The runs flow on to their seal."""
     first = company.open(1, 2).counted()
     again = company.open(1, 2, another=False)
-    assert again.file.incident.duplicate_of == first.number
+    assert again.record.incident.duplicate_of == first.number
     assert _asks(again, step) is None
     first.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
     assert _asks(first, step) is None
@@ -205,9 +205,9 @@ def _asks(case: Case, step: str) -> Question | None:
 
     if step in ("report", "report_rest"):
         phase = Phase.FIRST if step == "report" else Phase.REST
-        return report.ask(case.desk, case.number, "cac", phase, "", [])
+        return report.ask(case.context, case.number, "cac", phase, "", [])
     if step == "summary":
-        return summary.ask(case.desk, case.number, "", [])
+        return summary.ask(case.context, case.number, "", [])
     return case.ask(step)
 
 
@@ -271,7 +271,7 @@ def test_the_register_and_the_timeline_say_the_same_whatever_fails_between(
     given = given_now(case, step)
 
     def kept() -> tuple[int, object]:
-        incident = case.file.incident
+        incident = case.record.incident
         said = incident.grade if step == "grade" else incident.ended_at
         return len(case.entries(kind)), said
 
@@ -308,7 +308,7 @@ def test_a_grade_that_is_taken_again_does_not_undo_a_later_one(company: Company)
     company.clock.on(minutes=1)
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
     case.take("grade", given)
-    assert case.file.incident.grade == "major"
+    assert case.record.incident.grade == "major"
 
 
 @pytest.mark.parametrize(

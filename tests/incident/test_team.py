@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from include.approvals.question import AskAgain
@@ -47,7 +45,7 @@ def test_suspects_are_asked_nothing_and_the_page_says_so(company: Company) -> No
     assert "Not asked, since it is about them or they were taken off: t1." in page.body
     with pytest.raises(AskAgain, match="not of the team"):
         case.answer("contain", "T1")
-    assert not everybody(case.desk, case.file).may(TECH)
+    assert not everybody(case.context, case.record).may(TECH)
 
 
 def test_who_was_taken_off_since_is_refused_and_asked_no_more(company: Company) -> None:
@@ -72,8 +70,8 @@ def test_whose_accounts_are_named_in_an_addition_is_asked_nothing_from_then_on(
 ) -> None:
     """As if it had been known at the trigger; put on again, they are."""
     case = company.open(1).counted()
-    more = case.file.incident.selection.model_copy(update={"accounts": ("T2",)})
-    assessing.widen(case.desk, case.number, more, by="L1")
+    more = case.record.incident.selection.model_copy(update={"accounts": ("T2",)})
+    assessing.widen(case.context, case.number, more, by="L1")
     assert asked(case, "contain") == ["T1"]
     case.update(Action.ASSIGN, account="T2", duty="technical", words="it was not him")
     assert asked(case, "contain") == ["T1", "T2"]
@@ -85,7 +83,7 @@ def test_who_is_assigned_does_that_duty_only(company: Company) -> None:
     case.update(Action.ASSIGN, account="X7", duty="technical", words="an expert")
     assert asked(case, "contain") == ["T1", "T2", "X7"]
     assert asked(case, "grade") == [COMP]
-    assert everybody(case.desk, case.file).may("x7")
+    assert everybody(case.context, case.record).may("x7")
 
 
 def test_after_silence_deputies_and_management_are_asked_too(company: Company) -> None:
@@ -132,24 +130,24 @@ def test_where_the_staff_table_was_hit_those_are_asked_whom_the_pack_names(
 ) -> None:
     """The worst night of all: the list of those who could help was encrypted too."""
     case = company.open(1).counted()
-    desk, file = case.desk, case.file
-    mapped, address = desk.staff
+    record, team_before = case.record, company.rules.team
     if hit == "dropped":
+        mapped = company.databases["courier"]
         table = mapped.collections["staff"].model_copy(update={"table": "gone"})
         mapped = mapped.model_copy(update={"collections": {**mapped.collections, "staff": table}})
+        company.databases["courier"] = mapped
     else:
-        address = company.nowhere
+        company.broken.add("courier")
 
     def people(step: HumanStep, *accounts: str) -> list[str]:
         team = [
             one.model_copy(update={"people": Group(accounts=accounts, where=one.people.where)})
             if one.id == "management"
             else one
-            for one in desk.rules.team
+            for one in team_before
         ]
-        rules = desk.rules.model_copy(update={"team": tuple(team)})
-        hit = replace(desk, staff=(mapped, address), rules=rules)
-        return list(team_of(hit, file, step).people)
+        company.rules = company.rules.model_copy(update={"team": tuple(team)})
+        return list(team_of(case.context, record, step).people)
 
     assert people("contain") == ["D1"]
     assert people("contain", "M9") == ["D1", "M9"]

@@ -49,7 +49,7 @@ def test_every_addition_is_an_entry_in_the_name_of_who_made_it(
     assert (entry.by, entry.data["action"]) == (who, str(action))
     assert "as … said" in english(entry.words)
     assert "13800138000" not in english(entry.words)
-    assert timeline.verify(case.number, case.file.entries) is None
+    assert timeline.verify(case.number, case.record.entries) is None
 
 
 @pytest.mark.parametrize("action", Action)
@@ -75,8 +75,8 @@ def test_grades_and_ends_are_of_those_who_grade_and_decide(
     with pytest.raises(UsageError, match="may not do that") as refused:
         case.update(action, by=who, **MORE.get(action, {}))
     assert RIGHT[action] in refused.value.action
-    assert case.file.incident.state is State.OPEN
-    assert case.file.incident.grade is None
+    assert case.record.incident.state is State.OPEN
+    assert case.record.incident.grade is None
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_no_moment_can_be_said_for_what_ends_clocks(company: Company, action: Ac
     company.clock.on(minutes=5)
     entry = case.update(action, by=RIGHT[action], **more)
     assert entry.happened_at == entry.recorded_at == company.clock.now()
-    found = {one.id: one for one in clocks_of(case.desk, case.file)}["cac_first"]
+    found = {one.id: one for one in clocks_of(case.context, case.record)}["cac_first"]
     assert (found.state, found.lateness) == (
         ClockState.MISSED, timedelta(hours=4, minutes=5),
     )  # fmt: skip
     if action is Action.CANCEL:
-        assert case.file.incident.ended_at == company.clock.now()
+        assert case.record.incident.ended_at == company.clock.now()
 
 
 @pytest.mark.parametrize("action", [Action.CANCEL, Action.TAKE_OFF, Action.NOTE])
@@ -176,11 +176,11 @@ def test_the_same_run_again_enters_nothing_and_is_not_refused(
 ) -> None:
     """Though the incident ended by it, or the person took himself off."""
     case = company.open(1)
-    desk = company.desk(Run(UPDATES, "again"), BOSS)
+    run = company.context(Run(UPDATES, "again"), BOSS)
     update = Update(action, "as said", account=BOSS)
-    first = updating.enter(desk, case.number, update, by=BOSS, once="update_incident/again")
+    first = updating.enter(run, case.number, update, by=BOSS, once="update_incident/again")
     company.clock.on(minutes=5)
-    assert updating.enter(desk, case.number, update, by=BOSS, once="update_incident/again") == first
+    assert updating.enter(run, case.number, update, by=BOSS, once="update_incident/again") == first
 
 
 def test_a_grade_is_changed_up_and_down_and_each_stands(company: Company) -> None:
@@ -188,7 +188,7 @@ def test_a_grade_is_changed_up_and_down_and_each_stands(company: Company) -> Non
     case = company.open(1).until("grade")
     for grade in ("major", "general"):
         case.update(Action.REGRADE, by=COMP, grade=grade)
-        assert case.file.incident.grade == grade
+        assert case.record.incident.grade == grade
     assert [one.data["grade"] for one in case.entries(Kind.GRADED)] == [
         "general", "major", "general",
     ]  # fmt: skip

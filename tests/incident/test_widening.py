@@ -113,9 +113,9 @@ def chosen(*keys: int, databases: tuple[str, ...] = ("courier",)) -> Selection:
 def test_who_enters_only_what_came_to_it_is_told_and_nothing_shrinks(company: Company) -> None:
     """Ten people were affected; two more are entered alone."""
     case = company.open(*range(1, 11)).counted()
-    record = assessing.widen(case.desk, case.number, chosen(11, 12), by="L1")
+    record = assessing.widen(case.context, case.number, chosen(11, 12), by="L1")
     assert [one.code for one in record.findings] == ["incident.fewer_affected"]
-    found = scopes.newest(case.desk, case.file.incident.id)
+    found = scopes.newest(case.context, case.record.incident.id)
     assert (found.version, found.subjects) == (2, 10)
     case.preserve()
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == 12
@@ -128,27 +128,27 @@ def test_what_could_not_be_counted_is_counted_again_with_what_was_added_since(
     case = company.open(1).counted()
     company.broken = {"archive"}
     both = Selection(databases=("courier", "archive"))
-    record = assessing.widen(case.desk, case.number, both, by="L1")
+    record = assessing.widen(case.context, case.number, both, by="L1")
     assert [one.code for one in record.findings] == ["incident.not_counted"]
-    assert scopes.newest(case.desk, case.file.incident.id).subjects == 12
+    assert scopes.newest(case.context, case.record.incident.id).subjects == 12
     company.broken = set()
-    record, _ = assessing.assess(case.desk, case.number)
+    record, _ = assessing.assess(case.context, case.number)
     assert record.findings == []
-    found = scopes.newest(case.desk, case.file.incident.id)
+    found = scopes.newest(case.context, case.record.incident.id)
     assert (found.version, found.subjects, found.complete) == (3, 24, True)
-    assert assessing.assess(case.desk, case.number)[0].data["scope"] == found.as_json()
+    assert assessing.assess(case.context, case.number)[0].data["scope"] == found.as_json()
 
 
 def test_two_counts_at_a_time_are_two_versions(company: Company) -> None:
     """Neither is lost, whichever is kept first."""
     case = company.open(1).counted()
-    desk, file = case.desk, case.file
-    first = assessing._count(desk, file, chosen(1, 2))
-    second = assessing._count(desk, file, chosen(1, 2, 3))
-    kept = [assessing._kept(desk, file, one, by="L1").version for one in (second, first)]
+    run, record = case.context, case.record
+    first = assessing._count(run, record, chosen(1, 2))
+    second = assessing._count(run, record, chosen(1, 2, 3))
+    kept = [assessing._kept(run, record, one, by="L1").version for one in (second, first)]
     assert kept == [2, 3]
     with company.state.connect() as conn:
-        assert [one.subjects for one in scopes.every(conn, file.incident.id)] == [1, 3, 2]
+        assert [one.subjects for one in scopes.every(conn, record.incident.id)] == [1, 3, 2]
 
 
 def test_more_than_the_grade_was_confirmed_for_has_to_be_graded_anew(company: Company) -> None:
@@ -161,8 +161,8 @@ def test_more_than_the_grade_was_confirmed_for_has_to_be_graded_anew(company: Co
     ]
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1).until("grade")
-    record = assessing.widen(case.desk, case.number, chosen(1, 2), by="L1")
+    record = assessing.widen(case.context, case.number, chosen(1, 2), by="L1")
     assert [one.code for one in record.findings] == ["incident.grade_outgrown"]
-    assert assessing.outgrown(case.desk, case.file) == "larger"
+    assert assessing.outgrown(case.context, case.record) == "larger"
     case.update(Action.REGRADE, by=COMP, grade="general", words="both are employees")
-    assert assessing.outgrown(case.desk, case.file) is None
+    assert assessing.outgrown(case.context, case.record) is None

@@ -16,11 +16,14 @@ from include.documents.model import Document
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
 from include.incident import opening, timeline
+from include.incident.incident_run import record_of
 from include.incident.names import Kind
+from include.incident.rule_checks import INCIDENT
 from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
+from include.workflow.run_context import context_of
 from tests.drill_sandbox.test_workplace import NIGHT, RUN, Play
 from tests.support.state_snapshot import differences, snapshot
 
@@ -171,16 +174,16 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
     from include.orchestration import incident
     from include.orchestration.incident_steps import sealed_document
 
-    mine = incident.desk(play.live) if triggered(play, monkeypatch, **GOOD) else None
+    mine = incident.context(play.live) if triggered(play, monkeypatch, **GOOD) else None
     assert mine is not None
     number = str(opening.open_incident(mine, GOOD, NIGHT).data["number"])
     document = Document(title=verbatim("Report"), dated=NIGHT, reference=number)
     sealed_document(play.live, mine, document, "first-cac")
-    file = mine.file(number)
+    record = record_of(mine, number)
     with play.live.state.connect() as conn:
         found = [
-            bundled.compare(conn, file.incident, known, lambda: play.live.store("evidence_store"))
-            for known in (file.entries, file.entries[:-1])
+            bundled.compare(conn, record.incident, known, lambda: play.live.store("evidence_store"))
+            for known in (record.entries, record.entries[:-1])
         ]
     assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]
 
@@ -196,12 +199,11 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
     play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
     """Else the page offers a report of before; until then it is made once."""
-    from include.incident.desk import desk_of
     from include.orchestration import incident_steps
 
     triggered(play, monkeypatch)
-    desk = desk_of(play.live, Run(*RUN))
-    number = str(opening.open_incident(desk, GOOD, NIGHT).data["number"])
+    run = context_of(INCIDENT, play.live, Run(*RUN))
+    number = str(opening.open_incident(run, GOOD, NIGHT).data["number"])
 
     def sealed_as(grade: str) -> str:
         document = Document(
@@ -211,14 +213,14 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
             sender=verbatim(grade),
             sections=(),
         )
-        return incident_steps.sealed_document(play.live, desk, document, name)
+        return incident_steps.sealed_document(play.live, run, document, name)
 
     first = sealed_as("general")
     assert sealed_as("general") == first
-    with desk.state.begin() as conn:
+    with run.state.begin() as conn:
         timeline.append(
-            conn, desk.file(number).incident.id, kind, verbatim("Entered"), by="E00007",
-            clock=desk.clock, data=data,
+            conn, record_of(run, number).incident.id, kind, verbatim("Entered"), by="E00007",
+            clock=run.clock, data=data,
         )  # fmt: skip
     second = sealed_as("major")
     assert second != first

@@ -55,7 +55,7 @@ def test_nothing_may_be_shared_until_a_review_passes(shared: Rig, company: Compa
     """Who pressed Trigger opened it, and the incident is why; so says the timeline."""
     assert shared.standing(PARTNER).allowed
     case = opened(company)
-    reopen_review(case.desk, case.number, lambda: shared.context)
+    reopen_review(case.context, case.number, lambda: shared.context)
     assert not shared.standing(PARTNER).allowed
     review = review_of(shared)
     assert review is not None
@@ -71,7 +71,7 @@ def test_nothing_may_be_shared_until_a_review_passes(shared: Rig, company: Compa
 def test_a_repeated_task_leaves_what_was_issued_since(shared: Rig, company: Company) -> None:
     """The first time counts; of another incident the review begins anew."""
     case = opened(company)
-    reopen_review(case.desk, case.number, lambda: shared.context)
+    reopen_review(case.context, case.number, lambda: shared.context)
     with shared.state.begin() as conn:
         partner = partner_of(shared.context, PARTNER)
         rules = shared.context.rules
@@ -79,11 +79,11 @@ def test_a_repeated_task_leaves_what_was_issued_since(shared: Rig, company: Comp
     issued = review_of(shared)
     assert issued is not None
     assert issued.issued is not None
-    reopen_review(case.desk, case.number, lambda: shared.context)
+    reopen_review(case.context, case.number, lambda: shared.context)
     assert review_of(shared) == issued
     assert len(case.entries(Kind.NOTE)) == 1
     other = opened(company)
-    reopen_review(other.desk, other.number, lambda: shared.context)
+    reopen_review(other.context, other.number, lambda: shared.context)
     again = review_of(shared)
     assert again is not None
     assert (again.issued, again.id) == (None, issued.id)
@@ -105,7 +105,7 @@ def test_of_anything_else_no_review_is_opened(
     scenario = form.pop("tabletop", "")
     case = opened(company, scenario=scenario, **form)
     before = review_of(shared)
-    reopen_review(case.desk, case.number, lambda: shared.context)
+    reopen_review(case.context, case.number, lambda: shared.context)
     assert review_of(shared) == before
     assert case.entries(Kind.NOTE) == []
 
@@ -114,18 +114,18 @@ def test_a_duplicate_opens_nothing(shared: Rig, company: Company) -> None:
     """The incident that it is has done so."""
     opened(company, what="The portal showed everything", another=False)
     again = opened(company, what="The portal showed everything", another=False)
-    reopen_review(again.desk, again.number, lambda: shared.context)
+    reopen_review(again.context, again.number, lambda: shared.context)
     assert again.entries(Kind.NOTE) == []
 
 
 def test_what_could_not_be_opened_again_is_said(shared: Rig, company: Company) -> None:
     """A partner that nobody knows, and a pack that knows none."""
     case = opened(company, partner="4711")
-    reopen_review(case.desk, case.number, lambda: shared.context)
+    reopen_review(case.context, case.number, lambda: shared.context)
     assert review_of(shared, "4711") is None
     assert "no partner 4711" in case.said(Kind.NOTE)[0]
     other = opened(company)
-    reopen_review(other.desk, other.number, None)
+    reopen_review(other.context, other.number, None)
     assert "no partners.yaml" in other.said(Kind.NOTE)[0]
     assert [
         one.data["review"] for one in (*case.entries(Kind.NOTE), *other.entries(Kind.NOTE))
@@ -140,7 +140,7 @@ def test_a_register_that_is_not_there_lets_nobody_through(shared: Rig, company: 
     nowhere = replace(shared, conninfo=make_conninfo(shared.conninfo, port=1))
     case = opened(company, partner="12")
     partners = nowhere.context
-    reopen_review(case.desk, case.number, lambda: partners)
+    reopen_review(case.context, case.number, lambda: partners)
     review = review_of(shared, "12")
     assert review is not None
     assert case.number in review.because

@@ -9,28 +9,28 @@ from include.incident.as_opened import as_opened
 from include.incident.beginning import CRITICAL
 from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
 from include.incident.clocks.milestones import milestones
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
 from include.incident.timeline import last_of
 
 
-def facts_from(today: IncidentRules, file: File) -> Facts:
+def facts_from(today: IncidentRules, record: IncidentRecord) -> Facts:
     """What clocks have to know of an incident.
 
     Args:
         today: incident.yaml.
-        file: the incident.
+        record: the incident.
     """
-    scoped = last_of(file.entries, Kind.SCOPED)
+    scoped = last_of(record.entries, Kind.SCOPED)
     certain = scoped is not None and scoped.data.get("certain") is True
-    opened = last_of(file.entries, Kind.OPENED)
+    opened = last_of(record.entries, Kind.OPENED)
     critical = opened.data.get(CRITICAL) if opened is not None else None
-    rules = as_opened(today, file.incident.kept, file.incident.clocks)
+    rules = as_opened(today, record.incident.kept, record.incident.clocks)
     return facts_of(
-        file.entries,
-        aware_at=file.incident.aware_at,
-        type=file.incident.type,
+        record.entries,
+        aware_at=record.incident.aware_at,
+        type=record.incident.type,
         # Incidents opened before this was kept have today's.
         critical=today.critical if critical is None else critical is True,
         order=[one.id for one in rules.grades],
@@ -38,25 +38,27 @@ def facts_from(today: IncidentRules, file: File) -> Facts:
     )
 
 
-def clocks_of(desk: Desk, file: File) -> list[Clock]:
+def clocks_of(run: IncidentRun, record: IncidentRecord) -> list[Clock]:
     """How its clocks stand now, by the rules as they were when it was opened.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    return clocks_at(desk.rules, file, desk.clock.now(), desk.zone)
+    return clocks_at(run.rules, record, run.clock.now(), run.zone)
 
 
-def clocks_at(today: IncidentRules, file: File, now: datetime, zone: ZoneInfo) -> list[Clock]:
+def clocks_at(
+    today: IncidentRules, record: IncidentRecord, now: datetime, zone: ZoneInfo
+) -> list[Clock]:
     """How its clocks stand at a moment, for who has nothing to work on the incident with.
 
     Args:
         today: incident.yaml.
-        file: the incident.
+        record: the incident.
         now: the moment.
         zone: of the pack.
     """
     return clocks(
-        file.incident.clocks, facts_from(today, file), milestones(file.entries), now, zone
+        record.incident.clocks, facts_from(today, record), milestones(record.entries), now, zone
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from include.incident.counting import subjects
-from include.incident.desk import File
+from include.incident.incident_run import IncidentRecord
 from include.incident.names import Kind
 from include.incident.timeline import of_kind
 from include.services.objectstore.base import (
@@ -47,7 +47,7 @@ class Kept:
         return self.found == self.expected
 
 
-def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> list[Kept]:
+def check(conn: Connection, record: IncidentRecord, store: Callable[[], ObjectStore]) -> list[Kept]:
     """Work out the digests of everything that was secured, anew.
 
     The list is that of the newest entry; while `preserve` runs it may be longer already. Extracts
@@ -56,17 +56,17 @@ def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> lis
 
     Args:
         conn: the state database.
-        file: the incident.
+        record: the incident.
         store: opens the evidence store; not called where there is no extract.
 
     Raises:
         ServiceError: the store failed.
     """
-    secured = of_kind(file.entries, Kind.PRESERVED)
+    secured = of_kind(record.entries, Kind.PRESERVED)
     if not secured or secured[-1].data["list_sha256"] == _DRILLED:
         return []
     newest = secured[-1]
-    listed = subjects.frozen(conn, file.incident.id).sha256
+    listed = subjects.frozen(conn, record.incident.id).sha256
     found = [Kept(LIST, newest.place, newest.data["list_sha256"], listed)]
     named = {
         one["key"]: (entry.place, one["sha256_stored"])

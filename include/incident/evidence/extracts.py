@@ -11,8 +11,8 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.incident import scopes
-from include.incident.desk import Desk, File
 from include.incident.evidence import covering
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.scope import Counted, Scope
 from include.incident.selection import Selection
 from include.messages import _
@@ -28,8 +28,8 @@ LOCKED = timedelta(days=5 * 366)  # the company's default of incident files: clo
 
 
 def take(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     scope: Scope,
     store: Callable[[], ObjectStore],
     recipients: Callable[[], Sequence[Recipient]],
@@ -42,8 +42,8 @@ def take(
     The log of accesses goes by the name of its database, that of sharing by ``<database>.shares``.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected.
         store: opens the store in which extracts are kept.
         recipients: whose keys open them.
@@ -53,11 +53,11 @@ def take(
     Raises:
         ServiceError: a service failed, and another try comes; what was made stays.
     """
-    with desk.state.connect() as conn:
-        every = [one.selection for one in scopes.every(conn, file.incident.id)]
+    with run.state.connect() as conn:
+        every = [one.selection for one in scopes.every(conn, record.incident.id)]
     found: dict[str, dict[str, Any]] = {}
     for one in scope.counted:
-        if desk.rules.scope_of(one.database).access is None:
+        if run.rules.scope_of(one.database).access is None:
             seen.find(
                 "incident.no_access_log",
                 Outcome.ATTENTION,
@@ -67,10 +67,10 @@ def take(
             )
         said = [each for each in every if one.database in each.databases]
         made: list[tuple[LogQuery, Extract]] = []
-        queries = _queries(desk, file, one.database, said)
+        queries = _queries(run, record, one.database, said)
         for query in queries:
             try:
-                made.append((query, _take(desk, file, scope, query, store(), recipients())))
+                made.append((query, _take(run, record, scope, query, store(), recipients())))
             except (UsageError, ServiceError) as error:
                 if isinstance(error, ServiceError) and not last:
                     raise
@@ -82,29 +82,31 @@ def take(
     return found
 
 
-def _queries(desk: Desk, file: File, database: str, said: Sequence[Selection]) -> list[LogQuery]:
+def _queries(
+    run: IncidentRun, record: IncidentRecord, database: str, said: Sequence[Selection]
+) -> list[LogQuery]:
     """What is extracted of a database: rows that any count counted, if not more."""
     from include.incident.evidence.log_query import LogQuery
 
-    rule, mapped = desk.rules.scope_of(database), desk.databases[database]
+    rule, mapped = run.rules.scope_of(database), run.database(database)
     found = []
     if rule.access is not None:
-        rows = covering.accesses(said, file.incident.began_at or file.incident.aware_at)
+        rows = covering.accesses(said, record.incident.began_at or record.incident.aware_at)
         found.append(
             LogQuery(mapped, rule.access, rows.since, rows.until, accounts=rows.whose,
-                     timezone=desk.zone.key)
+                     timezone=run.zone.key)
         )  # fmt: skip
     if rule.shares is not None and (given := covering.shares(said)) is not None:
         found.append(
             LogQuery(mapped, rule.shares, given.since, given.until, partners=given.whose,
-                     timezone=desk.zone.key)
+                     timezone=run.zone.key)
         )  # fmt: skip
     return found
 
 
 def _take(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     scope: Scope,
     query: LogQuery,
     store: ObjectStore,
@@ -112,28 +114,28 @@ def _take(
 ) -> Extract:
     from include.incident.evidence.extract import Extract, context_of, extract, key_of
 
-    number, database = file.incident.number, query.database.name
+    number, database = record.incident.number, query.database.name
     version = str(scope.version)
-    if desk.run != file.incident.run:  # an addition makes its own, and writes over nobody's
-        version += f".{sha256(desk.run.run_id.encode()).hexdigest()[:8]}"
+    if run.run != record.incident.run:  # an addition makes its own, and writes over nobody's
+        version += f".{sha256(run.run.run_id.encode()).hexdigest()[:8]}"
     name = f"extract.{_name(query)}.{version}.json"
 
     def keep(made: Extract) -> None:
-        with desk.state.begin() as conn:
-            keep_artifact(conn, desk.run.dag_id, desk.run.run_id, name, made.as_bytes())
+        with run.state.begin() as conn:
+            keep_artifact(conn, run.run.dag_id, run.run.run_id, name, made.as_bytes())
 
-    with desk.state.connect() as conn:
-        before = artifacts_of(conn, desk.run.dag_id, desk.run.run_id).get(name)
+    with run.state.connect() as conn:
+        before = artifacts_of(conn, run.run.dag_id, run.run.run_id).get(name)
     return extract(
-        desk.readers[database],
+        run.reader(database),
         query,
         store,
         key_of(number, f"{database}.{version}", query.name),
         recipients,
         context_of(number, database, query.name),
-        desk.clock,
+        run.clock,
         keep=keep,
-        lock_until=desk.clock.now() + LOCKED if store.kind == "s3" else None,
+        lock_until=run.clock.now() + LOCKED if store.kind == "s3" else None,
         known=Extract.model_validate_json(before) if before else None,
     )
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from include.holds import registry
 from include.holds.keys import refuse_personal_key
 from include.holds.registry import HoldKind
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun
 from include.policy.spans import later
 from include.services.errors import UsageError
 from include.state.tables import legal_hold
@@ -23,7 +23,7 @@ from include.state.tables import legal_hold
 
 def place(
     conn: Connection,
-    desk: Desk,
+    run: IncidentRun,
     number: str,
     affected: Mapping[str, int | None],
     keys: Iterable[tuple[str, str]],
@@ -32,7 +32,7 @@ def place(
 
     Args:
         conn: the state database, in a transaction; deletions wait until it ends.
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         affected: affected people by database; None where nobody could count them: then all of the
             database is held. So it is where a key looks like a person's number, which no registry
@@ -44,7 +44,7 @@ def place(
     """
     registry.wait_for_deletions(conn, "The holds of the incident were not placed")
     there = _placed(conn, number)
-    most = desk.rules.hold.each_up_to
+    most = run.rules.hold.each_up_to
     many = {name for name, count in affected.items() if count is None or count > most}
     few, each = set(affected) - many, []
     if few:
@@ -61,13 +61,13 @@ def place(
             continue
         registry.add(
             conn,
-            desk.clock,
+            run.clock,
             kind=kind,
             value=value,
             reason=f"Evidence of incident {number}",
-            owner=desk.rules.duty(desk.rules.steps["close"]).role,
+            owner=run.rules.duty(run.rules.steps["close"]).role,
             case_ref=number,
-            review_on=_review(desk),
+            review_on=_review(run),
         )
         made[str(kind)] += 1
     return made
@@ -96,9 +96,5 @@ def _placed(conn: Connection, number: str) -> set[tuple[str, str]]:
     return {(row.kind, row.value) for row in conn.execute(query)}
 
 
-def _review(desk: Desk) -> date:
-    return (
-        later(desk.clock.now(), desk.rules.hold.review_after, desk.zone)
-        .astimezone(desk.zone)
-        .date()
-    )
+def _review(run: IncidentRun) -> date:
+    return later(run.clock.now(), run.rules.hold.review_after, run.zone).astimezone(run.zone).date()

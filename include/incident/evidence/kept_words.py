@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.timeline import last_of
 from include.messages import Message, _
 
 
-def lines(desk: Desk, file: File) -> list[Message]:
+def lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     """What is kept, a line each; nothing while nothing was secured.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    found = last_of(file.entries, Kind.PRESERVED)
+    found = last_of(record.entries, Kind.PRESERVED)
     if found is None:
         return []
     data = found.data
@@ -33,7 +33,7 @@ def lines(desk: Desk, file: File) -> list[Message]:
     holds = data["holds"]
     said.append(_("Legal holds in force: {count}", count=sum(holds.values())))
     return [*said, _("Timeline of {count} entries, each with the digest of the one before",
-                     count=len(file.entries))]  # fmt: skip
+                     count=len(record.entries))]  # fmt: skip
 
 
 def _extract(name: str, known: Mapping[str, Any]) -> Message:

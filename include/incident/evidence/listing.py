@@ -12,23 +12,23 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import assessing, scopes
 from include.incident.counting import subjects
-from include.incident.desk import Desk, File
 from include.incident.evidence.bounding import bounded
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
 from include.incident.names import Kind
 from include.incident.scope import Counted, Scope
 from include.incident.timeline import last_of
 from include.messages import _
 
 
-def freeze(desk: Desk, file: File, scope: Scope, database: str) -> None:
+def freeze(run: IncidentRun, record: IncidentRecord, scope: Scope, database: str) -> None:
     """Add the affected people of a database to the list, by what was said last.
 
     Where that is fewer than were counted, somebody widened the incident before its first list was
     frozen, by words that leave these out: then by all that was said before, too.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected.
         database: in which.
 
@@ -36,36 +36,40 @@ def freeze(desk: Desk, file: File, scope: Scope, database: str) -> None:
         CannotCount: nobody can read there.
     """
     (counted,) = (one.subjects for one in scope.counted if one.database == database)
-    known = [one for one in _every(desk, file, scope) if database in one.selection.databases]
+    known = [one for one in _every(run, record, scope) if database in one.selection.databases]
     done = []
     for one in (scope, *reversed(known)):
         if one.selection in done:
             continue
         done.append(one.selection)
-        with desk.state.begin() as conn:
+        with run.state.begin() as conn:
             subjects.freeze(
                 conn,
-                file.incident.id,
+                record.incident.id,
                 one.version,
                 one.selection,
-                desk.rules.scope_of(database),
-                desk.databases[database],
-                desk.readers[database],
-                moment=file.incident.aware_at,
-                zone=desk.zone,
+                run.rules.scope_of(database),
+                run.database(database),
+                run.reader(database),
+                moment=record.incident.aware_at,
+                zone=run.zone,
             )
-            if subjects.by_database(conn, file.incident.id).get(database, 0) >= counted:
+            if subjects.by_database(conn, record.incident.id).get(database, 0) >= counted:
                 return
 
 
 def compare(
-    desk: Desk, file: File, scope: Scope, unread: Sequence[str], seen: StepFindings
+    run: IncidentRun,
+    record: IncidentRecord,
+    scope: Scope,
+    unread: Sequence[str],
+    seen: StepFindings,
 ) -> Scope:
     """Compare the list with what was counted; figures that are less than the list are raised.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected, as it was counted last.
         unread: databases of which there is no list.
         seen: gets what differs.
@@ -73,9 +77,9 @@ def compare(
     Returns:
         What is affected: a version of its own where figures had to be raised.
     """
-    with desk.state.connect() as conn:
-        lengths = subjects.by_database(conn, file.incident.id)
-    before = _before(desk, file, scope)
+    with run.state.connect() as conn:
+        lengths = subjects.by_database(conn, record.incident.id)
+    before = _before(run, record, scope)
     corrected = []
     for one in scope.counted:
         people = lengths.get(one.database, 0)
@@ -94,28 +98,28 @@ def compare(
     if tuple(corrected) == scope.counted:
         return scope
     raised = scope.model_copy(update={"counted": tuple(corrected)})
-    kept = assessing.correct(desk, file, raised)
+    kept = assessing.correct(run, record, raised)
     if kept is None:
         return scope
-    if proposed := assessing.outgrown(desk, desk.file(file.incident.number)):
-        assessing.find_outgrown(seen, desk, file, proposed)
+    if proposed := assessing.outgrown(run, record_of(run, record.incident.number)):
+        assessing.find_outgrown(seen, run, record, proposed)
     return kept
 
 
-def _every(desk: Desk, file: File, scope: Scope) -> list[Scope]:
+def _every(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
     """All counts before one, the oldest first."""
-    with desk.state.connect() as conn:
-        every = scopes.every(conn, file.incident.id)
+    with run.state.connect() as conn:
+        every = scopes.every(conn, record.incident.id)
     return [one for one in every if one.version < scope.version]
 
 
-def _before(desk: Desk, file: File, scope: Scope) -> list[Scope]:
+def _before(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
     """Counts by other words since the list was compared last; that of then has all before it."""
-    secured = last_of(file.entries, Kind.PRESERVED)
+    secured = last_of(record.entries, Kind.PRESERVED)
     since = int(secured.data["version"]) if secured else 1
     return [
         one
-        for one in _every(desk, file, scope)
+        for one in _every(run, record, scope)
         if one.version >= since and one.selection != scope.selection
     ]
 

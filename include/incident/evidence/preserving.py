@@ -15,8 +15,8 @@ from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
-from include.incident.desk import Desk, File
 from include.incident.evidence import extracts, holding, listing
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, scenario_of
 from include.incident.names import CLAUSE, STEP_PRESERVE, Kind
 from include.incident.scope import FICTION, Scope
 from include.messages import _
@@ -31,7 +31,7 @@ SHORT = {"incident.list_shorter", "incident.extract_incomplete"}
 
 
 def preserve(
-    desk: Desk,
+    run: IncidentRun,
     number: str,
     store: Callable[[], ObjectStore],
     recipients: Callable[[], Sequence[Recipient]],
@@ -41,7 +41,7 @@ def preserve(
     """Freeze the list, place the holds, extract the access logs.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         store: opens the store in which extracts are kept.
         recipients: whose keys open them.
@@ -51,27 +51,27 @@ def preserve(
     Raises:
         ServiceError: a service failed; what was done stays, and the next try goes on.
     """
-    file = desk.file(number)
-    if not file.incident.is_led:
+    record = record_of(run, number)
+    if not record.incident.is_led:
         return StepRecord(step=STEP_PRESERVE, outcome=Outcome.PASS, data={"asked": False})
-    scope = scopes.newest(desk, file.incident.id)
+    scope = scopes.newest(run, record.incident.id)
     seen = StepFindings(STEP_PRESERVE, CLAUSE)
-    if desk.scenario is not None:
-        return _drilled(desk, file, scope, seen)
-    unread = _freeze(desk, file, scope, seen)
-    scope = listing.compare(desk, file, scope, unread, seen)
-    with desk.state.begin() as conn:
-        counts = subjects.by_database(conn, file.incident.id)
+    if scenario_of(run) is not None:
+        return _drilled(run, record, scope, seen)
+    unread = _freeze(run, record, scope, seen)
+    scope = listing.compare(run, record, scope, unread, seen)
+    with run.state.begin() as conn:
+        counts = subjects.by_database(conn, record.incident.id)
         affected: dict[str, int | None] = {
             name: None if people is None or name in unread else counts.get(name, 0)
             for name, people in scope.affected().items()
         }
-        with closing(subjects.stream(desk.state, file.incident.id)) as keys:
-            holding.place(conn, desk, number, affected, keys)
-    made = extracts.take(desk, file, scope, store, recipients, seen, last=last)
+        with closing(subjects.stream(run.state, record.incident.id)) as keys:
+            holding.place(conn, run, number, affected, keys)
+    made = extracts.take(run, record, scope, store, recipients, seen, last=last)
     red = [one for one in seen.findings if one.severity is Outcome.FAIL]
-    with desk.state.begin() as conn:
-        frozen = subjects.frozen(conn, file.incident.id)
+    with run.state.begin() as conn:
+        frozen = subjects.frozen(conn, record.incident.id)
         data: dict[str, Any] = {
             "version": scope.version,
             "people": frozen.people,
@@ -89,9 +89,9 @@ def preserve(
             extracts=len(made),
             holds=sum(data["holds"].values()),
         )
-        once = ("preserved", desk.run.run_id, scope.version, frozen.sha256, data["complete"])
+        once = ("preserved", run.run.run_id, scope.version, frozen.sha256, data["complete"])
         timeline.append(
-            conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
+            conn, record.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=run.clock,
             data=data, once=":".join(map(str, once)),
         )  # fmt: skip
     listed = None if scope.unknown or unread else frozen.people
@@ -99,12 +99,14 @@ def preserve(
     return seen.record(data)
 
 
-def _freeze(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> list[str]:
+def _freeze(
+    run: IncidentRun, record: IncidentRecord, scope: Scope, seen: StepFindings
+) -> list[str]:
     """Freeze the lists; names of the databases of which there is none."""
     unread = []
     for one in scope.counted:
         try:
-            listing.freeze(desk, file, scope, one.database)
+            listing.freeze(run, record, scope, one.database)
         except CannotCount as error:
             unread.append(one.database)
             seen.find(
@@ -136,7 +138,9 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> list[st
     return unread
 
 
-def _drilled(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> StepRecord:
+def _drilled(
+    run: IncidentRun, record: IncidentRecord, scope: Scope, seen: StepFindings
+) -> StepRecord:
     """A drill secures nothing, and says so."""
     data: dict[str, Any] = {
         "version": scope.version,
@@ -148,9 +152,9 @@ def _drilled(desk: Desk, file: File, scope: Scope, seen: StepFindings) -> StepRe
         "complete": True,
     }
     words = _("DRILL: evidence would be secured; nothing is extracted, nothing is held.")
-    with desk.state.begin() as conn:
+    with run.state.begin() as conn:
         timeline.append(
-            conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
+            conn, record.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=run.clock,
             data=data, once="preserved",
         )  # fmt: skip
     return seen.record(data)

@@ -15,7 +15,7 @@ from include.approvals.question import AskAgain
 from include.approvals.reasons import says_something
 from include.evidence.model import Outcome, StepRecord
 from include.incident import timeline
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.team import team_of
@@ -71,7 +71,13 @@ class Values:
         return says_something(self.text(name))
 
 
-def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterable[str] = ()) -> str:
+def person(
+    run: IncidentRun,
+    record: IncidentRecord,
+    step: HumanStep,
+    given: Given,
+    never: Iterable[str] = (),
+) -> str:
     """Who answered, if that person may, as the team spells it.
 
     Raises:
@@ -80,22 +86,24 @@ def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterabl
     """
     if not given.user or not given.option:
         words = _("Nobody answered {step} in time.", step=step)
-        _keep(desk, file, Kind.UNANSWERED, step, words, {"part": given.part})
+        _keep(run, record, Kind.UNANSWERED, step, words, {"part": given.part})
         raise AskAgain(_("Nobody answered in time."))
-    team = team_of(desk, file, step, never)
+    team = team_of(run, record, step, never)
     said = (one for one in (given.user, given.name) if one)
     who = next((member for one in said if (member := team.member(one))), None)
     if who is None:
-        refuse(desk, file, step, given, _("who answered is not of the team for this step"))
+        refuse(run, record, step, given, _("who answered is not of the team for this step"))
     return who
 
 
-def read(desk: Desk, file: File, step: HumanStep, given: Given, form: Sequence[Field]) -> Values:
+def read(
+    run: IncidentRun, record: IncidentRecord, step: HumanStep, given: Given, form: Sequence[Field]
+) -> Values:
     """Read what was entered.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         given: the answer.
         form: with which it was asked.
@@ -103,15 +111,15 @@ def read(desk: Desk, file: File, step: HumanStep, given: Given, form: Sequence[F
     Raises:
         AskAgain: a field is missing or wrong; it is on the timeline, and asked again.
     """
-    found = read_form(form, given.entered, desk.zone)
+    found = read_form(form, given.entered, run.zone)
     if found.problems:
-        refuse(desk, file, step, given, listed(found.problems), Values(found.values))
+        refuse(run, record, step, given, listed(found.problems), Values(found.values))
     return Values(found.values)
 
 
 def refuse(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     given: Given,
     cause: Message,
@@ -120,8 +128,8 @@ def refuse(
     """Enter an answer that does not count, and ask again with what was entered.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         given: the answer.
         cause: why it does not count.
@@ -134,13 +142,13 @@ def refuse(
     words = _("The answer to {step} did not count: {cause}", step=step, cause=cause)
     data = {"cause": cause.model_dump(mode="json"), "given": kept, "option": given.option}
     data |= {"part": given.part}
-    _keep(desk, file, Kind.REFUSED, step, words, data, by=given.user or step)
-    raise AskAgain(cause, desk.zone.key)
+    _keep(run, record, Kind.REFUSED, step, words, data, by=given.user or step)
+    raise AskAgain(cause, run.zone.key)
 
 
 def refuse_lacking(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     given: Given,
     missing: Sequence[Message],
@@ -153,7 +161,7 @@ def refuse_lacking(
     """
     if missing:
         cause = _("the document lacks: {fields}", fields=listed(missing))
-        refuse(desk, file, step, given, cause, values)
+        refuse(run, record, step, given, cause, values)
 
 
 def _json(value: Entered) -> Any:
@@ -163,8 +171,8 @@ def _json(value: Entered) -> Any:
 
 
 def done(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     kind: Kind,
     words: Message,
@@ -172,7 +180,7 @@ def done(
     by: str,
     given: Given,
     values: Values,
-    content: Callable[[File], str],
+    content: Callable[[IncidentRecord], str],
     data: Mapping[str, Any] | None = None,
     happened_at: datetime | None = None,
     also: Callable[[Connection], None] | None = None,
@@ -180,8 +188,8 @@ def done(
     """Enter an answer that counts, once, and return the step's record.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         kind: of the entry.
         words: what was answered.
@@ -197,52 +205,54 @@ def done(
     Raises:
         AskAgain: the form that was answered was about something else.
     """
-    with desk.state.begin() as conn:
-        timeline.lock_incident(conn, file.incident.id)
-        before = taken(conn, file, step, given)
+    with run.state.begin() as conn:
+        timeline.lock_incident(conn, record.incident.id)
+        before = taken(conn, record, step, given)
         if before is not None:
             return before
-        file = file_of(conn, file.incident.number)
-        if content(file) == given.content.partition(":")[0]:
-            record = enter(
-                conn, desk, file, step, kind, words, by=by, given=given, data=data or {},
+        record = record_in(conn, record.incident.number)
+        if content(record) == given.content.partition(":")[0]:
+            answered = enter(
+                conn, run, record, step, kind, words, by=by, given=given, data=data or {},
                 happened_at=happened_at,
             )  # fmt: skip
             if also is not None:
                 also(conn)
-            return record
-    refuse(desk, file, step, given, CHANGED, values)
+            return answered
+    refuse(run, record, step, given, CHANGED, values)
 
 
-def taken(conn: Connection, file: File, step: HumanStep, given: Given) -> StepRecord | None:
+def taken(
+    conn: Connection, record: IncidentRecord, step: HumanStep, given: Given
+) -> StepRecord | None:
     """The record of a step whose answer was entered before, by a task that is repeated."""
-    entry = timeline.entered(conn, file.incident.id, _once(step, given.part, given.at))
+    entry = timeline.entered(conn, record.incident.id, _once(step, given.part, given.at))
     return _record(step, entry) if entry is not None else None
 
 
 def entered_at(
-    desk: Desk, file: File, step: HumanStep, part: str, at: datetime
+    run: IncidentRun, record: IncidentRecord, step: HumanStep, part: str, at: datetime
 ) -> StepRecord | None:
     """Return the record of an answer that was entered and still counts.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         part: of the step, where it is done several times.
         at: when it was answered.
     """
-    with desk.state.connect() as conn:
-        entry = timeline.entered(conn, file.incident.id, _once(step, part, at))
-    if entry is None or entry.place not in {valid.place for valid in file.valid}:
+    with run.state.connect() as conn:
+        entry = timeline.entered(conn, record.incident.id, _once(step, part, at))
+    if entry is None or entry.place not in {valid.place for valid in record.valid}:
         return None
     return _record(step, entry)
 
 
 def enter(
     conn: Connection,
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     kind: Kind,
     words: Message,
@@ -254,14 +264,14 @@ def enter(
 ) -> StepRecord:
     """As `done`, in a transaction that holds the incident's lock."""
     # The API server's clock, by which it was answered, may be ahead of this machine's.
-    at = min(happened_at or given.at, desk.clock.now())
+    at = min(happened_at or given.at, run.clock.now())
     entry = timeline.append(
         conn,
-        file.incident.id,
+        record.incident.id,
         kind,
         words,
         by=by,
-        clock=desk.clock,
+        clock=run.clock,
         happened_at=at,
         data={"step": step, "option": given.option, "part": given.part, **data},
         once=_once(step, given.part, given.at),
@@ -279,8 +289,8 @@ def _record(step: HumanStep, entry: timeline.Entry) -> StepRecord:
 
 
 def moment(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     given: Given,
     values: Values,
@@ -290,8 +300,8 @@ def moment(
     """A moment that was entered, that of the answer where nothing was.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         given: the answer.
         values: what was entered.
@@ -305,29 +315,29 @@ def moment(
     found = values.found.get(asked.name)
     if not isinstance(found, datetime):
         return given.at
-    first = after or file.incident.began_at or file.incident.aware_at
+    first = after or record.incident.began_at or record.incident.aware_at
     problem = None
-    if found > desk.clock.now():
+    if found > run.clock.now():
         problem = _("is yet to come")
     elif found < first:
         problem = _("lies before {first}", first=first)
     if problem is not None:
         cause = _("{field}: {problem}", field=asked.title, problem=problem)
-        refuse(desk, file, step, given, cause, values)
+        refuse(run, record, step, given, cause, values)
     return found
 
 
 def _keep(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     kind: Kind,
     step: str,
     words: Message,
     data: Mapping[str, Any],
     by: str | None = None,
 ) -> None:
-    with desk.state.begin() as conn:
+    with run.state.begin() as conn:
         timeline.append(
-            conn, file.incident.id, kind, words, by=by or step, clock=desk.clock,
+            conn, record.incident.id, kind, words, by=by or step, clock=run.clock,
             data={"step": step, **data},
         )  # fmt: skip

@@ -9,7 +9,7 @@ from include.incident import register, scopes, timeline
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.clock_words import due
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, record_of
 from include.incident.names import Kind, State
 from include.incident.open_points import open_points
 from include.incident.rules import HumanStep
@@ -29,82 +29,84 @@ def form() -> list[Field]:
     return [Field(name=WORDS, title=title, kind="long_text", longest=page.LONGEST)]
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask whether the handling is over; None where the incident is not led."""
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("close the handling"),
-        [*_lines(desk, file), *_summary_due(desk, file)],
+        [*_lines(run, record), *_summary_due(run, record)],
         choices=[CLOSE, NOT_YET],
         form=form(),
-        content=content(desk, file),
+        content=content(run, record),
     )
 
 
-def _lines(desk: Desk, file: File) -> list[Message]:
-    left = [_("Still open: {point}", point=point) for point in open_points(desk, file)]
+def _lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
+    left = [_("Still open: {point}", point=point) for point in open_points(run, record)]
     return [
         *(left or [_("Nothing is open: the handling can be closed.")]),
         _("Legal holds stay until they are released."),
     ]
 
 
-def content(desk: Desk, file: File) -> str:
+def content(run: IncidentRun, record: IncidentRecord) -> str:
     """Return the digest of what a closing is about: the counts and the grade.
 
     What is open is looked up again when the answer is entered: it may be less than the page said.
     """
-    graded = last_of(file.entries, Kind.GRADED)
-    facts = [scopes.newest(desk, file.incident.id).version, graded.place if graded else None]
-    return page.content_of(file, STEP, [], form=form(), facts=facts)
+    graded = last_of(record.entries, Kind.GRADED)
+    facts = [scopes.newest(run, record.incident.id).version, graded.place if graded else None]
+    return page.content_of(record, STEP, [], form=form(), facts=facts)
 
 
-def _summary_due(desk: Desk, file: File) -> list[Message]:
+def _summary_due(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     """When the summary is due, by each clock that begins when the incident is closed."""
     return [
         _("{what}: due {due}.", what=one.rule.message, due=due(one))
-        for one in clocks_of(desk, file)
+        for one in clocks_of(run, record)
         if one.rule.begins == "closing" and (one.is_open or one.state is ClockState.NOT_BEGUN)
     ]
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Close it.
 
     Raises:
         AskAgain: nobody answered, it is not to be closed yet, something is open, or the form was
             about something else.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
-    values = answer.read(desk, file, STEP, given, form())
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
+    values = answer.read(run, record, STEP, given, form())
     if given.option != CLOSE:
         cause = _("not yet: {words}", words=values.text(WORDS))
-        answer.refuse(desk, file, STEP, given, cause, values)
-    found = _closed(desk, file, given, who, values.text(WORDS))
+        answer.refuse(run, record, STEP, given, cause, values)
+    found = _closed(run, record, given, who, values.text(WORDS))
     if isinstance(found, Message):
-        answer.refuse(desk, file, STEP, given, found, values)
+        answer.refuse(run, record, STEP, given, found, values)
     return found
 
 
-def _closed(desk: Desk, file: File, given: Given, who: str, said: str) -> StepRecord | Message:
+def _closed(
+    run: IncidentRun, record: IncidentRecord, given: Given, who: str, said: str
+) -> StepRecord | Message:
     """Close it under the incident's lock, or return why it cannot be closed."""
-    with desk.state.begin() as conn:
-        timeline.lock_incident(conn, file.incident.id)
-        if (done := answer.taken(conn, file, STEP, given)) is not None:
+    with run.state.begin() as conn:
+        timeline.lock_incident(conn, record.incident.id)
+        if (done := answer.taken(conn, record, STEP, given)) is not None:
             return done
-        file = file_of(conn, file.incident.number)
-        if left := open_points(desk, file):
+        record = record_in(conn, record.incident.number)
+        if left := open_points(run, record):
             return _("it cannot be closed: {points}", points=listed(left))
-        if content(desk, file) != given.content:
+        if content(run, record) != given.content:
             return answer.CHANGED
-        register.ended(conn, file.incident.id, State.CLOSED, given.at)
+        register.ended(conn, record.incident.id, State.CLOSED, given.at)
         words = _("The handling was closed. {words}", words=said)
         return answer.enter(
-            conn, desk, file, STEP, Kind.CLOSED, words, by=who, given=given, data={}
+            conn, run, record, STEP, Kind.CLOSED, words, by=who, given=given, data={}
         )

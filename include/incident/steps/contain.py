@@ -7,7 +7,7 @@ from functools import partial
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
 from include.incident.names import Kind
 from include.incident.rules import CHECKLIST_FIELDS, HumanStep
 from include.incident.steps import answer, page
@@ -21,11 +21,11 @@ AT, NOTES = CHECKLIST_FIELDS
 WHEN = Field(name=AT, title=_("When it was contained; empty means now"), kind="moment")
 
 
-def form(desk: Desk, file: File) -> list[Field]:
+def form(run: IncidentRun, record: IncidentRecord) -> list[Field]:
     """The checklist as fields."""
     boxes = [
         Field(name=one.id, title=one.message, kind="yes_no", value=False)
-        for one in desk.rules_of(file).type(file.incident.type).checklist
+        for one in rules_of(run, record).type(record.incident.type).checklist
     ]
     notes = Field(
         name=NOTES,
@@ -36,53 +36,53 @@ def form(desk: Desk, file: File) -> list[Field]:
     return [*boxes, WHEN, notes]
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask for the checklist; None where the incident is not led."""
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
-        _("contain it: {type}", type=desk.rules_of(file).type(file.incident.type).message),
-        _lines(desk, file),
+        _("contain it: {type}", type=rules_of(run, record).type(record.incident.type).message),
+        _lines(run, record),
         choices=[CONTAINED],
-        form=form(desk, file),
-        content=content(desk, file),
+        form=form(run, record),
+        content=content(run, record),
     )
 
 
-def _lines(desk: Desk, file: File) -> list[Message]:
+def _lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     return [
-        _("What happened: {what}", what=told(desk, file)),
+        _("What happened: {what}", what=told(run, record)),
         _("Do what the checklist says, then tick it and choose Contained."),
         _("Do not switch off or clean up what is evidence before it is secured."),
     ]
 
 
-def content(desk: Desk, file: File) -> str:
+def content(run: IncidentRun, record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: the incident and its checklist."""
-    return page.content_of(file, STEP, _lines(desk, file), form=form(desk, file))
+    return page.content_of(record, STEP, _lines(run, record), form=form(run, record))
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Take the checklist back.
 
     Raises:
         AskAgain: nobody answered, an item is neither ticked nor explained, or the form was about
             something else.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
-    kind = desk.rules_of(file).type(file.incident.type)
-    values = answer.read(desk, file, STEP, given, form(desk, file))
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
+    kind = rules_of(run, record).type(record.incident.type)
+    values = answer.read(run, record, STEP, given, form(run, record))
     left = [one for one in kind.checklist if not values.ticked(one.id)]
     if left and not values.says(NOTES):
         missing = listed([one.message for one in left])
         cause = _("not ticked, and nothing says why: {items}", items=missing)
-        answer.refuse(desk, file, STEP, given, cause, values)
-    at = answer.moment(desk, file, STEP, given, values, WHEN)
+        answer.refuse(run, record, STEP, given, cause, values)
+    at = answer.moment(run, record, STEP, given, values, WHEN)
     items = [one.id for one in kind.checklist if values.ticked(one.id)]
     words = _(
         "Contained: {done} of {all} items of the checklist done. {notes}",
@@ -92,6 +92,6 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     )
     data = {"items": items, "left": [one.id for one in left], "notes": values.text(NOTES)}
     return answer.done(
-        desk, file, STEP, Kind.CONTAINED, words, by=who, given=given, values=values,
-        content=partial(content, desk), data=data, happened_at=at,
+        run, record, STEP, Kind.CONTAINED, words, by=who, given=given, values=values,
+        content=partial(content, run), data=data, happened_at=at,
     )  # fmt: skip

@@ -19,7 +19,13 @@ from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.evidence.model import StepRecord
 from include.incident import decisions, timeline
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_in,
+    record_of,
+    scenario_of,
+)
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
@@ -59,7 +65,7 @@ def form() -> list[Field]:
     ]
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask for the decision, with the dry run; None where one stands for just these people.
 
     That people are not told may be decided anew: the step asks whenever it is cleared. Where nobody
@@ -70,14 +76,14 @@ def ask(desk: Desk, number: str) -> Question | None:
         ControlFailed: a part of the letter is missing, or there is no list of people at all; it is
             named.
     """
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
-    if desk.run.dag_id == UPDATES and last_of(file.entries, Kind.DECIDED) is None:
+    if run.run.dag_id == UPDATES and last_of(record.entries, Kind.DECIDED) is None:
         return None
-    made, left = notifying.plan(desk, file), notifying.not_listed(desk, file)
-    before = notifying.stands(file, made)
-    if before is not None and not _asks_again(desk, before):
+    made, left = notifying.plan(run, record), notifying.not_listed(run, record)
+    before = notifying.stands(record, made)
+    if before is not None and not _asks_again(run, before):
         return None
     if not made.people:
         if left:
@@ -85,25 +91,25 @@ def ask(desk: Desk, number: str) -> Question | None:
                 f"There is no list of affected people yet: nothing was read in {', '.join(left)}.",
                 "Make it reachable, clear the tasks `assess` and `preserve`, then this one.",
             )
-        notifying.nobody(desk, file, made)
+        notifying.nobody(run, record, made)
         return None
-    made = notifying.reconsidered(file, made)
-    writers = sorted(who_answered(file.entries, Kind.IMPACT))
-    with desk.state.begin() as conn:
-        asked = notifying.request(conn, desk, made, writers)
+    made = notifying.reconsidered(record, made)
+    writers = sorted(who_answered(record.entries, Kind.IMPACT))
+    with run.state.begin() as conn:
+        asked = notifying.request(conn, run, made, writers)
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("decide whether {count} people are told", count=made.covers),
         [
-            *_before_lines(file, made),
+            *_before_lines(record, made),
             _("Nothing has been sent. This is what would be sent, and to whom:")
             if made.new == made.people
             else _("This is what would be sent, and to whom:"),
             *_left_lines(left),
-            *reach_lines(made, _reach(desk, file), desk.rules.letter),
-            *letter_lines(notifying.text_of(desk, file)),
+            *reach_lines(made, _reach(run, record), run.rules.letter),
+            *letter_lines(notifying.text_of(run, record)),
             _(
                 "Your decision is bound to these words and this list: SHA-256 {sha}",
                 sha=made.sha256,
@@ -117,55 +123,60 @@ def ask(desk: Desk, number: str) -> Question | None:
     )
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Take the decision.
 
     Raises:
         AskAgain: nobody answered, it has no reasons, the list was not looked at, words or list
             changed since it was asked, or somebody else decided meanwhile.
     """
-    file = desk.file(number)
-    with desk.state.connect() as conn:
-        if (done := answer.taken(conn, file, STEP, given)) is not None:
+    record = record_of(run, number)
+    with run.state.connect() as conn:
+        if (done := answer.taken(conn, record, STEP, given)) is not None:
             return done
-    writers = sorted(who_answered(file.entries, Kind.IMPACT))
-    who = answer.person(desk, file, STEP, given, writers)
-    values = answer.read(desk, file, STEP, given, form())
+    writers = sorted(who_answered(record.entries, Kind.IMPACT))
+    who = answer.person(run, record, STEP, given, writers)
+    values = answer.read(run, record, STEP, given, form())
     if not values.says(REASON):
-        answer.refuse(desk, file, STEP, given, _("the reasons say nothing"), values)
+        answer.refuse(run, record, STEP, given, _("the reasons say nothing"), values)
     try:
-        made = notifying.plan(desk, file)
+        made = notifying.plan(run, record)
     except ControlFailed as error:
-        answer.refuse(desk, file, STEP, given, _("{words}", words=error.message), values)
-    if given.option == TELL and _many_unusable(desk, file, made) and not values.ticked(LOOKED):
+        answer.refuse(run, record, STEP, given, _("{words}", words=error.message), values)
+    if given.option == TELL and _many_unusable(run, record, made) and not values.ticked(LOOKED):
         cause = _("too many people have no usable address: look at the list, and say so")
-        answer.refuse(desk, file, STEP, given, cause, values)
-    may = team_of(desk, file, STEP, writers).people
-    found = _entered(desk, file, given, who, values.text(REASON), may)
+        answer.refuse(run, record, STEP, given, cause, values)
+    may = team_of(run, record, STEP, writers).people
+    found = _entered(run, record, given, who, values.text(REASON), may)
     if isinstance(found, Message):
-        answer.refuse(desk, file, STEP, given, found, values)
+        answer.refuse(run, record, STEP, given, found, values)
     return found
 
 
 def _entered(
-    desk: Desk, file: File, given: Given, who: str, reason: str, may: Sequence[str]
+    run: IncidentRun,
+    record: IncidentRecord,
+    given: Given,
+    who: str,
+    reason: str,
+    may: Sequence[str],
 ) -> StepRecord | Message:
     """Enter a decision in the registry and on the timeline, both or neither; else why not.
 
     Whoever else decides waits until then, and whatever they add to the timeline.
     """
-    with desk.state.begin() as conn:
-        timeline.lock_incident(conn, file.incident.id)
-        file = file_of(conn, file.incident.number)
-        if (done := answer.taken(conn, file, STEP, given)) is not None:
+    with run.state.begin() as conn:
+        timeline.lock_incident(conn, record.incident.id)
+        record = record_in(conn, record.incident.number)
+        if (done := answer.taken(conn, record, STEP, given)) is not None:
             return done
-        plain = notifying.plan(desk, file)
-        made = notifying.reconsidered(file, plain)
-        about = *_run(desk), notifying.APPROVAL, file.incident.number
+        plain = notifying.plan(run, record)
+        made = notifying.reconsidered(record, plain)
+        about = *_run(run), notifying.APPROVAL, record.incident.number
         asked = registry.request_about(conn, *about, made.sha256)
         if asked is None or asked.content != given.content:
-            return _changed(file, plain, registry.request_of(conn, *about))
-        if notifying.stands(file, plain) is not None and not made.again:
+            return _changed(record, plain, registry.request_of(conn, *about))
+        if notifying.stands(record, plain) is not None and not made.again:
             return _("it was decided elsewhere meanwhile")
         kept = registry.decision_on(conn, asked.id)
         if kept is None:
@@ -181,35 +192,35 @@ def _entered(
             )
             if isinstance(decided, Refusal):
                 return _("it was not accepted: {cause}", cause=str(decided.cause))
-            return _write(conn, desk, file, made, asked, decided, given)
+            return _write(conn, run, record, made, asked, decided, given)
         # Taken before by a process that was killed: that one counts, not this.
         option = TELL if kept.approved else DO_NOT_TELL
         before = replace(given, option=option, at=kept.decided_at)
-        record = _write(conn, desk, file, made, asked, kept, before)
+        answered = _write(conn, run, record, made, asked, kept, before)
         if same_person(kept.decided_by, who) and option == given.option:
-            return record
+            return answered
     return _("it was decided before, by {who}: {option}", who=kept.decided_by, option=option)
 
 
 def _write(
     conn: Connection,
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     made: NoticePlan,
     asked: Request,
     decided: Decision,
     given: Given,
 ) -> StepRecord:
     """Enter it; letters with words that are decided on no more are taken back."""
-    before = decisions.on_last_words(file.entries)
+    before = decisions.on_last_words(record.entries)
     if before and decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
-        prefix = f"{file.incident.number}/"
-        outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, desk.clock.now())
+        prefix = f"{record.incident.number}/"
+        outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, run.clock.now())
     data = {"tell": decided.approved, "sha256": made.sha256, "bound": made.bound}
     data |= {"request": asked.id, "people": made.people, "version": made.version}
     data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
     return answer.enter(
-        conn, desk, file, STEP, Kind.DECIDED, _said(made, decided), by=decided.decided_by,
+        conn, run, record, STEP, Kind.DECIDED, _said(made, decided), by=decided.decided_by,
         given=given, data=data,
     )  # fmt: skip
 
@@ -225,30 +236,30 @@ def _said(made: NoticePlan, decided: Decision) -> Message:
     return _("Affected people are not told. {reason}", reason=reason)
 
 
-def _changed(file: File, made: NoticePlan, asked: Request | None) -> Message:
-    found = notifying.stands(file, made)
+def _changed(record: IncidentRecord, made: NoticePlan, asked: Request | None) -> Message:
+    found = notifying.stands(record, made)
     if found is not None and (asked is None or found.data["request"] != asked.id):
         return _("it was decided elsewhere meanwhile")
     return _("words or list changed: look again")
 
 
-def _asks_again(desk: Desk, before: Entry) -> bool:
+def _asks_again(run: IncidentRun, before: Entry) -> bool:
     """Whether a decision that stands is asked for anew, by a step that somebody cleared.
 
     One to tell people is not. An addition asks whoever cleared the step with which it was decided.
     """
     if before.data["tell"] or before.data["request"] is None:
         return False
-    if desk.run.dag_id != UPDATES:
+    if run.run.dag_id != UPDATES:
         return True
-    with desk.state.connect() as conn:
+    with run.state.connect() as conn:
         asked = registry.request(conn, int(before.data["request"]))
-    return (asked.dag_id, asked.run_id) == _run(desk)
+    return (asked.dag_id, asked.run_id) == _run(run)
 
 
-def _before_lines(file: File, made: NoticePlan) -> list[Message]:
+def _before_lines(record: IncidentRecord, made: NoticePlan) -> list[Message]:
     """What was decided before, and what of it stands."""
-    decided = of_kind(file.entries, Kind.DECIDED)
+    decided = of_kind(record.entries, Kind.DECIDED)
     lines = [_("Decided {at}: {words}", at=one.happened_at, words=one.words) for one in decided]
     if made.adds_to is not None:
         lines.append(
@@ -273,20 +284,20 @@ def _left_lines(left: Sequence[str]) -> list[Message]:
     ]
 
 
-def _reach(desk: Desk, file: File) -> Reach | None:
+def _reach(run: IncidentRun, record: IncidentRecord) -> Reach | None:
     """How many can be reached; nobody is looked up in a drill."""
-    if desk.scenario is not None:
+    if scenario_of(run) is not None:
         return None
-    with desk.state.connect() as conn:
-        return AddressBook(desk).reach(conn, file.incident.id)
+    with run.state.connect() as conn:
+        return AddressBook(run).reach(conn, record.incident.id)
 
 
-def _many_unusable(desk: Desk, file: File, made: NoticePlan) -> bool:
-    reach = _reach(desk, file)
+def _many_unusable(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> bool:
+    reach = _reach(run, record)
     if reach is None or not made.people:
         return False
-    return reach.unusable > desk.rules.letter.unusable_at_most * made.people
+    return reach.unusable > run.rules.letter.unusable_at_most * made.people
 
 
-def _run(desk: Desk) -> tuple[str, str]:
-    return desk.run.dag_id, desk.run.run_id
+def _run(run: IncidentRun) -> tuple[str, str]:
+    return run.run.dag_id, run.run.run_id

@@ -10,8 +10,8 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident import register, scopes
-from include.incident.desk import Desk, File
 from include.incident.grading import propose
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.scope_words import scope_lines
@@ -27,14 +27,14 @@ REASON = "reason"
 GRADE = "grade"
 
 
-def form(desk: Desk, file: File, proposed: str | None = None) -> list[Field]:
+def form(run: IncidentRun, record: IncidentRecord, proposed: str | None = None) -> list[Field]:
     """Grade and reasons as fields."""
     return [
         Field(
             name=GRADE,
             title=_("Grade"),
             kind="choice",
-            options={one.id: one.message for one in desk.rules_of(file).grades},
+            options={one.id: one.message for one in rules_of(run, record).grades},
             value=proposed,
             required=True,
         ),
@@ -47,82 +47,82 @@ def form(desk: Desk, file: File, proposed: str | None = None) -> list[Field]:
     ]
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask for the grade, with what was counted; None where the incident is not led."""
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
-    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules_of(file))
+    proposed = propose(scopes.newest(run, record.incident.id), rules_of(run, record))
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("confirm the grade"),
-        _lines(desk, file),
+        _lines(run, record),
         choices=[CONFIRM],
-        form=form(desk, file, proposed.grade),
-        content=content(desk, file),
+        form=form(run, record, proposed.grade),
+        content=content(run, record),
     )
 
 
-def _lines(desk: Desk, file: File) -> list[Message]:
-    scope = scopes.newest(desk, file.incident.id)
-    graded = last_of(file.entries, Kind.GRADED)
+def _lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
+    scope = scopes.newest(run, record.incident.id)
+    graded = last_of(record.entries, Kind.GRADED)
     return [
-        _("What happened: {what}", what=told(desk, file)),
+        _("What happened: {what}", what=told(run, record)),
         *scope_lines(scope),
-        propose(scope, desk.rules_of(file)).words,
+        propose(scope, rules_of(run, record)).words,
         *([_("So far: {words}", words=graded.words)] if graded else []),
         _("The grade says whom it is reported to, and by when. It can be changed later."),
     ]
 
 
-def content(desk: Desk, file: File) -> str:
+def content(run: IncidentRun, record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: counts, proposed grade, grade so far."""
     return page.content_of(
-        file, STEP, _lines(desk, file), form=form(desk, file), facts=[_graded_at(file)]
+        record, STEP, _lines(run, record), form=form(run, record), facts=[_graded_at(record)]
     )
 
 
-def _graded_at(file: File) -> int | None:
-    graded = last_of(file.entries, Kind.GRADED)
+def _graded_at(record: IncidentRecord) -> int | None:
+    graded = last_of(record.entries, Kind.GRADED)
     return graded.place if graded else None
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Take the grade.
 
     Raises:
         AskAgain: nobody answered, there is no such grade, a change has no reasons, or the form was
             about something else.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
-    values = answer.read(desk, file, STEP, given, form(desk, file))
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
+    values = answer.read(run, record, STEP, given, form(run, record))
     chosen = values.text(GRADE)
-    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules_of(file))
+    proposed = propose(scopes.newest(run, record.incident.id), rules_of(run, record))
     if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
-        answer.refuse(desk, file, STEP, given, cause, values)
-    return _entered(desk, file, chosen, who, given, values)
+        answer.refuse(run, record, STEP, given, cause, values)
+    return _entered(run, record, chosen, who, given, values)
 
 
 def _entered(
-    desk: Desk, file: File, grade: str, who: str, given: Given, values: Values
+    run: IncidentRun, record: IncidentRecord, grade: str, who: str, given: Given, values: Values
 ) -> StepRecord:
     """Enter a grade that a person confirmed."""
     reason = values.text(REASON)
     words = _(
         "Graded {grade}. {reason}",
-        grade=desk.rules_of(file).grade(grade).message,
+        grade=rules_of(run, record).grade(grade).message,
         reason=reason,
     )
 
     def keep(conn: Connection) -> None:
-        register.graded(conn, file.incident.id, grade)
+        register.graded(conn, record.incident.id, grade)
 
     data = {"grade": grade, "reason": reason}
     return answer.done(
-        desk, file, STEP, Kind.GRADED, words, by=who, given=given, values=values,
-        content=partial(content, desk), data=data, happened_at=given.at, also=keep,
+        run, record, STEP, Kind.GRADED, words, by=who, given=given, values=values,
+        content=partial(content, run), data=data, happened_at=given.at, also=keep,
     )  # fmt: skip

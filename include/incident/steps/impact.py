@@ -8,7 +8,7 @@ from functools import partial
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
@@ -52,55 +52,55 @@ def form(before: Mapping[str, str] | None = None) -> list[Field]:
     ]
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask for the words that reports and notices need; None where the incident is not led."""
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
-    written = last_of(file.entries, Kind.IMPACT)
+    written = last_of(record.entries, Kind.IMPACT)
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("write what happened, what may come of it, and what people can do"),
-        _lines(desk, file),
+        _lines(run, record),
         choices=[ASSESSED],
         form=form(written.data["texts"] if written else None),
-        content=content(desk, file),
+        content=content(run, record),
     )
 
 
-def _lines(desk: Desk, file: File) -> list[Message]:
+def _lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     return [
-        _("What happened: {what}", what=told(desk, file)),
+        _("What happened: {what}", what=told(run, record)),
         _("These words go into the authority's report and into notices to people, as written."),
         _("Whoever writes them does not decide whether people are told."),
     ]
 
 
-def content(desk: Desk, file: File) -> str:
+def content(run: IncidentRun, record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: the incident, and the words so far."""
-    written = last_of(file.entries, Kind.IMPACT)
+    written = last_of(record.entries, Kind.IMPACT)
     facts = [written.place if written else None]
-    return page.content_of(file, STEP, _lines(desk, file), form=form(), facts=facts)
+    return page.content_of(record, STEP, _lines(run, record), form=form(), facts=facts)
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Take the words.
 
     Raises:
         AskAgain: nobody answered, a field says nothing, or the form was about something else.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
     fields = form()
-    values = answer.read(desk, file, STEP, given, fields)
+    values = answer.read(run, record, STEP, given, fields)
     if silent := [one.title for one in fields if not values.says(one.name)]:
         cause = _("these fields say nothing: {fields}", fields=listed(silent))
-        answer.refuse(desk, file, STEP, given, cause, values)
+        answer.refuse(run, record, STEP, given, cause, values)
     data = {"texts": {one.name: values.text(one.name) for one in fields}}
     words = _("The impact was assessed.")
     return answer.done(
-        desk, file, STEP, Kind.IMPACT, words, by=who, given=given, values=values,
-        content=partial(content, desk), data=data,
+        run, record, STEP, Kind.IMPACT, words, by=who, given=given, values=values,
+        content=partial(content, run), data=data,
     )  # fmt: skip

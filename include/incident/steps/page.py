@@ -20,7 +20,7 @@ from include.approvals.question import (
 from include.incident import timeline
 from include.incident.clocks.clock_words import clock_rows
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, scenario_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.team import Team, team_of
@@ -33,15 +33,15 @@ _VERSION = re.compile(r"[0-9a-f]{8}")
 LONGEST = 2_000  # characters of a text that is entered
 
 
-def led(desk: Desk, number: str) -> File | None:
+def led(run: IncidentRun, number: str) -> IncidentRecord | None:
     """The incident, None where its steps are not to be done: a duplicate, or cancelled."""
-    found = desk.file(number)
+    found = record_of(run, number)
     return found if found.incident.is_led else None
 
 
 def question(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     step: HumanStep,
     title: Message,
     lines: Sequence[Message],
@@ -56,8 +56,8 @@ def question(
     """Make the page of a human step: what to do, by when what is due, who may answer.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         step: which one.
         title: what is asked, in a line.
         lines: what the person has to know and do.
@@ -71,22 +71,24 @@ def question(
     Raises:
         ServiceError: nobody is left who may answer.
     """
-    team = team_of(desk, file, step, never)
+    team = team_of(run, record, step, never)
     if not team.people:
         raise ServiceError(
-            f"Nobody may do the step {step} of {file.incident.number}.",
+            f"Nobody may do the step {step} of {record.incident.number}.",
             "Assign somebody: workflow update_incident, action `assign`.",
         )
-    number = file.incident.number
-    drill = [_("DRILL: nothing leaves, nobody is told, nothing is held.")] if desk.scenario else []
-    refused = _last_refused(file, step, part)
+    number = record.incident.number
+    drill = (
+        [_("DRILL: nothing leaves, nobody is told, nothing is held.")] if scenario_of(run) else []
+    )
+    refused = _last_refused(record, step, part)
     shown = [*drill, *_refused(refused), *_silent(team), *lines, *_who(team)]
     parts = []
     for language, name in LANGUAGES.items():
-        words = Translator(language, desk.zone.key)
+        words = Translator(language, run.zone.key)
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {_one_line(words.text(one))}" for one in shown))
-        for head, rows in [*tables, clock_rows(clocks_of(desk, file))]:
+        for head, rows in [*tables, clock_rows(clocks_of(run, record))]:
             if rows:
                 parts.append(
                     markdown_table(
@@ -106,7 +108,7 @@ def question(
 
 
 def content_of(
-    file: File,
+    record: IncidentRecord,
     step: HumanStep,
     lines: Sequence[Message],
     *,
@@ -120,14 +122,14 @@ def content_of(
     and no answer is about them.
 
     Args:
-        file: the incident.
+        record: the incident.
         step: which one.
         lines: of the page; none may change merely because time passes.
         form: its fields; their values are left out.
         part: of the step, where it is done several times.
         facts: JSON values that identify what the lines only name, such as a version.
     """
-    shown = [file.incident.number, step, part, *facts]
+    shown = [record.incident.number, step, part, *facts]
     shown += [line.model_dump(mode="json") for line in lines]
     shown += [[each.name, list(each.options)] for each in form]
     return sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
@@ -164,11 +166,11 @@ def _one_line(text: str) -> str:
     return re.sub(r"([\[\]<>`*#|~])", r"\\\1", " ".join(text.split()))
 
 
-def _last_refused(file: File, step: str, part: str) -> timeline.Entry | None:
+def _last_refused(record: IncidentRecord, step: str, part: str) -> timeline.Entry | None:
     """The refusal after which nothing of the step counted."""
     mine = [
         one
-        for one in file.entries
+        for one in record.entries
         if (one.data.get("step"), one.data.get("part", "")) == (step, part)
     ]
     answers = [one for one in mine if one.kind is not Kind.UNANSWERED]

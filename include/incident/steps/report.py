@@ -16,7 +16,7 @@ from include.evidence.model import StepRecord
 from include.incident.clocks.clock import Bearing, bearing
 from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown
 from include.incident.clocks.standing import facts_from
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
 from include.incident.names import Kind
 from include.incident.rules import Authority, HumanStep
 from include.incident.steps import answer, page
@@ -52,18 +52,18 @@ def form() -> list[Field]:
     ]
 
 
-def authorities(desk: Desk, file: File) -> list[Authority]:
+def authorities(run: IncidentRun, record: IncidentRecord) -> list[Authority]:
     """Authorities that an incident is reported to now, in the order of the pack."""
-    facts = facts_from(desk.rules, file)
+    facts = facts_from(run.rules, record)
     return [
         one
-        for one in desk.rules_of(file).authorities
+        for one in rules_of(run, record).authorities
         if bearing(one, facts) in (Bearing.YES, Bearing.PROVISIONAL)
     ]
 
 
 def ask(
-    desk: Desk,
+    run: IncidentRun,
     number: str,
     authority: str,
     phase: Phase,
@@ -75,25 +75,25 @@ def ask(
     Whoever clears the task of one that was said not to be needed is asked again.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         authority: id of incident.yaml.
         phase: which report.
         documents: path of the sealed bundle that holds the document.
         missing: required fields of the document that say nothing.
     """
-    file = page.led(desk, number)
-    if file is None or handed_in(file, authority, phase):
+    record = page.led(run, number)
+    if record is None or handed_in(record, authority, phase):
         return None
-    named = desk.rules_of(file).authority(authority)
+    named = rules_of(run, record).authority(authority)
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEPS[phase],
-        title_of(desk, file, authority, phase),
+        title_of(run, record, authority, phase),
         [
             *page.blocked(missing),
-            _("What happened: {what}", what=told(desk, file)),
+            _("What happened: {what}", what=told(run, record)),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             in_languages(named.how),
             _("Nothing is sent by itself: hand it in, then enter when, and the receipt."),
@@ -102,24 +102,28 @@ def ask(
         form=form(),
         part=authority,
         content=page.with_version(
-            content(desk, authority, phase, missing, file), document_version(file, phase)
+            content(run, authority, phase, missing, record), document_version(record, phase)
         ),
     )
 
 
 def content(
-    desk: Desk, authority: str, phase: Phase, missing: Sequence[Message], file: File
+    run: IncidentRun,
+    authority: str,
+    phase: Phase,
+    missing: Sequence[Message],
+    record: IncidentRecord,
 ) -> str:
     """Return the digest of what an answer is about: the incident, and missing fields.
 
     The version of the document is left out: it was handed in, whatever was entered since.
     """
-    lines = [*page.blocked(missing), _("What happened: {what}", what=told(desk, file))]
-    return page.content_of(file, STEPS[phase], lines, form=form(), part=authority)
+    lines = [*page.blocked(missing), _("What happened: {what}", what=told(run, record))]
+    return page.content_of(record, STEPS[phase], lines, form=form(), part=authority)
 
 
 def take(
-    desk: Desk,
+    run: IncidentRun,
     number: str,
     authority: str,
     phase: Phase,
@@ -133,19 +137,19 @@ def take(
             the form was about something else.
     """
     step = STEPS[phase]
-    file = desk.file(number)
+    record = record_of(run, number)
     given = replace(given, part=authority)
-    who = answer.person(desk, file, step, given)
-    values = answer.read(desk, file, step, given, form())
+    who = answer.person(run, record, step, given)
+    values = answer.read(run, record, step, given, form())
     handed = given.option == HANDED_IN
     if handed:
-        answer.refuse_lacking(desk, file, step, given, missing, values)
+        answer.refuse_lacking(run, record, step, given, missing, values)
     if handed and not values.text(RECEIPT):
-        answer.refuse(desk, file, step, given, _("the receipt is missing"), values)
+        answer.refuse(run, record, step, given, _("the receipt is missing"), values)
     if not handed and not values.says(REASON):
-        answer.refuse(desk, file, step, given, _("the reasons say nothing"), values)
-    at = answer.moment(desk, file, step, given, values, WHEN, file.incident.aware_at)
-    title = title_of(desk, file, authority, phase)
+        answer.refuse(run, record, step, given, _("the reasons say nothing"), values)
+    at = answer.moment(run, record, step, given, values, WHEN, record.incident.aware_at)
+    title = title_of(run, record, authority, phase)
     words = (
         _("Handed in: {report}. Receipt: {receipt}", report=title, receipt=values.text(RECEIPT))
         if handed
@@ -154,39 +158,39 @@ def take(
     data = {"authority": authority, "phase": str(phase), COMPLETE: handed}
     data |= {"document": page.version_of(given.content)}
     return answer.done(
-        desk, file, step, Kind.REPORTED, words, by=who, given=given, values=values,
-        content=partial(content, desk, authority, phase, missing), data=data, happened_at=at,
+        run, record, step, Kind.REPORTED, words, by=who, given=given, values=values,
+        content=partial(content, run, authority, phase, missing), data=data, happened_at=at,
     )  # fmt: skip
 
 
-def handed_in(file: File, authority: str, phase: Phase) -> bool:
+def handed_in(record: IncidentRecord, authority: str, phase: Phase) -> bool:
     """Whether a report was handed in."""
-    return any(not is_declined(one) for one in _answers(file, authority, phase))
+    return any(not is_declined(one) for one in _answers(record, authority, phase))
 
 
-def answered(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
+def answered(run: IncidentRun, record: IncidentRecord, authority: str, phase: Phase) -> bool:
     """Whether an answer to a report stands: handed in, or said not to be needed.
 
     That it is not needed stands until a worse grade is confirmed.
     """
-    order = [one.id for one in desk.rules_of(file).grades]
+    order = [one.id for one in rules_of(run, record).grades]
     return any(
-        not (is_declined(one) and outgrown(one, file.entries, order))
-        for one in _answers(file, authority, phase)
+        not (is_declined(one) and outgrown(one, record.entries, order))
+        for one in _answers(record, authority, phase)
     )
 
 
-def _answers(file: File, authority: str, phase: Phase) -> list[Entry]:
+def _answers(record: IncidentRecord, authority: str, phase: Phase) -> list[Entry]:
     return [
         one
-        for one in of_kind(file.valid, Kind.REPORTED)
+        for one in of_kind(record.valid, Kind.REPORTED)
         if one.data.get("authority") == authority and one.data.get("phase") == phase
     ]
 
 
-def title_of(desk: Desk, file: File, authority: str, phase: str) -> Message:
+def title_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: str) -> Message:
     """Which report it is, in words."""
-    named = {one.id: one.message for one in desk.rules_of(file).authorities}
+    named = {one.id: one.message for one in rules_of(run, record).authorities}
     to = named.get(authority, verbatim(authority))
     if phase == Phase.FIRST:
         return _("first report to: {authority}", authority=to)

@@ -14,7 +14,7 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
 from include.incident import timeline
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, record_of
 from include.incident.names import FINDING_KIND, Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
@@ -30,9 +30,9 @@ LESSONS = "lessons"
 MOST_ACTIONS = 5
 
 
-def form(desk: Desk) -> list[Field]:
+def form(run: IncidentRun) -> list[Field]:
     """Lessons and up to five corrective actions, each with its owner and days."""
-    roles = {one.id: in_languages(one.title) for one in desk.roles.values()}
+    roles = {one.id: in_languages(one.title) for one in run.roles.values()}
     lessons = Field(
         name=LESSONS,
         title=_("What was learned: what went well, what did not, why it could happen"),
@@ -64,14 +64,14 @@ def form(desk: Desk) -> list[Field]:
     return found
 
 
-def ask(desk: Desk, number: str) -> Question | None:
+def ask(run: IncidentRun, number: str) -> Question | None:
     """Ask for lessons and corrective actions; None where the incident is not led."""
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("review it: lessons and corrective actions"),
         [
@@ -80,19 +80,19 @@ def ask(desk: Desk, number: str) -> Question | None:
             _("An incident without any corrective action needs reasons in the lessons."),
         ],
         choices=[REVIEWED],
-        form=form(desk),
-        content=content(desk, file),
+        form=form(run),
+        content=content(run, record),
     )  # fmt: skip
 
 
-def content(desk: Desk, file: File) -> str:
+def content(run: IncidentRun, record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: the incident, and the review so far."""
-    before = last_of(file.entries, Kind.REVIEWED)
+    before = last_of(record.entries, Kind.REVIEWED)
     facts = [before.place if before else None]
-    return page.content_of(file, STEP, [], form=form(desk), facts=facts)
+    return page.content_of(record, STEP, [], form=form(run), facts=facts)
 
 
-def take(desk: Desk, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
     """Take lessons and actions; every action is entered as a finding, once.
 
     One that is entered again after the task was cleared is the same; another one is another
@@ -102,36 +102,41 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         AskAgain: nobody answered, the lessons say nothing, an action has no owner, or somebody
             reviewed it since the form was made.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
-    values = answer.read(desk, file, STEP, given, form(desk))
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
+    values = answer.read(run, record, STEP, given, form(run))
     if not values.says(LESSONS):
         cause = _("the lessons say nothing")
-        answer.refuse(desk, file, STEP, given, cause, values)
+        answer.refuse(run, record, STEP, given, cause, values)
     numbers = [n for n in range(1, MOST_ACTIONS + 1) if values.says(f"action_{n}")]
     for one in numbers:
         if not values.text(f"owner_{one}"):
             cause = _("nobody answers for action {number}", number=one)
-            answer.refuse(desk, file, STEP, given, cause, values)
-    record = _entered(desk, file, given, who, values, numbers)
-    if record is None:
-        answer.refuse(desk, file, STEP, given, answer.CHANGED, values)
-    return record
+            answer.refuse(run, record, STEP, given, cause, values)
+    answered = _entered(run, record, given, who, values, numbers)
+    if answered is None:
+        answer.refuse(run, record, STEP, given, answer.CHANGED, values)
+    return answered
 
 
 def _entered(
-    desk: Desk, file: File, given: Given, who: str, values: Values, numbers: Sequence[int]
+    run: IncidentRun,
+    record: IncidentRecord,
+    given: Given,
+    who: str,
+    values: Values,
+    numbers: Sequence[int],
 ) -> StepRecord | None:
     """Enter a review with its actions; return None where the form was about something else."""
-    number = file.incident.number
-    with desk.state.begin() as conn:
-        timeline.lock_incident(conn, file.incident.id)
-        if (done := answer.taken(conn, file, STEP, given)) is not None:
+    number = record.incident.number
+    with run.state.begin() as conn:
+        timeline.lock_incident(conn, record.incident.id)
+        if (done := answer.taken(conn, record, STEP, given)) is not None:
             return done
-        file = file_of(conn, number)
-        if content(desk, file) != given.content:
+        record = record_in(conn, number)
+        if content(run, record) != given.content:
             return None
-        actions = [_opened(conn, desk, number, given, values, one) for one in numbers]
+        actions = [_opened(conn, run, number, given, values, one) for one in numbers]
         words = _(
             "Reviewed, {count} corrective actions. {lessons}",
             count=len(actions),
@@ -139,12 +144,12 @@ def _entered(
         )
         data = {"lessons": values.text(LESSONS), "actions": actions}
         return answer.enter(
-            conn, desk, file, STEP, Kind.REVIEWED, words, by=who, given=given, data=data
+            conn, run, record, STEP, Kind.REVIEWED, words, by=who, given=given, data=data
         )
 
 
 def _opened(
-    conn: Connection, desk: Desk, number: str, given: Given, values: Values, place: int
+    conn: Connection, run: IncidentRun, number: str, given: Given, values: Values, place: int
 ) -> dict[str, Any]:
     """A corrective action, entered as a finding."""
     what, owner = values.text(f"action_{place}"), values.text(f"owner_{place}")
@@ -155,15 +160,15 @@ def _opened(
         what=_("{number}: {action}", number=number, action=what),
         owner=owner,
         opened_at=given.at,
-        due_on=_due(desk, values, place),
+        due_on=_due(run, values, place),
     )
     return {"finding": found, "owner": owner, "what": what}
 
 
-def _due(desk: Desk, values: Values, number: int) -> date:
+def _due(run: IncidentRun, values: Values, number: int) -> date:
     days = values.found.get(f"days_{number}")
-    today = desk.now.date()
+    today = run.now.date()
     if isinstance(days, int):
         return today + timedelta(days=min(days, 3_650))
-    due = later(desk.clock.now(), desk.rules.actions_within, desk.zone)
-    return due.astimezone(desk.zone).date()
+    due = later(run.clock.now(), run.rules.actions_within, run.zone)
+    return due.astimezone(run.zone).date()

@@ -8,7 +8,7 @@ from functools import partial
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
@@ -36,21 +36,23 @@ def form() -> list[Field]:
     ]
 
 
-def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> Question | None:
+def ask(
+    run: IncidentRun, number: str, documents: str, missing: Sequence[Message]
+) -> Question | None:
     """Ask to hand the summary in; None where the incident is not led.
 
     Args:
-        desk: of the incident.
+        run: the run or command.
         number: of the incident.
         documents: path of the sealed bundle that holds the document.
         missing: required fields of the document that say nothing.
     """
-    file = page.led(desk, number)
-    if file is None:
+    record = page.led(run, number)
+    if record is None:
         return None
     return page.question(
-        desk,
-        file,
+        run,
+        record,
         STEP,
         _("hand in the summary"),
         [
@@ -60,30 +62,30 @@ def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> 
         ],
         choices=[DONE],
         form=form(),
-        content=page.with_version(content(missing, file), document_version(file)),
+        content=page.with_version(content(missing, record), document_version(record)),
     )
 
 
-def content(missing: Sequence[Message], file: File) -> str:
+def content(missing: Sequence[Message], record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: the incident, and missing fields."""
-    return page.content_of(file, STEP, page.blocked(missing), form=form())
+    return page.content_of(record, STEP, page.blocked(missing), form=form())
 
 
-def take(desk: Desk, number: str, given: Given, missing: Sequence[Message]) -> StepRecord:
+def take(run: IncidentRun, number: str, given: Given, missing: Sequence[Message]) -> StepRecord:
     """Take that it was handed in.
 
     Raises:
         AskAgain: nobody answered, the document lacks a field, there is no receipt, or the form was
             about something else.
     """
-    file = desk.file(number)
-    who = answer.person(desk, file, STEP, given)
-    values = answer.read(desk, file, STEP, given, form())
-    answer.refuse_lacking(desk, file, STEP, given, missing, values)
-    at = answer.moment(desk, file, STEP, given, values, WHEN, file.incident.ended_at)
+    record = record_of(run, number)
+    who = answer.person(run, record, STEP, given)
+    values = answer.read(run, record, STEP, given, form())
+    answer.refuse_lacking(run, record, STEP, given, missing, values)
+    at = answer.moment(run, record, STEP, given, values, WHEN, record.incident.ended_at)
     words = _("The summary was handed in. Receipt: {receipt}", receipt=values.text(RECEIPT))
     return answer.done(
-        desk, file, STEP, Kind.SUMMARISED, words, by=who, given=given, values=values,
+        run, record, STEP, Kind.SUMMARISED, words, by=who, given=given, values=values,
         content=partial(content, missing), happened_at=at,
         data={"document": page.version_of(given.content)},
     )  # fmt: skip

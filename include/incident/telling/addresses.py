@@ -19,7 +19,7 @@ from include.incident.counting.listed import Listed, printed
 from include.incident.counting.live import Live, people_of
 from include.incident.counting.named import column
 from include.incident.counting.reading import CannotCount, reading
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun
 from include.notify.addresses import fault
 from include.notify.names import NO_ADDRESS
 from include.services.errors import ServiceError
@@ -54,10 +54,10 @@ class AddressBook:
     """Looks up addresses; which of them many people share is looked up once.
 
     Args:
-        desk: of incidents.
+        run: the run or command.
     """
 
-    desk: Desk
+    run: IncidentRun
     _shared: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     def look_up(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -125,24 +125,24 @@ class AddressBook:
                     "SELECT lower({mail}::text) FROM {people} AS s WHERE {mail} IS NOT NULL"
                     " GROUP BY 1 HAVING count(*) >= %(most)s"
                 ).format(mail=self._mail(database), people=live.people)
-                most = {"most": self.desk.rules.letter.shared_by}
+                most = {"most": self.run.rules.letter.shared_by}
                 rows = live.connection.execute(query, most).fetchall()
             self._shared[database] = frozenset(mail.casefold() for (mail,) in rows)
         return self._shared[database]
 
     def _mail(self, database: str) -> Composable | None:
         """The column with addresses; None where people are told by other means."""
-        if database not in self.desk.databases:
+        if database not in {scope.database for scope in self.run.rules.scope}:
             return None
-        mail = self.desk.rules.scope_of(database).subject.mail
+        mail = self.run.rules.scope_of(database).subject.mail
         return None if mail is None else column("s", mail)
 
     @contextmanager
     def _reading(self, database: str) -> Iterator[Live]:
-        mapped, address = self.desk.databases[database], self.desk.readers[database]
+        mapped, address = self.run.database(database), self.run.reader(database)
         try:
-            with reading(address, mapped, self.desk.zone.key) as connection:
-                yield people_of(connection, mapped, self.desk.rules.scope_of(database))
+            with reading(address, mapped, self.run.zone.key) as connection:
+                yield people_of(connection, mapped, self.run.rules.scope_of(database))
         except CannotCount as error:
             raise ServiceError(
                 f"Addresses cannot be looked up in {database}: {error}",

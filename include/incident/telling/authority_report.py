@@ -15,7 +15,7 @@ from hashlib import sha256
 from include.documents.model import Document, Entry, EntryValue, Form, Section
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.clock_words import document_table
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind
 from include.incident.rules import Authority
 from include.incident.scope import Scope
@@ -49,21 +49,21 @@ _READ_BY_DOCUMENTS = (
 )
 
 
-def document_version(file: File, phase: Phase | None = None) -> str:
+def document_version(record: IncidentRecord, phase: Phase | None = None) -> str:
     """Return eight hex digits that change with the timeline entries that a document reads.
 
     Args:
-        file: the incident.
+        record: the incident.
         phase: which report to an authority it is; None for other documents.
     """
     read = [*_READ_BY_DOCUMENTS, *(() if phase is Phase.FIRST else (Kind.REPORTED,))]
-    places = [str(getattr(last_of(file.entries, kind), "place", "")) for kind in read]
+    places = [str(getattr(last_of(record.entries, kind), "place", "")) for kind in read]
     return sha256(":".join(places).encode()).hexdigest()[:8]
 
 
 def report(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     scope: Scope,
     clocks: Sequence[Clock],
     authority: Authority,
@@ -73,8 +73,8 @@ def report(
     """A report to one authority.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected, as it was counted last.
         clocks: as they stand.
         authority: whom it is to.
@@ -82,32 +82,32 @@ def report(
         evidence: what is kept as evidence.
     """
     first = phase is Phase.FIRST
-    sections = [_what(desk, file, scope), _affected(scope), _measures(file, required=not first)]
+    sections = [_what(run, record, scope), _affected(scope), _measures(record, required=not first)]
     if not first:
-        sections += [_rest(file, evidence), _reported_before(file, authority)]
+        sections += [_rest(record, evidence), _reported_before(record, authority)]
     sections.append(_clocks(clocks, authority))
     return Document(
         title=_("Report on a personal information security incident"),
         subtitle=_("First report; what is not known yet follows")
         if first
         else _("Follow-up report"),
-        dated=_dated(file),
-        reference=file.incident.number,
+        dated=_dated(record),
+        reference=record.incident.number,
         addressee=authority.message,
-        sender=in_languages(desk.rules.company),
+        sender=in_languages(run.rules.company),
         sections=tuple(sections),
         signature=(
-            Entry(label=_("Contact"), value=in_languages(desk.rules.letter.contact)),
+            Entry(label=_("Contact"), value=in_languages(run.rules.letter.contact)),
             Entry(label=_("For the company"), required=False),
         ),
         footer=_("How it is handed in: {how}", how=in_languages(authority.how)),
-        marked=marked(desk),
+        marked=marked(run),
     )
 
 
 def summary(
-    desk: Desk,
-    file: File,
+    run: IncidentRun,
+    record: IncidentRecord,
     scope: Scope,
     clocks: Sequence[Clock],
     evidence: Sequence[Message] = (),
@@ -115,15 +115,15 @@ def summary(
     """The summary that is due some time after the closing.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         scope: what is affected, as it was counted last.
         clocks: as they stand.
         evidence: what is kept as evidence.
     """
-    reviewed = last_of(file.entries, Kind.REVIEWED)
+    reviewed = last_of(record.entries, Kind.REVIEWED)
     lessons = verbatim(str(reviewed.data["lessons"])) if reviewed else None
-    actions = tuple(action_lines(desk, reviewed)) if reviewed else ()
+    actions = tuple(action_lines(run, reviewed)) if reviewed else ()
     learned = Section(
         heading=_("Accountability, rectification, lessons"),
         blocks=(
@@ -140,24 +140,24 @@ def summary(
     )
     return Document(
         title=_("Summary of a personal information security incident"),
-        dated=_dated(file),
-        reference=file.incident.number,
-        sender=in_languages(desk.rules.company),
+        dated=_dated(record),
+        reference=record.incident.number,
+        sender=in_languages(run.rules.company),
         sections=(
-            _what(desk, file, scope),
+            _what(run, record, scope),
             _affected(scope),
-            _measures(file, required=True),
-            _rest(file, evidence),
+            _measures(record, required=True),
+            _rest(record, evidence),
             learned,
             _clocks(clocks),
         ),
         signature=(Entry(label=_("For the company"), required=False),),
-        marked=marked(desk),
+        marked=marked(run),
     )
 
 
-def _dated(file: File) -> datetime:
-    return file.entries[-1].recorded_at if file.entries else file.incident.opened_at
+def _dated(record: IncidentRecord) -> datetime:
+    return record.entries[-1].recorded_at if record.entries else record.incident.opened_at
 
 
 def _form(heading: Message, entries: Iterable[tuple[Message, EntryValue, bool]]) -> Section:
@@ -165,11 +165,12 @@ def _form(heading: Message, entries: Iterable[tuple[Message, EntryValue, bool]])
     return Section(heading=heading, blocks=(Form(entries=tuple(rows)),))
 
 
-def _what(desk: Desk, file: File, scope: Scope) -> Section:
-    one, rules = file.incident, desk.rules_of(file)
-    hit = [name for name in desk.databases if name in scope.affected()]
-    systems = listed([verbatim(desk.databases[name].title) for name in hit or desk.databases])
-    grade = rules.grade(file.grade).message if file.grade else None
+def _what(run: IncidentRun, record: IncidentRecord, scope: Scope) -> Section:
+    one, rules = record.incident, rules_of(run, record)
+    mapped = [each.database for each in rules.scope]
+    hit = [name for name in mapped if name in scope.affected()]
+    systems = listed([verbatim(run.database(name).title) for name in hit or mapped])
+    grade = rules.grade(record.grade).message if record.grade else None
     return _form(
         _("What happened"),
         [
@@ -180,7 +181,7 @@ def _what(desk: Desk, file: File, scope: Scope) -> Section:
             (_("Grade"), grade, True),
             (_("Became known"), one.aware_at, True),
             (_("Began"), one.began_at or _NOT_KNOWN, True),
-            (_("What happened"), told(desk, file), True),
+            (_("What happened"), told(run, record), True),
             (_("Noticed by"), verbatim(one.noticed_by) if one.noticed_by else None, False),
         ],
     )
@@ -201,9 +202,9 @@ def _affected(scope: Scope) -> Section:
     return _form(_("What is affected"), entries)
 
 
-def _measures(file: File, *, required: bool) -> Section:
-    contained = last_of(file.valid, Kind.CONTAINED)
-    texts = texts_of(file.entries)
+def _measures(record: IncidentRecord, *, required: bool) -> Section:
+    contained = last_of(record.valid, Kind.CONTAINED)
+    texts = texts_of(record.entries)
     done = contained.words if contained else _("being contained; no result yet")
     # Measures 7: both belong to the first report, which nobody waits with until all is known
     pending = None if required else _("being assessed; the follow-up report has it")
@@ -217,9 +218,9 @@ def _measures(file: File, *, required: bool) -> Section:
     )
 
 
-def _rest(file: File, evidence: Sequence[Message]) -> Section:
-    texts = texts_of(file.entries)
-    decided = of_kind(file.entries, Kind.DECIDED)
+def _rest(record: IncidentRecord, evidence: Sequence[Message]) -> Section:
+    texts = texts_of(record.entries)
+    decided = of_kind(record.entries, Kind.DECIDED)
     said = tuple(_("{at}: {words}", at=one.happened_at, words=one.words) for one in decided)
     telling = decided[0].words if len(decided) == 1 else said or None
     return _form(
@@ -233,10 +234,10 @@ def _rest(file: File, evidence: Sequence[Message]) -> Section:
     )
 
 
-def _reported_before(file: File, authority: Authority) -> Section:
+def _reported_before(record: IncidentRecord, authority: Authority) -> Section:
     before = [
         _("{at}: {words}", at=one.happened_at, words=one.words)
-        for one in of_kind(file.valid, Kind.REPORTED)
+        for one in of_kind(record.valid, Kind.REPORTED)
         if one.data.get("authority") == authority.id
     ]
     return _form(_("Reported before"), [(_("Reports"), tuple(before) or None, False)])

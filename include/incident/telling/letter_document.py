@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from include.documents.model import Document, Entry, Form, Section
-from include.incident.desk import Desk, File
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.telling.information import types_of
 from include.incident.telling.letter import PARTS, texts_of
@@ -20,26 +20,28 @@ from include.policy.rules import in_languages
 from include.reports.model import Paragraph
 
 
-def letter_document(desk: Desk, file: File, categories: Iterable[str]) -> Document:
+def letter_document(
+    run: IncidentRun, record: IncidentRecord, categories: Iterable[str]
+) -> Document:
     """The letter as a document; what is not written yet is blank and blocks it.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         categories: data categories that are affected.
     """
-    letter, texts = desk.rules.letter, texts_of(file.entries)
-    written = last_of(file.entries, Kind.IMPACT)
+    letter, texts = run.rules.letter, texts_of(record.entries)
+    written = last_of(record.entries, Kind.IMPACT)
     types = tuple(types_of(categories)) or None
     said = [Entry(label=_("Which information of yours may be affected"), value=types)]
     said += [Entry(label=title, value=texts[name]) for name, title in PARTS.items()]
     said.append(Entry(label=_("Whom you may ask"), value=in_languages(letter.contact)))
     return Document(
         title=in_languages(letter.heading),
-        dated=written.recorded_at if written else file.incident.opened_at,
-        reference=file.incident.number,
+        dated=written.recorded_at if written else record.incident.opened_at,
+        reference=record.incident.number,
         addressee=_("Dear customer"),
-        sender=in_languages(desk.rules.company),
+        sender=in_languages(run.rules.company),
         sections=(
             Section(
                 blocks=(
@@ -49,5 +51,5 @@ def letter_document(desk: Desk, file: File, categories: Iterable[str]) -> Docume
                 )
             ),
         ),
-        marked=marked(desk),
+        marked=marked(run),
     )

@@ -21,7 +21,7 @@ from include.approvals.registry import Request
 from include.evidence.model import Outcome, StepRecord
 from include.incident import decisions, scopes, timeline
 from include.incident.counting import subjects
-from include.incident.desk import Desk, File, file_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, scenario_of
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
 from include.incident.telling import letter
 from include.incident.timeline import Entry, canonical, last_of
@@ -82,147 +82,149 @@ class NoticePlan:
         return hashlib.sha256(canonical(self.bound)).hexdigest()
 
 
-def text_of(desk: Desk, file: File) -> LetterText:
+def text_of(run: IncidentRun, record: IncidentRecord) -> LetterText:
     """The letter as it would be sent.
 
     Raises:
         ControlFailed: a part is missing; it is named.
     """
-    categories = scopes.newest(desk, file.incident.id).categories
-    if lacking := letter.missing(file.entries, categories):
+    categories = scopes.newest(run, record.incident.id).categories
+    if lacking := letter.missing(record.entries, categories):
         raise ControlFailed(
             f"The letter to people lacks {', '.join(one.text for one in lacking)}.",
             "Clear the task `impact`, and write what is missing."
             if categories
             else "Make the databases reachable and clear the task `assess`: types are counted.",
         )
-    return letter.letter_text(desk.rules, file.entries, categories)
+    return letter.letter_text(run.rules, record.entries, categories)
 
 
-def plan(desk: Desk, file: File) -> NoticePlan:
+def plan(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
     """Work out whom the letter would go to; nothing is queued, nobody is told.
 
     Raises:
         ControlFailed: a part of the letter is missing; it is named.
     """
-    scope = scopes.newest(desk, file.incident.id)
-    if desk.scenario is not None:
+    scope = scopes.newest(run, record.incident.id)
+    if (scenario := scenario_of(run)) is not None:
         people = new = scope.subjects
-        list_sha256 = hashlib.sha256(desk.scenario.id.encode()).hexdigest()
+        list_sha256 = hashlib.sha256(scenario.id.encode()).hexdigest()
     else:
-        with desk.state.connect() as conn:
-            frozen = subjects.frozen(conn, file.incident.id)
-            queued = sum(statuses(conn, INDIVIDUAL, f"{file.incident.number}/").values())
+        with run.state.connect() as conn:
+            frozen = subjects.frozen(conn, record.incident.id)
+            queued = sum(statuses(conn, INDIVIDUAL, f"{record.incident.number}/").values())
         people, list_sha256 = frozen.people, frozen.sha256
         new = people - queued
     made = NoticePlan(
-        number=file.incident.number,
+        number=record.incident.number,
         version=scope.version,
         people=people,
         new=new,
         list_sha256=list_sha256,
-        text_sha256=digest(text_of(desk, file)) if people else hashlib.sha256().hexdigest(),
-        words_sha256=_words(file),
+        text_sha256=digest(text_of(run, record)) if people else hashlib.sha256().hexdigest(),
+        words_sha256=_words(record),
     )
-    adds_to = _adds_to(desk, file, made)
+    adds_to = _adds_to(run, record, made)
     before = int(adds_to.data["people"]) if adds_to else 0
     return replace(made, adds_to=adds_to.place if adds_to else None, covers=people - before)
 
 
-def stands(file: File, made: NoticePlan) -> Entry | None:
+def stands(record: IncidentRecord, made: NoticePlan) -> Entry | None:
     """The decision that stands for just these words and people; None where there is none."""
-    found = last_of(file.entries, Kind.DECIDED)
+    found = last_of(record.entries, Kind.DECIDED)
     if found is None or decisions.words_of(found) != (made.text_sha256, made.words_sha256):
         return None
     return found if decisions.list_of(found) == made.list_sha256 else None
 
 
-def reconsidered(file: File, made: NoticePlan) -> NoticePlan:
+def reconsidered(record: IncidentRecord, made: NoticePlan) -> NoticePlan:
     """The plan, asked for anew where it was decided that just these people are not told."""
-    found = stands(file, made)
+    found = stands(record, made)
     if found is None or found.data["tell"]:
         return made
     return replace(made, again=found.sha256)
 
 
-def _words(file: File) -> str:
-    written = last_of(file.entries, Kind.IMPACT)
+def _words(record: IncidentRecord) -> str:
+    written = last_of(record.entries, Kind.IMPACT)
     return written.sha256 if written else timeline.FIRST
 
 
-def _adds_to(desk: Desk, file: File, made: NoticePlan) -> Entry | None:
+def _adds_to(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> Entry | None:
     """The decision to which one on this plan adds: on the same words, about fewer people.
 
     None where nobody can say any more whom that was about: people were put on the list since among
     those that were found before.
     """
-    before = decisions.chain(file.entries)
+    before = decisions.chain(record.entries)
     if not before or decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
         return None
     if decisions.list_of(before[-1]) == made.list_sha256:  # decided anew: in the place of that one
         return before[-2] if len(before) > 1 else None
     sha256 = hashlib.sha256()
-    with closing(subjects.of_versions(desk.state, file.incident.id)) as rows:
+    with closing(subjects.of_versions(run.state, record.incident.id)) as rows:
         for database, key, version in rows:
             if version <= before[-1].data["version"]:
                 sha256.update(f"{database}/{key}\n".encode())
     return before[-1] if sha256.hexdigest() == decisions.list_of(before[-1]) else None
 
 
-def not_listed(desk: Desk, file: File) -> list[str]:
+def not_listed(run: IncidentRun, record: IncidentRecord) -> list[str]:
     """Databases of which there is no list of affected people: not counted in, or not secured.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    scope = scopes.newest(desk, file.incident.id)
-    secured = last_of(file.entries, Kind.PRESERVED)
+    scope = scopes.newest(run, record.incident.id)
+    secured = last_of(record.entries, Kind.PRESERVED)
     if secured is None or secured.data["version"] < scope.version:
         return list(scope.affected())
     return [*dict.fromkeys([*(one.database for one in scope.unknown), *secured.data["not_listed"]])]
 
 
-def nobody(desk: Desk, file: File, made: NoticePlan) -> None:
+def nobody(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> None:
     """Enter that nobody is affected, so that nobody is to be told; whoever is found later is.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
         made: the plan, of nobody.
     """
     words = _("Nobody is affected by what was counted: nobody has to be told.")
-    with desk.state.begin() as conn:
+    with run.state.begin() as conn:
         timeline.append(
-            conn, file.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=desk.clock,
+            conn, record.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=run.clock,
             data={"tell": False, "sha256": made.sha256, "bound": made.bound, "request": None,
                   "people": 0, "version": made.version, decisions.ADDS_TO: None},
             once=f"nobody:{made.sha256}",
         )  # fmt: skip
 
 
-def request(conn: Connection, desk: Desk, made: NoticePlan, writers: Sequence[str]) -> Request:
+def request(
+    conn: Connection, run: IncidentRun, made: NoticePlan, writers: Sequence[str]
+) -> Request:
     """Enter that a decision on a plan is asked for; the same plan is the same request.
 
     Args:
         conn: the state database, in a transaction.
-        desk: of the incident.
+        run: the run or command.
         made: the plan.
         writers: user ids of those who wrote the impact; none of them may decide.
     """
     return registry.ask(
         conn,
-        desk.clock,
+        run.clock,
         kind=APPROVAL,
         subject=made.number,
         sha256=made.sha256,
         requested_by=writers,
-        dag_id=desk.run.dag_id,
-        run_id=desk.run.run_id,
+        dag_id=run.run.dag_id,
+        run_id=run.run.run_id,
     )
 
 
-def queue(desk: Desk, file: File) -> Queued | None:
+def queue(run: IncidentRun, record: IncidentRecord) -> Queued | None:
     """Queue the notices that were decided on, each once; None where people are not told.
 
     Those who came to the list since the decision are left out: it is not about them.
@@ -230,43 +232,45 @@ def queue(desk: Desk, file: File) -> Queued | None:
     Raises:
         ControlFailed: nobody decided on what would be sent now; nothing was queued.
     """
-    if not decisions.tells(file.entries):
+    if not decisions.tells(record.entries):
         return None
-    with desk.state.begin() as conn:
+    with run.state.begin() as conn:
         # before the incident, as who wakes people takes them
         lock_for_transaction(conn, StateLock.NOTICES)
-        timeline.lock_incident(conn, file.incident.id)
-        file = file_of(conn, file.incident.number)
-        before = decisions.chain(file.entries)
+        timeline.lock_incident(conn, record.incident.id)
+        record = record_in(conn, record.incident.number)
+        before = decisions.chain(record.entries)
         telling = [one for one in before if one.data["tell"]]
         if not telling:
             return None
-        text_sha256, now = keep_text(conn, text_of(desk, file)), desk.clock.now()
+        text_sha256, now = keep_text(conn, text_of(run, record)), run.clock.now()
         for one in telling:
-            bound = dict(one.data["bound"]) | {"text": text_sha256, "words": _words(file)}
+            bound = dict(one.data["bound"]) | {"text": text_sha256, "words": _words(record)}
             sha256 = hashlib.sha256(canonical(bound)).hexdigest()
             registry.require(conn, int(one.data["request"]), sha256)
-        if desk.scenario is not None:
-            _enter(conn, desk, file, telling[-1], _drilled(telling[-1].data["people"]))
+        if scenario_of(run) is not None:
+            _enter(conn, run, record, telling[-1], _drilled(telling[-1].data["people"]))
             return Queued()
-        prefix = f"{file.incident.number}/"
+        prefix = f"{record.incident.number}/"
         outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, now, but=text_sha256)
-        with closing(_decided_on(desk, file, before)) as rows:
-            notices = _notices(file.incident.number, rows, text_sha256)
-            found = outbox.queue(conn, notices, desk.run, now, desk.notices)
+        with closing(_decided_on(run, record, before)) as rows:
+            notices = _notices(record.incident.number, rows, text_sha256)
+            found = outbox.queue(conn, notices, run.run, now, run.notices)
         said = _("Notices queued for {count} people.", count=found.new)
-        _enter(conn, desk, file, telling[-1], said)
+        _enter(conn, run, record, telling[-1], said)
     return found
 
 
-def _decided_on(desk: Desk, file: File, before: Sequence[Entry]) -> Generator[tuple[str, str]]:
+def _decided_on(
+    run: IncidentRun, record: IncidentRecord, before: Sequence[Entry]
+) -> Generator[tuple[str, str]]:
     """The people of whom it was decided that they are told, by database and key.
 
     Raises:
         ControlFailed: a list is not the one that was decided on; after the last of them.
     """
     digests = [hashlib.sha256() for _one in before]
-    with closing(subjects.of_versions(desk.state, file.incident.id)) as rows:
+    with closing(subjects.of_versions(run.state, record.incident.id)) as rows:
         for database, key, version in rows:
             mine: Entry | None = None
             for one, sha256 in zip(before, digests, strict=True):
@@ -278,7 +282,7 @@ def _decided_on(desk: Desk, file: File, before: Sequence[Entry]) -> Generator[tu
     for one, sha256 in zip(before, digests, strict=True):
         if sha256.hexdigest() != decisions.list_of(one):
             raise ControlFailed(
-                f"The list of people of {file.incident.number} is not what was approved: people "
+                f"The list of people of {record.incident.number} is not what was approved: people "
                 "were put on it since, among those that were found before.",
                 "Clear the task `decide`: the decision is asked for anew, about all of them.",
             )
@@ -297,24 +301,26 @@ def queued(number: str, found: Queued | None) -> StepRecord:
     return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
 
 
-def wanted(desk: Desk, files: Mapping[str, File], keys: Sequence[str]) -> set[str]:
+def wanted(
+    run: IncidentRun, records: Mapping[str, IncidentRecord], keys: Sequence[str]
+) -> set[str]:
     """Of these keys of notices, those that may leave with the words that they have.
 
     That is, by a decision that stands on the words of now; an incident that was cancelled, or of
     which it was decided otherwise, has none.
 
     Args:
-        desk: of incidents.
-        files: incidents by number.
+        run: the run or command.
+        records: incidents by number.
         keys: ``INC-2026-0001/courier/123``.
     """
     texts = {
         number: sha256
-        for number, file in files.items()
-        if file.incident.state is not State.CANCELLED and (sha256 := text_that_goes(desk, file))
+        for number, record in records.items()
+        if record.incident.state is not State.CANCELLED and (sha256 := text_that_goes(run, record))
     }
     query = text("SELECT key, text FROM notice WHERE kind = :kind AND key = ANY(:keys)")
-    with desk.state.connect() as conn:
+    with run.state.connect() as conn:
         rows = conn.execute(query, {"kind": INDIVIDUAL, "keys": list(keys)}).all()
     return {row.key for row in rows if row.text and row.text == texts.get(_number(row.key))}
 
@@ -323,21 +329,21 @@ def _number(key: str) -> str:
     return key.partition("/")[0]
 
 
-def text_that_goes(desk: Desk, file: File) -> str | None:
+def text_that_goes(run: IncidentRun, record: IncidentRecord) -> str | None:
     """Digest of the letter that goes to people, where it was decided that its words of now do.
 
     Args:
-        desk: of the incident.
-        file: the incident.
+        run: the run or command.
+        record: the incident.
     """
-    decided = decisions.on_last_words(file.entries)
+    decided = decisions.on_last_words(record.entries)
     if not any(one.data["tell"] for one in decided):
         return None
     try:
-        sha256 = digest(text_of(desk, file))
+        sha256 = digest(text_of(run, record))
     except ControlFailed:
         return None
-    return sha256 if decisions.words_of(decided[-1]) == (sha256, _words(file)) else None
+    return sha256 if decisions.words_of(decided[-1]) == (sha256, _words(record)) else None
 
 
 def _notices(number: str, rows: Iterable[tuple[str, str]], sha256: str) -> Iterator[Notice]:
@@ -360,9 +366,11 @@ def _drilled(people: int) -> Message:
     return _("DRILL: {count} people would be told; nobody is.", count=people)
 
 
-def _enter(conn: Connection, desk: Desk, file: File, decided: Entry, words: Message) -> None:
+def _enter(
+    conn: Connection, run: IncidentRun, record: IncidentRecord, decided: Entry, words: Message
+) -> None:
     data = {name: decided.data[name] for name in ("version", "people", "sha256")}
     timeline.append(
-        conn, file.incident.id, Kind.QUEUED, words, by=STEP_NOTIFY, clock=desk.clock, data=data,
+        conn, record.incident.id, Kind.QUEUED, words, by=STEP_NOTIFY, clock=run.clock, data=data,
         once=f"{Kind.QUEUED}:{decided.place}",
     )  # fmt: skip

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.cli.answers import people as sample_people
-from include.incident.desk import File, desk_of
+from include.incident.incident_run import IncidentRecord, record_of
 from include.incident.names import Kind
 from include.incident.register import of_run
+from include.incident.rule_checks import INCIDENT
 from include.incident.updating import Action, Update, enter
 from include.local.airflow import ADMIN, stop_tree
 from include.notify.outbox import Run
+from include.workflow.run_context import context_of
 from include.workplace import ROOT, Workplace
 from tests.e2e.incidents.people import People, api_server
 from tests.e2e.incidents.sample import Sample
@@ -145,7 +147,7 @@ class Leading:
 
     def _is_time(self, move: Move) -> bool:
         """Whether what has to be there is, and every answer before was taken."""
-        entries = file_of(self.place, self.played).entries
+        entries = record_of_played(self.place, self.played).entries
         taken = [one for one in entries if "step" in one.data and one.kind is not Kind.UNANSWERED]
         kinds = {str(one.kind) for one in entries}
         return len(taken) == len(self.played.pages) and set(move.after) <= kinds
@@ -171,15 +173,15 @@ def _name(question: Mapping[str, Any]) -> str:
     return f"{question['task_instance']['id']} {question['created_at']}"
 
 
-def file_of(place: Workplace, played: Played) -> File:
+def record_of_played(place: Workplace, played: Played) -> IncidentRecord:
     """All that is known of an incident, from the moment on in which its run began."""
-    desk = desk_of(place)
+    run = context_of(INCIDENT, place)
     if not played.number:
         with place.state.connect() as conn:
             found = of_run(conn, Run(DAG, played.run_id))
         assert found is not None
         played.number = found.number
-    return desk.file(played.number)
+    return record_of(run, played.number)
 
 
 def _told_otherwise(place: Workplace) -> Callable[[Played], None]:
@@ -187,7 +189,12 @@ def _told_otherwise(place: Workplace) -> Callable[[Played], None]:
 
     def add(played: Played) -> None:
         who = played.team["command"][0]
-        enter(desk_of(place), played.number, Update(Action.TOLD_OTHERWISE, OTHERWISE), by=who)
+        enter(
+            context_of(INCIDENT, place),
+            played.number,
+            Update(Action.TOLD_OTHERWISE, OTHERWISE),
+            by=who,
+        )
 
     return add
 

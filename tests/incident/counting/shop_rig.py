@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from include.incident.counting import subjects
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun
 from include.incident.rule_checks import INCIDENT
 from include.incident.scope_rules import ScopeRule
 from include.incident.selection import Selection, checked
@@ -22,6 +22,7 @@ from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
+from tests.support.contexts import run_context
 from tests.support.databases import fresh
 
 PACK = load_pack(SHIPPED)
@@ -72,20 +73,15 @@ class Rig:
         with self.state.begin() as made:
             return subjects.freeze(made, *given, moment=MOMENT, zone=ZONE)
 
-    def desk(self, rule: ScopeRule = RULE, address: DatabaseAddress | None = None) -> Desk:
-        """What works on the incidents of the shop."""
-        return Desk(
-            rules=RULES.model_copy(update={"scope": (rule,)}),
-            roles=PACK.roles,
-            notices=PACK.notices,
-            databases={"shop": SHOP},
-            readers={"shop": address or self.address},
-            staff=(SHOP, self.address),
-            state=self.state,
-            clock=FixedClock(MOMENT),
-            zone=ZONE,
-            run=Run("respond_to_incident", "r"),
-        )
+    def context(
+        self, rule: ScopeRule = RULE, address: DatabaseAddress | None = None, **pack: Any
+    ) -> IncidentRun:
+        """The context of the incidents of the shop; ``pack`` are other parts of the policy pack."""
+        rules = RULES.model_copy(update={"scope": (rule,)})
+        parts = {"databases": {"shop": SHOP}, "sections": {INCIDENT.file: rules}} | pack
+        shop = {"shop": (address or self.address).conninfo()}
+        run, clock = Run("respond_to_incident", "r"), FixedClock(MOMENT)
+        return run_context(INCIDENT, PACK.model_copy(update=parts), shop, self.state, clock, run)
 
 
 @contextmanager

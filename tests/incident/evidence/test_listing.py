@@ -30,7 +30,7 @@ def chosen(*keys: int) -> Selection:
 
 
 def newest(case: Case) -> Scope:
-    return scopes.newest(case.desk, case.file.incident.id)
+    return scopes.newest(case.context, case.record.incident.id)
 
 
 def add(company: Company, *keys: int) -> None:
@@ -43,7 +43,7 @@ def test_who_was_found_before_counts_though_the_last_entry_leaves_them_out(
 ) -> None:
     """People of list, count, report and metric are the same number; records stay at least."""
     case = company.open(1, 2, 3).counted()
-    widening = assessing.widen(case.desk, case.number, chosen(4, 5, 6, 7), by="L1")
+    widening = assessing.widen(case.context, case.number, chosen(4, 5, 6, 7), by="L1")
     record = case.preserve()
     found = newest(case)
     (counted,) = found.counted
@@ -68,7 +68,7 @@ def test_who_comes_between_the_count_and_the_list_counts_too(
 ) -> None:
     """Nobody counted them; they are on the list."""
     case = company.open(keys=[])
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     before = newest(case)
     add(company, *newcomers)
     record = case.preserve()
@@ -87,20 +87,20 @@ def test_a_list_that_is_worse_than_the_grade_has_to_be_graded_anew(company: Comp
     ]
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1, 2, 3).until("grade")
-    widening = assessing.widen(case.desk, case.number, chosen(4, 5, 6), by="L1")
+    widening = assessing.widen(case.context, case.number, chosen(4, 5, 6), by="L1")
     assert [one.code for one in widening.findings] == []
     record = case.preserve()
     assert [one.code for one in record.findings] == [
         "incident.list_longer", "incident.grade_outgrown",
     ]  # fmt: skip
-    assert assessing.outgrown(case.desk, case.file) == "larger"
+    assert assessing.outgrown(case.context, case.record) == "larger"
 
 
 def test_who_was_counted_before_the_first_list_is_frozen_after_all(company: Company) -> None:
     """Somebody widened the incident, by words that leave them out, before anything was secured."""
     case = company.open(1, 2, 3, 4, 5)
-    assessing.assess(case.desk, case.number)
-    assessing.widen(case.desk, case.number, chosen(8), by="L1")
+    assessing.assess(case.context, case.number)
+    assessing.widen(case.context, case.number, chosen(8), by="L1")
     case.preserve()
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == newest(case).subjects == 6
 
@@ -111,7 +111,7 @@ def test_people_who_are_gone_when_the_list_is_made_are_told(
     """Both numbers; it can be closed once somebody said why, for nobody can list them."""
     add(company, *newcomers)
     case = company.open(1, *newcomers)
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     company.run(f"DELETE FROM customer WHERE customer_id = {newcomers[0]}")
     record = case.preserve()
     assert [(one.code, one.severity) for one in record.findings] == [
@@ -122,8 +122,8 @@ def test_people_who_are_gone_when_the_list_is_made_are_told(
     )
     entry = case.entries(Kind.PRESERVED)[-1]
     assert (entry.data["complete"], entry.data["short"]) == (False, ["courier"])
-    points = [english(one) for one in open_points(case.desk, case.file)]
+    points = [english(one) for one in open_points(case.context, case.record)]
     assert any("say why in a note" in one for one in points)
     case.update(Action.NOTE, words="Erased on request meanwhile")
-    points = [english(one) for one in open_points(case.desk, case.file)]
+    points = [english(one) for one in open_points(case.context, case.record)]
     assert not any("say why in a note" in one or "not secured" in one for one in points)

@@ -40,10 +40,10 @@ def test_few_people_are_held_one_by_one_and_many_with_their_database(company: Co
     assert held(few) == each(1, 2, 3, 4)
     many = company.open(*range(1, EACH_UP_TO + 2)).counted()
     assert held(many) == {("database", "courier")}
-    desk = company.desk(Run(UPDATES, "more"))
+    run = company.context(Run(UPDATES, "more"))
     more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in range(1, 8)))
-    assessing.widen(desk, few.number, more, by="L1")
-    few.preserve(desk.run)
+    assessing.widen(run, few.number, more, by="L1")
+    few.preserve(run.run)
     assert held(few) == each(1, 2, 3, 4) | {("database", "courier")}
 
 
@@ -75,13 +75,13 @@ def test_a_database_that_nobody_could_count_in_is_held_as_a_whole(company: Compa
     """Unknown is not zero; nor is one that went away before its list was secured."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-    record, _ = assessing.assess(case.desk, case.number)
+    record, _ = assessing.assess(case.context, case.number)
     assert record.outcome is Outcome.FAIL
     assert case.preserve().outcome is Outcome.FAIL
     assert held(case) == {*each(1), ("database", "archive")}
     company.broken = set()
     other = company.open(databases=["archive"], keys=["archive/1"])
-    assessing.assess(other.desk, other.number)
+    assessing.assess(other.context, other.number)
     company.broken = {"archive"}
     other.preserve()
     assert held(other) == {("database", "archive")}
@@ -96,7 +96,7 @@ def test_a_key_that_looks_like_a_persons_number_is_not_kept_in_the_registry(
     case = company.open(1)
     with company.state.begin() as conn:
         made = holding.place(
-            conn, case.desk, case.number, {"courier": 2, "archive": 1},
+            conn, case.context, case.number, {"courier": 2, "archive": 1},
             [("courier", "1"), ("courier", "11010119900307123X"), ("archive", "7")],
         )  # fmt: skip
     assert made == {"database": 1, "subject": 1}
@@ -106,12 +106,12 @@ def test_a_key_that_looks_like_a_persons_number_is_not_kept_in_the_registry(
 def test_a_thousand_people_are_held_in_a_moment(company: Company) -> None:
     """Deletions wait meanwhile."""
     case = company.open(1)
-    rules = case.desk.rules.model_copy(update={"hold": HoldRule(each_up_to=1_000)})
+    rules = case.context.rules.model_copy(update={"hold": HoldRule(each_up_to=1_000)})
     company.rules = rules
     keys = [("courier", str(one)) for one in range(1, 1_001)]
     before = process_time()
     with company.state.begin() as conn:
-        made = holding.place(conn, case.desk, case.number, {"courier": 1_000}, keys)
+        made = holding.place(conn, case.context, case.number, {"courier": 1_000}, keys)
     assert made == {"database": 0, "subject": 1_000}
     assert process_time() - before < 3  # seconds of this process; most of it waits for the server
 
@@ -125,24 +125,24 @@ def test_the_log_is_extracted_once_a_count_and_named_with_its_digest(company: Co
     made = first.data["extracts"]["courier"]
     assert made["key"] == f"incidents/{case.number}/access.courier.1.csv.zst.enc"
     assert made["rows"] == 3
-    desk = company.desk(Run(UPDATES, f"more {case.number}"))
+    run = company.context(Run(UPDATES, f"more {case.number}"))
     chosen = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(desk, case.number, chosen, by="L1")
-    case.preserve(desk.run)
+    assessing.widen(run, case.number, chosen, by="L1")
+    case.preserve(run.run)
     other = case.entries(Kind.PRESERVED)[-1].data["extracts"]["courier"]
     assert other["key"].startswith(f"incidents/{case.number}/access.courier.2.")
     case.preserve()  # somebody clears the task of the incident's own run: nothing is written over
     third = case.entries(Kind.PRESERVED)[-1].data["extracts"]["courier"]
     keys = {one["key"] for one in (made, other, third)}
-    files = {path.name for path in company.folder.rglob("*.enc")}
-    assert {key.rpartition("/")[2] for key in keys} == files
-    assert len(files) == 3
+    records = {path.name for path in company.folder.rglob("*.enc")}
+    assert {key.rpartition("/")[2] for key in keys} == records
+    assert len(records) == 3
 
 
 def test_a_log_that_cannot_be_extracted_holds_nobody_up(company: Company) -> None:
     """It is tried again; then it is told, holds and list stand, and closing waits for it."""
     case = company.open(1)
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     company.folder.rmdir()
     company.folder.write_text("a file where the store was")
     with pytest.raises(ServiceError):
@@ -161,7 +161,7 @@ def test_a_log_that_cannot_be_extracted_holds_nobody_up(company: Company) -> Non
 def test_a_database_without_a_log_is_told_and_is_no_failure(company: Company) -> None:
     """What there is was secured."""
     case = company.open(databases=["archive"], keys=["archive/1"])
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     record = case.preserve()
     assert (record.outcome, [one.code for one in record.findings]) == (
         Outcome.ATTENTION, ["incident.no_access_log"],
@@ -210,11 +210,14 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
             ({"since": "2023-01-01T00:00+00:00"}, " AND at >= '2023-01-01Z'"),
         ):
             case = company.open(keys=[], accounts=["OLD"], **more)
-            assessing.assess(case.desk, case.number)
+            assessing.assess(case.context, case.number)
             assert case.preserve().outcome is Outcome.PASS
             rows = opened_rows(company, case, "extract.courier.1.json")
             assert [row[:3] for row in rows] == log_rows(company, mine + window)
-            assert len(rows) == scopes.newest(case.desk, case.file.incident.id).counted[0].log_rows
+            assert (
+                len(rows)
+                == scopes.newest(case.context, case.record.incident.id).counted[0].log_rows
+            )
     finally:
         company.run("DELETE FROM opened WHERE number = 'OLD'")
 
@@ -222,7 +225,7 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
 def test_what_a_partner_was_given_is_extracted_beside_the_log_of_accesses(company: Company) -> None:
     """All of its rows, of any age, and of no other partner."""
     case = company.open(keys=[], partner="7")
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     assert case.preserve().outcome is Outcome.PASS
     rows = opened_rows(company, case, "extract.courier.shares.1.json")
     own = "SELECT given_id, partner, customer_id FROM given WHERE partner = 7"
@@ -232,7 +235,7 @@ def test_what_a_partner_was_given_is_extracted_beside_the_log_of_accesses(compan
     made = entry.data["extracts"]["courier.shares"]
     assert (made["database"], made["log"], made["rows"]) == ("courier", "shares", 2)
     assert made["key"] == f"incidents/{case.number}/shares.courier.1.csv.zst.enc"
-    said = [english(one) for one in kept_words.lines(case.desk, case.file)]
+    said = [english(one) for one in kept_words.lines(case.context, case.record)]
     assert (
         f"Extract of the log of sharing of courier: 2 rows, SHA-256 {made['sha256_clear']}" in said
     )
@@ -242,7 +245,7 @@ def test_fewer_rows_than_were_counted_are_no_complete_evidence(company: Company)
     """Somebody deleted from the log meanwhile: both numbers are told, and it is not closed."""
     company.run("INSERT INTO opened VALUES (90, 'B2', 9, '2026-11-24 13:00Z')")
     case = company.open(keys=[], accounts=["B2"])
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     company.run("DELETE FROM opened WHERE opened_id = 90")
     record = case.preserve()
     found = [one for one in record.findings if one.code == "incident.extract_incomplete"]

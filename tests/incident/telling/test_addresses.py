@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, text
@@ -45,7 +44,7 @@ def reach(rig: Rig) -> Reach:
     number = rig.incident(f"INC-2026-{next(NUMBERS):04d}")
     rig.freeze(number)
     with rig.state.connect() as conn:
-        return AddressBook(rig.desk()).reach(conn, number)
+        return AddressBook(rig.context()).reach(conn, number)
 
 
 def keys(*numbers: int) -> list[str]:
@@ -55,7 +54,7 @@ def keys(*numbers: int) -> list[str]:
 def test_each_key_gets_the_address_that_the_person_has_now(rig: Rig) -> None:
     """Not the one of yesterday; who has none is not there."""
     people(rig, "ann@example.com", None, "", "bob@example.com")
-    book = AddressBook(rig.desk())
+    book = AddressBook(rig.context())
     wanted = keys(1, 2, 3, 4, 99)
     assert book.look_up(wanted) == {wanted[0]: "ann@example.com", wanted[3]: "bob@example.com"}
     rig.owner.execute("UPDATE person SET mail = 'new@example.com' WHERE id = 1")
@@ -66,7 +65,7 @@ def test_two_incidents_may_tell_the_same_person(rig: Rig) -> None:
     """Each by its own key."""
     people(rig, "ann@example.com")
     wanted = ["INC-2026-0001/shop/1", "INC-2026-0002/shop/1"]
-    assert AddressBook(rig.desk()).look_up(wanted) == dict.fromkeys(wanted, "ann@example.com")
+    assert AddressBook(rig.context()).look_up(wanted) == dict.fromkeys(wanted, "ann@example.com")
 
 
 def test_the_dry_run_counts_who_can_be_told(rig: Rig) -> None:
@@ -87,18 +86,16 @@ def test_a_few_may_share_an_address(rig: Rig) -> None:
 def test_a_shared_or_malformed_address_is_not_used(rig: Rig) -> None:
     """It is nobody's own; the letter would tell one person of another."""
     people(rig, *["branch@example.com"] * SHARED, "no address", "ann@example.com")
-    found = AddressBook(rig.desk()).look_up(keys(*range(1, SHARED + 3)))
+    found = AddressBook(rig.context()).look_up(keys(*range(1, SHARED + 3)))
     assert list(found.values()) == ["ann@example.com"]
 
 
 def test_the_policys_domains_bind_no_customer(rig: Rig) -> None:
     """They say where lists of people at work may lead."""
     people(rig, "ann@elsewhere.example")
-    desk = rig.desk()
-    assert not desk.notices.domains
-    strict = replace(
-        desk, notices=desk.notices.model_copy(update={"domains": ("courier.example",)})
-    )
+    notices = rig.context().notices
+    assert not notices.domains
+    strict = rig.context(notices=notices.model_copy(update={"domains": ("courier.example",)}))
     assert AddressBook(strict).look_up(keys(1)) == {keys(1)[0]: "ann@elsewhere.example"}
 
 
@@ -108,7 +105,7 @@ def test_where_people_have_no_addresses_nobody_is_reached(rig: Rig) -> None:
     number = rig.incident(f"INC-2026-{next(NUMBERS):04d}")
     rig.freeze(number)
     silent = RULE.model_copy(update={"subject": RULE.subject.model_copy(update={"mail": None})})
-    book = AddressBook(rig.desk(silent))
+    book = AddressBook(rig.context(silent))
     with rig.state.connect() as conn:
         assert book.reach(conn, number) == Reach(without=1)
     assert book.look_up(keys(1)) == {}
@@ -116,7 +113,7 @@ def test_where_people_have_no_addresses_nobody_is_reached(rig: Rig) -> None:
 
 def test_a_database_that_is_not_there_lets_letters_wait(rig: Rig) -> None:
     """Nobody without an answer is taken for somebody without an address."""
-    gone = AddressBook(rig.desk(address=rig.address.with_database("gone")))
+    gone = AddressBook(rig.context(address=rig.address.with_database("gone")))
     with pytest.raises(ServiceError, match="Addresses cannot be looked up in shop"):
         gone.look_up(keys(1))
 
@@ -125,13 +122,15 @@ def test_a_database_that_is_not_there_lets_letters_wait(rig: Rig) -> None:
 def test_a_key_that_is_none_finds_nobody(rig: Rig, key: str) -> None:
     """What stands in the outbox is not trusted either."""
     people(rig, "ann@example.com")
-    assert AddressBook(rig.desk()).look_up([f"INC-2026-0001/shop/{key}", "odd", "a/moon/1"]) == {}
+    assert (
+        AddressBook(rig.context()).look_up([f"INC-2026-0001/shop/{key}", "odd", "a/moon/1"]) == {}
+    )
 
 
 def test_addresses_are_kept_nowhere(rig: Rig) -> None:
     """Neither in the state database nor in what a book says of itself."""
     people(rig, *["branch@example.com"] * SHARED, "ann@example.com")
-    book = AddressBook(rig.desk())
+    book = AddressBook(rig.context())
     number = rig.incident(f"INC-2026-{next(NUMBERS):04d}")
     rig.freeze(number)
     with rig.state.connect() as conn:
@@ -157,7 +156,7 @@ def test_addresses_are_found_by_the_index_of_the_key(rig: Rig) -> None:
         " FROM generate_series(1, 100_000) AS n"
     )
     rig.owner.execute("ANALYZE person")
-    book = AddressBook(rig.desk())
+    book = AddressBook(rig.context())
     book.look_up(keys(1))  # which of them many share is looked up once
     before = scans(rig)
     for start in range(1, 1000, 200):

@@ -18,18 +18,18 @@ from tests.incident.desk_rig import COMP, LEAD, Case, Company, english
 
 
 def report(case: Case, phase: Phase, authority: str = "cac") -> Document:
-    desk, file = case.desk, case.file
+    run, record = case.context, case.record
     return authority_report.report(
-        desk, file, scopes.newest(desk, file.incident.id), clocks_of(desk, file),
-        desk.rules.authority(authority), phase, evidence_kept.lines(desk, file),
+        run, record, scopes.newest(run, record.incident.id), clocks_of(run, record),
+        run.rules.authority(authority), phase, evidence_kept.lines(run, record),
     )  # fmt: skip
 
 
 def summary(case: Case) -> Document:
-    desk, file = case.desk, case.file
-    scope = scopes.newest(desk, file.incident.id)
-    kept = evidence_kept.lines(desk, file)
-    return authority_report.summary(desk, file, scope, clocks_of(desk, file), kept)
+    run, record = case.context, case.record
+    scope = scopes.newest(run, record.incident.id)
+    kept = evidence_kept.lines(run, record)
+    return authority_report.summary(run, record, scope, clocks_of(run, record), kept)
 
 
 def said(document: Document) -> dict[str, object]:
@@ -172,7 +172,7 @@ def test_what_was_entered_by_mistake_is_not_reported(company: Company) -> None:
     assert "is locked" in str(before["Containment"])
     assert "R-1" in str(before["Reports"])
     for kind in (Kind.CONTAINED, Kind.REPORTED, Kind.REPORTED):
-        last = [one.place for one in case.file.valid if one.kind is kind][-1]
+        last = [one.place for one in case.record.valid if one.kind is kind][-1]
         case.update(Action.CORRECT, by=LEAD, entry=last)
     after = said(report(case, Phase.REST))
     assert after["Containment"] == "being contained; no result yet"

@@ -49,20 +49,22 @@ def decided(company: Company, *keys: int) -> Case:
 def sent(post: Post, case: Case) -> None:
     """Send what waits and enter what came of it, as the tasks do."""
     left(post, case)
-    settle(case.desk, case.number)
+    settle(case.context, case.number)
 
 
 def left(post: Post, case: Case) -> None:
     """Send what waits; whoever did is gone before it entered anything."""
 
     def wanted(keys: Sequence[str]) -> set[str]:
-        return notifying.wanted(case.desk, {case.number: case.file}, keys)
+        return notifying.wanted(case.context, {case.number: case.record}, keys)
 
     def alerts(keys: Sequence[str]) -> set[str]:
-        return waking.wanted(keys, case.number, clocks_of(case.desk, case.file), case.desk.zone)
+        return waking.wanted(
+            keys, case.number, clocks_of(case.context, case.record), case.context.zone
+        )
 
     post.confirm = {INDIVIDUAL: wanted, ALERT: alerts}
-    post.addresses = {INDIVIDUAL: partial(AddressBook.look_up, AddressBook(case.desk))}
+    post.addresses = {INDIVIDUAL: partial(AddressBook.look_up, AddressBook(case.context))}
     post.deliver()
 
 
@@ -164,7 +166,7 @@ def test_the_team_is_called_once_every_duty_was_reached(
     """By mail to each role; that is when the clock of the call stops."""
     case = company.open(1)
     with company.state.begin() as conn:
-        assert not opening.called(conn, case.desk, case.file.incident)
+        assert not opening.called(conn, case.context, case.record.incident)
     company.clock.on(minutes=2)
     sent(post, case)
     assert case.said(Kind.TEAM_CALLED) == ["The team was called: 5 duties."]
@@ -185,10 +187,10 @@ def test_a_call_that_left_in_time_is_in_time_however_late_anybody_looks(
     left(post, case)
     company.clock.on(hours=6)
     assert case.entries(Kind.TEAM_CALLED) == []
-    look(case.desk, case.number)
+    look(case.context, case.number)
     (entry,) = case.entries(Kind.TEAM_CALLED)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
-    stands = {one.id: one for one in clocks_of(case.desk, case.file)}["team_called"]
+    stands = {one.id: one for one in clocks_of(case.context, case.record)}["team_called"]
     assert (stands.state, stands.done_at) == (ClockState.MET, at)
 
 
@@ -206,7 +208,7 @@ def test_the_team_is_called_when_the_last_duty_was_reached(
     left(post, case)
     last = company.clock.now()
     company.clock.on(hours=1)
-    settle(case.desk, case.number)
+    settle(case.context, case.number)
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == last
 
 
@@ -216,14 +218,14 @@ def test_people_were_told_when_the_last_letter_left_however_late_anybody_looks(
     """They left in the 70th hour; who sent them was killed, and others looked in the 80th."""
     case = decided(company, 1, 2)
     case.notify()
-    at = case.file.incident.aware_at + timedelta(hours=70)
+    at = case.record.incident.aware_at + timedelta(hours=70)
     company.clock.moment = at
     left(post, case)
     company.clock.on(hours=10)
-    look(case.desk, case.number)
+    look(case.context, case.number)
     (entry,) = case.entries(Kind.TOLD)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
-    stands = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    stands = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
     assert stands.state is ClockState.MET
 
 
@@ -233,7 +235,7 @@ def test_a_mail_that_left_by_a_clock_that_is_ahead_left_now(company: Company, po
     company.clock.on(seconds=5)
     left(post, case)
     company.clock.on(seconds=-5)
-    settle(case.desk, case.number)
+    settle(case.context, case.number)
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
 
 
@@ -261,8 +263,8 @@ def test_while_mail_waits_it_is_looked_at_every_minute(
     """A server that comes back sends within a minute, not within five."""
     case = company.open(1)
     now = company.clock.now()
-    seen = look(case.desk, case.number)
+    seen = look(case.context, case.number)
     assert (seen.waiting > 0, seen.again_at) == (True, now + timedelta(minutes=1))
     sent(post, case)
-    seen = look(case.desk, case.number)
+    seen = look(case.context, case.number)
     assert (seen.waiting, seen.again_at) == (0, now + timedelta(minutes=5))

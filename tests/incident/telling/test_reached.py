@@ -25,7 +25,7 @@ def test_people_are_not_told_while_a_database_is_unread_or_its_people_undecided(
     """They are once these are told too, by when that happened."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1", "archive/2"])
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     case.preserve(last=True)
     case.answer("impact")
     case.page("decide")
@@ -39,7 +39,7 @@ def test_people_are_not_told_while_a_database_is_unread_or_its_people_undecided(
     assert open_individuals(case).is_open
     company.broken = set()
     company.clock.on(hours=1)
-    assessing.assess(case.desk, case.number)
+    assessing.assess(case.context, case.number)
     case.preserve()
     case.settle()
     assert open_individuals(case).is_open
@@ -60,7 +60,7 @@ def test_people_are_told_once_nobody_more_is_found_where_nobody_could_read(
     for option in (decide.TELL, decide.DO_NOT_TELL):
         company.broken = {"archive"}
         case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-        assessing.assess(case.desk, case.number)
+        assessing.assess(case.context, case.number)
         case.preserve(last=True)
         case.answer("impact")
         case.page("decide")
@@ -70,7 +70,7 @@ def test_people_are_told_once_nobody_more_is_found_where_nobody_could_read(
         assert open_individuals(case).is_open
         company.broken = set()
         company.clock.on(hours=1)
-        assessing.assess(case.desk, case.number)
+        assessing.assess(case.context, case.number)
         case.preserve()
         at = company.clock.now()
         company.clock.on(hours=90)
@@ -137,11 +137,11 @@ def test_people_are_told_once_every_notice_left_or_the_rest_was_told_otherwise(
     assert case.entries(Kind.TOLD) == []
     case.delivered("undeliverable")
     assert case.said(Kind.TOLD) == ["Notices: 0 sent, 2 not; who got none is told otherwise."]
-    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
+    clocks = {one.id: one for one in clocks_of(case.context, case.record)}
     assert clocks["individuals"].is_open
     company.clock.on(hours=1)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
-    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
+    clocks = {one.id: one for one in clocks_of(case.context, case.record)}
     assert clocks["individuals"].done_at == company.clock.now()
 
 
@@ -151,12 +151,12 @@ def test_told_otherwise_while_others_are_undecided_stops_no_clock(company: Compa
     case.answer("decide")
     case.notify()
     case.delivered("undeliverable")
-    desk = widened(case, 1, 2, 3)
+    run = widened(case, 1, 2, 3)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
     case.settle()
     assert open_individuals(case).is_open
     company.clock.on(hours=1)
-    decide.ask(desk, case.number)
-    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.ask(run, case.number)
+    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     case.settle()
     assert open_individuals(case).done_at == company.clock.now()
