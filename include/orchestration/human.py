@@ -89,7 +89,7 @@ class HumanStep(HITLOperator):
     only for what the person saw, in whichever browser window that was.
 
     Args:
-        about: what the task before returned; its ``part`` says what is asked about.
+        about: the part that is asked about, or what the task before returned, with its ``part``.
         ask: makes the question for a part, or None where nobody has to be asked; its docstring is
             the task's description.
         optional: whether runs as a rule ask nobody. An in-process run then needs no answer given in
@@ -197,7 +197,7 @@ class HumanStep(HITLOperator):
 
     @property
     def _part(self) -> str:
-        return str(self.about["part"])
+        return str(self.about if isinstance(self.about, str) else self.about["part"])
 
 
 def _plain(shown: Any) -> Any:

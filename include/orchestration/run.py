@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 
 from include.approvals.question import AskAgain
 from include.composition import workplace_of
-from include.drill_sandbox.workplace import SandboxedWorkplace, live_of
+from include.drill_sandbox.workplace import SandboxedWorkplace, live_of, sandboxed
 from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
@@ -53,6 +53,11 @@ def workplace() -> Workplace:
     if is_in_process():  # a person waits
         lookup = with_short_timeouts(lookup)
     return workplace_of(os.environ, lookup)
+
+
+def drill_workplace(*, begins: bool = False) -> Workplace:
+    """Return the workplace of this task if its run is a drill; see `sandboxed`."""
+    return sandboxed(workplace(), *run_key(), begins=begins)
 
 
 def airflow_connections() -> Lookup:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,25 +14,48 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
 from include.approvals.reasons import COMMAND_LINE
+from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers, live_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
+from include.evidence.steps import steps_of
 from include.messages import verbatim
+from include.notify.delivery import deliver
 from include.notify.outbox import Run
-from include.orchestration import notices
+from include.orchestration import notices, watching
 from include.orchestration.databases import wanted_databases
 from include.orchestration.forms import params_of
 from include.orchestration.human import HumanStep
-from include.orchestration.run import confirm_open, require_held, run_key, seal_aside, seal_run
+from include.orchestration.run import (
+    confirm_open,
+    drill_workplace,
+    finished_run,
+    keep_record,
+    open_run,
+    require_held,
+    run_key,
+    seal_aside,
+    seal_run,
+    workplace,
+)
 from include.orchestration.run import step as do_step
+from include.orchestration.run_lock import at_work
 from include.orchestration.starter import started_by
+from include.orchestration.unforeseen import value_free
+from include.orchestration.watching import ENDED, others
 from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, cron, policy
 from include.reports.conclusion import Conclusion
-from include.workflow.declaration import AnyStep, AnyWorkflow
+from include.services.errors import ParcelSealError, ServiceError, UsageError
+from include.workflow.declaration import AnyWorkflow
 from include.workflow.run_context import InterimSeal, NotEnded, RunContext, TaskState
 from include.workflow.run_records import RunRecords
-from include.workflow.step import HumanTask, Step
+from include.workflow.step import HumanTask, Step, Watch
 from include.workplace import Workplace
+
+ANSWERED_AT = "answered_at"
+"""Key of an interrupted record's data: when the answer was given that the task took."""
+WATCH_RETRIES = 100  # of a task that looks for weeks: each worker that is stopped takes one
 
 
 def dag_settings(
@@ -84,17 +108,26 @@ class Tasks:
         except KeyError:
             raise AttributeError(f"{self._workflow.id} has no step {name}") from None
         if isinstance(step, HumanTask):
-            return partial(human_step, self._workflow, step)
+            return HumanTaskMaker(self._workflow, step)
+        if isinstance(step, Watch):
+            return watch_of(self._workflow, step)
         return task_of(self._workflow, step)
 
-    def send(self) -> Any:
-        """Make the task that sends queued notifications, also those of other workflows."""
-        clause = self._workflow.clauses[-1]
+    def send(self, *, runs_always: bool = True) -> Any:
+        """Make the task that sends queued notifications, also those of other workflows.
 
-        @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
+        Args:
+            runs_always: whether it runs although an earlier task failed.
+        """
+        workflow, clause = self._workflow, self._workflow.clauses[-1]
+        rule = TriggerRule.ALL_DONE if runs_always else TriggerRule.ALL_SUCCESS
+
+        @task(trigger_rule=rule, **SEND_ARGS)
         def send() -> dict[str, Any]:
             """Send the queued notifications that are still due, one message a day and person."""
-            return notices.send(clause)
+            sent = notices.send(clause, _drill_services(workflow))
+            _after_sending(workflow, _services(workflow))
+            return sent
 
         return send()
 
@@ -148,6 +181,8 @@ def task_of(workflow: AnyWorkflow, step: Step[Any, Any]) -> Callable[..., Any]:
     def work(about: str | dict[str, Any] | None = "") -> Any:
         if about is None:
             raise AirflowSkipException("An earlier task failed: see its log.")
+        if step.applies and not step.applies(get_current_context()["params"]):
+            raise AirflowSkipException("The parameters of this run ask for nothing of this task.")
         return run_step(workflow, step, about if isinstance(about, str) else str(about["part"]))
 
     work.__name__ = step.name
@@ -177,31 +212,50 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
         AirflowFailException: the step's outcome ends the run; see also `run.step`.
     """
     parts: list[str] = []
+    begins = step is workflow.steps[0]
 
     def work(services: Workplace) -> StepRecord:
+        if begins and isinstance(services, SandboxedWorkplace):
+            clear_leftovers(services.live)
         run = _context(workflow, services)
         if run is None:
-            return _no_result(step, part)
+            return _no_result(workflow, step, part)
         findings = StepFindings(step.name, step.clause, part)
         result = step.work(run, findings)
         if step.parts is not None:
             parts.extend(step.parts(result))
         return findings.record(result)
 
-    done = do_step(step.name, part, step.title_of(part), work, step.clause)
+    make = _drill_services(workflow, begins=begins)
+    done = do_step(step.name, part, step.title_of(part), work, step.clause, make)
+    if step.sends_urgent:
+        _send_urgent(workflow, _services(workflow))
     if step.ends_run and done["outcome"] == Outcome.FAIL:
         raise AirflowFailException(step.ends_run)
     return done if step.parts is None else parts
 
 
-def human_step(workflow: AnyWorkflow, human: HumanTask[Any, Any], about: Any) -> HumanStep:
-    """Return the task that asks people; see `include.orchestration.human`.
+class HumanTaskMaker:
+    """Makes the task that asks people; see `include.orchestration.human`.
 
     Args:
         workflow: its declaration.
         human: the human task.
-        about: what the task before returned; its ``part`` says what is asked about.
     """
+
+    def __init__(self, workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> None:
+        self._arguments = _human_step_arguments(workflow, human)
+
+    def __call__(self, about: Any) -> HumanStep:
+        """Return the task that asks about the part of the task before."""
+        return HumanStep(about=about, **self._arguments)
+
+    def expand(self, *, about: Any) -> Any:
+        """Return the task that asks about each of some parts."""
+        return HumanStep.partial(**self._arguments).expand(about=about)
+
+
+def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> dict[str, Any]:
 
     def ask(part: str) -> Question | None:
         return ask_people(workflow, human, part)
@@ -209,18 +263,24 @@ def human_step(workflow: AnyWorkflow, human: HumanTask[Any, Any], about: Any) ->
     def take(part: str, answer: Answer) -> dict[str, Any]:
         return take_answer(workflow, human, part, answer)
 
-    return HumanStep(
-        task_id=human.name,
-        about=about,
-        ask=ask,
-        take=take,
-        doc_md=human.ask.__doc__,
-        optional=human.optional,
-        choices=human.choices,
-        form=params_of(human.form) if human.form else None,
-        in_advance=_command_form(human),
-        response_timeout=human.response(policy()),
-    )
+    arguments: dict[str, Any] = {
+        "task_id": human.name,
+        "ask": ask,
+        "take": take,
+        "doc_md": human.ask.__doc__,
+        "optional": human.optional,
+        "choices": human.choices,
+        "form": params_of(human.form) if human.form else None,
+        "in_advance": _command_form(human),
+        "response_timeout": human.response(policy()),
+    }
+    if human.queue:
+        arguments["queue"] = human.queue
+    if human.retries is not None:
+        arguments["retries"] = human.retries
+    if human.follows_skipped:
+        arguments["trigger_rule"] = TriggerRule.NONE_FAILED
+    return arguments
 
 
 def _command_form(
@@ -232,12 +292,14 @@ def _command_form(
 
 def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> Question | None:
     """Make the question of a human task and keep its record; None if nobody has to be asked."""
+    if human.entered is not None:
+        return _ask_without_record(workflow, human, part)
     questions: list[Question] = []
 
     def work(services: Workplace) -> StepRecord:
         run = _context(workflow, services)
         if run is None:
-            return _no_result(human, part)
+            return _no_result(workflow, human, part)
         findings = StepFindings(human.name, human.clause, part)
         asked = human.ask(run, findings)
         if not isinstance(asked, Question):
@@ -245,8 +307,66 @@ def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> 
         questions.append(asked)
         return findings.record(human.waiting or {})
 
-    do_step(human.name, part, human.question_title_of(part), work, human.clause)
+    title, make = human.question_title_of(part), _drill_services(workflow)
+    do_step(human.name, part, title, work, human.clause, make)
     return questions[0] if questions else None
+
+
+def _ask_without_record(
+    workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str
+) -> Question | None:
+    """Make the question of a human task that keeps a record of its answer only.
+
+    If nobody is asked, the result replaces the record of a failed try.
+    """
+    services = open_run(_drill_services(workflow))
+    with at_work(live_of(services).state, *run_key()):
+        confirm_open(services)
+        run = _required_context(workflow, services)
+        failure = _failure(services, human.name, part)
+        findings = StepFindings(human.name, human.clause, part)
+        with explained():
+            asked = _entered(run, human, findings, failure) or human.ask(run, findings)
+        if isinstance(asked, Question):
+            return asked
+        if failure is not None:
+            keep_record(services, findings.record(asked))
+        return None
+
+
+def _failure(services: Workplace, name: str, part: str) -> StepRecord | None:
+    """Return the record of a try of a step that failed or was interrupted, or None."""
+    with services.state.connect() as conn:
+        record = RunRecords(steps_of(conn, *run_key())).find(name, part)
+    return record if record is not None and record.outcome is Outcome.FAIL else None
+
+
+def _entered(
+    run: RunContext[Any],
+    human: HumanTask[Any, Any],
+    findings: StepFindings,
+    failure: StepRecord | None,
+) -> StepResult | None:
+    """Return the result of an answer that a killed try entered, or None."""
+    if failure is None or human.entered is None or ANSWERED_AT not in failure.data:
+        return None
+    return human.entered(run, findings, datetime.fromisoformat(failure.data[ANSWERED_AT]))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Fail a task at once if no retry removes the error, and report no text that may quote a value.
+
+    Only a failed service is retried.
+    """
+    try:
+        yield
+    except (ServiceError, AirflowFailException):
+        raise
+    except ParcelSealError as error:
+        raise AirflowFailException(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+        raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
 
 
 def take_answer(
@@ -264,14 +384,74 @@ def take_answer(
     def work(services: Workplace) -> StepRecord:
         run = _context(workflow, services)
         if run is None:
-            return _no_result(human, part)
+            return _no_result(workflow, human, part)
         findings = StepFindings(human.name, human.clause, part)
         try:
             return findings.record(human.take(run, findings, answer))
         except NotEnded as error:
             raise AskAgain(verbatim(error.message)) from None
 
-    return do_step(human.name, part, human.title_of(part), work, human.clause)
+    data = {}
+    if human.entered is not None and answer.at is not None:
+        data = {ANSWERED_AT: answer.at.isoformat()}
+    title, make = human.title_of(part), _drill_services(workflow)
+    return do_step(human.name, part, title, work, human.clause, make, data)
+
+
+def watch_of(workflow: AnyWorkflow, watch: Watch[Any]) -> Callable[..., Any]:
+    """Return the task that watches a run; its argument is what the task before returned."""
+
+    def work(about: Any = None) -> int:
+        del about
+        return watch_run(workflow, watch)
+
+    work.__name__ = watch.name
+    work.__doc__ = watch.look.__doc__
+    made: Callable[..., Any] = task(task_id=watch.name, retries=WATCH_RETRIES)(work)
+    return made
+
+
+def watch_run(workflow: AnyWorkflow, watch: Watch[Any]) -> int:
+    """Look at the running task's run; see `include.orchestration.watching.watch`."""
+    services = open_run(_drill_services(workflow))
+
+    def look() -> datetime | None:
+        with at_work(live_of(services).state, *run_key()):
+            confirm_open(services)
+            result = watch.look(_required_context(workflow, services))
+            if result.has_unsent:  # letters that the ended task `send` could not send
+                _send_urgent(workflow, services, letters=others().get("send") in ENDED)
+        return result.again_at
+
+    def goes_on(states: Mapping[str, str]) -> bool:
+        failed = sorted(name for name, state in states.items() if state == "failed")
+        if not watch.goes_on(_required_context(workflow, services), failed):
+            return False
+        _send_urgent(workflow, services)
+        return True
+
+    return watching.watch(services.clock, look, watch.at_most, goes_on)
+
+
+def _send_urgent(workflow: AnyWorkflow, services: Workplace, *, letters: bool = False) -> None:
+    """Send urgent notifications; those that cannot leave now wait for the task `send`.
+
+    Args:
+        workflow: its declaration.
+        services: of the task.
+        letters: whether letters to customers are sent too, after the notifications to staff.
+    """
+    try:
+        for are_letters in (False, True) if letters else (False,):
+            deliver(notices.office(services), letters=are_letters)
+    except (ServiceError, UsageError):  # the task `send` reports it
+        return
+    _after_sending(workflow, services)
+
+
+def _after_sending(workflow: AnyWorkflow, services: Workplace) -> None:
+    if workflow.after_sending is not None and (run := _context(workflow, services)) is not None:
+        workflow.after_sending(run)
 
 
 def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
@@ -286,11 +466,40 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
         assert workflow.conclude is not None
         return workflow.conclude(run, RunRecords(records, artifacts))
 
-    return seal_run(conclude)
+    return seal_run(conclude, _drill_services(workflow))
 
 
-def _no_result(step: AnyStep[Any], part: str) -> StepRecord:
+def _drill_services(
+    workflow: AnyWorkflow, *, begins: bool = False
+) -> Callable[[], Workplace] | None:
+    """Return what makes the services of this task if its run is a drill; None if it is none."""
+    is_drill = workflow.is_drill is not None and workflow.is_drill(get_current_context()["params"])
+    return partial(drill_workplace, begins=begins) if is_drill else None
+
+
+def _services(workflow: AnyWorkflow) -> Workplace:
+    return (_drill_services(workflow) or workplace)()
+
+
+def _no_result(
+    workflow: AnyWorkflow, step: Step[Any, Any] | HumanTask[Any, Any], part: str
+) -> StepRecord:
+    """Return the record of a step under a pack that leaves out the workflow's section.
+
+    Raises:
+        UsageError: the workflow needs the section.
+    """
+    if workflow.needs_rules and workflow.rules is not None:
+        raise workflow.rules.missing()
     return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
+
+
+def _required_context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any]:
+    run = _context(workflow, services)
+    if run is None:
+        assert workflow.rules is not None
+        raise workflow.rules.missing()
+    return run
 
 
 def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | None:
@@ -299,9 +508,11 @@ def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | No
     state = TaskState(
         is_repeated=instance.try_number > 1,
         is_last_try=instance.try_number > instance.max_tries,
+        triggered_at=getattr(run, "queued_at", None) or run.start_date,
         started_at=run.start_date,
         confirm_open=partial(confirm_open, services),
         seal_interim=_interim_seal(services),
+        find_interim=partial(_interim_bundle, services),
     )
     return workflow.context(
         services,
@@ -310,6 +521,11 @@ def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | No
         parameters=dict(context["params"]),
         task=state,
     )
+
+
+def _interim_bundle(services: Workplace, workflow: str) -> LedgerRow | None:
+    sealed = finished_run(services, workflow, run_key()[1])
+    return None if sealed is None else sealed.row
 
 
 def _interim_seal(services: Workplace) -> InterimSeal:

@@ -17,7 +17,7 @@ from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion, worst
 from include.workflow.run_context import OUTSIDE_OF_RUNS, RunContext, RunRules
 from include.workflow.run_records import RunRecords
-from include.workflow.step import HumanTask, Step
+from include.workflow.step import HumanTask, Step, Watch
 from include.workplace import Workplace
 
 
@@ -104,7 +104,7 @@ class NotificationKind(Generic[RunRules]):
     addresses: Callable[[RunContext[RunRules], Sequence[str]], Mapping[str, str]] | None = None
 
 
-AnyStep = Step[RunRules, Any] | HumanTask[RunRules, Any]
+AnyStep = Step[RunRules, Any] | HumanTask[RunRules, Any] | Watch[RunRules]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,10 @@ class Workflow(Generic[RunRules]):
         steps: in the order of the DAG.
         conclude: judges the records of a run.
         without_rules: summary of a run under a pack that leaves out its section.
+        needs_rules: whether its steps fail under such a pack, instead of doing nothing.
+        is_drill: returns by the run's parameters whether a run is a drill, whose steps work in a
+            sandbox; None if no run is.
+        after_sending: enters the result of each sending of notifications.
         rules: its own section of the policy pack; None if it has none.
         login: its own login to mapped databases.
         queries: yields the queries of the section, for the check of the login.
@@ -159,6 +163,9 @@ class Workflow(Generic[RunRules]):
     steps: tuple[AnyStep[RunRules], ...] = ()
     conclude: Callable[[RunContext[RunRules], RunRecords], Conclusion] | None = None
     without_rules: Message | None = None
+    needs_rules: bool = False
+    is_drill: Callable[[Mapping[str, Any]], bool] | None = None
+    after_sending: Callable[[RunContext[RunRules]], None] | None = None
     rules: RuleSection[Any] | None = None
     login: DatabaseLogin | None = None
     queries: Callable[[RunContext[RunRules]], Iterator[LoginQuery]] | None = None

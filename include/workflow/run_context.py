@@ -74,16 +74,21 @@ class TaskState:
     Attributes:
         is_repeated: whether an earlier try of the task began.
         is_last_try: whether no further try follows if this one fails.
+        triggered_at: when the run was triggered; None outside of a run.
         started_at: when the run was started; None outside of a run.
         confirm_open: raises if the run was sealed meanwhile; call it before a commit elsewhere.
         seal_interim: see `InterimSeal`.
+        find_interim: returns the ledger's row of an interim bundle of this run by its workflow id,
+            after its seal was completed; None if there is none.
     """
 
     is_repeated: bool = False
     is_last_try: bool = False
+    triggered_at: datetime | None = None
     started_at: datetime | None = None
     confirm_open: Callable[[], None] = lambda: None
     seal_interim: InterimSeal = _no_interim_seal
+    find_interim: Callable[[str], LedgerRow | None] = lambda _workflow: None
 
 
 @dataclass(frozen=True)

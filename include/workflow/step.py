@@ -24,6 +24,7 @@ class _Task(Generic[RunRules, Result]):
     title: Message
     clause: str
     result: type[Result]
+    queue: str = ""
 
     def title_of(self, part: str) -> Message:
         """Return the title for the part that the task works on."""
@@ -47,13 +48,18 @@ class Step(_Task[RunRules, Result]):
             that needs it follows; empty if the following tasks run.
         runs_always: whether it runs although an earlier step failed.
         queue: of its task, if the workers of the workflow's queue lack a key that it needs.
+        applies: returns by the run's parameters whether the task is skipped or done; None if it is
+            always done. A skipped task leaves no record.
+        sends_urgent: whether the urgent notifications of the outbox leave as soon as its record is
+            kept. Those that cannot leave wait for the task `send`.
     """
 
     work: Callable[[RunContext[RunRules], StepFindings], Result]
     parts: Callable[[Result], Sequence[str]] | None = None
     ends_run: str = ""
     runs_always: bool = False
-    queue: str = ""
+    applies: Callable[[Mapping[str, Any]], bool] | None = None
+    sends_urgent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,13 @@ class HumanTask(_Task[RunRules, Result]):
             `up --once`), from the words that were given, the moment, and a sentence that names the
             command; None if the words are the reason.
         optional: whether runs usually ask nobody.
+        entered: returns the result of an answer that a killed try of the task entered, by the
+            moment of the answer; None if it entered none. A task with `entered` leaves a record of
+            its answer only: a question leaves none, or replaces the record of a failed try.
+        queue: of its task, if the workers of the workflow's queue lack a key that it needs.
+        retries: of the task, if it has more than the others: a task that waits for weeks needs one
+            for each worker that is stopped meanwhile.
+        follows_skipped: whether it asks although an earlier task was skipped.
     """
 
     question_title: Message
@@ -93,10 +106,46 @@ class HumanTask(_Task[RunRules, Result]):
     form: tuple[Field, ...] = ()
     in_advance: Callable[[str, datetime, str], Mapping[str, Any]] | None = None
     optional: bool = False
+    entered: Callable[[RunContext[RunRules], StepFindings, datetime], Result | None] | None = None
+    retries: int | None = None
+    follows_skipped: bool = False
 
     def question_title_of(self, part: str) -> Message:
         """Return the title of the making of the question for a part."""
         return for_part(self.question_title, part)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The result of looking at a run.
+
+    Attributes:
+        again_at: when to look next; None if nothing is left to watch.
+        has_unsent: whether notifications wait to be sent.
+    """
+
+    again_at: datetime | None
+    has_unsent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Generic[RunRules]):
+    """A task that looks again and again while its run goes on; it leaves no record.
+
+    It ends when a look says so, or when every other task of the run ended and it does not go on.
+
+    Attributes:
+        name: of the task, ``watch``.
+        look: looks at the run and queues the notifications that are due, which are sent at once.
+        at_most: time between two looks.
+        goes_on: returns whether the run goes on although all other tasks ended; it gets the names
+            of those that failed, which a person may clear.
+    """
+
+    name: str
+    look: Callable[[RunContext[RunRules]], Look]
+    at_most: timedelta
+    goes_on: Callable[[RunContext[RunRules], Sequence[str]], bool]
 
 
 def for_part(title: Message, part: str) -> Message:
