@@ -15,12 +15,13 @@ from typing import Any
 
 import psycopg
 
-from benchmarks._incident_desk import desk_of, opened, pack
+from benchmarks._incident_context import context_of_run, opened, pack
 from include.approvals import registry
+from include.evidence.step_findings import StepFindings
 from include.incident import decisions, timeline
 from include.incident.assessing import assess
 from include.incident.counting import subjects
-from include.incident.desk import Desk
+from include.incident.incident_run import IncidentRun, record_of
 from include.incident.names import INDIVIDUAL, Kind
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook
@@ -36,7 +37,7 @@ from include.workdays.calendar import Workdays
 
 WRITER, DECIDER = "E00002", "E00001"
 _SENTENCE = {
-    "en": "A file with names, addresses and phone numbers was open to others for six days. ",
+    "en": "A record with names, addresses and phone numbers was open to others for six days. ",
     "zh": "一份包含姓名、地址和电话的文件于11月3日至9日期间可被他人访问。",
 }
 
@@ -84,59 +85,60 @@ _NEWEST = "SELECT created_at FROM customer ORDER BY customer_id DESC LIMIT 1 OFF
 
 def prepare(given: dict[str, Any]) -> dict[str, Any]:
     """Open an incident about the newest customers, freeze their list, decide that they are told."""
-    desk = desk_of(given)
+    run = context_of_run(given)
     with psycopg.connect(given["courier"]) as connection:
         row = connection.execute(_NEWEST, [given["letters"] - 1]).fetchone()
     assert row is not None
-    since = row[0].astimezone(desk.zone).isoformat()
-    number = opened(desk, {"collections": "courier.customer", "since": since})
-    _record, unknown = assess(desk, number)
-    assert not unknown
-    file = desk.file(number)
-    with desk.state.begin() as conn:
+    since = row[0].astimezone(run.zone).isoformat()
+    number = opened(run, {"collections": "courier.customer", "since": since})
+    counted = assess(run, StepFindings("assess", "6.3"))
+    assert counted.scope is not None
+    assert counted.scope.complete
+    record = record_of(run, number)
+    with run.state.begin() as conn:
         subjects.freeze(
             conn,
-            file.incident.id,
+            record.incident.id,
             1,
-            file.incident.selection,
-            desk.rules.scope_of("courier"),
-            desk.databases["courier"],
-            desk.readers["courier"],
-            moment=file.incident.aware_at,
-            zone=desk.zone,
+            record.incident.selection,
+            run.rules.scope_of("courier"),
+            run.database("courier"),
+            run.reader("courier"),
+            moment=record.incident.aware_at,
+            zone=run.zone,
         )
         texts = {
             f"{name}_{language}": sentence * 3
             for name in (*PARTS, "next_steps")
             for language, sentence in _SENTENCE.items()
         }
-        _enter(conn, desk, number, Kind.IMPACT, {"texts": texts}, WRITER)
-    file = desk.file(number)
-    made = notifying.plan(desk, file)
-    with desk.state.begin() as conn:
-        asked = notifying.request(conn, desk, made, [WRITER])
+        _enter(conn, run, number, Kind.IMPACT, {"texts": texts}, WRITER)
+    record = record_of(run, number)
+    made = notifying.plan(run, record)
+    with run.state.begin() as conn:
+        asked = notifying.request(conn, run, made, [WRITER])
         registry.decide(
             conn,
             asked,
             decision=registry.APPROVE,
             reason="They can protect themselves.",
             decided_by=DECIDER,
-            decided_at=desk.clock.now(),
+            decided_at=run.clock.now(),
             may_decide=[DECIDER],
             content=asked.content,
         )
         data = {"tell": True, "sha256": made.sha256, "bound": made.bound}
         data |= {"request": asked.id, "people": made.people, "version": made.version}
         data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
-        _enter(conn, desk, number, Kind.DECIDED, data, DECIDER)
+        _enter(conn, run, number, Kind.DECIDED, data, DECIDER)
     return {"number": number, "people": made.people}
 
 
 def queue(given: dict[str, Any]) -> dict[str, Any]:
     """Queue the notices, as `notify` does."""
-    desk = desk_of(given)
+    run = context_of_run(given)
     begun = time.monotonic()
-    found = notifying.queue(desk, desk.file(given["number"]))
+    found = notifying.queue(run, record_of(run, given["number"]))
     assert found is not None
     return {"seconds": time.monotonic() - begun, "new": found.new}
 
@@ -162,20 +164,20 @@ def _mail(given: dict[str, Any]) -> MailChannel:
 
 
 def _delivered(given: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    desk, calendar = desk_of(given), pack().calendar
-    book = AddressBook(desk)
+    run, calendar = context_of_run(given), pack().calendar
+    book = AddressBook(run)
 
     def confirm(keys: Sequence[str]) -> set[str]:
-        return notifying.wanted(desk, {given["number"]: desk.file(given["number"])}, keys)
+        return notifying.wanted(run, {given["number"]: record_of(run, given["number"])}, keys)
 
     office = Office(
-        state=desk.state,
+        state=run.state,
         channels={"mail": channel},
-        rules=desk.notices,
+        rules=run.notices,
         workdays=Workdays(calendar),
         quiet=calendar.quiet,
-        zone=desk.zone,
-        clock=desk.clock,
+        zone=run.zone,
+        clock=run.clock,
         confirm={INDIVIDUAL: confirm},
         addresses={INDIVIDUAL: book.look_up},
     )
@@ -189,11 +191,11 @@ def _delivered(given: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _enter(
-    conn: Any, desk: Desk, number: str, kind: Kind, data: Mapping[str, Any], by: str
+    conn: Any, run: IncidentRun, number: str, kind: Kind, data: Mapping[str, Any], by: str
 ) -> None:
-    incident_id = desk.file(number).incident.id
+    incident_id = record_of(run, number).incident.id
     timeline.append(
-        conn, incident_id, kind, verbatim(str(kind)), by=by, clock=desk.clock, data=data,
+        conn, incident_id, kind, verbatim(str(kind)), by=by, clock=run.clock, data=data,
         once=str(kind),
     )  # fmt: skip
 

@@ -16,27 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _incident_hand as hand
-from benchmarks._incident_desk import desk_of, opened
+from benchmarks._incident_context import context_of_run, opened
 from benchmarks._incident_letters import PARTS_OF_LETTERS
+from include.evidence.step_findings import StepFindings
 from include.incident import scopes
 from include.incident.assessing import assess
+from include.incident.incident_run import record_of
 from include.incident.steps import grade
 from include.reports.i18n import warm
 
 
 def ours(given: dict[str, Any]) -> dict[str, Any]:
     """From the trigger form to the question for the grade."""
-    desk, case = desk_of(given), hand.CASES[given["case"]]
+    run, case = context_of_run(given), hand.CASES[given["case"]]
     moments = [time.monotonic()]
-    number = opened(desk, case.form)
+    number = opened(run, case.form)
     moments.append(time.monotonic())
-    _record, unknown = assess(desk, number)
+    assess(run, StepFindings("assess", "6.3"))
     moments.append(time.monotonic())
-    question = grade.ask(desk, number)
+    grade.ask(run, record_of(run, number))
     moments.append(time.monotonic())
-    scope = scopes.newest(desk, desk.file(number).incident.id)
-    if unknown or scope.unknown or question is None:
-        sys.exit(f"Not counted: {unknown}")
+    scope = scopes.newest(run, record_of(run, number).incident.id)
+    if scope.unknown:
+        sys.exit(f"Not counted: {scope.unknown}")
     spans = [after - before for before, after in pairwise(moments)]
     return {
         "seconds": moments[-1] - moments[0],

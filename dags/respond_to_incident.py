@@ -23,15 +23,11 @@ twice, and a sealed run does nothing: trigger again. Notes, hand-overs, suspects
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import dag, task
+from airflow.sdk import dag
 
 from include.incident.workflow import RESPOND_TO_INCIDENT
-from include.orchestration import incident, incident_form, incident_steps
-from include.orchestration.human import HumanStep
+from include.orchestration import incident_form
 from include.orchestration.tasks import dag_settings, tasks_of
-from include.orchestration.workflow import SEND_ARGS
 
 
 @dag(
@@ -45,60 +41,22 @@ from include.orchestration.workflow import SEND_ARGS
 def respond_to_incident() -> None:
     """Lead an incident and leave a sealed bundle."""
     tasks = tasks_of(RESPOND_TO_INCIDENT)
-
-    @task
-    def open_incident(params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Register the incident, start its clocks, call its team."""
-        return incident.open_incident(params or {})
-
-    @task(**incident.WATCH_ARGS)
-    def watch(opened: dict[str, Any]) -> int:
-        """Wake people before and after clocks run out, until nothing is left to watch."""
-        return incident.watch(opened["part"])
-
-    @task
-    def assess(opened: dict[str, Any]) -> dict[str, Any]:
-        """Count what is affected, and propose a grade."""
-        return incident.assess(opened["part"])
-
-    @task
-    def preserve(opened: dict[str, Any]) -> dict[str, Any]:
-        """Secure the evidence: list of people, access log, legal holds."""
-        return incident.preserve(opened["part"])
-
-    @task
-    def authorities(opened: dict[str, Any]) -> list[dict[str, Any]]:
-        """Name the authorities that it is reported to."""
-        return incident.authorities(opened["part"])
-
-    @task
-    def notify(opened: dict[str, Any]) -> dict[str, Any]:
-        """Queue the notices that were decided on."""
-        return incident.notify(opened["part"])
-
-    @task(**SEND_ARGS)
-    def send(opened: dict[str, Any]) -> dict[str, Any]:
-        """Send them, each once."""
-        return incident.send(opened["part"])
-
-    def asks(name: str, about: Any) -> HumanStep:
-        return HumanStep(task_id=name, about=about, **incident_steps.asking(name))
-
-    def asks_each(name: str, about: Any) -> Any:
-        return HumanStep.partial(task_id=name, **incident_steps.asking(name)).expand(about=about)
-
-    opened = open_incident()
-    assessed, grade, contain = assess(opened), asks("grade", opened), asks("contain", opened)
-    preserved, named, notified = preserve(opened), authorities(opened), notify(opened)
-    report, report_rest = asks_each("report", named), asks_each("report_rest", named)
-    impact, decide, close = asks("impact", opened), asks("decide", opened), asks("close", opened)
+    opened = tasks.open_incident()
+    assessed, grade, contain = tasks.assess(opened), tasks.grade(opened), tasks.contain(opened)
+    preserved, notified = tasks.preserve(opened), tasks.notify(opened)
+    authorities = tasks.authorities(opened)
+    report = tasks.report.expand(about=authorities)
+    report_rest = tasks.report_rest.expand(about=authorities)
+    impact, decide, close = tasks.impact(opened), tasks.decide(opened), tasks.close(opened)
+    review, summary = tasks.review(opened), tasks.summary(opened)
+    sent = tasks.send(runs_always=False)
     assessed >> [preserved, grade]
-    grade >> named
+    grade >> authorities
     grade >> impact >> [decide, report_rest]
-    preserved >> decide >> notified >> (sent := send(opened))
+    preserved >> decide >> notified >> sent
     [contain, report, preserved, decide] >> report_rest
-    [sent, report_rest] >> close >> asks("review", opened) >> (summary := asks("summary", opened))
-    tasks.seal_after([summary, watch(opened)], incident.seal_incident)
+    [sent, report_rest] >> close >> review >> summary
+    tasks.seal_after([summary, tasks.watch(opened)])
 
 
 respond_to_incident()

@@ -19,15 +19,11 @@ asks the people of now after its time is over, or once its task is cleared. More
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk import dag
 
 from include.incident.workflow import UPDATE_INCIDENT
-from include.orchestration import incident, incident_form, incident_steps, incident_update
-from include.orchestration.human import HumanStep
+from include.orchestration import incident_form
 from include.orchestration.tasks import dag_settings, tasks_of
-from include.orchestration.workflow import SEND_ARGS
 
 
 @dag(
@@ -41,43 +37,9 @@ from include.orchestration.workflow import SEND_ARGS
 def update_incident() -> None:
     """Add to an incident and leave a sealed bundle."""
     tasks = tasks_of(UPDATE_INCIDENT)
-
-    @task
-    def enter(params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Enter the update on the timeline."""
-        return incident_update.enter(params or {})
-
-    @task
-    def widen(entered: dict[str, Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Count what is affected besides; skipped where nothing is."""
-        return incident_update.widen(entered["part"], params or {})
-
-    @task
-    def preserve(entered: dict[str, Any]) -> dict[str, Any]:
-        """Secure the evidence of it."""
-        return incident.preserve(entered["part"])
-
-    @task
-    def notify(entered: dict[str, Any]) -> dict[str, Any]:
-        """Queue the notices to the people that were found."""
-        return incident.notify(entered["part"])
-
-    @task(**SEND_ARGS)
-    def send(entered: dict[str, Any]) -> dict[str, Any]:
-        """Send them, each once."""
-        return incident.send(entered["part"])
-
-    entered = enter()
-    widened = widen(entered)
-    preserved = preserve(widened)
-    decide = HumanStep(
-        task_id="decide",
-        about=preserved,
-        **incident_steps.asking("decide", trigger_rule=TriggerRule.ALL_SUCCESS),
-        optional=True,
-    )
-    notified = notify(preserved)
-    tasks.seal_after(decide >> notified >> send(notified), incident_update.seal_update)
+    preserved = tasks.preserve(tasks.widen(tasks.enter()))
+    notified = tasks.notify(preserved)
+    tasks.seal_after(tasks.decide(preserved) >> notified >> tasks.send(runs_always=False))
 
 
 update_incident()

@@ -5,70 +5,91 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting.database import count_all
+from include.incident.form import selection
 from include.incident.grading import propose
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
+    incident_of,
     record_of,
     rules_of,
     scenario_of,
 )
-from include.incident.names import CLAUSE, STEP_ASSESS, STEP_PRESERVE, Kind
+from include.incident.names import STEP_ASSESS, STEP_PRESERVE, Kind
+from include.incident.results import ScopeCounted
 from include.incident.scope import Scope, Unknown, of_scenario
 from include.incident.selection import Selection
 from include.incident.timeline import last_of
 from include.incident.widening import refuse_less, widened
 from include.messages import _, listed, verbatim
 from include.reports.i18n import Translator
+from include.services.errors import ServiceError
 
 
-def assess(run: IncidentRun, number: str) -> tuple[StepRecord, str]:
-    """Count what the trigger form says is affected; repeated, it counts again where it could not.
+def assess(run: IncidentRun, findings: StepFindings) -> ScopeCounted:
+    """Count what is affected in every database, and propose a grade; unknown is never zero.
 
-    Args:
-        run: the run or command.
-        number: of the incident.
+    A repeated task counts again where an earlier try could not.
 
-    Returns:
-        The step's record; and why nobody could count somewhere, empty where everybody could or
-        where another try would come to the same.
+    Raises:
+        ServiceError: a database cannot be reached, and another try may reach it.
     """
-    record = record_of(run, number)
+    record = incident_of(run)
     if not record.incident.is_led:
-        return StepRecord(step=STEP_ASSESS, outcome=Outcome.PASS, data={"asked": False}), ""
+        return ScopeCounted(asked=False)
     before = scopes.found(run, record.incident.id)
-    if before is not None and before.complete:  # a repeated task: it was counted
-        return _record(run, before, record), ""
-    # as it was said last: it may have been widened where nobody could count
+    if before is not None and before.complete:  # a repeated task
+        return _reported(run, findings, before, record)
+    # The last selection: an update may have widened it where nobody could count.
     chosen = before.selection if before is not None else record.incident.selection
     counted, _fewer = widened(before, _count(run, record, chosen))
     counted = _kept(run, record, counted, by=STEP_ASSESS)
-    passing = [one for one in counted.unknown if one.passing]
-    return _record(run, counted, record_of(run, number)), " ".join(_plain(one) for one in passing)
+    passing = " ".join(_plain(each) for each in counted.unknown if each.passing)
+    if passing and not run.task.is_last_try:
+        raise ServiceError(passing, "The task is repeated, then it goes on without it.")
+    return _reported(run, findings, counted, incident_of(run))
 
 
-def widen(run: IncidentRun, number: str, more: Selection, *, by: str) -> StepRecord:
-    """Count anew what is affected, by a wider selection; who was found before stays affected.
+def widen(run: IncidentRun, findings: StepFindings) -> ScopeCounted:
+    """Count what is affected besides; skipped where nothing is.
+
+    Raises:
+        UsageError: the form leaves out a database that is affected already.
+    """
+    more = selection(run.parameters, run.rules, run.zone)
+    return count_more(run, findings, incident_of(run), more, by=run.triggered_by or "")
+
+
+def count_more(
+    run: IncidentRun,
+    findings: StepFindings,
+    record: IncidentRecord,
+    more: Selection,
+    *,
+    by: str,
+) -> ScopeCounted:
+    """Count what is affected by a wider selection; people found before stay affected.
 
     Args:
         run: the run or command.
-        number: of the incident.
-        more: all that is affected as far as is known now.
-        by: user id of who says so.
+        findings: gets what could not be counted.
+        record: the incident.
+        more: everything that is known to be affected now.
+        by: user id of the person who says so.
 
     Raises:
         UsageError: it leaves out a database that is affected already.
     """
-    record = record_of(run, number)
     before = scopes.found(run, record.incident.id)
     refuse_less(before, more)
     counted, fewer = widened(before, _count(run, record, more))
     counted = _kept(run, record, counted, by=by)
-    return _record(run, counted, record_of(run, number), fewer)
+    number = record.incident.number
+    return _reported(run, findings, counted, record_of(run, number), fewer)
 
 
 def correct(run: IncidentRun, record: IncidentRecord, corrected: Scope) -> Scope | None:
@@ -101,17 +122,17 @@ def outgrown(run: IncidentRun, record: IncidentRecord) -> str | None:
 
 
 def find_outgrown(
-    seen: StepFindings, run: IncidentRun, record: IncidentRecord, proposed: str
+    findings: StepFindings, run: IncidentRun, record: IncidentRecord, proposed: str
 ) -> None:
     """Say that the confirmed grade is for less than is affected.
 
     Args:
-        seen: gets it.
+        findings: gets it.
         run: the run or command.
         record: the incident.
         proposed: the grade that is proposed.
     """
-    seen.find(
+    findings.find(
         "incident.grade_outgrown",
         Outcome.ATTENTION,
         _("More is affected than the confirmed grade is for; proposed: {grade}.",
@@ -128,8 +149,8 @@ def _count(run: IncidentRun, record: IncidentRecord, selection: Selection) -> Sc
     return count_all(
         selection,
         run.rules,
-        {scope.database: run.database(scope.database) for scope in run.rules.scope},
-        {scope.database: run.reader(scope.database) for scope in run.rules.scope},
+        {name: run.database(name) for name in selection.databases},
+        {name: run.reader(name) for name in selection.databases},
         version=version,
         moment=record.incident.aware_at,
         zone=run.zone,
@@ -179,12 +200,15 @@ def _keep(
     return kept
 
 
-def _record(
-    run: IncidentRun, counted: Scope, record: IncidentRecord, fewer: Sequence[str] = ()
-) -> StepRecord:
-    seen = StepFindings(STEP_ASSESS, CLAUSE)
+def _reported(
+    run: IncidentRun,
+    findings: StepFindings,
+    counted: Scope,
+    record: IncidentRecord,
+    fewer: Sequence[str] = (),
+) -> ScopeCounted:
     for one in counted.unknown:
-        seen.find(
+        findings.find(
             "incident.not_counted",
             Outcome.FAIL,
             _("{database} could not be counted in: {reason}", database=one.database,
@@ -193,14 +217,14 @@ def _record(
             subject=one.database,
         )  # fmt: skip
     if counted.nobody:
-        seen.find(
+        findings.find(
             "incident.nobody_affected",
             Outcome.ATTENTION,
             _("By what was entered nobody is affected."),
             _("Look at the form again: a wrong table, time or account finds nobody."),
         )
     for database in fewer:
-        seen.find(
+        findings.find(
             "incident.fewer_affected",
             Outcome.ATTENTION,
             _("{database}: by this entry fewer people are affected than before; the figures of "
@@ -209,9 +233,11 @@ def _record(
             subject=database,
         )  # fmt: skip
     if proposed := outgrown(run, record):
-        find_outgrown(seen, run, record, proposed)
-    seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
-    return seen.record({"scope": counted.as_json()})
+        find_outgrown(findings, run, record, proposed)
+    findings.measure(
+        "incident.people_affected", counted.subjects if counted.complete else None, "1"
+    )
+    return ScopeCounted(scope=counted)
 
 
 def _plain(unknown: Unknown) -> str:

@@ -18,9 +18,8 @@ from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.incident.incident_run import IncidentRecord
-from include.incident.names import UPDATES, WORKFLOW
+from include.incident.names import TIMELINE_FILE, UPDATES, WORKFLOW
 from include.incident.register import Incident
-from include.incident.report import TIMELINE
 from include.incident.timeline import Entry, head
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
@@ -115,7 +114,7 @@ def _kept(folder: StoreFolder, number: str) -> tuple[int, str] | None:
     for one in steps:
         if one["step"] == STEP_TIMELINE and one["data"]["incident"] == number:
             return int(one["data"]["entries"]), str(one["data"]["head"])
-    if TIMELINE not in folder.names():
+    if TIMELINE_FILE not in folder.names():
         return None
-    last = json.loads(folder.read(TIMELINE).splitlines()[-1])
+    last = json.loads(folder.read(TIMELINE_FILE).splitlines()[-1])
     return (int(last["place"]), str(last["sha256"])) if last["incident"] == number else None

@@ -13,12 +13,11 @@ from itertools import takewhile
 from typing import Any
 
 from include.incident.names import Kind
+from include.incident.results import NOT_LISTED
 from include.incident.timeline import Entry, last_of, of_kind
 
 ADDS_TO = "adds_to"
 """Key of a decision's data: place of the decision that it adds to; None where it is about all."""
-NOT_LISTED = "-"
-"""Digest of the list of a drill."""
 _CHANGES = (Kind.SCOPED, Kind.PRESERVED, Kind.DECIDED, Kind.QUEUED)
 
 

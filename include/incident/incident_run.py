@@ -11,15 +11,20 @@ from sqlalchemy import Connection
 from include.incident import register, timeline
 from include.incident.as_opened import as_opened
 from include.incident.clocks.milestones import grades, valid
+from include.incident.names import UPDATES
 from include.incident.register import Incident
 from include.incident.rules import IncidentRules, Scenario
 from include.incident.timeline import Entry
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 
 IncidentRun: TypeAlias = RunContext[IncidentRules]
 SCENARIO = "tabletop"
 """Parameter of `respond_to_incident`: the scenario of a drill; empty for a real incident."""
+
+
+NUMBER = "incident"
+"""Parameter of `update_incident`: number of the incident."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,27 @@ def record_of(run: IncidentRun, number: str) -> IncidentRecord:
     """
     with run.state.connect() as conn:
         return record_in(conn, number)
+
+
+def incident_number(run: IncidentRun) -> str:
+    """Return the number of the incident that an update is about, as people write it."""
+    return str(run.parameters.get(NUMBER) or "").strip().upper()
+
+
+def incident_of(run: IncidentRun) -> IncidentRecord:
+    """Return the incident that a run leads, or that an update is about.
+
+    Raises:
+        ControlFailed: the run opened no incident.
+        UsageError: there is none of the number that the update names.
+    """
+    if run.run.dag_id == UPDATES:
+        return record_of(run, incident_number(run))
+    with run.state.connect() as conn:
+        opened = register.of_run(conn, run.run)
+        if opened is None:
+            raise ControlFailed("This run opened no incident.", "Trigger the workflow again.")
+        return record_in(conn, opened.number)
 
 
 def rules_of(run: IncidentRun, record: IncidentRecord) -> IncidentRules:

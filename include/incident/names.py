@@ -21,6 +21,17 @@ STEP_OPEN, STEP_ASSESS, STEP_PRESERVE = "open_incident", "assess", "preserve"
 STEP_NOTIFY, STEP_WATCH = "notify", "watch"
 
 
+TIMELINE_FILE = "timeline.jsonl"
+"""File of a bundle: one entry a line, with the digests that chain them."""
+
+
+class Phase(StrEnum):
+    """Which of an authority's reports it is."""
+
+    FIRST = "first"
+    REST = "rest"
+
+
 class State(StrEnum):
     """Where an incident stands."""
 

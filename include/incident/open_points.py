@@ -5,11 +5,11 @@ from __future__ import annotations
 from include.incident import decisions, scopes
 from include.incident.assessing import outgrown
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
-from include.incident.names import Kind
-from include.incident.steps.report import answered, authorities, title_of
+from include.incident.names import Kind, Phase
+from include.incident.steps.report import answered, authorities
 from include.incident.telling import notifying, reached
-from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, last_of
+from include.incident.words import report_title
 from include.messages import Message, _, listed, verbatim
 from include.services.errors import ControlFailed
 
@@ -62,7 +62,7 @@ def _explained(record: IncidentRecord, secured: Entry) -> bool:
 
 def _reports(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     return [
-        title_of(run, record, one.id, phase)
+        report_title(run, record, one.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
         for one in authorities(run, record)
         if not answered(run, record, one.id, phase)

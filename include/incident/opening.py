@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any
+import logging
+from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from include.evidence.model import Outcome, StepRecord
-from include.incident import form, register, timeline
-from include.incident.incident_run import IncidentRun
+from include.evidence.step_findings import StepFindings
+from include.incident import register, timeline
+from include.incident.form import read
+from include.incident.incident_run import IncidentRun, record_of
 from include.incident.names import ALERT, STEP_OPEN, Kind, State
+from include.incident.partner_review import reopen_review
 from include.incident.register import Incident
+from include.incident.results import IncidentOpened
 from include.messages import _
 from include.notify import outbox
 from include.notify.notice import Notice
 from include.notify.roles import to_role
 from include.notify.status import first_sent
 
+log = logging.getLogger(__name__)
 
-def open_incident(run: IncidentRun, given: Mapping[str, Any], pressed_at: datetime) -> StepRecord:
-    """Register an incident and queue the call to its team; safe to repeat.
 
-    Args:
-        run: the run or command.
-        given: the trigger form.
-        pressed_at: when the run was triggered.
+def open_incident(run: IncidentRun, findings: StepFindings) -> IncidentOpened:
+    """Register the incident, start its clocks, call its team.
+
+    A form that was sent twice registers a duplicate of the first incident.
 
     Raises:
         UsageError: the form cannot be used; nothing was opened.
     """
-    read = form.read(given, run.rules, pressed_at, run.zone)
+    del findings
+    triggered_at = run.task.triggered_at or run.clock.now()
+    form = read(run.parameters, run.rules, triggered_at, run.zone)
     with run.state.begin() as conn:
-        made = register.open_incident(
+        incident = register.open_incident(
             conn,
-            read,
+            form,
             run.rules,
             run.run,
             by=run.triggered_by or "",
@@ -43,15 +46,21 @@ def open_incident(run: IncidentRun, given: Mapping[str, Any], pressed_at: dateti
             clock=run.clock,
             year=run.now.year,
         )
-        if made.state is not State.DUPLICATE:
-            outbox.queue(conn, _calls(run, made), run.run, run.clock.now(), run.notices)
-    data = {
-        "number": made.number,
-        "type": made.type,
-        "aware_at": made.aware_at.isoformat(),
-        "duplicate_of": made.duplicate_of,
-    }
-    return StepRecord(step=STEP_OPEN, outcome=Outcome.PASS, data=data)
+        if incident.state is not State.DUPLICATE:
+            outbox.queue(conn, _calls(run, incident), run.run, run.clock.now(), run.notices)
+    reopen_review(run, record_of(run, incident.number))
+    if incident.duplicate_of:
+        log.warning(
+            "This is %s, a duplicate of %s: nothing is done here. Answer the steps of %s. If it is "
+            "another incident, trigger again with `This is another incident`.",
+            incident.number, incident.duplicate_of, incident.duplicate_of,
+        )  # fmt: skip
+    return IncidentOpened(
+        number=incident.number,
+        type=incident.type,
+        aware_at=incident.aware_at,
+        duplicate_of=incident.duplicate_of,
+    )
 
 
 def called(conn: Connection, run: IncidentRun, found: Incident) -> bool:

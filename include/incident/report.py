@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from include.approvals import registry
 from include.evidence.model import Metric, Outcome, StepRecord
-from include.incident import register, report_findings
+from include.incident import register, report_findings, scopes
 from include.incident import report_sections as sections
 from include.incident import timeline as timelines
 from include.incident.clocks.clock import Clock, Why
@@ -17,22 +17,35 @@ from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
     record_in,
+    record_of,
     rules_of,
     scenario_of,
 )
-from include.incident.names import STEP_PRESERVE, Kind, State
+from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
+from include.incident.results import UpdateEntered
 from include.incident.scope import Scope
 from include.incident.telling import reached
 from include.incident.timeline import last_of
+from include.incident.updating import enter_update
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, nothing_done, worst
 from include.reports.model import Fact
+from include.workflow.run_records import RunRecords
+from include.workflow.step import Step
 
-TIMELINE = "timeline.jsonl"
 _TITLE = _("Incident response")
 _DRILL = _("DRILL of the incident response")
 _UPDATE = _("Addition to an incident")
+NOTHING_OPENED = _("No incident was opened. See the findings, then trigger it again.")
+NOTHING_ENTERED = _("Nothing was entered. See the findings, then trigger it again.")
 _MENDED = {"incident.not_counted", "incident.list_not_frozen", "incident.not_extracted"}
+ENTER = Step(
+    name="enter",
+    title=_("The update"),
+    clause=CLAUSE,
+    work=enter_update,
+    result=UpdateEntered,
+)
 _STATES = {
     State.OPEN: _("open"),
     State.CLOSED: _("closed"),
@@ -41,7 +54,27 @@ _STATES = {
 }
 
 
-def conclude(
+def conclude(run: IncidentRun, records: RunRecords) -> Conclusion:
+    """Conclude the run of an incident, or of a drill."""
+    with run.state.connect() as conn:
+        opened = register.of_run(conn, run.run)
+    if opened is None:  # the form, or the scenario, cannot be used
+        return nothing_done(_TITLE, NOTHING_OPENED, records.records)
+    scope = scopes.found(run, opened.id)
+    return conclude_incident(run, opened.number, scope, records.records)
+
+
+def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
+    """Conclude the run of an update."""
+    entered = records.result(ENTER)
+    if entered is None:
+        return nothing_done(_UPDATE, NOTHING_ENTERED, records.records)
+    record = record_of(run, entered.number)
+    scope = scopes.found(run, record.incident.id)
+    return conclude_entry(run, record, scope, entered.entry, records.records)
+
+
+def conclude_incident(
     run: IncidentRun, number: str, scope: Scope | None, records: Sequence[StepRecord]
 ) -> Conclusion:
     """Judge the run of an incident from its timeline and what its steps left.
@@ -88,6 +121,7 @@ def conclude(
             *sections.register_of(run, every),
         ],
         approvals=approvals,
+        files={TIMELINE_FILE: timeline_file(record)},
     )
 
 
@@ -125,13 +159,7 @@ def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> St
     return step.model_copy(update={"findings": findings, "outcome": Outcome.ATTENTION})
 
 
-def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that no incident was opened: the form could not be used, or the pack has no rules."""
-    summary = _("No incident was opened. See the findings, then trigger it again.")
-    return nothing_done(_TITLE, summary, records)
-
-
-def conclude_update(
+def conclude_entry(
     run: IncidentRun,
     record: IncidentRecord,
     scope: Scope | None,
@@ -164,13 +192,8 @@ def conclude_update(
             *sections.affected(scope),
             sections.timeline_of(record),
         ],
+        files={TIMELINE_FILE: timeline_file(record)},
     )  # fmt: skip
-
-
-def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that an update was not entered."""
-    summary = _("Nothing was entered. See the findings, then trigger it again.")
-    return nothing_done(_UPDATE, summary, records)
 
 
 def timeline_file(record: IncidentRecord) -> bytes:

@@ -12,8 +12,8 @@ from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.milestones import VOIDS, declined
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import CLAUSE, Kind, State
-from include.incident.steps.report import title_of
 from include.incident.timeline import Entry, last_of
+from include.incident.words import report_title
 from include.messages import _
 
 
@@ -50,7 +50,7 @@ def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
             message=_(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
                 who=one.by,
-                report=title_of(
+                report=report_title(
                     run, record, str(one.data["authority"]), str(one.data.get("phase"))
                 ),
                 words=one.words,

@@ -15,16 +15,19 @@ from typing import Any
 
 from include.approvals.names import is_among, same_person
 from include.approvals.reasons import says_something, value_free_reason
+from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
 from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
+    incident_number,
     record_in,
     record_of,
     rules_of,
 )
 from include.incident.names import Kind, State
+from include.incident.results import UpdateEntered
 from include.incident.rules import HumanStep
 from include.incident.selection import moment
 from include.incident.team import (
@@ -80,6 +83,40 @@ class Update:
     grade: str = ""
     entry: int | None = None
     at: str = ""
+
+
+def enter_update(run: IncidentRun, findings: StepFindings) -> UpdateEntered:
+    """Enter an update on the timeline, in the name of who triggered the run."""
+    del findings
+    entry = enter(
+        run,
+        incident_number(run),
+        _update(run.parameters),
+        by=run.triggered_by or "",
+        once=f"{run.run.dag_id}/{run.run.run_id}",
+    )
+    action = run.parameters.get("action")
+    return UpdateEntered(number=incident_number(run), entry=entry.place, action=action)
+
+
+def is_widened(parameters: Mapping[str, Any]) -> bool:
+    """Return whether an update says that more is affected."""
+    return parameters.get("action") == Action.WIDEN
+
+
+def _update(parameters: Mapping[str, Any]) -> Update:
+    def text(name: str) -> str:
+        return str(parameters.get(name) or "")
+
+    return Update(
+        action=Action(text("action") or Action.NOTE),
+        words=text("words"),
+        account=text("account"),
+        duty=text("duty"),
+        grade=text("grade"),
+        entry=parameters.get("entry"),
+        at=text("at"),
+    )
 
 
 def enter(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of, scenario_of
+from include.incident.names import Phase
 from include.incident.timeline import Entry
 from include.messages import Message, _, verbatim
 from include.policy.rules import in_languages
@@ -39,3 +40,12 @@ def marked(run: IncidentRun) -> Message | None:
     if scenario_of(run) is None:
         return None
     return _("DRILL: this is not a real incident. Do not hand it in.")
+
+
+def report_title(run: IncidentRun, record: IncidentRecord, authority: str, phase: str) -> Message:
+    """Return the title of a report to an authority."""
+    named = {one.id: one.message for one in rules_of(run, record).authorities}
+    to = named.get(authority, verbatim(authority))
+    if phase == Phase.FIRST:
+        return _("first report to: {authority}", authority=to)
+    return _("follow-up report to: {authority}", authority=to)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from include.approvals.people import members
+from include.evidence.step_findings import StepFindings
+from include.incident import report, watching
+from include.incident.assessing import assess, widen
+from include.incident.evidence.preserving import preserve
+from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
 from include.incident.login_queries import incident_queries
-from include.incident.names import ALERT, CLAUSE, FINDING_KIND, INDIVIDUAL, UPDATES, WORKFLOW
+from include.incident.names import (
+    ALERT,
+    CLAUSE,
+    FINDING_KIND,
+    INDIVIDUAL,
+    STEP_ASSESS,
+    STEP_NOTIFY,
+    STEP_OPEN,
+    STEP_PRESERVE,
+    STEP_WATCH,
+    UPDATES,
+    WORKFLOW,
+)
+from include.incident.opening import open_incident
+from include.incident.results import (
+    AuthoritiesNamed,
+    IncidentOpened,
+    NoticesQueued,
+    Preserved,
+    ScopeCounted,
+)
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import IncidentRules
+from include.incident.steps import report as report_step
+from include.incident.steps.close import CLOSING
+from include.incident.steps.contain import CONTAIN
+from include.incident.steps.decide import DECISION
+from include.incident.steps.grade import GRADING
+from include.incident.steps.impact import IMPACT
+from include.incident.steps.report import REPORT, REPORT_REST
+from include.incident.steps.review import REVIEW
+from include.incident.steps.summary import SUMMARY
+from include.incident.telling.notifying import notify
 from include.incident.telling.still_due import addresses, alerts_due, letters_due
+from include.incident.updating import is_widened
 from include.messages import _
 from include.state.incidents import incident, incident_entry
 from include.workflow.declaration import (
@@ -24,18 +63,18 @@ from include.workflow.declaration import (
     NotificationKind,
     Workflow,
 )
-from include.workflow.run_context import RunContext
+from include.workflow.step import Look, Step, Watch
 
 LOGIN = DatabaseLogin("incident_db", Path(__file__).with_name("sample_grants.sql"))
 
 
-def login_queries(run: RunContext[IncidentRules]) -> Iterator[LoginQuery]:
+def login_queries(run: IncidentRun) -> Iterator[LoginQuery]:
     """Yield the queries over all columns that incident.yaml names."""
     for connection, database, sql in incident_queries(run.pack, run.rules):
         yield LoginQuery(connection, database, sql)
 
 
-def respondents(run: RunContext[IncidentRules]) -> list[Sequence[str]]:
+def respondents(run: IncidentRun) -> list[Sequence[str]]:
     """Return the user ids of everyone who may answer a step, by duty."""
     rules = run.rules
     groups = [group for duty in rules.team for group in (duty.people, duty.deputies)]
@@ -44,6 +83,81 @@ def respondents(run: RunContext[IncidentRules]) -> list[Sequence[str]]:
         return [members(connection, holder, rules.staff, group) for group in groups]
     return [group.accounts for group in groups]
 
+
+def is_drill(parameters: Mapping[str, Any]) -> bool:
+    """Return whether a run plays a scenario."""
+    return bool(parameters.get(SCENARIO))
+
+
+def name_authorities(run: IncidentRun, findings: StepFindings) -> AuthoritiesNamed:
+    """Name the authorities that it is reported to."""
+    del findings
+    record = incident_of(run)
+    named = report_step.authorities(run, record) if record.incident.is_led else []
+    return AuthoritiesNamed(authorities=[authority.id for authority in named])
+
+
+def look(run: IncidentRun) -> Look:
+    """Look at the clocks, wake people, send; again until nothing is left to watch.
+
+    While the incident is not over a failed task ends nothing: people are told, and may clear it.
+    """
+    result = watching.look(run, incident_of(run).incident.number)
+    return Look(None if result.over else result.again_at, has_unsent=result.waiting > 0)
+
+
+def goes_on(run: IncidentRun, failed_tasks: Sequence[str]) -> bool:
+    """Tell those who lead which tasks failed, and return whether the incident goes on."""
+    return watching.failed(run, incident_of(run).incident.number, failed_tasks)
+
+
+def settle(run: IncidentRun) -> None:
+    """Enter that the team was called and that people were told."""
+    watching.settle(run, incident_of(run).incident.number)
+
+
+OPEN = Step(
+    name=STEP_OPEN,
+    title=_("The opening"),
+    clause=CLAUSE,
+    work=open_incident,
+    result=IncidentOpened,
+    sends_urgent=True,
+)
+ASSESS = Step(
+    name=STEP_ASSESS,
+    title=_("The count of what is affected"),
+    clause=CLAUSE,
+    work=assess,
+    result=ScopeCounted,
+)
+PRESERVE = Step(
+    name=STEP_PRESERVE, title=_("The evidence"), clause=CLAUSE, work=preserve, result=Preserved
+)
+AUTHORITIES = Step(
+    name="authorities",
+    title=_("The authorities"),
+    clause=CLAUSE,
+    work=name_authorities,
+    result=AuthoritiesNamed,
+    parts=lambda named: named.authorities,
+)
+NOTIFY = Step(
+    name=STEP_NOTIFY,
+    title=_("The queueing of notices"),
+    clause=CLAUSE,
+    work=notify,
+    result=NoticesQueued,
+)
+WATCH = Watch(name=STEP_WATCH, look=look, at_most=timedelta(minutes=5), goes_on=goes_on)
+WIDEN = Step(
+    name="widen",
+    title=_("The count of what is affected besides"),
+    clause=CLAUSE,
+    work=widen,
+    result=ScopeCounted,
+    applies=is_widened,
+)
 
 RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     id=WORKFLOW,
@@ -58,6 +172,28 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     asks_people=True,
     concurrent_runs=16,  # incidents may overlap
     starts_unpaused=True,  # the person on call at night could not unpause it
+    steps=(
+        OPEN,
+        WATCH,
+        ASSESS,
+        CONTAIN,
+        GRADING,
+        PRESERVE,
+        AUTHORITIES,
+        REPORT,
+        IMPACT,
+        DECISION,
+        NOTIFY,
+        REPORT_REST,
+        CLOSING,
+        REVIEW,
+        SUMMARY,
+    ),
+    conclude=report.conclude,
+    without_rules=report.NOTHING_OPENED,
+    needs_rules=True,
+    is_drill=is_drill,
+    after_sending=settle,
     rules=INCIDENT,
     login=LOGIN,
     seals_during_run=True,
@@ -83,6 +219,17 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     asks_people=True,
     concurrent_runs=16,
     starts_unpaused=True,
+    steps=(
+        report.ENTER,
+        WIDEN,
+        PRESERVE,
+        replace(DECISION, optional=True, follows_skipped=False),
+        NOTIFY,
+    ),
+    conclude=report.conclude_update,
+    without_rules=report.NOTHING_ENTERED,
+    needs_rules=True,
+    after_sending=settle,
     rules=INCIDENT,
     login=LOGIN,
     seals_during_run=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from sqlalchemy import Connection
 
 from include.approvals.answer import Answer
 from include.approvals.question import AskAgain, Question
@@ -45,9 +46,11 @@ from include.orchestration.starter import started_by
 from include.orchestration.unforeseen import value_free
 from include.orchestration.watching import ENDED, others
 from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, cron, policy
+from include.registry import workflows
 from include.reports.conclusion import Conclusion
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 from include.workflow.declaration import AnyWorkflow
+from include.workflow.reaction import PartnerIncident, PartnerReaction
 from include.workflow.run_context import InterimSeal, NotEnded, RunContext, TaskState
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
@@ -513,6 +516,7 @@ def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | No
         confirm_open=partial(confirm_open, services),
         seal_interim=_interim_seal(services),
         find_interim=partial(_interim_bundle, services),
+        on_partner_incident=partial(_on_partner_incident, services),
     )
     return workflow.context(
         services,
@@ -521,6 +525,17 @@ def _context(workflow: AnyWorkflow, services: Workplace) -> RunContext[Any] | No
         parameters=dict(context["params"]),
         task=state,
     )
+
+
+def _on_partner_incident(
+    services: Workplace, conn: Connection, incident: PartnerIncident
+) -> PartnerReaction | None:
+    for workflow in workflows():
+        if workflow.on_partner_incident is None:
+            continue
+        if (run := workflow.context(services)) is not None:
+            return workflow.on_partner_incident(run, conn, incident)
+    return None
 
 
 def _interim_bundle(services: Workplace, workflow: str) -> LedgerRow | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from include.messages import _
 from include.partners import report
+from include.partners.after_incident import reopen_review
 from include.partners.check import PartnerCheck, check_partners
 from include.partners.names import CLAUSE_BOUND, CLAUSE_REVIEW, CONTACT, REMINDER, STEP_CHECK
 from include.partners.reminders import still_due
@@ -52,6 +53,7 @@ REVIEW_PARTNERS = Workflow[PartnerRules](
     rules=PARTNERS,
     login=DatabaseLogin("partners_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
+    on_partner_incident=reopen_review,
     notifications=(
         NotificationKind(REMINDER, still_due),
         NotificationKind(CONTACT, still_due),

@@ -8,13 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, cast
 
-from sqlalchemy import Table
+from sqlalchemy import Connection, Table
 
 from include.evidence.model import StepRecord
 from include.messages import Message
 from include.notify.outbox import Run
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion, worst
+from include.workflow.reaction import PartnerIncident, PartnerReaction
 from include.workflow.run_context import OUTSIDE_OF_RUNS, RunContext, RunRules
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
@@ -133,6 +134,7 @@ class Workflow(Generic[RunRules]):
         is_drill: returns by the run's parameters whether a run is a drill, whose steps work in a
             sandbox; None if no run is.
         after_sending: enters the result of each sending of notifications.
+        on_partner_incident: reacts to an incident at a partner.
         rules: its own section of the policy pack; None if it has none.
         login: its own login to mapped databases.
         queries: yields the queries of the section, for the check of the login.
@@ -166,6 +168,9 @@ class Workflow(Generic[RunRules]):
     needs_rules: bool = False
     is_drill: Callable[[Mapping[str, Any]], bool] | None = None
     after_sending: Callable[[RunContext[RunRules]], None] | None = None
+    on_partner_incident: (
+        Callable[[RunContext[RunRules], Connection, PartnerIncident], PartnerReaction] | None
+    ) = None
     rules: RuleSection[Any] | None = None
     login: DatabaseLogin | None = None
     queries: Callable[[RunContext[RunRules]], Iterator[LoginQuery]] | None = None

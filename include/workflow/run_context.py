@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from include.evidence.ahead import FolderAhead
 from include.evidence.ledger import LedgerRow
@@ -28,6 +28,7 @@ from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 from include.workdays.calendar import Workdays
+from include.workflow.reaction import PartnerIncident, PartnerReaction
 from include.workflow.run_records import Recorded, Result_co, RunRecords
 from include.workplace import Workplace
 
@@ -80,6 +81,8 @@ class TaskState:
         seal_interim: see `InterimSeal`.
         find_interim: returns the ledger's row of an interim bundle of this run by its workflow id,
             after its seal was completed; None if there is none.
+        on_partner_incident: lets the workflow react that declares to, in a transaction of the state
+            database; returns None if none does.
     """
 
     is_repeated: bool = False
@@ -89,6 +92,9 @@ class TaskState:
     confirm_open: Callable[[], None] = lambda: None
     seal_interim: InterimSeal = _no_interim_seal
     find_interim: Callable[[str], LedgerRow | None] = lambda _workflow: None
+    on_partner_incident: Callable[[Connection, PartnerIncident], PartnerReaction | None] = (
+        lambda _conn, _incident: None
+    )
 
 
 @dataclass(frozen=True)

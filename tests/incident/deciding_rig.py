@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from include.incident import assessing
 from include.incident.clocks.clock import Clock
 from include.incident.clocks.standing import clocks_of
 from include.incident.incident_run import IncidentRun
@@ -15,7 +14,7 @@ from include.incident.steps import decide
 from include.incident.steps.answer import Given
 from include.notify.outbox import Run
 from include.notify.status import undelivered
-from tests.incident.desk_rig import BOSS, Case, Company, english
+from tests.incident.desk_rig import BOSS, Case, Company, english, widen
 
 
 def asked(company: Company, *keys: int, **form: object) -> Case:
@@ -27,14 +26,15 @@ def asked(company: Company, *keys: int, **form: object) -> Case:
 
 def later(case: Case) -> IncidentRun:
     """The desk of an addition."""
-    return case.company.context(Run(UPDATES, f"update__{case.number}"))
+    run = Run(UPDATES, f"update__{case.number}")
+    return case.company.context(run, incident=case.number)
 
 
 def widened(case: Case, *keys: int) -> IncidentRun:
     """More people are affected, as an addition says; secured too."""
     run = later(case)
     more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in keys))
-    assessing.widen(run, case.number, more, by="L1")
+    widen(run, case.number, more, by="L1")
     case.preserve(run.run)
     return run
 

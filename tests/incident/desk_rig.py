@@ -20,20 +20,21 @@ from include.approvals.question import Question
 from include.documents.missing import missing
 from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
-from include.incident import assessing, opening, scopes, updating
+from include.evidence.step_findings import StepFindings
+from include.incident import assessing, scopes, updating
 from include.incident.clocks.standing import clocks_of
 from include.incident.evidence import kept_words as evidence_kept
-from include.incident.evidence import preserving
 from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of, rules_of
-from include.incident.names import UPDATES, WORKFLOW, Kind
+from include.incident.names import CLAUSE, UPDATES, WORKFLOW, Kind, Phase
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import HoldRule, IncidentRules
+from include.incident.selection import Selection
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.incident.telling import authority_report, notifying, reached
-from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
+from include.incident.workflow import ASSESS, OPEN, PRESERVE, WIDEN
 from include.messages import Message
 from include.notify.outbox import Run
 from include.policy import SHIPPED
@@ -43,11 +44,11 @@ from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
-from include.workflow.run_context import RunContext
+from include.workflow.run_context import RunContext, TaskState
 from include.workplace import Workplace
 from tests.incident.desk_world import ARCHIVE, COURIER, SCOPES, small_duty
 from tests.notify.rig import MovingClock
-from tests.support.contexts import services_of
+from tests.support.contexts import services_of, step_record
 
 NIGHT = datetime(2026, 11, 25, 19, 15, tzinfo=UTC)  # 03:15 in Shanghai
 PACK = load_pack(SHIPPED)
@@ -89,6 +90,34 @@ def rules(**more: Any) -> IncidentRules:
     return PACK.require(INCIDENT).model_copy(update=changed | more)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompanyServices(Workplace):
+    """Services whose evidence store is a folder, with one recipient."""
+
+    folder: Path
+
+    def store(self, conn_id: str) -> DirectoryStore:
+        """The store in the folder."""
+        del conn_id
+        return DirectoryStore(self.folder)
+
+    def recipients(self) -> tuple[list[Any], list[Any]]:
+        """One recipient."""
+        return _recipients(), []
+
+
+def assess(run: IncidentRun) -> StepRecord:
+    """Count what is affected."""
+    return step_record(ASSESS, run)
+
+
+def widen(run: IncidentRun, number: str, more: Selection, *, by: str) -> StepRecord:
+    """Count what is affected by a wider selection."""
+    findings = StepFindings(WIDEN.name, CLAUSE)
+    counted = assessing.count_more(run, findings, record_of(run, number), more, by=by)
+    return findings.record(counted)
+
+
 @dataclass
 class Company:
     """An incident's night.
@@ -128,17 +157,33 @@ class Company:
             name: self.nowhere if name in self.broken else self.address for name in self.databases
         }
         addresses = {name: address.conninfo() for name, address in there.items()}
-        return services_of(pack, addresses, self.state, self.clock)
+        made = services_of(pack, addresses, self.state, self.clock)
+        return CompanyServices(
+            home=made.home,
+            policy=made.policy,
+            lookup=made.lookup,
+            clock=made.clock,
+            load=made.load,
+            open_state=made.open_state,
+            folder=self.folder,
+        )
 
     @property
     def anywhere(self) -> IncidentRun:
         """The context of a command: it is in no run."""
         return self.context(Run("", ""), None)
 
-    def context(self, run: Run, by: str | None = LEAD, scenario: str = "") -> IncidentRun:
-        """The context of a run's steps."""
+    def context(
+        self, run: Run, by: str | None = LEAD, scenario: str = "", **parameters: Any
+    ) -> IncidentRun:
+        """The context of a run's steps; tasks are on their last try."""
         return RunContext(
-            self.services, self.rules, run, triggered_by=by, parameters={SCENARIO: scenario}
+            self.services,
+            self.rules,
+            run,
+            triggered_by=by,
+            parameters={SCENARIO: scenario, **parameters},
+            task=TaskState(is_last_try=True, triggered_at=self.clock.now()),
         )
 
     def open(self, *keys: int, scenario: str = "", **form: Any) -> Case:
@@ -152,9 +197,8 @@ class Company:
             "keys": [f"courier/{one}" for one in keys],
             "tabletop": scenario,
         } | form
-        context = self.context(run, scenario=scenario)
-        opened = opening.open_incident(context, given, self.clock.now())
-        number = str(opened.data["number"])
+        context = replace(self.context(run, scenario=scenario), parameters=given)
+        number = str(step_record(OPEN, context).data["number"])
         self.runs[number] = run
         return Case(self, number, run, scenario)
 
@@ -193,28 +237,33 @@ class Case:
 
     def counted(self) -> Case:
         """Counted and secured."""
-        assessing.assess(self.context, self.number)
+        assess(self.context)
         self.preserve()
         return self
 
     def preserve(self, run: Run | None = None, *, last: bool = False) -> StepRecord:
         """Secure the evidence; nobody holds the store up here."""
-        context = self.company.context(run or self.run, scenario=self.scenario)
-        return preserving.preserve(context, self.number, self._store, _recipients, last=last)
-
-    def _store(self) -> DirectoryStore:
-        return DirectoryStore(self.company.folder)
+        context = self.company.context(
+            run or self.run, scenario=self.scenario, incident=self.number
+        )
+        task = replace(context.task, is_last_try=last)
+        return step_record(PRESERVE, replace(context, task=task))
 
     def ask(self, step: str, authority: str = "cac") -> Question | None:
         """The page of a step."""
+        record = self.record
+        if not record.incident.is_led:
+            return None
         if step in ("report", "report_rest"):
             phase = _phase(step)
-            return report.ask(
-                self.context, self.number, authority, phase, "PATH", self.lacking(step, authority)
-            )
+            if report.handed_in(record, authority, phase):
+                return None
+            lacking = self.lacking(step, authority)
+            return report.question(self.context, record, authority, phase, "PATH", lacking)
         if step == "summary":
-            return summary.ask(self.context, self.number, "PATH", self.lacking(step))
-        return _ASK[step](self.context, self.number)
+            return summary.question(self.context, record, "PATH", self.lacking(step))
+        question: Question | None = _ASK[step](self.context, record)
+        return question
 
     def page(self, step: str, authority: str = "cac") -> Question:
         """The page of a step that has to ask."""
@@ -224,12 +273,13 @@ class Case:
 
     def take(self, step: str, given: Given, authority: str = "cac") -> StepRecord:
         """Take an answer."""
+        part = ""
         if step in ("report", "report_rest"):
-            lacking = self.lacking(step, authority)
-            return report.take(self.context, self.number, authority, _phase(step), given, lacking)
-        if step == "summary":
-            return summary.take(self.context, self.number, given, self.lacking(step))
-        return _TAKE[step](self.context, self.number, given)
+            part, given = authority, replace(given, part=authority)
+            answered = report.take(_phase(step), self.context, self.record, given)
+        else:
+            answered = _TAKE[step](self.context, self.record, given)
+        return StepFindings(step, CLAUSE, part).record(answered)
 
     def answer(
         self, step: str, user: str | None = None, option: str | None = None,
@@ -296,7 +346,9 @@ class Case:
 
     def notify(self, run: Run | None = None) -> Any:
         """Queue what was decided on."""
-        context = self.company.context(run or self.run, scenario=self.scenario)
+        context = self.company.context(
+            run or self.run, scenario=self.scenario, incident=self.number
+        )
         return notifying.queue(context, self.record)
 
     def settle(self) -> None:
@@ -372,11 +424,10 @@ USUAL: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "summary": (COMP, summary.DONE, {"receipt": "S-1"}),
 }
 """Who does a step, and how."""
-_ASK: dict[str, Any] = {
-    one.STEP: one.ask for one in (contain, grade, impact, decide, close, review)
-}
+_ASK: dict[str, Any] = {one.STEP: one.ask for one in (contain, grade, impact, close, review)}
+_ASK[decide.STEP] = decide.question
 _TAKE: dict[str, Any] = {
-    one.STEP: one.take for one in (contain, grade, impact, decide, close, review)
+    one.STEP: one.take for one in (contain, grade, impact, decide, close, review, summary)
 }
 _CONTENT: Any = {
     "contain": contain.content,

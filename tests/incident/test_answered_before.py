@@ -11,8 +11,9 @@ from include.approvals.answer import Answer
 from include.approvals.question import AskAgain
 from include.evidence.model import Outcome
 from include.incident.names import Kind
-from include.incident.steps import contain
+from include.incident.steps import answer, decide, report, summary
 from include.incident.updating import Action
+from include.incident.workflow import RESPOND_TO_INCIDENT
 from tests.incident.desk_rig import BOSS, LEAD, USUAL, Case, Company
 from tests.incident.test_steps import HUMAN, before
 from tests.support.airflow_task import in_task, killed_after, record_of
@@ -27,17 +28,16 @@ def key_of(case: Case) -> tuple[str, str]:
 
 def tasks_of(case: Case, monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[Any, Any, str]:
     """Return how a step of a case asks and takes its answer in Airflow, and its part."""
-    from include.orchestration import incident_asking, incident_steps
+    from include.orchestration import tasks
 
-    state, clock = case.company.state, case.company.clock
-    place = in_task(monkeypatch, key_of(case), state, clock, mail_is_caught=lambda: False)
-    for module in (incident_asking, incident_steps):
-        monkeypatch.setattr(module, "place", lambda: place)
-        monkeypatch.setattr(module, "context", lambda _place: case.context)
-    monkeypatch.setattr(incident_steps, "sealed_document", lambda *_: "PATH")
-    tasks = incident_steps.asking(step)
-    part = f"{case.number}/cac" if step.startswith("report") else case.number
-    return tasks["ask"], tasks["take"], part
+    in_task(monkeypatch, key_of(case), case.company.state, case.company.clock)
+    monkeypatch.setattr(tasks, "_context", lambda _workflow, _services: case.context)
+    for module in (decide, report, summary):
+        monkeypatch.setattr(module, "sealed_document", lambda *_: "PATH")
+    human: Any = RESPOND_TO_INCIDENT.step(step)
+    part = "cac" if step.startswith("report") else ""
+    ask = partial(tasks.ask_people, RESPOND_TO_INCIDENT, human)
+    return ask, partial(tasks.take_answer, RESPOND_TO_INCIDENT, human), part
 
 
 def answer_of(case: Case, step: str, **more: Any) -> Answer:
@@ -76,8 +76,7 @@ def test_step_goes_on_with_an_entered_answer_after_its_task_was_killed(
             take(part, given)
     entries = len(case.entries())
     assert ask(part) is None
-    authority = part.partition("/")[2]
-    assert record_of(company.state, key_of(case), step, authority) == kept[1]
+    assert record_of(company.state, key_of(case), step, part) == kept[1]
     assert len(case.entries()) == entries
 
 
@@ -98,7 +97,7 @@ def test_step_asks_again_after_the_entered_answer_was_corrected(
     case = before(company, "contain")
     ask, take, part = tasks_of(case, monkeypatch, "contain")
     given = answer_of(case, "contain")
-    killed_after(partial(take, part, given), contain, "take")
+    killed_after(partial(take, part, given), answer, "done")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[0].place)
     assert ask(part) is not None
 

@@ -49,7 +49,7 @@ def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) 
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
     watching.settle(case.context, case.number)
     scope = scopes.found(case.context, case.record.incident.id)
-    found = report.conclude(case.context, case.number, scope, [])
+    found = report.conclude_incident(case.context, case.number, scope, [])
     assert english(found.summary).endswith("everything that was due was done in time.")
     assert english(found.facts[0].value) == "Larger"  # type: ignore[arg-type]
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "general"

@@ -41,7 +41,7 @@ def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
     assert any(one.startswith("first report to") for one in left(case))
     assert case.ask("report") is not None
     scope = scopes.found(case.context, case.record.incident.id)
-    told = report.conclude_update(case.context, case.record, scope, entry.place, []).findings
+    told = report.conclude_entry(case.context, case.record, scope, entry.place, []).findings
     assert [(one.subject, english(one.action)) for one in told] == [
         (f"{case.number}/{wrong}",
          "Clear the task report in the incident's run in Airflow: it asks again."),
@@ -136,7 +136,7 @@ def test_nobody_takes_back_alone_what_they_entered_and_whoever_reads_it_is_told(
         case.update(Action.CORRECT, by=BOSS, entry=wrong)
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
     scope = scopes.found(case.context, case.record.incident.id)
-    found = report.conclude(case.context, case.number, scope, [])
+    found = report.conclude_incident(case.context, case.number, scope, [])
     [told] = [one for one in found.findings if one.code == "incident.mistake"]
     assert told.subject == f"{case.number}/{wrong}"
     assert "B1 entered at" in english(told.message)
@@ -179,8 +179,8 @@ def test_that_all_were_told_goes_with_the_mistake_it_rests_on(company: Company) 
     run = widened(case, 1, 2, 3)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
     wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
-    decide.ask(run, case.number)
-    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.question(run, case.record)
+    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     case.settle()
     assert case.entries(Kind.TOLD)[-1].data["complete"] is True
     case.update(Action.CORRECT, by=LEAD, entry=wrong)

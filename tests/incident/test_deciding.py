@@ -10,7 +10,7 @@ import pytest
 
 from include.approvals import registry
 from include.approvals.question import AskAgain
-from include.incident import assessing, register
+from include.incident import register
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import INDIVIDUAL, Kind, State
@@ -26,7 +26,7 @@ from tests.incident.deciding_rig import (
     told,
     widened,
 )
-from tests.incident.desk_rig import BOSS, OTHER_BOSS, Company
+from tests.incident.desk_rig import BOSS, OTHER_BOSS, Company, assess
 
 
 def test_the_page_is_a_dry_run(company: Company) -> None:
@@ -87,7 +87,7 @@ def test_the_decision_is_void_once_more_people_are_found(company: Company) -> No
     """Before it was made it is asked anew; the addition itself asks nobody then."""
     case = asked(company, 1, 2)
     run = widened(case, 1, 2, 3)
-    assert decide.ask(run, case.number) is None
+    assert decide.question(run, case.record) is None
     with pytest.raises(AskAgain, match="words or list changed"):
         case.answer("decide")
     assert "3 people are affected" in case.page("decide").body
@@ -103,12 +103,12 @@ def test_found_later_is_told_by_a_decision_of_its_own_and_nobody_twice(company: 
     case.notify()
     case.delivered()
     run = widened(case, 1, 2, 4, 5)
-    page = decide.ask(run, case.number)
+    page = decide.question(run, case.record)
     assert page is not None
     assert "4 people are affected; 2 of them were sent nothing before" in page.body
     notifying.queue(run, case.record)
     assert told(case) == ["courier/1", "courier/2"]
-    decide.take(run, case.number, given(case, reason="They too"))
+    decide.take(run, case.record, given(case, reason="They too"))
     queued = notifying.queue(run, case.record)
     assert queued is not None
     assert queued.new == 2
@@ -122,12 +122,12 @@ def test_of_two_decisions_on_the_same_people_the_second_is_not_taken(company: Co
     case.answer("decide")
     case.notify()
     run = widened(case, 1, 2, 4)
-    assert decide.ask(run, case.number) is not None
+    assert decide.question(run, case.record) is not None
     assert case.ask("decide") is not None
     case.answer("decide")
     with pytest.raises(AskAgain, match="decided elsewhere"):
-        decide.take(run, case.number, given(case, reason="They too"))
-    assert decide.ask(run, case.number) is None
+        decide.take(run, case.record, given(case, reason="They too"))
+    assert decide.question(run, case.record) is None
 
 
 @pytest.mark.parametrize("looked", [True, False])
@@ -166,8 +166,8 @@ def test_who_is_found_after_nobody_was_is_decided_on(company: Company) -> None:
     case = company.open(since="2026-11-20T00:00").until("impact")
     assert case.ask("decide") is None
     run = widened(case, 1)
-    assert decide.ask(run, case.number) is not None
-    decide.take(run, case.number, given(case, reason="One person"))
+    assert decide.question(run, case.record) is not None
+    decide.take(run, case.record, given(case, reason="One person"))
     clock = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
     assert clock.is_open
 
@@ -193,7 +193,7 @@ def test_where_one_database_could_not_be_read_the_page_says_so(company: Company)
     assert "12 people are affected" in body
     case.answer("decide")
     company.broken = set()
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     case.preserve()
     assert "24 people are affected; 24 of them" in case.page("decide").body
 
@@ -201,7 +201,7 @@ def test_where_one_database_could_not_be_read_the_page_says_so(company: Company)
 def test_a_list_that_could_not_be_secured_is_not_nobody(company: Company) -> None:
     """The database went away between the count and the list."""
     case = company.open(databases=["archive"], keys=[])
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     company.broken = {"archive"}
     record = case.preserve()
     assert {one.code for one in record.findings} == {
@@ -292,7 +292,7 @@ def test_of_two_decisions_at_once_one_counts(
     run = later(case)
     case.page("decide")
     content = case.content("decide")
-    question = decide.ask(run, case.number)
+    question = decide.question(run, case.record)
     assert question is not None
     here = Barrier(2, timeout=20)
     real = decide._entered
@@ -304,7 +304,7 @@ def test_of_two_decisions_at_once_one_counts(
     both.append(replace(other, content=question.content))
     with ThreadPoolExecutor(2) as pool:
         each = zip((case.context, run), both, strict=True)
-        answers = [pool.submit(decide.take, mine, case.number, one) for mine, one in each]
+        answers = [pool.submit(decide.take, mine, case.record, one) for mine, one in each]
     (refused,) = [str(one.exception()) for one in answers if one.exception() is not None]
     assert "decided elsewhere" in refused
     assert len(case.entries(Kind.DECIDED)) == 2

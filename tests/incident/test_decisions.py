@@ -113,12 +113,13 @@ def test_an_addition_that_says_something_else_does_not_ask_about_it_again(
     """Only the run in which it was decided does, once somebody clears its step."""
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="They know")
-    assert decide.ask(later(case), case.number) is None
+    assert decide.question(later(case), case.record) is None
     run = widened(case, 1, 2, 3)
-    assert decide.ask(run, case.number) is not None
-    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="This one too"))
-    assert decide.ask(run, case.number) is not None
-    assert decide.ask(company.context(Run(UPDATES, "another")), case.number) is None
+    assert decide.question(run, case.record) is not None
+    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="This one too"))
+    assert decide.question(run, case.record) is not None
+    another = company.context(Run(UPDATES, "another"), incident=case.number)
+    assert decide.question(another, case.record) is None
 
 
 def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
@@ -129,11 +130,11 @@ def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
     case.answer("decide")
     case.notify()
     run = widened(case, 1, 2, 4)
-    page = decide.ask(run, case.number)
+    page = decide.question(run, case.record)
     assert page is not None
     assert "decide whether 1 people are told" in page.subject
     assert "Decide on the 1 people who came to the list since" in page.body
-    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
     assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
     assert notifying.queue(run, case.record) is not None
@@ -154,15 +155,15 @@ def test_the_first_decision_is_queued_for_its_people_only_after_an_addition_too(
     case = asked(company, 1, 2)
     case.answer("decide")
     run = widened(case, 1, 2, 4)
-    decide.ask(run, case.number)
-    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.question(run, case.record)
+    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     assert left(case) == "the notices to people are not queued"
     case.notify()
     assert told(case) == ["courier/1", "courier/2"]
     run = widened(case, 1, 2, 4, 5)
     company.clock.on(minutes=1)
-    decide.ask(run, case.number)
-    decide.take(run, case.number, given(case, reason="This one too"))
+    decide.question(run, case.record)
+    decide.take(run, case.record, given(case, reason="This one too"))
     case.notify()
     assert told(case) == ["courier/1", "courier/2", "courier/5"]
 
@@ -213,8 +214,8 @@ def test_letters_of_words_that_were_written_anew_stay_unwanted_if_they_are_the_s
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
     run = widened(case, 1, 2, 4)
     company.clock.on(minutes=1)
-    decide.ask(run, case.number)
-    decide.take(run, case.number, given(case, reason="This one saw it"))
+    decide.question(run, case.record)
+    decide.take(run, case.record, given(case, reason="This one saw it"))
     case.notify()
     with company.state.connect() as conn:
         assert reached.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}

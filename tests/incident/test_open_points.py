@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from include.approvals.question import AskAgain
-from include.incident import assessing
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import State
 from include.incident.open_points import open_points
 from include.incident.selection import Selection
 from include.incident.updating import Action
-from tests.incident.desk_rig import COMP, Case, Company, english
+from tests.incident.desk_rig import COMP, Case, Company, assess, english, widen
 
 CAC, POSTAL = "Provincial cyberspace administration", "Local postal administration"
 
@@ -68,7 +67,7 @@ def test_more_that_was_found_is_open_again(company: Company) -> None:
     case = company.open(1).until("report_rest")
     assert left(case) == []
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(case.context, case.number, more, by="L1")
+    widen(case.context, case.number, more, by="L1")
     assert left(case) == ["the evidence is not secured (task preserve)"]
     case.preserve()
     assert left(case) == ["nobody decided whether the people that are affected now are told"]
@@ -87,7 +86,7 @@ def test_what_nobody_could_count_or_secure_is_open(company: Company) -> None:
         "nobody could count what is affected in archive",
     ]
     company.broken = set()
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     case.preserve()
     assert left(case) == []
 
@@ -101,7 +100,7 @@ def test_more_than_it_was_graded_for_is_open(company: Company) -> None:
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1).until("report_rest")
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(case.context, case.number, more, by="L1")
+    widen(case.context, case.number, more, by="L1")
     assert left(case)[1].startswith("more is affected than it was graded for, Larger is proposed")
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert all("graded" not in one for one in left(case))

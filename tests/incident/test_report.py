@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from include.evidence.controls import judge
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord
-from include.incident import assessing, report, scopes, timeline, watching
-from include.incident.names import UPDATES, Kind
+from include.incident import report, scopes, timeline, watching
+from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.telling import notifying
 from include.incident.updating import Action
@@ -22,7 +22,8 @@ from include.notify.texts import digest
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import Section, Table
-from tests.incident.desk_rig import BOSS, COMP, PACK, Case, Company, english, holds
+from include.workflow.run_records import RunRecords
+from tests.incident.desk_rig import BOSS, COMP, PACK, Case, Company, assess, english, holds, widen
 
 TIMES = "Time limits and when they were met"
 CRITICAL = "First report to the cyberspace administration, critical infrastructure"
@@ -31,7 +32,7 @@ DONE = StepRecord(step="close", outcome=Outcome.PASS)
 
 def concluded(case: Case, *records: StepRecord) -> Conclusion:
     found = scopes.found(case.context, case.record.incident.id)
-    return report.conclude(case.context, case.number, found, [DONE, *records])
+    return report.conclude_incident(case.context, case.number, found, [DONE, *records])
 
 
 def codes(found: Conclusion) -> list[str]:
@@ -230,7 +231,7 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     """Then it needs a look: why it was not there at first."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-    counted, _ = assessing.assess(case.context, case.number)
+    counted = assess(case.context)
     secured = case.preserve()
     found = concluded(case, counted, secured)
     assert found.outcome is Outcome.FAIL
@@ -241,7 +242,7 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     company.broken = set()
     run = company.context(Run(UPDATES, "later"))
     chosen = scopes.newest(run, case.record.incident.id).selection
-    assessing.widen(run, case.number, chosen, by="L1")
+    widen(run, case.number, chosen, by="L1")
     case.preserve(run.run)
     found = concluded(case, counted, secured)
     assert codes(found) == unread
@@ -330,13 +331,14 @@ def test_an_addition_is_concluded_by_its_entry(company: Company) -> None:
     entry = case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
     run = company.context(Run(UPDATES, "u"))
     scope = scopes.found(run, case.record.incident.id)
-    found = report.conclude_update(run, case.record, scope, entry.place, [DONE])
+    found = report.conclude_entry(run, case.record, scope, entry.place, [DONE])
     assert found.outcome is Outcome.PASS
     said = f"{case.number}, entry {entry.place}: Graded Major. it is in the press"
     assert english(found.summary) == said
     refused = StepRecord(step="enter", outcome=Outcome.FAIL)
-    assert report.nothing_entered([refused]).outcome is Outcome.FAIL
-    assert report.nothing_opened([refused]).outcome is Outcome.FAIL
+    assert report.conclude_update(run, RunRecords([refused])).outcome is Outcome.FAIL
+    unopened = company.context(Run(WORKFLOW, "unopened"))
+    assert report.conclude(unopened, RunRecords([refused])).outcome is Outcome.FAIL
 
 
 def test_a_review_that_is_repeated_loses_no_action_and_enters_none_twice(company: Company) -> None:

@@ -13,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from include.approvals.question import AskAgain, Question
-from include.incident.names import Kind, State
+from include.evidence.step_findings import StepFindings
+from include.incident.names import CLAUSE, Kind, State
 from include.incident.updating import Action
+from include.incident.workflow import RESPOND_TO_INCIDENT
 from include.policy.period import Period
 from tests.incident.desk_rig import (
     BOSS,
@@ -200,15 +202,10 @@ def test_no_step_of_a_duplicate_or_cancelled_incident_asks_anybody(
 
 
 def _asks(case: Case, step: str) -> Question | None:
-    from include.incident.steps import report, summary
-    from include.incident.telling.authority_report import Phase
-
-    if step in ("report", "report_rest"):
-        phase = Phase.FIRST if step == "report" else Phase.REST
-        return report.ask(case.context, case.number, "cac", phase, "", [])
-    if step == "summary":
-        return summary.ask(case.context, case.number, "", [])
-    return case.ask(step)
+    human: Any = RESPOND_TO_INCIDENT.step(step)
+    part = "cac" if step.startswith("report") else ""
+    asked = human.ask(case.context, StepFindings(step, CLAUSE, part))
+    return asked if isinstance(asked, Question) else None
 
 
 def test_what_is_not_ticked_needs_a_reason_and_both_are_kept(company: Company) -> None:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 
 from include.approvals.question import AskAgain
-from include.incident import assessing
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.team import everybody, team_of
 from include.incident.updating import Action
 from include.policy.people import Group
 from include.services.errors import ServiceError
-from tests.incident.desk_rig import BOSS, COMP, LEAD, OTHER_BOSS, SERVICE, TECH, Case, Company
+from tests.incident.desk_rig import (
+    BOSS,
+    COMP,
+    LEAD,
+    OTHER_BOSS,
+    SERVICE,
+    TECH,
+    Case,
+    Company,
+    widen,
+)
 
 
 def asked(case: Case, step: str, authority: str = "cac") -> list[str]:
@@ -71,7 +80,7 @@ def test_whose_accounts_are_named_in_an_addition_is_asked_nothing_from_then_on(
     """As if it had been known at the trigger; put on again, they are."""
     case = company.open(1).counted()
     more = case.record.incident.selection.model_copy(update={"accounts": ("T2",)})
-    assessing.widen(case.context, case.number, more, by="L1")
+    widen(case.context, case.number, more, by="L1")
     assert asked(case, "contain") == ["T1"]
     case.update(Action.ASSIGN, account="T2", duty="technical", words="it was not him")
     assert asked(case, "contain") == ["T1", "T2"]

@@ -17,7 +17,7 @@ from include.incident.updating import Action
 from include.incident.widening import refuse_less, widened
 from include.messages import verbatim
 from include.services.errors import UsageError
-from tests.incident.desk_rig import COMP, Company
+from tests.incident.desk_rig import COMP, Company, assess, widen
 
 NAMES = ("courier", "archive", "shop")
 COUNT = st.integers(0, 5)
@@ -113,7 +113,7 @@ def chosen(*keys: int, databases: tuple[str, ...] = ("courier",)) -> Selection:
 def test_who_enters_only_what_came_to_it_is_told_and_nothing_shrinks(company: Company) -> None:
     """Ten people were affected; two more are entered alone."""
     case = company.open(*range(1, 11)).counted()
-    record = assessing.widen(case.context, case.number, chosen(11, 12), by="L1")
+    record = widen(case.context, case.number, chosen(11, 12), by="L1")
     assert [one.code for one in record.findings] == ["incident.fewer_affected"]
     found = scopes.newest(case.context, case.record.incident.id)
     assert (found.version, found.subjects) == (2, 10)
@@ -128,15 +128,15 @@ def test_what_could_not_be_counted_is_counted_again_with_what_was_added_since(
     case = company.open(1).counted()
     company.broken = {"archive"}
     both = Selection(databases=("courier", "archive"))
-    record = assessing.widen(case.context, case.number, both, by="L1")
+    record = widen(case.context, case.number, both, by="L1")
     assert [one.code for one in record.findings] == ["incident.not_counted"]
     assert scopes.newest(case.context, case.record.incident.id).subjects == 12
     company.broken = set()
-    record, _ = assessing.assess(case.context, case.number)
+    record = assess(case.context)
     assert record.findings == []
     found = scopes.newest(case.context, case.record.incident.id)
     assert (found.version, found.subjects, found.complete) == (3, 24, True)
-    assert assessing.assess(case.context, case.number)[0].data["scope"] == found.as_json()
+    assert assess(case.context).data["scope"] == found.as_json()
 
 
 def test_two_counts_at_a_time_are_two_versions(company: Company) -> None:
@@ -161,7 +161,7 @@ def test_more_than_the_grade_was_confirmed_for_has_to_be_graded_anew(company: Co
     ]
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1).until("grade")
-    record = assessing.widen(case.context, case.number, chosen(1, 2), by="L1")
+    record = widen(case.context, case.number, chosen(1, 2), by="L1")
     assert [one.code for one in record.findings] == ["incident.grade_outgrown"]
     assert assessing.outgrown(case.context, case.record) == "larger"
     case.update(Action.REGRADE, by=COMP, grade="general", words="both are employees")

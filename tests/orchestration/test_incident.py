@@ -15,16 +15,16 @@ from include.composition import new_workplace
 from include.documents.model import Document
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
-from include.incident import opening, timeline
-from include.incident.incident_run import record_of
+from include.incident import bundled, timeline
+from include.incident.incident_run import IncidentRun, record_of
 from include.incident.names import Kind
-from include.incident.rule_checks import INCIDENT
+from include.incident.telling.sealed_documents import sealed_document
+from include.incident.workflow import OPEN, RESPOND_TO_INCIDENT
 from include.messages import verbatim
-from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
-from include.workflow.run_context import context_of
 from tests.drill_sandbox.test_workplace import NIGHT, RUN, Play
+from tests.support.contexts import step_record
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
@@ -39,7 +39,7 @@ def play(tmp_path: Path, migrated_database: str) -> Play:
 
 def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
     """What the DAG's tasks see of Airflow; the form as it was filled in."""
-    from include.orchestration import incident, run, starter
+    from include.orchestration import run, starter, tasks
 
     dag_run = SimpleNamespace(
         dag_id=RUN[0],
@@ -52,18 +52,18 @@ def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dic
     )
     task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=2)
     context = {"dag_run": dag_run, "ti": task, "params": params}
-    for module in (run, incident, starter):
+    for module in (run, starter, tasks):
         monkeypatch.setattr(module, "get_current_context", lambda: context)
-    for module in (run, incident):
+    for module in (run, tasks):
         monkeypatch.setattr(module, "workplace", lambda: play.live)
     return params
 
 
 def sealed(play: Play) -> dict[str, Any]:
     """What the seal says, and the report of it."""
-    from include.orchestration.incident import seal_incident
+    from include.orchestration.tasks import seal_workflow
 
-    told = seal_incident()
+    told = seal_workflow(RESPOND_TO_INCIDENT)
     with play.live.state.connect() as conn:
         row = ledger.find(conn, *RUN)
     assert row is not None
@@ -73,13 +73,26 @@ def sealed(play: Play) -> dict[str, Any]:
     return found
 
 
+def context(play: Play) -> IncidentRun:
+    """Return the context of the run's steps."""
+    from include.orchestration import tasks
+
+    return tasks._required_context(RESPOND_TO_INCIDENT, play.live)
+
+
+def opened(play: Play) -> str:
+    """Open the incident and return its number."""
+    return str(step_record(OPEN, context(play)).data["number"])
+
+
 def refused(params: dict[str, Any], match: str) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration.incident import open_incident
+    from include.orchestration.tasks import run_step
 
+    del params
     with pytest.raises(AirflowFailException, match=match):
-        open_incident(params)
+        run_step(RESPOND_TO_INCIDENT, OPEN)
 
 
 def test_a_form_that_cannot_be_used_opens_nothing_and_is_told_in_the_bundle(
@@ -134,13 +147,13 @@ def test_a_step_that_cannot_ask_says_why_and_only_a_service_is_tried_again(
     error: Exception, raised: str, said: str
 ) -> None:
     """Nobody waits for tries that come to the same; no customer's value gets into the log."""
-    from include.orchestration.incident_asking import explained
+    from include.orchestration.tasks import explained
 
     def ask(_part: str) -> None:
         """Ask."""
         raise error
 
-    asks = explained(ask)
+    asks = explained()(ask)
     assert asks.__doc__ == "Ask."
     with pytest.raises(Exception, match=said) as told:
         asks("INC-2026-0001")
@@ -153,10 +166,11 @@ def test_steps_of_the_first_hours_wait_half_an_hour_and_the_last_ones_a_day(
 ) -> None:
     """By the shipped pack: thirty days of silence before a summary are no escalation."""
     monkeypatch.delenv("PARCELSEAL_POLICY", raising=False)
-    from include.orchestration.incident_steps import asking
+    from include.orchestration.tasks import tasks_of
 
+    tasks = tasks_of(RESPOND_TO_INCIDENT)
     waits = {
-        step: asking(step)["response_timeout"] / timedelta(minutes=30)
+        step: getattr(tasks, step)("").response_timeout / timedelta(minutes=30)
         for step in ("contain", "grade", "report", "impact", "decide", "close", "review", "summary")
     }
     assert waits == dict.fromkeys(("contain", "grade", "report", "impact", "decide"), 1) | {
@@ -168,18 +182,12 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the bundle that lies there before the incident ends shows what is cut off later."""
-    from include.documents.model import Document
-    from include.incident import bundled, opening
-    from include.messages import verbatim
-    from include.orchestration import incident
-    from include.orchestration.incident_steps import sealed_document
-
-    mine = incident.context(play.live) if triggered(play, monkeypatch, **GOOD) else None
-    assert mine is not None
-    number = str(opening.open_incident(mine, GOOD, NIGHT).data["number"])
+    triggered(play, monkeypatch, **GOOD)
+    number = opened(play)
     document = Document(title=verbatim("Report"), dated=NIGHT, reference=number)
-    sealed_document(play.live, mine, document, "first-cac")
-    record = record_of(mine, number)
+    run = context(play)
+    sealed_document(run, record_of(run, number), document, "first-cac")
+    record = record_of(run, number)
     with play.live.state.connect() as conn:
         found = [
             bundled.compare(conn, record.incident, known, lambda: play.live.store("evidence_store"))
@@ -199,11 +207,9 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
     play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
     """Else the page offers a report of before; until then it is made once."""
-    from include.orchestration import incident_steps
-
-    triggered(play, monkeypatch)
-    run = context_of(INCIDENT, play.live, Run(*RUN))
-    number = str(opening.open_incident(run, GOOD, NIGHT).data["number"])
+    triggered(play, monkeypatch, **GOOD)
+    number = opened(play)
+    run = context(play)
 
     def sealed_as(grade: str) -> str:
         document = Document(
@@ -213,7 +219,7 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
             sender=verbatim(grade),
             sections=(),
         )
-        return incident_steps.sealed_document(play.live, run, document, name)
+        return sealed_document(run, record_of(run, number), document, name)
 
     first = sealed_as("general")
     assert sealed_as("general") == first

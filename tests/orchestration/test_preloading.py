@@ -27,7 +27,7 @@ for path in sorted(Path("dags").glob("*.py")):
 more = sorted(name for name in set(sys.modules) - before if name.startswith("include"))
 from include.reports.i18n import _catalogue
 read = _catalogue.cache_info().currsize
-loaded = "include.orchestration.incident_steps" in before
+loaded = "include.incident.workflow" in before
 from airflow.jobs.job import Job
 for executor in ("CeleryExecutor", "LocalExecutor"):
     os.environ["AIRFLOW__CORE__EXECUTOR"] = executor

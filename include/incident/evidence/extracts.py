@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.evidence.steps import artifacts_of, keep_artifact
 from include.incident import scopes
 from include.incident.evidence import covering
 from include.incident.incident_run import IncidentRecord, IncidentRun
+from include.incident.results import KeptExtract
 from include.incident.scope import Counted, Scope
 from include.incident.selection import Selection
 from include.messages import _
 from include.services.errors import ServiceError, UsageError
-from include.services.objectstore.base import ObjectStore
 
 if TYPE_CHECKING:
-    from include.encryption.recipients import Recipient
     from include.incident.evidence.extract import Extract
     from include.incident.evidence.log_query import LogQuery
 
@@ -28,37 +26,27 @@ LOCKED = timedelta(days=5 * 366)  # the company's default of incident files: clo
 
 
 def take(
-    run: IncidentRun,
-    record: IncidentRecord,
-    scope: Scope,
-    store: Callable[[], ObjectStore],
-    recipients: Callable[[], Sequence[Recipient]],
-    seen: StepFindings,
-    *,
-    last: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Extract the logs of every database that could be counted in; what is known of each, by name.
+    run: IncidentRun, record: IncidentRecord, scope: Scope, findings: StepFindings
+) -> dict[str, KeptExtract]:
+    """Extract the logs of every database that could be counted in; return them by name.
 
     The log of accesses goes by the name of its database, that of sharing by ``<database>.shares``.
 
     Args:
-        run: the run or command.
+        run: the run.
         record: the incident.
         scope: what is affected.
-        store: opens the store in which extracts are kept.
-        recipients: whose keys open them.
-        seen: gets what could not be extracted.
-        last: whether no other try comes.
+        findings: gets what could not be extracted.
 
     Raises:
         ServiceError: a service failed, and another try comes; what was made stays.
     """
     with run.state.connect() as conn:
         every = [one.selection for one in scopes.every(conn, record.incident.id)]
-    found: dict[str, dict[str, Any]] = {}
+    extracted: dict[str, KeptExtract] = {}
     for one in scope.counted:
         if run.rules.scope_of(one.database).access is None:
-            seen.find(
+            findings.find(
                 "incident.no_access_log",
                 Outcome.ATTENTION,
                 _("{database} has no log of accesses: there is no extract.", database=one.database),
@@ -70,16 +58,16 @@ def take(
         queries = _queries(run, record, one.database, said)
         for query in queries:
             try:
-                made.append((query, _take(run, record, scope, query, store(), recipients())))
+                made.append((query, _take(run, record, scope, query)))
             except (UsageError, ServiceError) as error:
-                if isinstance(error, ServiceError) and not last:
+                if isinstance(error, ServiceError) and not run.task.is_last_try:
                     raise
-                _not_extracted(seen, query, error.message)
-        found |= {_name(query): _known(query, extract) for query, extract in made}
+                _not_extracted(findings, query, error.message)
+        extracted |= {_name(query): _known(query, extract) for query, extract in made}
         if len(made) == len(queries):
             named = any(each.accounts for each in said)
-            _compare(seen, one, [it for query, it in made if named or query.name == "shares"])
-    return found
+            _compare(findings, one, [it for query, it in made if named or query.name == "shares"])
+    return extracted
 
 
 def _queries(
@@ -109,11 +97,11 @@ def _take(
     record: IncidentRecord,
     scope: Scope,
     query: LogQuery,
-    store: ObjectStore,
-    recipients: Sequence[Recipient],
 ) -> Extract:
     from include.incident.evidence.extract import Extract, context_of, extract, key_of
 
+    store = run.services.store("evidence_store")
+    recipients, _unreadable = run.services.recipients()
     number, database = record.incident.number, query.database.name
     version = str(scope.version)
     if run.run != record.incident.run:  # an addition makes its own, and writes over nobody's
@@ -121,11 +109,9 @@ def _take(
     name = f"extract.{_name(query)}.{version}.json"
 
     def keep(made: Extract) -> None:
-        with run.state.begin() as conn:
-            keep_artifact(conn, run.run.dag_id, run.run.run_id, name, made.as_bytes())
+        run.keep_file(name, made.as_bytes())
 
-    with run.state.connect() as conn:
-        before = artifacts_of(conn, run.run.dag_id, run.run.run_id).get(name)
+    before = run.records().artifacts.get(name)
     return extract(
         run.reader(database),
         query,
@@ -145,20 +131,20 @@ def _name(query: LogQuery) -> str:
     return database if query.name == "access" else f"{database}.{query.name}"
 
 
-def _known(query: LogQuery, made: Extract) -> dict[str, Any]:
-    return {
-        "database": query.database.name,
-        "log": query.name,
-        "key": made.key,
-        "rows": made.rows,
-        "sha256_clear": made.sha256_clear,
-        "sha256_stored": made.sha256_stored,
-    }
+def _known(query: LogQuery, made: Extract) -> KeptExtract:
+    return KeptExtract(
+        database=query.database.name,
+        log=query.name,
+        key=made.key,
+        rows=made.rows,
+        sha256_clear=made.sha256_clear,
+        sha256_stored=made.sha256_stored,
+    )
 
 
-def _not_extracted(seen: StepFindings, query: LogQuery, reason: str) -> None:
+def _not_extracted(findings: StepFindings, query: LogQuery, reason: str) -> None:
     values = {"database": query.database.name, "reason": reason}
-    seen.find(
+    findings.find(
         "incident.not_extracted",
         Outcome.FAIL,
         _("The access log of {database} was not extracted: {reason}", **values)
@@ -169,18 +155,18 @@ def _not_extracted(seen: StepFindings, query: LogQuery, reason: str) -> None:
     )
 
 
-def _compare(seen: StepFindings, counted: Counted, made: Sequence[Extract]) -> None:
+def _compare(findings: StepFindings, counted: Counted, made: Sequence[Extract]) -> None:
     """Say where rows of a log were counted and are not in an extract.
 
     Args:
-        seen: gets it.
+        findings: gets it.
         counted: of the database.
         made: its extracts of the rows of those who were named.
     """
     rows = sum(one.rows for one in made)
     if rows >= counted.log_rows:
         return
-    seen.find(
+    findings.find(
         "incident.extract_incomplete",
         Outcome.FAIL,
         _(

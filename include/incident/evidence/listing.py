@@ -63,7 +63,7 @@ def compare(
     record: IncidentRecord,
     scope: Scope,
     unread: Sequence[str],
-    seen: StepFindings,
+    findings: StepFindings,
 ) -> Scope:
     """Compare the list with what was counted; figures that are less than the list are raised.
 
@@ -72,7 +72,7 @@ def compare(
         record: the incident.
         scope: what is affected, as it was counted last.
         unread: databases of which there is no list.
-        seen: gets what differs.
+        findings: gets what differs.
 
     Returns:
         What is affected: a version of its own where figures had to be raised.
@@ -88,13 +88,13 @@ def compare(
             continue
         if people < one.subjects:
             corrected.append(one)
-            _shorter(seen, one, people)
+            _shorter(findings, one, people)
             continue
         earlier = [
             each for version in before for each in version.counted if each.database == one.database
         ]
         corrected.append(bounded(earlier, one, people))
-        _longer(seen, one, people)
+        _longer(findings, one, people)
     if tuple(corrected) == scope.counted:
         return scope
     raised = scope.model_copy(update={"counted": tuple(corrected)})
@@ -102,7 +102,7 @@ def compare(
     if kept is None:
         return scope
     if proposed := assessing.outgrown(run, record_of(run, record.incident.number)):
-        assessing.find_outgrown(seen, run, record, proposed)
+        assessing.find_outgrown(findings, run, record, proposed)
     return kept
 
 
@@ -124,8 +124,8 @@ def _before(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scop
     ]
 
 
-def _longer(seen: StepFindings, counted: Counted, people: int) -> None:
-    seen.find(
+def _longer(findings: StepFindings, counted: Counted, people: int) -> None:
+    findings.find(
         "incident.list_longer",
         Outcome.ATTENTION,
         _(
@@ -140,8 +140,8 @@ def _longer(seen: StepFindings, counted: Counted, people: int) -> None:
     )
 
 
-def _shorter(seen: StepFindings, counted: Counted, people: int) -> None:
-    seen.find(
+def _shorter(findings: StepFindings, counted: Counted, people: int) -> None:
+    findings.find(
         "incident.list_shorter",
         Outcome.FAIL,
         _(

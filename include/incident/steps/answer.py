@@ -9,14 +9,15 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
+from include.approvals.answer import Answer
 from include.approvals.form import Entry as Entered
 from include.approvals.form import Field, read_form
 from include.approvals.question import AskAgain
 from include.approvals.reasons import says_something
-from include.evidence.model import Outcome, StepRecord
 from include.incident import timeline
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import Kind
+from include.incident.results import IncidentResult
 from include.incident.rules import HumanStep
 from include.incident.team import team_of
 from include.messages import Message, _, listed
@@ -43,6 +44,33 @@ class Given:
     entered: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
     content: str = ""
+
+    @classmethod
+    def of(cls, answer: Answer, part: str, now: datetime) -> Given:
+        """Return the answer to a task of Airflow."""
+        return cls(
+            answer.option,
+            answer.user,
+            answer.name,
+            answer.at or now,
+            answer.entered,
+            part,
+            answer.content,
+        )
+
+
+class Answered(IncidentResult):
+    """The answer to a human task that was entered.
+
+    Attributes:
+        entry: its place in the timeline.
+        by: user id of the person.
+        option: the chosen one.
+    """
+
+    entry: int = 0
+    by: str = ""
+    option: str = ""
 
 
 CHANGED = _("the content of the page changed after the form was made; review the new page")
@@ -184,8 +212,8 @@ def done(
     data: Mapping[str, Any] | None = None,
     happened_at: datetime | None = None,
     also: Callable[[Connection], None] | None = None,
-) -> StepRecord:
-    """Enter an answer that counts, once, and return the step's record.
+) -> Answered:
+    """Enter an answer that counts, once, and return the step's result.
 
     Args:
         run: the run or command.
@@ -224,16 +252,16 @@ def done(
 
 def taken(
     conn: Connection, record: IncidentRecord, step: HumanStep, given: Given
-) -> StepRecord | None:
-    """The record of a step whose answer was entered before, by a task that is repeated."""
+) -> Answered | None:
+    """Return the result of a step whose answer an earlier try of the task entered."""
     entry = timeline.entered(conn, record.incident.id, _once(step, given.part, given.at))
-    return _record(step, entry) if entry is not None else None
+    return _answered(entry) if entry is not None else None
 
 
 def entered_at(
     run: IncidentRun, record: IncidentRecord, step: HumanStep, part: str, at: datetime
-) -> StepRecord | None:
-    """Return the record of an answer that was entered and still counts.
+) -> Answered | None:
+    """Return the result of an answer that was entered and still counts.
 
     Args:
         run: the run or command.
@@ -246,7 +274,7 @@ def entered_at(
         entry = timeline.entered(conn, record.incident.id, _once(step, part, at))
     if entry is None or entry.place not in {valid.place for valid in record.valid}:
         return None
-    return _record(step, entry)
+    return _answered(entry)
 
 
 def enter(
@@ -261,7 +289,7 @@ def enter(
     given: Given,
     data: Mapping[str, Any],
     happened_at: datetime | None = None,
-) -> StepRecord:
+) -> Answered:
     """As `done`, in a transaction that holds the incident's lock."""
     # The API server's clock, by which it was answered, may be ahead of this machine's.
     at = min(happened_at or given.at, run.clock.now())
@@ -276,16 +304,15 @@ def enter(
         data={"step": step, "option": given.option, "part": given.part, **data},
         once=_once(step, given.part, given.at),
     )
-    return _record(step, entry)
+    return _answered(entry)
 
 
 def _once(step: HumanStep, part: str, at: datetime) -> str:
     return f"{step}:{part}:{at.isoformat()}"
 
 
-def _record(step: HumanStep, entry: timeline.Entry) -> StepRecord:
-    kept = {"entry": entry.place, "by": entry.by, "option": entry.data["option"]}
-    return StepRecord(step=step, part=entry.data["part"], outcome=Outcome.PASS, data=kept)
+def _answered(entry: timeline.Entry) -> Answered:
+    return Answered(entry=entry.place, by=entry.by, option=entry.data["option"])
 
 
 def moment(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
 from include.incident import register, scopes, timeline
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.clock_words import due
 from include.incident.clocks.standing import clocks_of
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, record_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import Kind, State
 from include.incident.open_points import open_points
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 
@@ -29,11 +29,8 @@ def form() -> list[Field]:
     return [Field(name=WORDS, title=title, kind="long_text", longest=page.LONGEST)]
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
-    """Ask whether the handling is over; None where the incident is not led."""
-    record = page.led(run, number)
-    if record is None:
-        return None
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Close the handling; refused while anything is open."""
     return page.question(
         run,
         record,
@@ -73,14 +70,13 @@ def _summary_due(run: IncidentRun, record: IncidentRecord) -> list[Message]:
     ]
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Close it.
 
     Raises:
         AskAgain: nobody answered, it is not to be closed yet, something is open, or the form was
             about something else.
     """
-    record = record_of(run, number)
     who = answer.person(run, record, STEP, given)
     values = answer.read(run, record, STEP, given, form())
     if given.option != CLOSE:
@@ -94,7 +90,7 @@ def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
 
 def _closed(
     run: IncidentRun, record: IncidentRecord, given: Given, who: str, said: str
-) -> StepRecord | Message:
+) -> Answered | Message:
     """Close it under the incident's lock, or return why it cannot be closed."""
     with run.state.begin() as conn:
         timeline.lock_incident(conn, record.incident.id)
@@ -110,3 +106,6 @@ def _closed(
         return answer.enter(
             conn, run, record, STEP, Kind.CLOSED, words, by=who, given=given, data={}
         )
+
+
+CLOSING = human_task(STEP, _("The closing"), ask, take, (CLOSE, NOT_YET), patience=8)

@@ -6,12 +6,12 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind
 from include.incident.rules import CHECKLIST_FIELDS, HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task
 from include.incident.words import told
 from include.messages import Message, _, listed
 
@@ -36,11 +36,8 @@ def form(run: IncidentRun, record: IncidentRecord) -> list[Field]:
     return [*boxes, WHEN, notes]
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
-    """Ask for the checklist; None where the incident is not led."""
-    record = page.led(run, number)
-    if record is None:
-        return None
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Contain it: the checklist of its type."""
     return page.question(
         run,
         record,
@@ -66,14 +63,13 @@ def content(run: IncidentRun, record: IncidentRecord) -> str:
     return page.content_of(record, STEP, _lines(run, record), form=form(run, record))
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take the checklist back.
 
     Raises:
         AskAgain: nobody answered, an item is neither ticked nor explained, or the form was about
             something else.
     """
-    record = record_of(run, number)
     who = answer.person(run, record, STEP, given)
     kind = rules_of(run, record).type(record.incident.type)
     values = answer.read(run, record, STEP, given, form(run, record))
@@ -95,3 +91,6 @@ def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
         run, record, STEP, Kind.CONTAINED, words, by=who, given=given, values=values,
         content=partial(content, run), data=data, happened_at=at,
     )  # fmt: skip
+
+
+CONTAIN = human_task(STEP, _("The containment"), ask, take, (CONTAINED,))

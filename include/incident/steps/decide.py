@@ -15,30 +15,32 @@ from sqlalchemy import Connection
 from include.approvals import registry
 from include.approvals.form import Field
 from include.approvals.names import same_person
-from include.approvals.question import Question
+from include.approvals.question import Question, in_both
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
-from include.evidence.model import StepRecord
-from include.incident import decisions, timeline
+from include.incident import decisions, scopes, timeline
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
     record_in,
-    record_of,
     scenario_of,
 )
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task
 from include.incident.team import team_of, who_answered
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook, Reach
+from include.incident.telling.letter_document import letter_document
 from include.incident.telling.letter_words import letter_lines, reach_lines
 from include.incident.telling.notifying import NoticePlan
+from include.incident.telling.sealed_documents import sealed_document
 from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed, verbatim
 from include.notify import outbox
 from include.notify.names import NOT_WANTED
+from include.notify.texts import digest
 from include.services.errors import ControlFailed
 
 STEP: HumanStep = "decide"
@@ -65,7 +67,7 @@ def form() -> list[Field]:
     ]
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
+def question(run: IncidentRun, record: IncidentRecord) -> Question | None:
     """Ask for the decision, with the dry run; None where one stands for just these people.
 
     That people are not told may be decided anew: the step asks whenever it is cleared. Where nobody
@@ -76,9 +78,6 @@ def ask(run: IncidentRun, number: str) -> Question | None:
         ControlFailed: a part of the letter is missing, or there is no list of people at all; it is
             named.
     """
-    record = page.led(run, number)
-    if record is None:
-        return None
     if run.run.dag_id == UPDATES and last_of(record.entries, Kind.DECIDED) is None:
         return None
     made, left = notifying.plan(run, record), notifying.not_listed(run, record)
@@ -123,14 +122,33 @@ def ask(run: IncidentRun, number: str) -> Question | None:
     )
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def ask(run: IncidentRun, record: IncidentRecord) -> Question | None:
+    """Decide whether affected people are told; shows the letter and the dry run."""
+    asked = question(run, record)
+    if asked is None:
+        return None
+    document = letter_document(run, record, scopes.newest(run, record.incident.id).categories)
+    # Other words are another document: what somebody may have printed is not made anew.
+    name = f"notice-{digest(notifying.text_of(run, record))[:8]}"
+    path = sealed_document(run, record, document, name)
+    lines = [_("The letter as a document, for those who are told on paper: {path}", path=path)]
+    if run.services.mail_is_caught():
+        lines.append(
+            _(
+                "WARNING: the connection mail leads to no mail server of yours. Letters would be "
+                "written to files, and nobody would get them."
+            )
+        )
+    return replace(asked, body="\n\n".join([asked.body, *map(in_both, lines)]) + "\n")
+
+
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take the decision.
 
     Raises:
         AskAgain: nobody answered, it has no reasons, the list was not looked at, words or list
             changed since it was asked, or somebody else decided meanwhile.
     """
-    record = record_of(run, number)
     with run.state.connect() as conn:
         if (done := answer.taken(conn, record, STEP, given)) is not None:
             return done
@@ -160,7 +178,7 @@ def _entered(
     who: str,
     reason: str,
     may: Sequence[str],
-) -> StepRecord | Message:
+) -> Answered | Message:
     """Enter a decision in the registry and on the timeline, both or neither; else why not.
 
     Whoever else decides waits until then, and whatever they add to the timeline.
@@ -210,7 +228,7 @@ def _write(
     asked: Request,
     decided: Decision,
     given: Given,
-) -> StepRecord:
+) -> Answered:
     """Enter it; letters with words that are decided on no more are taken back."""
     before = decisions.on_last_words(record.entries)
     if before and decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
@@ -301,3 +319,8 @@ def _many_unusable(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -
 
 def _run(run: IncidentRun) -> tuple[str, str]:
     return run.run.dag_id, run.run.run_id
+
+
+DECISION = human_task(
+    STEP, _("The decision on notices"), ask, take, (TELL, DO_NOT_TELL), seals_document=True
+)

@@ -8,15 +8,15 @@ from sqlalchemy import Connection
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
 from include.incident import register, scopes
 from include.incident.grading import propose
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given, Values
+from include.incident.steps.answer import Answered, Given, Values
+from include.incident.steps.human_task import human_task
 from include.incident.timeline import last_of
 from include.incident.words import told
 from include.messages import Message, _
@@ -47,11 +47,8 @@ def form(run: IncidentRun, record: IncidentRecord, proposed: str | None = None) 
     ]
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
-    """Ask for the grade, with what was counted; None where the incident is not led."""
-    record = page.led(run, number)
-    if record is None:
-        return None
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Confirm the grade that the counts propose, or another one with reasons."""
     proposed = propose(scopes.newest(run, record.incident.id), rules_of(run, record))
     return page.question(
         run,
@@ -89,14 +86,13 @@ def _graded_at(record: IncidentRecord) -> int | None:
     return graded.place if graded else None
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take the grade.
 
     Raises:
         AskAgain: nobody answered, there is no such grade, a change has no reasons, or the form was
             about something else.
     """
-    record = record_of(run, number)
     who = answer.person(run, record, STEP, given)
     values = answer.read(run, record, STEP, given, form(run, record))
     chosen = values.text(GRADE)
@@ -109,7 +105,7 @@ def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
 
 def _entered(
     run: IncidentRun, record: IncidentRecord, grade: str, who: str, given: Given, values: Values
-) -> StepRecord:
+) -> Answered:
     """Enter a grade that a person confirmed."""
     reason = values.text(REASON)
     words = _(
@@ -126,3 +122,6 @@ def _entered(
         run, record, STEP, Kind.GRADED, words, by=who, given=given, values=values,
         content=partial(content, run), data=data, happened_at=given.at, also=keep,
     )  # fmt: skip
+
+
+GRADING = human_task(STEP, _("The grading"), ask, take, (CONFIRM,))

@@ -7,12 +7,12 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task
 from include.incident.timeline import last_of
 from include.incident.words import told
 from include.messages import Message, _, listed
@@ -52,11 +52,8 @@ def form(before: Mapping[str, str] | None = None) -> list[Field]:
     ]
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
-    """Ask for the words that reports and notices need; None where the incident is not led."""
-    record = page.led(run, number)
-    if record is None:
-        return None
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Write cause, possible harm, measures and what people can do, in both languages."""
     written = last_of(record.entries, Kind.IMPACT)
     return page.question(
         run,
@@ -85,13 +82,12 @@ def content(run: IncidentRun, record: IncidentRecord) -> str:
     return page.content_of(record, STEP, _lines(run, record), form=form(), facts=facts)
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take the words.
 
     Raises:
         AskAgain: nobody answered, a field says nothing, or the form was about something else.
     """
-    record = record_of(run, number)
     who = answer.person(run, record, STEP, given)
     fields = form()
     values = answer.read(run, record, STEP, given, fields)
@@ -104,3 +100,6 @@ def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
         run, record, STEP, Kind.IMPACT, words, by=who, given=given, values=values,
         content=partial(content, run), data=data,
     )  # fmt: skip
+
+
+IMPACT = human_task(STEP, _("The impact assessment"), ask, take, (ASSESSED,))

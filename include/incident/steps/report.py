@@ -7,24 +7,25 @@ report that nobody read does more harm than one that is ten minutes later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
+from include.documents.missing import missing
 from include.incident.clocks.clock import Bearing, bearing
 from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown
 from include.incident.clocks.standing import facts_from
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, rules_of
-from include.incident.names import Kind
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
+from include.incident.names import Kind, Phase
 from include.incident.rules import Authority, HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import Phase, document_version
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task_by_part
+from include.incident.telling.authority_report import document_version, report_of
+from include.incident.telling.sealed_documents import sealed_document
 from include.incident.timeline import Entry, of_kind
-from include.incident.words import told
-from include.messages import Message, _, verbatim
+from include.incident.words import report_title, told
+from include.messages import Message, _
 from include.policy.rules import in_languages
 
 HANDED_IN, NOT_NEEDED = "Handed in", "Not needed"
@@ -62,37 +63,32 @@ def authorities(run: IncidentRun, record: IncidentRecord) -> list[Authority]:
     ]
 
 
-def ask(
+def question(
     run: IncidentRun,
-    number: str,
+    record: IncidentRecord,
     authority: str,
     phase: Phase,
     documents: str,
-    missing: Sequence[Message],
-) -> Question | None:
-    """Ask to hand a report in; None where the incident is not led, or it was handed in.
-
-    Whoever clears the task of one that was said not to be needed is asked again.
+    lacking: Sequence[Message],
+) -> Question:
+    """Return the question that hands a report in.
 
     Args:
         run: the run or command.
-        number: of the incident.
+        record: the incident.
         authority: id of incident.yaml.
         phase: which report.
         documents: path of the sealed bundle that holds the document.
-        missing: required fields of the document that say nothing.
+        lacking: required fields of the document that say nothing.
     """
-    record = page.led(run, number)
-    if record is None or handed_in(record, authority, phase):
-        return None
     named = rules_of(run, record).authority(authority)
     return page.question(
         run,
         record,
         STEPS[phase],
-        title_of(run, record, authority, phase),
+        report_title(run, record, authority, phase),
         [
-            *page.blocked(missing),
+            *page.blocked(lacking),
             _("What happened: {what}", what=told(run, record)),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             in_languages(named.how),
@@ -102,54 +98,70 @@ def ask(
         form=form(),
         part=authority,
         content=page.with_version(
-            content(run, authority, phase, missing, record), document_version(record, phase)
+            content(run, authority, phase, lacking, record), document_version(record, phase)
         ),
     )
+
+
+def ask_first(run: IncidentRun, record: IncidentRecord, authority: str) -> Question | None:
+    """Hand the first report to an authority, then enter when and the receipt."""
+    return _ask(run, record, authority, Phase.FIRST)
+
+
+def ask_rest(run: IncidentRun, record: IncidentRecord, authority: str) -> Question | None:
+    """Hand the follow-up report to an authority, then enter when and the receipt."""
+    return _ask(run, record, authority, Phase.REST)
+
+
+def _ask(run: IncidentRun, record: IncidentRecord, authority: str, phase: Phase) -> Question | None:
+    """Return the question; None if the report was handed in.
+
+    A person who clears the task of a report that was said not to be needed is asked again.
+    """
+    if handed_in(record, authority, phase):
+        return None
+    document = report_of(run, record, authority, phase)
+    lacking = missing(document)
+    name = f"{phase}-{authority}"
+    path = "" if lacking else sealed_document(run, record, document, name)
+    return question(run, record, authority, phase, path, lacking)
 
 
 def content(
     run: IncidentRun,
     authority: str,
     phase: Phase,
-    missing: Sequence[Message],
+    lacking: Sequence[Message],
     record: IncidentRecord,
 ) -> str:
     """Return the digest of what an answer is about: the incident, and missing fields.
 
     The version of the document is left out: it was handed in, whatever was entered since.
     """
-    lines = [*page.blocked(missing), _("What happened: {what}", what=told(run, record))]
+    lines = [*page.blocked(lacking), _("What happened: {what}", what=told(run, record))]
     return page.content_of(record, STEPS[phase], lines, form=form(), part=authority)
 
 
-def take(
-    run: IncidentRun,
-    number: str,
-    authority: str,
-    phase: Phase,
-    given: Given,
-    missing: Sequence[Message],
-) -> StepRecord:
+def take(phase: Phase, run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take that it was handed in.
 
     Raises:
         AskAgain: nobody answered, the document lacks a field, there is no receipt, no reasons, or
             the form was about something else.
     """
-    step = STEPS[phase]
-    record = record_of(run, number)
-    given = replace(given, part=authority)
+    step, authority = STEPS[phase], given.part
+    lacking = missing(report_of(run, record, authority, phase))
     who = answer.person(run, record, step, given)
     values = answer.read(run, record, step, given, form())
     handed = given.option == HANDED_IN
     if handed:
-        answer.refuse_lacking(run, record, step, given, missing, values)
+        answer.refuse_lacking(run, record, step, given, lacking, values)
     if handed and not values.text(RECEIPT):
         answer.refuse(run, record, step, given, _("the receipt is missing"), values)
     if not handed and not values.says(REASON):
         answer.refuse(run, record, step, given, _("the reasons say nothing"), values)
     at = answer.moment(run, record, step, given, values, WHEN, record.incident.aware_at)
-    title = title_of(run, record, authority, phase)
+    title = report_title(run, record, authority, phase)
     words = (
         _("Handed in: {report}. Receipt: {receipt}", report=title, receipt=values.text(RECEIPT))
         if handed
@@ -159,7 +171,7 @@ def take(
     data |= {"document": page.version_of(given.content)}
     return answer.done(
         run, record, step, Kind.REPORTED, words, by=who, given=given, values=values,
-        content=partial(content, run, authority, phase, missing), data=data, happened_at=at,
+        content=partial(content, run, authority, phase, lacking), data=data, happened_at=at,
     )  # fmt: skip
 
 
@@ -188,10 +200,21 @@ def _answers(record: IncidentRecord, authority: str, phase: Phase) -> list[Entry
     ]
 
 
-def title_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: str) -> Message:
-    """Which report it is, in words."""
-    named = {one.id: one.message for one in rules_of(run, record).authorities}
-    to = named.get(authority, verbatim(authority))
-    if phase == Phase.FIRST:
-        return _("first report to: {authority}", authority=to)
-    return _("follow-up report to: {authority}", authority=to)
+_CHOICES = (HANDED_IN, NOT_NEEDED)
+REPORT = human_task_by_part(
+    "report",
+    _("The report to {part}"),
+    ask_first,
+    partial(take, Phase.FIRST),
+    _CHOICES,
+    seals_document=True,
+)
+REPORT_REST = human_task_by_part(
+    "report_rest",
+    _("The report to {part}"),
+    ask_rest,
+    partial(take, Phase.REST),
+    _CHOICES,
+    patience=8,
+    seals_document=True,
+)

@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
 from include.findings.register import open_finding
 from include.incident import timeline
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, record_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import FINDING_KIND, Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given, Values
+from include.incident.steps.answer import Answered, Given, Values
+from include.incident.steps.human_task import human_task
 from include.incident.timeline import last_of
 from include.messages import _
 from include.policy.rules import in_languages
@@ -64,11 +64,8 @@ def form(run: IncidentRun) -> list[Field]:
     return found
 
 
-def ask(run: IncidentRun, number: str) -> Question | None:
-    """Ask for lessons and corrective actions; None where the incident is not led."""
-    record = page.led(run, number)
-    if record is None:
-        return None
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Review it: lessons and corrective actions, which become findings."""
     return page.question(
         run,
         record,
@@ -92,7 +89,7 @@ def content(run: IncidentRun, record: IncidentRecord) -> str:
     return page.content_of(record, STEP, [], form=form(run), facts=facts)
 
 
-def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take lessons and actions; every action is entered as a finding, once.
 
     One that is entered again after the task was cleared is the same; another one is another
@@ -102,7 +99,6 @@ def take(run: IncidentRun, number: str, given: Given) -> StepRecord:
         AskAgain: nobody answered, the lessons say nothing, an action has no owner, or somebody
             reviewed it since the form was made.
     """
-    record = record_of(run, number)
     who = answer.person(run, record, STEP, given)
     values = answer.read(run, record, STEP, given, form(run))
     if not values.says(LESSONS):
@@ -126,7 +122,7 @@ def _entered(
     who: str,
     values: Values,
     numbers: Sequence[int],
-) -> StepRecord | None:
+) -> Answered | None:
     """Enter a review with its actions; return None where the form was about something else."""
     number = record.incident.number
     with run.state.begin() as conn:
@@ -172,3 +168,6 @@ def _due(run: IncidentRun, values: Values, number: int) -> date:
         return today + timedelta(days=min(days, 3_650))
     due = later(run.clock.now(), run.rules.actions_within, run.zone)
     return due.astimezone(run.zone).date()
+
+
+REVIEW = human_task(STEP, _("The review of the incident"), ask, take, (REVIEWED,), patience=48)

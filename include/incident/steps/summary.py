@@ -7,13 +7,15 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.evidence.model import StepRecord
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
+from include.documents.missing import missing
+from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import document_version
+from include.incident.steps.answer import Answered, Given
+from include.incident.steps.human_task import human_task
+from include.incident.telling.authority_report import document_version, summary_of
+from include.incident.telling.sealed_documents import sealed_document
 from include.messages import Message, _
 
 STEP: HumanStep = "summary"
@@ -36,56 +38,64 @@ def form() -> list[Field]:
     ]
 
 
-def ask(
-    run: IncidentRun, number: str, documents: str, missing: Sequence[Message]
-) -> Question | None:
-    """Ask to hand the summary in; None where the incident is not led.
+def question(
+    run: IncidentRun, record: IncidentRecord, documents: str, lacking: Sequence[Message]
+) -> Question:
+    """Return the question that hands the summary in.
 
     Args:
         run: the run or command.
-        number: of the incident.
+        record: the incident.
         documents: path of the sealed bundle that holds the document.
-        missing: required fields of the document that say nothing.
+        lacking: required fields of the document that say nothing.
     """
-    record = page.led(run, number)
-    if record is None:
-        return None
     return page.question(
         run,
         record,
         STEP,
         _("hand in the summary"),
         [
-            *page.blocked(missing),
+            *page.blocked(lacking),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             _("From the grade that the law names it goes to the authority, else to management."),
         ],
         choices=[DONE],
         form=form(),
-        content=page.with_version(content(missing, record), document_version(record)),
+        content=page.with_version(content(lacking, record), document_version(record)),
     )
 
 
-def content(missing: Sequence[Message], record: IncidentRecord) -> str:
+def ask(run: IncidentRun, record: IncidentRecord) -> Question:
+    """Hand in the summary, or have it approved; due 30 days after the closing."""
+    document = summary_of(run, record)
+    lacking = missing(document)
+    path = "" if lacking else sealed_document(run, record, document, "summary")
+    return question(run, record, path, lacking)
+
+
+def content(lacking: Sequence[Message], record: IncidentRecord) -> str:
     """Return the digest of what an answer is about: the incident, and missing fields."""
-    return page.content_of(record, STEP, page.blocked(missing), form=form())
+    return page.content_of(record, STEP, page.blocked(lacking), form=form())
 
 
-def take(run: IncidentRun, number: str, given: Given, missing: Sequence[Message]) -> StepRecord:
+def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     """Take that it was handed in.
 
     Raises:
         AskAgain: nobody answered, the document lacks a field, there is no receipt, or the form was
             about something else.
     """
-    record = record_of(run, number)
+    lacking = missing(summary_of(run, record))
     who = answer.person(run, record, STEP, given)
     values = answer.read(run, record, STEP, given, form())
-    answer.refuse_lacking(run, record, STEP, given, missing, values)
+    answer.refuse_lacking(run, record, STEP, given, lacking, values)
     at = answer.moment(run, record, STEP, given, values, WHEN, record.incident.ended_at)
     words = _("The summary was handed in. Receipt: {receipt}", receipt=values.text(RECEIPT))
     return answer.done(
         run, record, STEP, Kind.SUMMARISED, words, by=who, given=given, values=values,
-        content=partial(content, missing), happened_at=at,
+        content=partial(content, lacking), happened_at=at,
         data={"document": page.version_of(given.content)},
     )  # fmt: skip
+
+
+SUMMARY = human_task(STEP, _("The summary"), ask, take, (DONE,), patience=48, seals_document=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from enum import StrEnum
 from hashlib import sha256
 
 from include.documents.model import Document, Entry, EntryValue, Form, Section
+from include.incident import scopes
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.clock_words import document_table
+from include.incident.clocks.standing import clocks_of
+from include.incident.evidence import kept_words
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
-from include.incident.names import Kind
+from include.incident.names import Kind, Phase
 from include.incident.rules import Authority
 from include.incident.scope import Scope
 from include.incident.telling.information import types_of
@@ -28,13 +30,6 @@ from include.policy.rules import in_languages
 from include.reports.model import Paragraph
 
 _NOT_KNOWN = _("not known yet")
-
-
-class Phase(StrEnum):
-    """Which of an authority's reports it is."""
-
-    FIRST = "first"
-    REST = "rest"
 
 
 _READ_BY_DOCUMENTS = (
@@ -59,6 +54,30 @@ def document_version(record: IncidentRecord, phase: Phase | None = None) -> str:
     read = [*_READ_BY_DOCUMENTS, *(() if phase is Phase.FIRST else (Kind.REPORTED,))]
     places = [str(getattr(last_of(record.entries, kind), "place", "")) for kind in read]
     return sha256(":".join(places).encode()).hexdigest()[:8]
+
+
+def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: Phase) -> Document:
+    """Return a report to an authority as it is now."""
+    return report(
+        run,
+        record,
+        scopes.newest(run, record.incident.id),
+        clocks_of(run, record),
+        rules_of(run, record).authority(authority),
+        phase,
+        kept_words.lines(run, record),
+    )
+
+
+def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
+    """Return the summary as it is now."""
+    return summary(
+        run,
+        record,
+        scopes.newest(run, record.incident.id),
+        clocks_of(run, record),
+        kept_words.lines(run, record),
+    )
 
 
 def report(

@@ -12,17 +12,23 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy import Connection, text
 
 from include.approvals import registry
 from include.approvals.registry import Request
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.incident import decisions, scopes, timeline
 from include.incident.counting import subjects
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_in, scenario_of
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    incident_of,
+    record_in,
+    scenario_of,
+)
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
+from include.incident.results import NoticesQueued
 from include.incident.telling import letter
 from include.incident.timeline import Entry, canonical, last_of
 from include.messages import Message, _
@@ -288,17 +294,20 @@ def _decided_on(
             )
 
 
-def queued(number: str, found: Queued | None) -> StepRecord:
-    """The record of queueing notices.
-
-    Args:
-        number: of the incident.
-        found: what was queued; None where people are not told.
-    """
-    data: dict[str, Any] = {"number": number, "told": found is not None}
-    if found is not None:
-        data |= {"new": found.new, "again": found.again, "undeliverable": found.undeliverable}
-    return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
+def notify(run: IncidentRun, findings: StepFindings) -> NoticesQueued:
+    """Queue the notices that were decided on, each once."""
+    del findings
+    record = incident_of(run)
+    number, queued = record.incident.number, queue(run, record)
+    if queued is None:
+        return NoticesQueued(number=number, told=False)
+    return NoticesQueued(
+        number=number,
+        told=True,
+        new=queued.new,
+        again=queued.again,
+        undeliverable=queued.undeliverable,
+    )
 
 
 def wanted(

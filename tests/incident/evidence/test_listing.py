@@ -14,7 +14,7 @@ from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes
 from include.incident.selection import Selection
 from include.incident.updating import Action
-from tests.incident.desk_rig import Case, Company, english
+from tests.incident.desk_rig import Case, Company, assess, english, widen
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_who_was_found_before_counts_though_the_last_entry_leaves_them_out(
 ) -> None:
     """People of list, count, report and metric are the same number; records stay at least."""
     case = company.open(1, 2, 3).counted()
-    widening = assessing.widen(case.context, case.number, chosen(4, 5, 6, 7), by="L1")
+    widening = widen(case.context, case.number, chosen(4, 5, 6, 7), by="L1")
     record = case.preserve()
     found = newest(case)
     (counted,) = found.counted
@@ -68,7 +68,7 @@ def test_who_comes_between_the_count_and_the_list_counts_too(
 ) -> None:
     """Nobody counted them; they are on the list."""
     case = company.open(keys=[])
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     before = newest(case)
     add(company, *newcomers)
     record = case.preserve()
@@ -87,7 +87,7 @@ def test_a_list_that_is_worse_than_the_grade_has_to_be_graded_anew(company: Comp
     ]
     company.rules = company.rules.model_copy(update={"grades": tuple(grades)})
     case = company.open(1, 2, 3).until("grade")
-    widening = assessing.widen(case.context, case.number, chosen(4, 5, 6), by="L1")
+    widening = widen(case.context, case.number, chosen(4, 5, 6), by="L1")
     assert [one.code for one in widening.findings] == []
     record = case.preserve()
     assert [one.code for one in record.findings] == [
@@ -99,8 +99,8 @@ def test_a_list_that_is_worse_than_the_grade_has_to_be_graded_anew(company: Comp
 def test_who_was_counted_before_the_first_list_is_frozen_after_all(company: Company) -> None:
     """Somebody widened the incident, by words that leave them out, before anything was secured."""
     case = company.open(1, 2, 3, 4, 5)
-    assessing.assess(case.context, case.number)
-    assessing.widen(case.context, case.number, chosen(8), by="L1")
+    assess(case.context)
+    widen(case.context, case.number, chosen(8), by="L1")
     case.preserve()
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == newest(case).subjects == 6
 
@@ -111,7 +111,7 @@ def test_people_who_are_gone_when_the_list_is_made_are_told(
     """Both numbers; it can be closed once somebody said why, for nobody can list them."""
     add(company, *newcomers)
     case = company.open(1, *newcomers)
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     company.run(f"DELETE FROM customer WHERE customer_id = {newcomers[0]}")
     record = case.preserve()
     assert [(one.code, one.severity) for one in record.findings] == [

@@ -13,7 +13,7 @@ import pytest
 from include.evidence.model import Outcome
 from include.evidence.steps import artifacts_of
 from include.holds import registry
-from include.incident import assessing, scopes
+from include.incident import scopes
 from include.incident.evidence import holding, kept_words
 from include.incident.evidence.extract import Extract, opened
 from include.incident.names import UPDATES, Kind
@@ -22,7 +22,17 @@ from include.incident.selection import Selection
 from include.notify.outbox import Run
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
-from tests.incident.desk_rig import EACH_UP_TO, NIGHT, Case, Company, english, holds, key
+from tests.incident.desk_rig import (
+    EACH_UP_TO,
+    NIGHT,
+    Case,
+    Company,
+    assess,
+    english,
+    holds,
+    key,
+    widen,
+)
 
 
 def held(case: Case) -> set[tuple[str, str]]:
@@ -42,7 +52,7 @@ def test_few_people_are_held_one_by_one_and_many_with_their_database(company: Co
     assert held(many) == {("database", "courier")}
     run = company.context(Run(UPDATES, "more"))
     more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in range(1, 8)))
-    assessing.widen(run, few.number, more, by="L1")
+    widen(run, few.number, more, by="L1")
     few.preserve(run.run)
     assert held(few) == each(1, 2, 3, 4) | {("database", "courier")}
 
@@ -75,13 +85,13 @@ def test_a_database_that_nobody_could_count_in_is_held_as_a_whole(company: Compa
     """Unknown is not zero; nor is one that went away before its list was secured."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-    record, _ = assessing.assess(case.context, case.number)
+    record = assess(case.context)
     assert record.outcome is Outcome.FAIL
     assert case.preserve().outcome is Outcome.FAIL
     assert held(case) == {*each(1), ("database", "archive")}
     company.broken = set()
     other = company.open(databases=["archive"], keys=["archive/1"])
-    assessing.assess(other.context, other.number)
+    assess(other.context)
     company.broken = {"archive"}
     other.preserve()
     assert held(other) == {("database", "archive")}
@@ -127,7 +137,7 @@ def test_the_log_is_extracted_once_a_count_and_named_with_its_digest(company: Co
     assert made["rows"] == 3
     run = company.context(Run(UPDATES, f"more {case.number}"))
     chosen = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
-    assessing.widen(run, case.number, chosen, by="L1")
+    widen(run, case.number, chosen, by="L1")
     case.preserve(run.run)
     other = case.entries(Kind.PRESERVED)[-1].data["extracts"]["courier"]
     assert other["key"].startswith(f"incidents/{case.number}/access.courier.2.")
@@ -142,7 +152,7 @@ def test_the_log_is_extracted_once_a_count_and_named_with_its_digest(company: Co
 def test_a_log_that_cannot_be_extracted_holds_nobody_up(company: Company) -> None:
     """It is tried again; then it is told, holds and list stand, and closing waits for it."""
     case = company.open(1)
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     company.folder.rmdir()
     company.folder.write_text("a file where the store was")
     with pytest.raises(ServiceError):
@@ -161,7 +171,7 @@ def test_a_log_that_cannot_be_extracted_holds_nobody_up(company: Company) -> Non
 def test_a_database_without_a_log_is_told_and_is_no_failure(company: Company) -> None:
     """What there is was secured."""
     case = company.open(databases=["archive"], keys=["archive/1"])
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     record = case.preserve()
     assert (record.outcome, [one.code for one in record.findings]) == (
         Outcome.ATTENTION, ["incident.no_access_log"],
@@ -210,7 +220,7 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
             ({"since": "2023-01-01T00:00+00:00"}, " AND at >= '2023-01-01Z'"),
         ):
             case = company.open(keys=[], accounts=["OLD"], **more)
-            assessing.assess(case.context, case.number)
+            assess(case.context)
             assert case.preserve().outcome is Outcome.PASS
             rows = opened_rows(company, case, "extract.courier.1.json")
             assert [row[:3] for row in rows] == log_rows(company, mine + window)
@@ -225,7 +235,7 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
 def test_what_a_partner_was_given_is_extracted_beside_the_log_of_accesses(company: Company) -> None:
     """All of its rows, of any age, and of no other partner."""
     case = company.open(keys=[], partner="7")
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     assert case.preserve().outcome is Outcome.PASS
     rows = opened_rows(company, case, "extract.courier.shares.1.json")
     own = "SELECT given_id, partner, customer_id FROM given WHERE partner = 7"
@@ -245,7 +255,7 @@ def test_fewer_rows_than_were_counted_are_no_complete_evidence(company: Company)
     """Somebody deleted from the log meanwhile: both numbers are told, and it is not closed."""
     company.run("INSERT INTO opened VALUES (90, 'B2', 9, '2026-11-24 13:00Z')")
     case = company.open(keys=[], accounts=["B2"])
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     company.run("DELETE FROM opened WHERE opened_id = 90")
     record = case.preserve()
     found = [one for one in record.findings if one.code == "incident.extract_incomplete"]

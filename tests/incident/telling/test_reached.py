@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from include.incident import assessing
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import Kind
 from include.incident.steps import decide
@@ -16,7 +15,7 @@ from tests.incident.deciding_rig import (
     open_individuals,
     widened,
 )
-from tests.incident.desk_rig import SERVICE, Company
+from tests.incident.desk_rig import SERVICE, Company, assess
 
 
 def test_people_are_not_told_while_a_database_is_unread_or_its_people_undecided(
@@ -25,7 +24,7 @@ def test_people_are_not_told_while_a_database_is_unread_or_its_people_undecided(
     """They are once these are told too, by when that happened."""
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1", "archive/2"])
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     case.preserve(last=True)
     case.answer("impact")
     case.page("decide")
@@ -39,7 +38,7 @@ def test_people_are_not_told_while_a_database_is_unread_or_its_people_undecided(
     assert open_individuals(case).is_open
     company.broken = set()
     company.clock.on(hours=1)
-    assessing.assess(case.context, case.number)
+    assess(case.context)
     case.preserve()
     case.settle()
     assert open_individuals(case).is_open
@@ -60,7 +59,7 @@ def test_people_are_told_once_nobody_more_is_found_where_nobody_could_read(
     for option in (decide.TELL, decide.DO_NOT_TELL):
         company.broken = {"archive"}
         case = company.open(databases=["courier", "archive"], keys=["courier/1"])
-        assessing.assess(case.context, case.number)
+        assess(case.context)
         case.preserve(last=True)
         case.answer("impact")
         case.page("decide")
@@ -70,7 +69,7 @@ def test_people_are_told_once_nobody_more_is_found_where_nobody_could_read(
         assert open_individuals(case).is_open
         company.broken = set()
         company.clock.on(hours=1)
-        assessing.assess(case.context, case.number)
+        assess(case.context)
         case.preserve()
         at = company.clock.now()
         company.clock.on(hours=90)
@@ -156,7 +155,7 @@ def test_told_otherwise_while_others_are_undecided_stops_no_clock(company: Compa
     case.settle()
     assert open_individuals(case).is_open
     company.clock.on(hours=1)
-    decide.ask(run, case.number)
-    decide.take(run, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.question(run, case.record)
+    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
     case.settle()
     assert open_individuals(case).done_at == company.clock.now()

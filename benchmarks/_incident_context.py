@@ -1,15 +1,18 @@
-"""The desk at which the incident benchmark works: the shipped pack, and its own databases."""
+"""The context of the incident benchmark: the shipped pack, and its own databases."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from benchmarks._incident_data import AS_OF
-from include.incident.desk import Desk
+from include.evidence.step_findings import StepFindings
+from include.incident.incident_run import IncidentRun
 from include.incident.opening import open_incident
 from include.incident.rule_checks import INCIDENT
 from include.notify.outbox import Run
@@ -18,6 +21,8 @@ from include.policy.model import PolicyPack
 from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
+from include.workflow.run_context import RunContext, TaskState
+from include.workplace import Workplace
 
 _STORY = "A key of an administrator was in a public place; customer records were read with it."
 
@@ -35,37 +40,48 @@ class RunningClock:
         return AS_OF + timedelta(seconds=time.monotonic() - self._begun)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CourierServices(Workplace):
+    """Services with one database."""
+
+    courier: DatabaseAddress
+
+    def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
+        """The one database."""
+        del conn_id, mapped
+        return self.courier
+
+
 @cache
 def pack() -> PolicyPack:
     """The shipped policy pack, read once in a process."""
     return load_pack(SHIPPED)
 
 
-def desk_of(given: Mapping[str, Any]) -> Desk:
-    """What the steps of an incident work with.
+def context_of_run(given: Mapping[str, Any]) -> IncidentRun:
+    """Return the context of the steps of an incident.
 
     Args:
         given: connection strings ``courier`` and ``state``, and the id of a ``run``.
     """
     policy = pack()
     courier = DatabaseAddress.from_conninfo(given["courier"])
-    mapped = policy.database("courier")
-    return Desk(
-        rules=policy.require(INCIDENT),
-        roles=policy.roles,
-        notices=policy.notices,
-        databases={"courier": mapped},
-        readers={"courier": courier},
-        staff=(mapped, courier),
-        state=engine(given["state"]),
+    services = CourierServices(
+        home=Path("/nonexistent"),
+        policy=SHIPPED,
+        lookup=lambda _conn_id: None,
         clock=RunningClock(),
-        zone=policy.calendar.zone,
-        run=Run("respond_to_incident", given["run"]),
-        started_by="E00004",
+        load=lambda _folder: policy,
+        open_state=engine(given["state"]),
+        courier=courier,
     )
+    run = Run("respond_to_incident", given["run"])
+    task = TaskState(triggered_at=AS_OF)
+    return RunContext(services, policy.require(INCIDENT), run, triggered_by="E00004", task=task)
 
 
-def opened(desk: Desk, form: Mapping[str, Any]) -> str:
+def opened(run: IncidentRun, form: Mapping[str, Any]) -> str:
     """Press Trigger with some fields of the form; the number of the incident."""
     given = {"type": "leaked_credentials", "what": _STORY, "another": True, **form}
-    return str(open_incident(desk, given, AS_OF).data["number"])
+    findings = StepFindings("open_incident", "6.3")
+    return open_incident(replace(run, parameters=given), findings).number
