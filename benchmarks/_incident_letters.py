@@ -18,7 +18,7 @@ import psycopg
 from benchmarks._incident_context import context_of_run, opened, pack
 from include.approvals import registry
 from include.evidence.step_findings import StepFindings
-from include.incident import decisions, timeline
+from include.incident import timeline
 from include.incident.assessing import assess
 from include.incident.counting import subjects
 from include.incident.incident_run import IncidentRun, record_of
@@ -129,7 +129,7 @@ def prepare(given: dict[str, Any]) -> dict[str, Any]:
         )
         data = {"tell": True, "sha256": made.sha256, "bound": made.bound}
         data |= {"request": asked.id, "people": made.people, "version": made.version}
-        data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
+        data |= {"adds_to": made.adds_to, "covers": made.covers}
         _enter(conn, run, number, Kind.DECIDED, data, DECIDER)
     return {"number": number, "people": made.people}
 

@@ -9,6 +9,7 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import scopes, timeline
 from include.incident.counting.database import count_all
+from include.incident.entries import GradeConfirmed, Scoped
 from include.incident.form import selection
 from include.incident.grading import propose
 from include.incident.incident_run import (
@@ -117,7 +118,8 @@ def outgrown(run: IncidentRun, record: IncidentRecord) -> str | None:
     if counted is None or graded is None or graded.place > counted.place:
         return None
     order = [one.id for one in rules_of(run, record).grades]
-    proposed, confirmed = str(counted.data["proposed"]), str(graded.data["grade"])
+    proposed = counted.as_(Scoped).proposed
+    confirmed = graded.as_(GradeConfirmed).grade
     return proposed if order.index(proposed) > order.index(confirmed) else None
 
 

@@ -11,9 +11,6 @@ from include.incident.rules import ClockRule
 from include.incident.selection import Selection
 from include.incident.timeline import canonical, in_utc
 
-CRITICAL = "critical"
-"""Key of the first entry's data: whether the company's systems were critical infrastructure."""
-
 
 def begun(
     *,

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
-from typing import Any
 
+from include.incident.entries import Decided, NoticesQueuedFor, Scoped
 from include.incident.names import Kind
-from include.incident.results import NOT_LISTED
+from include.incident.results import NOT_LISTED, Preserved
 from include.incident.timeline import Entry, last_of, of_kind
 
-ADDS_TO = "adds_to"
-"""Key of a decision's data: place of the decision that it adds to; None where it is about all."""
 _CHANGES = (Kind.SCOPED, Kind.PRESERVED, Kind.DECIDED, Kind.QUEUED)
 
 
@@ -46,7 +44,7 @@ def on_last_words(entries: Sequence[Entry]) -> list[Entry]:
 
 def tells(entries: Sequence[Entry]) -> bool:
     """Whether anybody is told, by the decisions on the words that were decided on last."""
-    return any(one.data["tell"] for one in on_last_words(entries))
+    return any(one.as_(Decided).tell for one in on_last_words(entries))
 
 
 def chain(entries: Sequence[Entry]) -> list[Entry]:
@@ -56,17 +54,18 @@ def chain(entries: Sequence[Entry]) -> list[Entry]:
     found = []
     while one is not None:
         found.append(one)
-        one = by_place.get(one.data.get(ADDS_TO) or 0)
+        one = by_place.get(one.as_(Decided).adds_to or 0)
     return found[::-1]
 
 
 def unqueued(entries: Sequence[Entry]) -> bool:
     """Whether it was decided that people are told, and their notices are not queued yet."""
-    telling = [one for one in chain(entries) if one.data["tell"]]
+    telling = [one for one in chain(entries) if one.as_(Decided).tell]
     if not telling:
         return False
+    sha256 = telling[-1].as_(Decided).sha256
     return not any(
-        one.place > telling[-1].place and one.data["sha256"] == telling[-1].data["sha256"]
+        one.place > telling[-1].place and one.as_(NoticesQueuedFor).sha256 == sha256
         for one in of_kind(entries, Kind.QUEUED)
     )
 
@@ -86,11 +85,12 @@ def everybody(entries: Sequence[Entry]) -> bool:
     decided = last_of(entries, Kind.DECIDED)
     if decided is None or unqueued(entries):
         return False
-    if secured is None or secured.data.get("version", 0) < counted.data.get("version", 0):
+    if secured is None:
         return False
-    if counted.data.get("unknown") or secured.data.get("not_listed"):
+    count, evidence = counted.as_(Scoped), secured.as_(Preserved)
+    if evidence.version < count.version or count.unknown or evidence.not_listed:
         return False
-    return secured.data.get("list_sha256", NOT_LISTED) in (NOT_LISTED, list_of(decided))
+    return evidence.list_sha256 in (NOT_LISTED, list_of(decided))
 
 
 def everybody_since(entries: Sequence[Entry], moment: datetime) -> datetime | None:
@@ -108,6 +108,5 @@ def everybody_since(entries: Sequence[Entry], moment: datetime) -> datetime | No
     return None
 
 
-def _bound(decided: Entry) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = decided.data.get("bound") or {}
-    return found
+def _bound(decided: Entry) -> Mapping[str, str]:
+    return decided.as_(Decided).bound or {}

@@ -6,6 +6,7 @@ from include.incident import decisions, scopes
 from include.incident.assessing import outgrown
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind, Phase
+from include.incident.results import Preserved
 from include.incident.steps.report import answered, authorities
 from include.incident.telling import notifying, reached
 from include.incident.timeline import Entry, last_of
@@ -32,12 +33,12 @@ def _secured(run: IncidentRun, record: IncidentRecord) -> list[Message]:
         Kind.IMPACT: _("nobody assessed the impact"),
     }
     found = [words for kind, words in lacking.items() if last_of(record.valid, kind) is None]
-    secured = last_of(record.entries, Kind.PRESERVED)
-    again = secured is None or secured.data.get("again", not secured.data["complete"])
-    if secured is None or again or secured.data["version"] < scope.version:
+    entry = last_of(record.entries, Kind.PRESERVED)
+    secured = entry.as_(Preserved) if entry else None
+    if entry is None or secured is None or secured.is_pending or secured.version < scope.version:
         found.append(_("the evidence is not secured (task preserve)"))
-    elif secured.data.get("short") and not _explained(record, secured):
-        names = listed([verbatim(one) for one in secured.data["short"]])
+    elif secured.short and not _explained(record, entry):
+        names = listed([verbatim(one) for one in secured.short])
         found.append(
             _("fewer people are listed, or fewer log rows extracted, than were counted in "
               "{databases}: say why in a note (update_incident, action note)", databases=names)

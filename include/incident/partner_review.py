@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from include.incident import timeline
+from include.incident.entries import PartnerNote
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of, scenario_of
 from include.incident.names import STEP_OPEN, Kind
 from include.messages import _
 from include.workflow.reaction import PartnerIncident, PartnerReaction
-
-REVIEW = "review"
-"""Key of the entry's data: number of the partner's review; none where no review was opened."""
 
 
 def reopen_review(run: IncidentRun, record: IncidentRecord) -> None:
@@ -21,7 +19,9 @@ def reopen_review(run: IncidentRun, record: IncidentRecord) -> None:
     if scenario_of(run) is not None or not incident.is_led or incident.partner is None:
         return
     kind = rules_of(run, record).type(incident.type)
-    if not kind.partner or any(REVIEW in entry.data for entry in record.entries):
+    if not kind.partner or any(
+        entry.kind is Kind.NOTE and entry.as_(PartnerNote).partner for entry in record.entries
+    ):
         return
     by = run.triggered_by or run.run.dag_id
     at_partner = PartnerIncident(
@@ -31,7 +31,7 @@ def reopen_review(run: IncidentRun, record: IncidentRecord) -> None:
         reaction = run.task.on_partner_incident(conn, at_partner) or _no_register(at_partner)
         timeline.append(
             conn, incident.id, Kind.NOTE, reaction.words, by=STEP_OPEN, clock=run.clock,
-            data={"partner": incident.partner, REVIEW: reaction.review}, once="partner_review",
+            data={"partner": incident.partner, "review": reaction.review}, once="partner_review",
         )  # fmt: skip
 
 

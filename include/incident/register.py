@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
 from include.incident.as_opened import Kept, kept_of
-from include.incident.beginning import CRITICAL, begun, clocks_digest, differing, rules_digest
+from include.incident.beginning import begun, clocks_digest, differing, rules_digest
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
 from include.incident.rules import ClockRule, IncidentRules
@@ -147,7 +147,7 @@ def open_incident(
         )  # fmt: skip
     timeline.append(
         conn, made.id, Kind.OPENED, words, by=by or run.dag_id, clock=clock,
-        data={"noticed_by": form.noticed_by, CRITICAL: rules.critical, **_begun(made)},
+        data={"noticed_by": form.noticed_by, "critical": rules.critical, **_begun(made)},
         once="opened",
     )  # fmt: skip
     return made

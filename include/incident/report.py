@@ -22,7 +22,7 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
-from include.incident.results import UpdateEntered
+from include.incident.results import Preserved, UpdateEntered
 from include.incident.scope import Scope
 from include.incident.telling import reached
 from include.incident.timeline import last_of
@@ -140,7 +140,12 @@ def _measured(records: Sequence[StepRecord]) -> list[Metric]:
 def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> StepRecord:
     """What a step could not do and an addition did since needs a look, and is no failure."""
     secured = last_of(record.entries, Kind.PRESERVED)
-    done = scope is not None and scope.complete and secured is not None and secured.data["complete"]
+    done = (
+        scope is not None
+        and scope.complete
+        and secured is not None
+        and secured.as_(Preserved).complete
+    )
     red = [one for one in step.findings if one.severity is Outcome.FAIL]
     if not done or not red or any(one.code not in _MENDED for one in red):
         return step

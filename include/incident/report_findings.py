@@ -9,7 +9,8 @@ from include.incident import register
 from include.incident import timeline as timelines
 from include.incident.clocks import clock_words
 from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.milestones import VOIDS, declined
+from include.incident.clocks.milestones import declined
+from include.incident.entries import EntryData, Reported
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import CLAUSE, Kind, State
 from include.incident.timeline import Entry, last_of
@@ -46,13 +47,11 @@ def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
         Finding(
             code="incident.report_not_needed",
             severity=Outcome.ATTENTION,
-            subject=f"{one.data['authority']}/{one.data.get('phase')}",
+            subject=f"{report.authority}/{report.phase}",
             message=_(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
                 who=one.by,
-                report=report_title(
-                    run, record, str(one.data["authority"]), str(one.data.get("phase"))
-                ),
+                report=report_title(run, record, report.authority, str(report.phase)),
                 words=one.words,
             ),
             action=_(
@@ -62,12 +61,13 @@ def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
             clause=CLAUSE,
         )
         for one in declined(record.entries)
+        for report in [one.as_(Reported)]
     ]
 
 
 def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
     """That a step whose answer was a mistake has to be done again: it does not ask by itself."""
-    wrong = [one for one in record.entries if one.place in made.data.get(VOIDS, ())]
+    wrong = [one for one in record.entries if one.place in made.as_(EntryData).voids]
     return [
         Finding(
             code="incident.corrected",
@@ -76,9 +76,9 @@ def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
             message=_("It counts as not done: {words}", words=one.words),
             action=_(
                 "Clear the task {step} in the incident's run in Airflow: it asks again.",
-                step=str(one.data["step"]),
+                step=one.as_(EntryData).step or "",
             )
-            if "step" in one.data
+            if one.as_(EntryData).step
             else _("Tell them, then enter it again (update_incident, action told_otherwise)."),
             clause=CLAUSE,
         )
@@ -108,7 +108,7 @@ def mistakes(record: IncidentRecord) -> list[Finding]:
         )
         for one in record.entries
         if one.kind is Kind.CORRECTED
-        for wrong in (by_place[place] for place in one.data[VOIDS])
+        for wrong in (by_place[place] for place in one.as_(EntryData).voids)
         if wrong.kind is not Kind.TOLD
     ]
 

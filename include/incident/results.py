@@ -89,6 +89,11 @@ class Preserved(IncidentResult):
     short: tuple[str, ...] = ()
     again: bool | None = None
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether another try may secure more."""
+        return not self.complete if self.again is None else self.again
+
 
 class AuthoritiesNamed(StepResult):
     """The ids of the authorities that an incident is reported to."""

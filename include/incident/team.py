@@ -17,6 +17,7 @@ from psycopg.sql import SQL
 
 from include.approvals.names import is_among, same_person, without
 from include.approvals.people import members
+from include.incident.entries import EntryData, OfPerson, Scoped
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
@@ -68,16 +69,12 @@ def team_of(
             account.
     """
     silent = sum(
-        one.kind is Kind.UNANSWERED and one.data.get("step") == step for one in record.entries
+        one.kind is Kind.UNANSWERED and one.as_(EntryData).step == step for one in record.entries
     )
     duty = run.rules.duty(run.rules.steps[step])
     suspects, involved = _left_out(record), [*never]
     out = [*suspects, *involved]
-    assigned = [
-        str(one.data["account"])
-        for one in record.entries
-        if one.kind is Kind.ASSIGNED and one.data.get("duty") == duty.id
-    ]
+    assigned = [person.account for person in _assigned(record) if person.duty == duty.id]
     others = [duty.deputies, run.rules.duty(run.rules.management).people]
     try:
         found = [*_members(run, [duty.people]), *assigned]
@@ -100,7 +97,7 @@ def everybody(run: IncidentRun, record: IncidentRecord) -> Team:
             account.
     """
     groups = [group for duty in run.rules.team for group in (duty.people, duty.deputies)]
-    assigned = [str(one.data["account"]) for one in record.entries if one.kind is Kind.ASSIGNED]
+    assigned = [person.account for person in _assigned(record)]
     out = _left_out(record)
     try:
         found = [*_members(run, groups), *assigned]
@@ -144,11 +141,7 @@ def leading(run: IncidentRun, record: IncidentRecord) -> Team:
     groups = [group for duty in duties for group in (duty.people, duty.deputies)]
     out = _left_out(record)
     names = {duty.id for duty in duties}
-    assigned = [
-        str(one.data["account"])
-        for one in record.entries
-        if one.kind is Kind.ASSIGNED and one.data.get("duty") in names
-    ]
+    assigned = [person.account for person in _assigned(record) if person.duty in names]
     try:
         found = [*_members(run, groups), *assigned]
     except ServiceError:
@@ -194,6 +187,10 @@ def _named(groups: Iterable[Group]) -> list[str]:
     return [account for group in groups for account in group.accounts]
 
 
+def _assigned(record: IncidentRecord) -> list[OfPerson]:
+    return [one.as_(OfPerson) for one in record.entries if one.kind is Kind.ASSIGNED]
+
+
 def _left_out(record: IncidentRecord) -> list[str]:
     """Suspects of the form or of an addition, and who was taken off; without who was put on again.
 
@@ -202,15 +199,14 @@ def _left_out(record: IncidentRecord) -> list[str]:
     out = list(record.incident.selection.accounts)
     named = list(out)
     for one in record.entries:
-        account = str(one.data.get("account", ""))
-        for suspect in one.data.get("accounts", ()) if one.kind is Kind.SCOPED else ():
+        for suspect in one.as_(Scoped).accounts if one.kind is Kind.SCOPED else ():
             if not is_among(suspect, named):
                 named.append(suspect)
                 out.append(suspect)
         if one.kind is Kind.TAKEN_OFF:
-            out.append(account)
+            out.append(one.as_(OfPerson).account)
         elif one.kind is Kind.ASSIGNED:
-            out = without(out, [account])
+            out = without(out, [one.as_(OfPerson).account])
     return out
 
 

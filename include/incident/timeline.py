@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy import Connection, select, text
 
 from include.incident.names import Kind
@@ -24,6 +25,7 @@ from include.services.errors import UsageError
 from include.state.incidents import incident, incident_entry
 
 FIRST = "0" * 64
+Data = TypeVar("Data", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Entry:
     data: Mapping[str, Any]
     previous: str
     sha256: str
+
+    def as_(self, model: type[Data]) -> Data:
+        """Return the data as the model of its kind; see `include.incident.entries`."""
+        return model.model_validate(self.data)
 
 
 @dataclass(frozen=True)

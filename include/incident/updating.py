@@ -17,7 +17,8 @@ from include.approvals.names import is_among, same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
-from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
+from include.incident.clocks.milestones import is_declined
+from include.incident.entries import Reported, Told
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -147,7 +148,7 @@ def enter(
         kind, message, data = _ACTIONS[update.action](run, record, update, words)
         entry = timeline.append(
             conn, record.incident.id, kind, message, by=by, clock=run.clock,
-            happened_at=_moment(run, record, update), data={ACTION: str(update.action), **data},
+            happened_at=_moment(run, record, update), data={"action": str(update.action), **data},
             once=once,
         )  # fmt: skip
         if update.action is Action.REGRADE:
@@ -307,7 +308,7 @@ def _correct(_desk: IncidentRun, record: IncidentRecord, update: Update, words: 
     message = _(
         "Entry {entry} was a mistake and does not count: {words}", entry=wrong.place, words=words
     )
-    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *_resting_on(record, wrong)]}
+    return Kind.CORRECTED, message, {"voids": [wrong.place, *_resting_on(record, wrong)]}
 
 
 def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
@@ -323,7 +324,8 @@ def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
             if one.kind is Kind.REPORTED
             and one.place < wrong.place
             and is_declined(one)
-            and all(one.data.get(key) == wrong.data.get(key) for key in ("authority", PHASE))
+            and one.as_(Reported).authority == wrong.as_(Reported).authority
+            and one.as_(Reported).phase == wrong.as_(Reported).phase
         ]
     later = [one for one in record.valid if one.place > wrong.place]
     again = next((one.place for one in later if one.kind is Kind.TOLD_OTHERWISE), None)
@@ -333,7 +335,7 @@ def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
         if wrong.kind is Kind.TOLD_OTHERWISE
         and one.kind is Kind.TOLD
         and (again is None or one.place < again)
-        and set(one.data["states"]) - {"sent"}
+        and set(one.as_(Told).states) - {"sent"}
     ]
 
 

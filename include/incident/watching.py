@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from include.incident import opening, timeline
 from include.incident.clocks import waking
-from include.incident.clocks.milestones import VOIDS
 from include.incident.clocks.standing import clocks_of
+from include.incident.entries import EntryData, Woken
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
 from include.incident.rules import HumanStep
@@ -54,12 +54,14 @@ def look(run: IncidentRun, number: str) -> Look:
         clocks = clocks_of(run, record)
         if record.incident.is_led:
             woken = [one for one in record.entries if one.kind is Kind.WOKEN]
-            told = {str(one.data["key"]) for one in woken}
+            told = {entry.as_(Woken).key for entry in woken}
             due = waking.wake_ups(number, clocks, run.rules.wake, now, run.zone, told)
             rows = waking.notices(due, run.rules, run.roles, run.zone)
             outbox.queue(conn, rows, run.run, now, run.notices)
             unanswered: Counter[HumanStep] = Counter(
-                one.data["step"] for one in record.entries if one.kind is Kind.UNANSWERED
+                step
+                for entry in record.entries
+                if entry.kind is Kind.UNANSWERED and (step := entry.as_(EntryData).step)
             )
             quiet = waking.silent(number, unanswered, run.rules, run.roles, run.now)
             outbox.queue(conn, quiet, run.run, now, run.notices)
@@ -81,7 +83,7 @@ def _corrected(record: IncidentRecord) -> dict[int, HumanStep | None]:
     """Corrections by their place, with the step whose answer each voids."""
     by_place = {one.place: one for one in record.entries}
     return {
-        one.place: by_place[min(one.data[VOIDS])].data.get("step")
+        one.place: by_place[min(one.as_(EntryData).voids)].as_(EntryData).step
         for one in record.entries
         if one.kind is Kind.CORRECTED
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from include.incident.entries import Reviewed
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of, scenario_of
 from include.incident.names import Phase
 from include.incident.timeline import Entry
@@ -25,13 +26,13 @@ def action_lines(run: IncidentRun, reviewed: Entry) -> list[Message]:
     return [
         _(
             "{action} (finding {finding}, answered for by {owner})",
-            action=one["what"],
-            finding=one["finding"],
-            owner=in_languages(run.roles[one["owner"]].title)
-            if one["owner"] in run.roles
-            else one["owner"],
+            action=action.what,
+            finding=action.finding,
+            owner=in_languages(run.roles[action.owner].title)
+            if action.owner in run.roles
+            else action.owner,
         )
-        for one in reviewed.data["actions"]
+        for action in reviewed.as_(Reviewed).actions
     ]
 
 

@@ -13,18 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from include.incident.decisions import everybody, tells
-from include.incident.names import Kind
+from include.incident.entries import EntryData, GradeConfirmed, Reported
+from include.incident.names import Kind, Phase
 from include.incident.timeline import Entry, last_of
 
 CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
-VOIDS = "voids"
-"""Key of an entry's data: places of earlier entries that were made by mistake and do not count."""
-ACTION = "action"
-"""Key of an entry's data: which addition it was; entries of steps have none."""
-PHASE, FOLLOW_UP = "phase", "rest"
-"""Key of an entry's data, and its value of a follow-up report: clocks are of the first one."""
-COMPLETE = "complete"
-"""Key of an entry's data: false where the step was not done, or only in part."""
 _PLAIN = {
     Kind.OPENED: "opened",
     Kind.TEAM_CALLED: "team_called",
@@ -100,7 +93,7 @@ def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
     found: list[Graded] = []
     for one in valid(entries):
         if one.kind is Kind.GRADED:
-            found.append(Graded(str(one.data["grade"]), _graded_at(one, first=not found)))
+            found.append(Graded(one.as_(GradeConfirmed).grade, _graded_at(one, first=not found)))
     return tuple(found)
 
 
@@ -123,22 +116,23 @@ def not_needed(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, date
         if one.kind is not Kind.REPORTED or not _is_first(one):
             continue
         if is_declined(one) and not outgrown(one, entries, order):
-            found.setdefault(reported(str(one.data["authority"])), one.recorded_at)
+            found.setdefault(reported(one.as_(Reported).authority), one.recorded_at)
     return {name: at for name, at in found.items() if name not in handed_in}
 
 
 def declined(entries: Sequence[Entry]) -> list[Entry]:
     """Reports that, by the last answer to each, a person said need not be handed in."""
-    last: dict[tuple[str, str], Entry] = {}
+    last: dict[tuple[str, Phase | None], Entry] = {}
     for one in valid(entries):
         if one.kind is Kind.REPORTED:
-            last[str(one.data["authority"]), str(one.data.get("phase"))] = one
+            report = one.as_(Reported)
+            last[report.authority, report.phase] = one
     return [one for one in last.values() if is_declined(one)]
 
 
 def is_declined(report: Entry) -> bool:
     """Whether an answer to a report says that it need not be handed in."""
-    return report.data.get(COMPLETE) is False
+    return not report.as_(Reported).complete
 
 
 def outgrown(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> bool:
@@ -153,7 +147,7 @@ def outgrown(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> b
     """
     rank = {grade: place for place, grade in enumerate(order)}
     ranks = [
-        (one.place, rank.get(str(one.data["grade"]), len(order)))
+        (one.place, rank.get(one.as_(GradeConfirmed).grade, len(order)))
         for one in valid(entries)
         if one.kind is Kind.GRADED
     ]
@@ -166,7 +160,7 @@ def valid(entries: Sequence[Entry]) -> list[Entry]:
     void: set[int] = set()
     for one in reversed(entries):
         if one.place not in void:
-            void.update(place for place in one.data.get(VOIDS, ()) if place < one.place)
+            void.update(place for place in one.as_(EntryData).voids if place < one.place)
     return [one for one in entries if one.place not in void]
 
 
@@ -188,21 +182,21 @@ def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
                 untold = []
             elif last_of(known, Kind.DECIDED) is not None and everybody(known):
                 untold.append(moment)
-        if one.data.get(COMPLETE) is False:
+        if not one.as_(EntryData).complete:
             continue
         if one.kind is Kind.TOLD_OTHERWISE and sent and everybody(counting[:place]):
             yield INDIVIDUALS_TOLD, moment  # those whom no notice reached
         if one.kind in _PLAIN:
             yield _PLAIN[one.kind], moment
         elif one.kind is Kind.REPORTED and _is_first(one):
-            yield reported(str(one.data["authority"])), moment
+            yield reported(one.as_(Reported).authority), moment
     for moment in untold:
         yield INDIVIDUALS_TOLD, moment
 
 
 def _is_first(report: Entry) -> bool:
-    return report.data.get(PHASE) != FOLLOW_UP
+    return report.as_(Reported).phase is not Phase.REST
 
 
 def _graded_at(one: Entry, *, first: bool) -> datetime:
-    return one.happened_at if first and ACTION not in one.data else one.recorded_at
+    return one.happened_at if first and one.as_(EntryData).action is None else one.recorded_at

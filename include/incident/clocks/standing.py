@@ -6,9 +6,9 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from include.incident.as_opened import as_opened
-from include.incident.beginning import CRITICAL
 from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
 from include.incident.clocks.milestones import milestones
+from include.incident.entries import Opened, Scoped
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
@@ -23,18 +23,18 @@ def facts_from(today: IncidentRules, record: IncidentRecord) -> Facts:
         record: the incident.
     """
     scoped = last_of(record.entries, Kind.SCOPED)
-    certain = scoped is not None and scoped.data.get("certain") is True
+    count = scoped.as_(Scoped) if scoped is not None else None
     opened = last_of(record.entries, Kind.OPENED)
-    critical = opened.data.get(CRITICAL) if opened is not None else None
+    critical = opened.as_(Opened).critical if opened is not None else None
     rules = as_opened(today, record.incident.kept, record.incident.clocks)
     return facts_of(
         record.entries,
         aware_at=record.incident.aware_at,
         type=record.incident.type,
         # Incidents opened before this was kept have today's.
-        critical=today.critical if critical is None else critical is True,
+        critical=today.critical if critical is None else critical,
         order=[one.id for one in rules.grades],
-        proposed=str(scoped.data["proposed"]) if scoped is not None and certain else None,
+        proposed=count.proposed if count is not None and count.certain else None,
     )
 
 

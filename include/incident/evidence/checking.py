@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from include.incident.counting import subjects
 from include.incident.incident_run import IncidentRecord
 from include.incident.names import Kind
+from include.incident.results import NOT_LISTED, Preserved
 from include.incident.timeline import of_kind
 from include.services.objectstore.base import (
     ObjectMissing,
@@ -19,7 +20,6 @@ from include.services.objectstore.base import (
 )
 
 LIST = "incident_subject"
-_DRILLED = "-"  # a drill secures nothing
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ def check(conn: Connection, record: IncidentRecord, store: Callable[[], ObjectSt
         ServiceError: the store failed.
     """
     secured = of_kind(record.entries, Kind.PRESERVED)
-    if not secured or secured[-1].data["list_sha256"] == _DRILLED:
+    if not secured or secured[-1].as_(Preserved).list_sha256 == NOT_LISTED:
         return []
     newest = secured[-1]
     listed = subjects.frozen(conn, record.incident.id).sha256
-    found = [Kept(LIST, newest.place, newest.data["list_sha256"], listed)]
+    found = [Kept(LIST, newest.place, newest.as_(Preserved).list_sha256, listed)]
     named = {
-        one["key"]: (entry.place, one["sha256_stored"])
+        kept.key: (entry.place, kept.sha256_stored)
         for entry in secured
-        for one in entry.data["extracts"].values()
+        for kept in entry.as_(Preserved).extracts.values()
     }
     opened = store() if named else None
     for key, (place, expected) in sorted(named.items()):

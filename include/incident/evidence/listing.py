@@ -15,6 +15,7 @@ from include.incident.counting import subjects
 from include.incident.evidence.bounding import bounded
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
 from include.incident.names import Kind
+from include.incident.results import Preserved
 from include.incident.scope import Counted, Scope
 from include.incident.timeline import last_of
 from include.messages import _
@@ -116,7 +117,7 @@ def _every(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope
 def _before(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
     """Counts by other words since the list was compared last; that of then has all before it."""
     secured = last_of(record.entries, Kind.PRESERVED)
-    since = int(secured.data["version"]) if secured else 1
+    since = secured.as_(Preserved).version if secured else 1
     return [
         one
         for one in _every(run, record, scope)

@@ -15,6 +15,7 @@ from include.approvals.form import Field, read_form
 from include.approvals.question import AskAgain
 from include.approvals.reasons import says_something
 from include.incident import timeline
+from include.incident.entries import EntryData
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import Kind
 from include.incident.results import IncidentResult
@@ -312,7 +313,7 @@ def _once(step: HumanStep, part: str, at: datetime) -> str:
 
 
 def _answered(entry: timeline.Entry) -> Answered:
-    return Answered(entry=entry.place, by=entry.by, option=entry.data["option"])
+    return Answered(entry=entry.place, by=entry.by, option=entry.as_(EntryData).option)
 
 
 def moment(

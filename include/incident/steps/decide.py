@@ -18,6 +18,7 @@ from include.approvals.names import same_person
 from include.approvals.question import Question, in_both
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.incident import decisions, scopes, timeline
+from include.incident.entries import Decided
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -236,7 +237,7 @@ def _write(
         outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, run.clock.now())
     data = {"tell": decided.approved, "sha256": made.sha256, "bound": made.bound}
     data |= {"request": asked.id, "people": made.people, "version": made.version}
-    data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
+    data |= {"adds_to": made.adds_to, "covers": made.covers}
     return answer.enter(
         conn, run, record, STEP, Kind.DECIDED, _said(made, decided), by=decided.decided_by,
         given=given, data=data,
@@ -256,7 +257,7 @@ def _said(made: NoticePlan, decided: Decision) -> Message:
 
 def _changed(record: IncidentRecord, made: NoticePlan, asked: Request | None) -> Message:
     found = notifying.stands(record, made)
-    if found is not None and (asked is None or found.data["request"] != asked.id):
+    if found is not None and (asked is None or found.as_(Decided).request != asked.id):
         return _("it was decided elsewhere meanwhile")
     return _("words or list changed: look again")
 
@@ -266,12 +267,13 @@ def _asks_again(run: IncidentRun, before: Entry) -> bool:
 
     One to tell people is not. An addition asks whoever cleared the step with which it was decided.
     """
-    if before.data["tell"] or before.data["request"] is None:
+    decided = before.as_(Decided)
+    if decided.tell or decided.request is None:
         return False
     if run.run.dag_id != UPDATES:
         return True
     with run.state.connect() as conn:
-        asked = registry.request(conn, int(before.data["request"]))
+        asked = registry.request(conn, decided.request)
     return (asked.dag_id, asked.run_id) == _run(run)
 
 

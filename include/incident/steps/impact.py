@@ -7,6 +7,7 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
+from include.incident.entries import ImpactAssessed
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
@@ -62,7 +63,7 @@ def ask(run: IncidentRun, record: IncidentRecord) -> Question:
         _("write what happened, what may come of it, and what people can do"),
         _lines(run, record),
         choices=[ASSESSED],
-        form=form(written.data["texts"] if written else None),
+        form=form(written.as_(ImpactAssessed).texts if written else None),
         content=content(run, record),
     )
 

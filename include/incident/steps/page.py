@@ -20,6 +20,7 @@ from include.approvals.question import (
 from include.incident import timeline
 from include.incident.clocks.clock_words import clock_rows
 from include.incident.clocks.standing import clocks_of
+from include.incident.entries import EntryData, Refused
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_of, scenario_of
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
@@ -171,7 +172,7 @@ def _last_refused(record: IncidentRecord, step: str, part: str) -> timeline.Entr
     mine = [
         one
         for one in record.entries
-        if (one.data.get("step"), one.data.get("part", "")) == (step, part)
+        if (data := one.as_(EntryData)).step == step and data.part == part
     ]
     answers = [one for one in mine if one.kind is not Kind.UNANSWERED]
     return answers[-1] if answers and answers[-1].kind is Kind.REFUSED else None
@@ -180,12 +181,12 @@ def _last_refused(record: IncidentRecord, step: str, part: str) -> timeline.Entr
 def _refused(found: timeline.Entry | None) -> list[Message]:
     if found is None:
         return []
-    cause = Message.model_validate(found.data["cause"])
+    cause = found.as_(Refused).cause
     return [_("The last answer, by {who}, did not count: {cause}.", who=found.by, cause=cause)]
 
 
 def _kept(found: timeline.Entry | None) -> dict[str, Entered]:
-    given = found.data.get("given", {}) if found else {}
+    given = found.as_(Refused).given if found else {}
     return {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
 
 

@@ -13,8 +13,9 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.documents.missing import missing
 from include.incident.clocks.clock import Bearing, bearing
-from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown
+from include.incident.clocks.milestones import is_declined, outgrown
 from include.incident.clocks.standing import facts_from
+from include.incident.entries import Reported
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind, Phase
 from include.incident.rules import Authority, HumanStep
@@ -167,7 +168,7 @@ def take(phase: Phase, run: IncidentRun, record: IncidentRecord, given: Given) -
         if handed
         else _("Not handed in: {report}. {why}", report=title, why=values.text(REASON))
     )
-    data = {"authority": authority, "phase": str(phase), COMPLETE: handed}
+    data = {"authority": authority, "phase": str(phase), "complete": handed}
     data |= {"document": page.version_of(given.content)}
     return answer.done(
         run, record, step, Kind.REPORTED, words, by=who, given=given, values=values,
@@ -196,7 +197,7 @@ def _answers(record: IncidentRecord, authority: str, phase: Phase) -> list[Entry
     return [
         one
         for one in of_kind(record.valid, Kind.REPORTED)
-        if one.data.get("authority") == authority and one.data.get("phase") == phase
+        if one.as_(Reported).authority == authority and one.as_(Reported).phase == phase
     ]
 
 

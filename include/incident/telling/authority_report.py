@@ -16,6 +16,7 @@ from include.incident import scopes
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.clock_words import document_table
 from include.incident.clocks.standing import clocks_of
+from include.incident.entries import Reported, Reviewed
 from include.incident.evidence import kept_words
 from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
 from include.incident.names import Kind, Phase
@@ -141,7 +142,7 @@ def summary(
         evidence: what is kept as evidence.
     """
     reviewed = last_of(record.entries, Kind.REVIEWED)
-    lessons = verbatim(str(reviewed.data["lessons"])) if reviewed else None
+    lessons = verbatim(reviewed.as_(Reviewed).lessons) if reviewed else None
     actions = tuple(action_lines(run, reviewed)) if reviewed else ()
     learned = Section(
         heading=_("Accountability, rectification, lessons"),
@@ -257,7 +258,7 @@ def _reported_before(record: IncidentRecord, authority: Authority) -> Section:
     before = [
         _("{at}: {words}", at=one.happened_at, words=one.words)
         for one in of_kind(record.valid, Kind.REPORTED)
-        if one.data.get("authority") == authority.id
+        if one.as_(Reported).authority == authority.id
     ]
     return _form(_("Reported before"), [(_("Reports"), tuple(before) or None, False)])
 

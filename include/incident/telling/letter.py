@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from include.incident.entries import ImpactAssessed
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
 from include.incident.telling.information import types_of
@@ -31,7 +32,7 @@ def texts_of(entries: Sequence[Entry]) -> dict[str, Message | None]:
         entries: of the incident, oldest first.
     """
     found = last_of(entries, Kind.IMPACT)
-    texts = found.data["texts"] if found else {}
+    texts = found.as_(ImpactAssessed).texts if found else {}
     return {
         name: in_languages({"en": texts[f"{name}_en"], "zh-CN": texts[f"{name}_zh"]})
         if texts.get(f"{name}_en") and texts.get(f"{name}_zh")

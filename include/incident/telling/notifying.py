@@ -20,6 +20,7 @@ from include.approvals.registry import Request
 from include.evidence.step_findings import StepFindings
 from include.incident import decisions, scopes, timeline
 from include.incident.counting import subjects
+from include.incident.entries import Decided
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -28,7 +29,7 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
-from include.incident.results import NoticesQueued
+from include.incident.results import NoticesQueued, Preserved
 from include.incident.telling import letter
 from include.incident.timeline import Entry, canonical, last_of
 from include.messages import Message, _
@@ -131,7 +132,7 @@ def plan(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
         words_sha256=_words(record),
     )
     adds_to = _adds_to(run, record, made)
-    before = int(adds_to.data["people"]) if adds_to else 0
+    before = adds_to.as_(Decided).people if adds_to else 0
     return replace(made, adds_to=adds_to.place if adds_to else None, covers=people - before)
 
 
@@ -146,7 +147,7 @@ def stands(record: IncidentRecord, made: NoticePlan) -> Entry | None:
 def reconsidered(record: IncidentRecord, made: NoticePlan) -> NoticePlan:
     """The plan, asked for anew where it was decided that just these people are not told."""
     found = stands(record, made)
-    if found is None or found.data["tell"]:
+    if found is None or found.as_(Decided).tell:
         return made
     return replace(made, again=found.sha256)
 
@@ -170,7 +171,7 @@ def _adds_to(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> Entr
     sha256 = hashlib.sha256()
     with closing(subjects.of_versions(run.state, record.incident.id)) as rows:
         for database, key, version in rows:
-            if version <= before[-1].data["version"]:
+            if version <= before[-1].as_(Decided).version:
                 sha256.update(f"{database}/{key}\n".encode())
     return before[-1] if sha256.hexdigest() == decisions.list_of(before[-1]) else None
 
@@ -184,9 +185,13 @@ def not_listed(run: IncidentRun, record: IncidentRecord) -> list[str]:
     """
     scope = scopes.newest(run, record.incident.id)
     secured = last_of(record.entries, Kind.PRESERVED)
-    if secured is None or secured.data["version"] < scope.version:
+    if secured is None or secured.as_(Preserved).version < scope.version:
         return list(scope.affected())
-    return [*dict.fromkeys([*(one.database for one in scope.unknown), *secured.data["not_listed"]])]
+    return [
+        *dict.fromkeys(
+            [*(one.database for one in scope.unknown), *secured.as_(Preserved).not_listed]
+        )
+    ]
 
 
 def nobody(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> None:
@@ -202,7 +207,7 @@ def nobody(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> None:
         timeline.append(
             conn, record.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=run.clock,
             data={"tell": False, "sha256": made.sha256, "bound": made.bound, "request": None,
-                  "people": 0, "version": made.version, decisions.ADDS_TO: None},
+                  "people": 0, "version": made.version, "adds_to": None},
             once=f"nobody:{made.sha256}",
         )  # fmt: skip
 
@@ -246,16 +251,18 @@ def queue(run: IncidentRun, record: IncidentRecord) -> Queued | None:
         timeline.lock_incident(conn, record.incident.id)
         record = record_in(conn, record.incident.number)
         before = decisions.chain(record.entries)
-        telling = [one for one in before if one.data["tell"]]
+        telling = [one for one in before if one.as_(Decided).tell]
         if not telling:
             return None
         text_sha256, now = keep_text(conn, text_of(run, record)), run.clock.now()
         for one in telling:
-            bound = dict(one.data["bound"]) | {"text": text_sha256, "words": _words(record)}
+            decided = one.as_(Decided)
+            bound = dict(decided.bound or {}) | {"text": text_sha256, "words": _words(record)}
             sha256 = hashlib.sha256(canonical(bound)).hexdigest()
-            registry.require(conn, int(one.data["request"]), sha256)
+            assert decided.request is not None
+            registry.require(conn, decided.request, sha256)
         if scenario_of(run) is not None:
-            _enter(conn, run, record, telling[-1], _drilled(telling[-1].data["people"]))
+            _enter(conn, run, record, telling[-1], _drilled(telling[-1].as_(Decided).people))
             return Queued()
         prefix = f"{record.incident.number}/"
         outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, now, but=text_sha256)
@@ -280,10 +287,10 @@ def _decided_on(
         for database, key, version in rows:
             mine: Entry | None = None
             for one, sha256 in zip(before, digests, strict=True):
-                if version <= one.data["version"]:
+                if version <= one.as_(Decided).version:
                     sha256.update(f"{database}/{key}\n".encode())
                     mine = mine or one
-            if mine is not None and mine.data["tell"]:
+            if mine is not None and mine.as_(Decided).tell:
                 yield database, key
     for one, sha256 in zip(before, digests, strict=True):
         if sha256.hexdigest() != decisions.list_of(one):
@@ -346,7 +353,7 @@ def text_that_goes(run: IncidentRun, record: IncidentRecord) -> str | None:
         record: the incident.
     """
     decided = decisions.on_last_words(record.entries)
-    if not any(one.data["tell"] for one in decided):
+    if not any(one.as_(Decided).tell for one in decided):
         return None
     try:
         sha256 = digest(text_of(run, record))
@@ -378,7 +385,7 @@ def _drilled(people: int) -> Message:
 def _enter(
     conn: Connection, run: IncidentRun, record: IncidentRecord, decided: Entry, words: Message
 ) -> None:
-    data = {name: decided.data[name] for name in ("version", "people", "sha256")}
+    data = decided.as_(Decided).model_dump(include={"version", "people", "sha256"})
     timeline.append(
         conn, record.incident.id, Kind.QUEUED, words, by=STEP_NOTIFY, clock=run.clock, data=data,
         once=f"{Kind.QUEUED}:{decided.place}",

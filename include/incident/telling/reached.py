@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from include.incident import decisions, timeline
 from include.incident.clocks.milestones import INDIVIDUALS_TOLD, milestones
+from include.incident.entries import NoticesQueuedFor, Told
 from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind
 from include.incident.telling.notifying import text_that_goes
@@ -49,7 +49,7 @@ def told(conn: Connection, run: IncidentRun, record: IncidentRecord) -> bool:
         base = max(settled, otherwise.happened_at)
     done_at = decisions.everybody_since(record.entries, base)
     complete = done_at is not None and not open_ones
-    data: dict[str, Any] = {"version": queued.data["version"], "complete": complete}
+    data: dict[str, Any] = {"version": queued.as_(NoticesQueuedFor).version, "complete": complete}
     data |= {"everybody": done_at is not None, "states": found}
     data["settled"] = timeline.in_utc(settled)
     before = last_of(record.valid, Kind.TOLD)
@@ -80,9 +80,9 @@ def unreached(conn: Connection, record: IncidentRecord) -> int:
     if not left or otherwise is None:
         return left
     noted = last_of(record.entries[: otherwise.place - 1], Kind.TOLD)
-    if noted is None:  # nobody could know yet who would be left
+    since = noted.as_(Told).settled if noted else None
+    if since is None:  # nobody could know yet who would be left
         return left
-    since = datetime.fromisoformat(noted.data["settled"])
     return unreached_since(conn, INDIVIDUAL, f"{record.incident.number}/", since)
 
 
