@@ -10,21 +10,27 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 from include.backup import manifest as manifests
 from include.backup import offsite
 from include.encryption.recipients import opening_key_from_pem, recipient_from_pem
 from include.evidence.model import Outcome, Result, RunContext
 from include.evidence.signing import Signer
+from include.evidence.step_findings import StepFindings
+from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules, Calendar
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
+from include.workflow import run_context
 
 DATABASE = MappedDatabase(
     name="bench",
@@ -45,9 +51,6 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         recipient_from_pem(name, (folder / f"{name}.crt").read_bytes())
         for name in ("operations", "escrow")
     ]
-    place = offsite.Offsite(
-        DirectoryStore(folder / "offsite"), recipients, [], signer, [signer.public_pem]
-    )
     ledger = engine(state)
     run_id = f"bench-{clock.now():%Y%m%dT%H%M%S%f}"
     context = RunContext(
@@ -59,38 +62,45 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         policy_name="bench",
         clock_source=clock.source,
     )
-    checked = offsite.check(place, [DATABASE], rules, clock)
-    record, manifest = offsite.back_up(
-        DATABASE,
-        DatabaseAddress.from_conninfo(conninfo),
-        place,
-        rules,
-        ledger,
-        dag_id="backup_offsite",
-        run_id=run_id,
+    pack = SimpleNamespace(
+        databases={"bench": DATABASE},
+        database=lambda _name: DATABASE,
+        backup=rules,
+        calendar=Calendar(),
+    )
+    services: Any = SimpleNamespace(
+        pack=pack,
+        state=ledger,
         clock=clock,
-        progress=Once(_load_reports),  # what follows is loaded while the dump runs
+        store=lambda _connection: DirectoryStore(folder / "offsite"),
+        recipients=lambda: (recipients, []),
+        signer=signer,
+        trusted=[signer.public_pem],
+        database=lambda _connection: DatabaseAddress.from_conninfo(conninfo),
+        require_complete_registers=lambda *_registers: None,
+        is_local=lambda _connection: False,
+        routes=list,
     )
-    pruned = offsite.prune_restore_points(
-        "bench",
-        place,
-        rules,
-        ledger,
-        zone=Calendar().zone,
-        now=clock.now(),
-        dag_id="backup_offsite",
-        run_id=run_id,
-    )
+    run = run_context.RunContext(services, None, Run("backup_offsite", run_id))
+    load = Once(_load_reports)  # what follows is loaded while the dump runs
+    records = []
+    for step, work, part in (
+        (offsite.PREFLIGHT, offsite.check, ""),
+        (offsite.BACKUP, partial(offsite.back_up, progress=load), "bench"),
+        (offsite.PRUNE, offsite.prune_restore_points, "bench"),
+    ):
+        findings = StepFindings(step.name, step.clause, part)
+        records.append(findings.record(work(run, findings)))
     from include.backup import offsite_report
     from include.evidence.bundle import seal
     from include.reports.html import render_html
     from include.reports.i18n import LOCALES, language_tag
     from include.reports.model import Report
     from include.reports.render import render_all
+    from include.workflow.run_records import RunRecords
 
-    conclusion = offsite_report.conclude(
-        [checked, record, pruned], [DATABASE], {"bench": manifest}, asked=["bench"]
-    )
+    kept = run.records().artifacts
+    conclusion = offsite_report.conclude(run, RunRecords(records, kept))
     if conclusion.outcome is Outcome.FAIL:
         sys.exit(
             "The measured backup failed: " + "; ".join(one.code for one in conclusion.findings)
@@ -125,7 +135,7 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
             conn,
             signer,
             result=result,
-            files={"manifest.bench.json": manifest.as_bytes(), **files},
+            files={**kept, **files},
             clock=clock,
         )
 

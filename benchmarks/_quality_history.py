@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import time
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 from sqlalchemy import Engine
 
 from benchmarks._quality_bench import AS_OF, QualityBench
 from include.erasure.ledger import ErasureKeys
-from include.evidence.model import RunContext
+from include.evidence.model import RunContext, StepRecord
+from include.evidence.step_findings import StepFindings
 from include.expectations.docs import data_docs
 from include.local.sample import load
+from include.notify.outbox import Run
 from include.policy import SHIPPED
-from include.quality import history, report
-from include.quality.check import Checked, check_database
-from include.quality.run import Run
+from include.quality import report
+from include.quality.check import CHECK, Checked, check_database
 from include.registry import load_pack
 from include.reports.html import render_html
 from include.reports.i18n import LOCALES
 from include.reports.model import Report
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
+from include.workflow import run_context
+from include.workflow.run_records import RunRecords
 
 CUSTOMERS = 2_000
 _PAST = """
@@ -57,27 +62,34 @@ def measure(bench: QualityBench, amounts: tuple[int, ...], rounds: int) -> dict[
     for number in range(rounds + 1):  # the first loads what is loaded once
         for runs, (state, done) in states.items():
             begun = time.monotonic()
-            _report(state, done)
+            _report(state, *done)
             if number:
                 took[runs].append(time.monotonic() - begun)
     return {runs: median(found) for runs, found in took.items()}
 
 
-def _check(bench: QualityBench, state: Engine) -> Checked:
-    pack = load_pack(SHIPPED)
-    run = Run("check_quality", "now", AS_OF, state, ErasureKeys({"1": b"k" * 32}, "1"), full=True)
-    address = DatabaseAddress.from_conninfo(bench.conninfo("small"))
-    return check_database(pack.database("courier"), address, pack.suites_of("courier"), run)
-
-
-def _report(state: Engine, done: Checked) -> None:
-    pack = load_pack(SHIPPED)
-    database, suites = pack.database("courier"), pack.suites_of("courier")
-    with state.connect() as conn:
-        trend = history.trend(conn, "courier")
-    found = report.conclude(
-        [done.record], [database], {"courier": suites}, {"courier": trend}, asked=["courier"]
+def _run(state: Engine, address: DatabaseAddress | None = None) -> run_context.RunContext[None]:
+    services: Any = SimpleNamespace(
+        pack=load_pack(SHIPPED),
+        state=state,
+        erasure_keys=ErasureKeys({"1": b"k" * 32}, "1"),
+        database=lambda _connection: address,
     )
+    parameters = {"databases": ["courier"], "full": True}
+    return run_context.RunContext(
+        services, None, Run("check_quality", "now"), parameters=parameters
+    )
+
+
+def _check(bench: QualityBench, state: Engine) -> tuple[StepRecord, Checked]:
+    run = _run(state, DatabaseAddress.from_conninfo(bench.conninfo("small")))
+    findings = StepFindings(CHECK.name, CHECK.clause, "courier")
+    checked = check_database(run, findings, run.database("courier"), AS_OF)
+    return findings.record(checked.result), checked
+
+
+def _report(state: Engine, record: StepRecord, checked: Checked) -> None:
+    found = report.conclude(_run(state), RunRecords([record]))
     context = RunContext(
         dag_id="check_quality",
         run_id="now",
@@ -99,5 +111,5 @@ def _report(state: Engine, done: Checked) -> None:
     )
     for locale in LOCALES:
         render_html(whole, locale)
-    for collection, results in done.results.items():
+    for collection, results in checked.validations.items():
         data_docs(f"courier.{collection}", results, "now", AS_OF)

@@ -12,6 +12,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -19,36 +20,40 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     """Check the customers with the shipped suite, as the task of `check_quality` does."""
     begun = time.monotonic()
     from include.erasure.ledger import ErasureKeys
+    from include.evidence.step_findings import StepFindings
     from include.expectations import gx
+    from include.notify.outbox import Run
     from include.policy import SHIPPED
-    from include.quality.check import check_database
-    from include.quality.run import Run
+    from include.quality.check import CHECK, check_database
     from include.registry import load_pack
     from include.services.database import DatabaseAddress
     from include.state.connect import engine
+    from include.workflow.run_context import RunContext
 
     assert gx  # loaded here, so that the check does not pay for it
     pack = load_pack(SHIPPED)
-    suites = [one for one in pack.suites_of("courier") if one.collection == "customer"]
+    suites = tuple(one for one in pack.suites_of("courier") if one.collection == "customer")
     address = DatabaseAddress.from_conninfo(given["source"])
     loaded = time.monotonic()
-    run = Run(
-        "check_quality",
-        given["run_id"],
-        datetime.fromisoformat(given["now"]),
-        engine(given["state"]),
-        ErasureKeys({"1": b"k" * 32}, "1"),
-        full=given["full"],
+    services: Any = SimpleNamespace(
+        pack=pack.model_copy(update={"suites": suites}),
+        state=engine(given["state"]),
+        erasure_keys=ErasureKeys({"1": b"k" * 32}, "1"),
+        database=lambda _connection: address,
     )
-    record = check_database(pack.database("courier"), address, suites, run).record
+    key = Run("check_quality", given["run_id"])
+    run = RunContext(services, None, key, parameters={"full": given["full"]})
+    findings = StepFindings(CHECK.name, CHECK.clause, "courier")
+    at = datetime.fromisoformat(given["now"])
+    checked = check_database(run, findings, pack.database("courier"), at)
     ended = time.monotonic()
-    (found,) = record.data["collections"]
+    (found,) = checked.result.collections
     return {
         "imports": loaded - begun,
         "check": ended - loaded,
-        "looked_at": found["looked_at"],
-        "rows": found["rows"],
-        "counts": {one["rule"]: one["broken"] for one in found["rules"]},
+        "looked_at": found.looked_at,
+        "rows": found.rows,
+        "counts": {rule.rule: rule.broken for rule in found.rules},
     }
 
 

@@ -19,15 +19,11 @@ run this workflow again. Restore points of earlier days are not touched by a fai
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import dag, task, task_group
+from airflow.sdk import dag, task_group
 
 from include.backup.workflow import BACKUP_OFFSITE
-from include.orchestration import backup
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.orchestration.workflow import databases_param
-from include.workflow.declaration import Queue
 
 
 @dag(
@@ -42,29 +38,14 @@ def backup_offsite() -> None:
     """Back up every mapped database and leave a sealed bundle."""
     tasks = tasks_of(BACKUP_OFFSITE)
 
-    @task
-    def preflight() -> None:
-        """Check the store, its site and the recipients' keys before anything is dumped."""
-        backup.preflight()
-
-    @task
-    def back_up(database: str) -> dict[str, Any]:
-        """Dump, encrypt, store, verify and publish one database."""
-        return backup.back_up(database)
-
-    @task(queue=Queue.RETENTION)  # backup workers delete nothing
-    def prune(done: dict[str, Any]) -> dict[str, Any]:
-        """Remove restore points that the policy no longer keeps."""
-        return backup.prune(done["part"])
-
     @task_group
     def each(database: str) -> None:
         """One database; what happens to it does not touch the others."""
-        prune(back_up(database))
+        tasks.prune(tasks.backup(database))
 
-    names = tasks.databases()
-    preflight() >> names
-    tasks.seal_after(each.expand(database=names), backup.seal_backup)
+    databases = tasks.databases()
+    tasks.preflight() >> databases
+    tasks.seal_after(each.expand(database=databases))
 
 
 backup_offsite()

@@ -24,11 +24,8 @@ finding. Put them right at their source and run this again: what is good is reso
 
 from __future__ import annotations
 
-from typing import Any
+from airflow.sdk import Param, dag
 
-from airflow.sdk import Param, dag, task
-
-from include.orchestration import quality
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.orchestration.workflow import databases_param
 from include.quality.workflow import CHECK_QUALITY
@@ -54,12 +51,7 @@ def check_quality() -> None:
     """Check the records of every mapped database and leave a sealed bundle."""
     tasks = tasks_of(CHECK_QUALITY)
 
-    @task
-    def check(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Count what breaks each expectation, and enter broken records in the register by key."""
-        return quality.check(database, full=bool((params or {}).get("full")))
-
-    tasks.seal_after(check.expand(database=tasks.databases()), quality.seal_quality)
+    tasks.seal_after(tasks.check.expand(about=tasks.databases()))
 
 
 check_quality()

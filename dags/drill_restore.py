@@ -19,13 +19,9 @@ restore point; read the report in the bundle that the task `gate` names, run `ba
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import Param, dag, task, task_group
+from airflow.sdk import Param, dag, task_group
 
 from include.backup.workflow import DRILL_RESTORE
-from include.orchestration import backup
-from include.orchestration.databases import mapped_databases
 from include.orchestration.tasks import dag_settings, tasks_of
 
 
@@ -48,32 +44,12 @@ def drill_restore() -> None:
     """Drill every mapped database and leave a sealed bundle."""
     tasks = tasks_of(DRILL_RESTORE)
 
-    @task
-    def databases() -> list[str]:
-        """Name the mapped databases."""
-        return mapped_databases()
-
-    @task
-    def choose(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Choose a restore point and drop what killed drills left."""
-        return backup.choose(database, (params or {}).get("choose", "policy"))
-
-    @task
-    def prove_refusals(chosen: dict[str, Any]) -> dict[str, Any]:
-        """Prove that a flipped byte, a truncated copy and a wrong key are refused."""
-        return backup.prove_refusals(chosen["part"])
-
-    @task
-    def restore_and_compare(proven: dict[str, Any]) -> dict[str, Any]:
-        """Restore into a scratch database, compare, replay erasures, drop it."""
-        return backup.drill(proven["part"])
-
     @task_group
     def each(database: str) -> None:
         """One database; what happens to it does not touch the others."""
-        restore_and_compare(prove_refusals(choose(database)))
+        tasks.drill(tasks.refusals(tasks.choose(database)))
 
-    tasks.seal_after(each.expand(database=databases()), backup.seal_drill)
+    tasks.seal_after(each.expand(database=tasks.databases()))
 
 
 drill_restore()

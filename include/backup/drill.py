@@ -1,34 +1,35 @@
-"""The steps of `drill_restore`: choose, prove that damage is refused, restore, compare, replay."""
+"""The step of `drill_restore` that restores, compares and replays erasures."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from random import SystemRandom
+from typing import Literal
 
-import psycopg
-from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.backup.check_limits import CheckRefusesRows
-from include.backup.compare import check_foreign_keys, compare
+from include.backup.choice import CHOOSE, chosen_source
+from include.backup.compare import Definitions, check_foreign_keys, compare
 from include.backup.database_locale import DatabaseLocale
 from include.backup.drill_findings import (
     STOP,
+    Newest,
     judge_check,
     judge_locale,
     judge_newest,
+    judge_replay,
     judge_schema,
     judge_tables,
     judge_targets,
 )
-from include.backup.manifest import Rejected, RestorePoint
+from include.backup.listing import PointRemoved
 from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
+from include.backup.proved import PointResult
 from include.backup.quiet_sessions import without_event_triggers
-from include.backup.refusals import prove_refusals
 from include.backup.restore import restore
 from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
@@ -36,210 +37,186 @@ from include.backup.server_needs import require_needs
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
 from include.backup.target_version import require_dumpable, require_fitting_target
-from include.encryption.crypto import Refused
-from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
-from include.erasure.replay import Replay, Schedule, holding_text, replay, schedule_of
-from include.evidence.model import Outcome, StepRecord
+from include.erasure.replay import Schedule, replay, schedule_of
+from include.evidence.model import Metric, Outcome
+from include.evidence.register_figures import ERASURES
 from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.policy.datamap import MappedDatabase
-from include.policy.rules import Drill as DrillRules
-from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected
-from include.services.errors import ControlFailed
+from include.services.errors import ParcelSealError
+from include.state.locks import exclusive
 from include.state.tables import drill as drill_table
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 from include.workplace import Workplace
-
-ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
-
-
-def choose(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) -> RestorePoint:
-    """Pick the restore point to drill: the latest, or a random one that was never drilled.
-
-    When all were drilled, ``undrilled`` takes the latest.
-
-    Raises:
-        ControlFailed: there is none.
-    """
-    if not points:
-        raise ControlFailed(
-            "There is no restore point to drill.", "Run backup_offsite first and see that it holds."
-        )
-    latest = max(points, key=lambda point: (point.manifest.taken_at, point.id))
-    if rule == "latest":
-        return latest
-    fresh = [point for point in points if point.id not in drilled]
-    return SystemRandom().choice(fresh) if fresh else latest
-
-
-def chosen(
-    database: str,
-    point: RestorePoint,
-    points: Sequence[RestorePoint],
-    rejected: Sequence[Rejected],
-) -> StepRecord:
-    """Record the choice, and restore points that cannot be trusted."""
-    seen = StepFindings("choose", CLAUSE, database)
-    for one in rejected:
-        seen.find(
-            "drill.untrusted",
-            Outcome.FAIL,
-            _("Restore point {key} is refused: {reason}", key=one.key, reason=one.reason),
-            STOP,
-        )
-    latest = max(one.manifest.taken_at for one in points)
-    return seen.record(
-        {
-            "restore_point": point.id,
-            "of": len(points),
-            "latest_taken_at": latest.isoformat(),
-        },
-    )
-
-
-def drilled_points(state: Engine, database: str) -> set[str]:
-    """Return the ids of restore points that a drill has restored successfully."""
-    with state.connect() as conn:
-        return set(
-            conn.scalars(
-                select(drill_table.c.restore_point).where(
-                    drill_table.c.database == database,
-                    drill_table.c.outcome != Outcome.FAIL,
-                )
-            )
-        )
-
-
-def refusals(source: Source, clock: Clock) -> StepRecord:
-    """Prove first that a damaged copy or a wrong key would be refused."""
-    seen = StepFindings("refusals", CLAUSE, source.manifest.database)
-    proofs = prove_refusals(source, clock.now())
-    names = {
-        "flipped_byte": _("a copy with one flipped byte"),
-        "truncated": _("a truncated copy"),
-        "wrong_key": _("a copy opened with a wrong key"),
-    }
-    for proof in proofs:
-        if not proof.refused:
-            message = _("The restore accepted {what}.", what=names[proof.variant])
-            seen.find("drill.accepted", Outcome.FAIL, message, STOP)
-    seen.measure("drill.refusals", sum(proof.refused for proof in proofs), "1", len(proofs))
-    return seen.record(
-        {
-            "restore_point": source.manifest.id,
-            "refused": [proof.variant for proof in proofs if proof.refused],
-        },
-    )
-
-
-def require_drill_server(source: Source, server: DatabaseAddress) -> None:
-    """Refuse a drill server that lacks a feature of the database, before the dump is fetched.
-
-    `drill` checks a restore point of an earlier version, whose head cannot be read alone, and a
-    restore point that is refused.
-
-    Raises:
-        UsageError: the server lacks features; the message names all of them.
-        ServiceError: server or store cannot be reached.
-    """
-    if source.manifest.head is None:
-        return
-    try:
-        _head, entries = source.head()
-    except Refused:
-        return
-    require_needs(entries, server, is_target=False)
 
 
 @dataclass(frozen=True)
-class DrillPlace:
-    """Where a drill restores, and what it must not touch.
+class DrillTarget:
+    """Where a drill restores a database.
 
     Attributes:
-        schedules: of retention.yaml, by database.
+        server: for the scratch database.
+        live_names: names of live databases, which a scratch database must not have.
+        schedule: the parts of retention.yaml for the replay of erasures.
+        jobs: processes that load at the same time.
     """
 
     server: DatabaseAddress
     live_names: Collection[str]
-    state: Engine
-    erasure_keys: ErasureKeys
-    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
     jobs: int = 2
 
 
-def drill_place_of(services: Workplace) -> DrillPlace:
-    """Return the server of drills, with the databases that a drill must not touch."""
+def drill_target(services: Workplace, database: MappedDatabase) -> DrillTarget:
+    """Return where drills restore a mapped database."""
     pack = services.pack
     live = {services.database(mapped.connection).name for mapped in pack.databases.values()}
-    schedules = {
-        name: schedule_of(mapped, pack.retention_of(name))
-        for name, mapped in pack.databases.items()
-        if not mapped.is_faulty
-    }
-    server = services.database("drill_db")
-    return DrillPlace(server, live, services.state, services.erasure_keys, schedules)
+    schedule = schedule_of(database, pack.retention_of(database.name))
+    return DrillTarget(services.database("drill_db"), live, schedule)
 
 
-def drill(
-    database: MappedDatabase,
+class RestoreDrill(PointResult):
+    """The comparison of a restored copy with its original.
+
+    All but the restore point is None if the copy could not be loaded.
+
+    Attributes:
+        dump_checked_by: how the stored object was recognised, by ``version`` or ``digest``.
+        manifest_sha256: hex digest of the manifest.
+        taken_at: when the backup was taken.
+        tables: that were restored.
+        rows: that were restored.
+        compared: tables whose content was compared.
+        reordered: tables with the same rows in another order.
+        definitions: differences of the schema.
+        left_out: kinds of objects that are not restored.
+        foreign_keys: that were checked row by row.
+        newest: moment of the newest record, "none" without a record; None if the data map names no
+            clock column.
+        erasures: entries of the erasure ledger.
+        replayed: records that were erased again.
+        remasked: records that were masked again.
+        remaining: erased or masked records that are present afterwards.
+        large_objects_deleted: to which only replayed records referred.
+        views_refreshed: materialized views.
+        holding: relation -> rows with keys of erased records.
+        skipped: collections whose table the copy does not have.
+        not_looked_for: entries of the erasure ledger that name no record of the copy.
+    """
+
+    dump_checked_by: Literal["digest", "version"] | None = None
+    manifest_sha256: str | None = None
+    taken_at: datetime | None = None
+    tables: int | None = None
+    rows: int | None = None
+    compared: int | None = None
+    reordered: tuple[str, ...] | None = None
+    definitions: Definitions | None = None
+    left_out: tuple[str, ...] | None = None
+    foreign_keys: int | None = None
+    newest: Newest = None
+    erasures: int | None = None
+    replayed: int | None = None
+    remasked: int | None = None
+    remaining: int | None = None
+    large_objects_deleted: int | None = None
+    views_refreshed: int | None = None
+    holding: dict[str, int] | None = None
+    skipped: tuple[str, ...] | None = None
+    not_looked_for: int | None = None
+
+
+def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
+    """Restore into a scratch database, compare, replay erasures, drop it.
+
+    Raises:
+        PointRemoved: a run removed the restore point meanwhile.
+        UsageError, Refused, ServiceError: see `restore_and_compare`.
+    """
+    database = run.database(findings.part)
+    choice = run.require(CHOOSE, database.name)
+    try:
+        with exclusive(run.state, f"drill:{database.name}", f"a drill of {database.name}"):
+            run.services.require_complete_registers(ERASURES)
+            with chosen_source(run, database.name) as source:
+                target, latest = drill_target(run.services, database), choice.latest_taken_at
+                result = restore_and_compare(run, findings, source, target, latest)
+    except PointRemoved:
+        raise  # says nothing of the restore point
+    except ParcelSealError:  # the trend does not leave out the worst
+        remember(run, database.name, choice.restore_point, Outcome.FAIL)
+        raise
+    outcome = findings.record(result).outcome
+    remember(run, database.name, choice.restore_point, outcome, findings.metrics)
+    return result
+
+
+def restore_and_compare(
+    run: RunContext[None],
+    findings: StepFindings,
     source: Source,
-    place: DrillPlace,
-    rules: DrillRules,
-    *,
+    target: DrillTarget,
     latest_taken_at: datetime,
-    dag_id: str,
-    run_id: str,
-    clock: Clock,
     progress: Callable[[str], None] | None = None,
-) -> StepRecord:
+) -> RestoreDrill:
     """Restore into a scratch database, compare everything, replay the erasures, drop it.
 
     What killed drills left is dropped first. RTO counts until the copy is loaded and its erasures
     are replayed; comparing comes on top. RPO is the age of the newest restore point, whichever was
     drilled.
 
+    Args:
+        run: the run.
+        findings: of the step; its part is the database.
+        source: the restore point.
+        target: where it is restored.
+        latest_taken_at: moment of the newest restore point.
+        progress: is called with the name of each stage.
+
     Raises:
         UsageError: the server is too old or lacks extensions or collations, or the restore did not
             work.
         Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
-    seen = StepFindings("drill", CLAUSE, database.name)
+    database, clock = run.database(findings.part), run.clock
     manifest = source.manifest
     require_fitting_target(
         manifest,
-        place.server,
+        target.server,
         "Point the connection drill_db to a server that is not older than the original.",
     )
-    require_dumpable(place.server)  # the copy is read back
+    require_dumpable(target.server)  # the copy is read back
     _head, entries = source.head()
-    require_needs(entries, place.server, is_target=False)
+    require_needs(entries, target.server, is_target=False)
     locale = DatabaseLocale.of_archive(entries)
-    drop_left_over(place.server, place.state, clock)
+    drop_left_over(target.server, run.state, clock)
     begun = clock.now()
     with scratch(
-        place.server,
-        place.live_names,
-        place.state,
-        dag_id=dag_id,
-        run_id=run_id,
+        target.server,
+        target.live_names,
+        run.state,
+        dag_id=run.run.dag_id,
+        run_id=run.run.run_id,
         clock=clock,
         locale=locale,
     ) as scratch_copy:
         copy = without_event_triggers(scratch_copy)
         try:
-            restored = restore(source, copy, jobs=place.jobs, progress=progress)
+            restored = restore(source, copy, jobs=target.jobs, progress=progress)
         except CheckRefusesRows as refused:
-            judge_check(seen, refused)
-            return seen.record({"restore_point": manifest.id})
+            judge_check(findings, refused)
+            return RestoreDrill(restore_point=manifest.id)
         usable_after = (clock.now() - begun).total_seconds()
         comparison = compare(source, copy)
-        judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
-        judge_schema(seen, comparison, manifest)
+        judge_tables(findings, (*restored.differences, *comparison.missing), comparison.different)
+        judge_schema(findings, comparison, manifest)
         with policies_lifted(copy), connected(copy) as connection:
             keys = check_foreign_keys(connection)
             for name, rows in keys.broken.items():
-                seen.find(
+                findings.find(
                     "drill.foreign_key",
                     Outcome.FAIL,
                     _("{rows} rows of foreign key {name} point nowhere.", rows=rows, name=name),
@@ -247,123 +224,81 @@ def drill(
                 )
             # In the original's timezone, and only columns that it had when it was backed up.
             connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
-            had = {(one.collection, one.field) for one in manifest.newest}
-            clocks = [one for one in clock_columns(database) if (one.collection, one.field) in had]
+            had = {(clock.collection, clock.field) for clock in manifest.newest}
+            columns = clock_columns(database)
+            clocks = [each for each in columns if (each.collection, each.field) in had]
             newest = newest_records(connection, clocks)
-            judge_locale(seen, locale, DatabaseLocale.of_database(connection))
+            judge_locale(findings, locale, DatabaseLocale.of_database(connection))
             connection.rollback()
-            fresh = judge_newest(seen, [one.moment for one in newest], manifest, rules)
+            moments = [record.moment for record in newest]
+            fresh = judge_newest(findings, moments, manifest, run.pack.backup.drill)
             replay_begun = clock.now()
-            replayed = replay_erasures(place, database, connection, clock.now())
+            replayed = replay(
+                connection,
+                database.name,
+                places_of(database),
+                run.state,
+                run.services.erasure_keys,
+                target.schedule,
+                clock.now(),
+            )
             usable_after += (clock.now() - replay_begun).total_seconds()
-    if replayed.remaining:
-        seen.find(
-            "drill.erased_present",
-            Outcome.FAIL,
-            _(
-                "{count} erased or masked records are back in the restored copy.",
-                count=replayed.remaining,
-            ),
-            STOP,
-            clause=ERASURE_CLAUSE,
-        )
-    if replayed.holding:
-        seen.find(
-            "drill.erased_key_present",
-            Outcome.FAIL,
-            _(
-                "Keys of erased records are still in the restored copy: {relations}.",
-                relations=holding_text(replayed),
-            ),
-            _(
-                "Add a retention rule for each table that keeps copies of records, and check "
-                "that retention erases there too. Until then, every restore brings erased "
-                "records back."
-            ),
-            clause=ERASURE_CLAUSE,
-        )
-    if replayed.not_looked_for:
-        seen.find(
-            "drill.erased_not_looked_for",
-            Outcome.FAIL,
-            _(
-                "{count} erased records could not be looked for: the copy has no table, or one "
-                "with another primary key, for {names}.",
-                count=replayed.not_looked_for,
-                names=", ".join((*replayed.skipped, *replayed.other_keys)),
-            ),
-            _(
-                "If the table was renamed or its key was changed, search a restored copy for them "
-                "under the earlier name or key. If the table is younger than the restore point, "
-                "drill a newer restore point."
-            ),
-            clause=ERASURE_CLAUSE,
-        )
-    judge_targets(seen, database, usable_after, begun - latest_taken_at)
-    return seen.record(
-        {
-            "restore_point": manifest.id,
-            "dump_checked_by": source.checked_by,
-            "manifest_sha256": hashlib.sha256(manifest.as_bytes()).hexdigest(),
-            "taken_at": manifest.taken_at.isoformat(),
-            "tables": restored.tables,
-            "rows": restored.rows,
-            "compared": comparison.compared,
-            "reordered": list(comparison.reordered),
-            "definitions": asdict(comparison.definitions),
-            "left_out": list(restored.left_out),
-            "foreign_keys": keys.checked,
-            "newest": fresh,
-            "erasures": replayed.entries,
-            "replayed": replayed.replayed,
-            "remasked": replayed.remasked,
-            "remaining": replayed.remaining,
-            "large_objects_deleted": replayed.large_objects,
-            "views_refreshed": replayed.refreshed,
-            "holding": dict(replayed.holding),
-            "skipped": list(replayed.skipped),
-            "not_looked_for": replayed.not_looked_for,
-        },
-    )
-
-
-def replay_erasures(
-    place: DrillPlace, database: MappedDatabase, connection: psycopg.Connection, at: datetime
-) -> Replay:
-    """Replay the ledger of a database on a restored copy."""
-    return replay(
-        connection,
-        database.name,
-        places_of(database),
-        place.state,
-        place.erasure_keys,
-        place.schedules.get(database.name, Schedule()),
-        at,
-    )
-
-
-def broken_off(database: str, point: str) -> StepRecord:
-    """Record a drill that ended with an error, so that the trend does not leave out the worst."""
-    return StepRecord(
-        step="drill", part=database, outcome=Outcome.FAIL, data={"restore_point": point}
+    judge_replay(findings, replayed)
+    judge_targets(findings, database, usable_after, begun - latest_taken_at)
+    return RestoreDrill(
+        restore_point=manifest.id,
+        dump_checked_by=source.checked_by,
+        manifest_sha256=hashlib.sha256(manifest.as_bytes()).hexdigest(),
+        taken_at=manifest.taken_at,
+        tables=restored.tables,
+        rows=restored.rows,
+        compared=comparison.compared,
+        reordered=comparison.reordered,
+        definitions=comparison.definitions,
+        left_out=restored.left_out,
+        foreign_keys=keys.checked,
+        newest=fresh,
+        erasures=replayed.entries,
+        replayed=replayed.replayed,
+        remasked=replayed.remasked,
+        remaining=replayed.remaining,
+        large_objects_deleted=replayed.large_objects,
+        views_refreshed=replayed.refreshed,
+        holding=dict(replayed.holding),
+        skipped=replayed.skipped,
+        not_looked_for=replayed.not_looked_for,
     )
 
 
 def remember(
-    state: Engine, record: StepRecord, *, dag_id: str, run_id: str, drilled_at: datetime
+    run: RunContext[None],
+    database: str,
+    point: str,
+    outcome: Outcome,
+    metrics: Sequence[Metric] = (),
 ) -> None:
-    """Enter a drill in ``state``, for its trend and for the choice of the next one."""
-    figures: Mapping[str, float | int | None] = {one.name: one.value for one in record.metrics}
+    """Enter a drill in the state database, for its trend and for the choice of the next one."""
+    figures = {metric.name: metric.value for metric in metrics}
     values = {
-        "restore_point": record.data["restore_point"],
-        "drilled_at": drilled_at,
-        "outcome": record.outcome,
+        "restore_point": point,
+        "drilled_at": run.clock.now(),
+        "outcome": outcome,
         "restore_seconds": figures.get("drill.rto_seconds"),
         "rpo_seconds": figures.get("drill.rpo_seconds"),
     }
-    with state.begin() as conn:
+    key = {"dag_id": run.run.dag_id, "run_id": run.run.run_id, "database": database}
+    with run.state.begin() as conn:
         conn.execute(
             insert(drill_table)
-            .values(dag_id=dag_id, run_id=run_id, database=record.part, **values)
+            .values(**key, **values)
             .on_conflict_do_update(constraint=drill_table.primary_key, set_=values)
         )
+
+
+DRILL = Step(
+    name="drill",
+    title=_("The restore of {part}"),
+    clause=CLAUSE,
+    work=drill,
+    result=RestoreDrill,
+)

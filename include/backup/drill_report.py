@@ -1,17 +1,20 @@
-"""What a run of `drill_restore` adds up to, for machines and for people."""
+"""Conclude a run of `drill_restore`, and write its report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sqlalchemy import Engine, select
 
+from include.backup.choice import CHOOSE
+from include.backup.drill import DRILL, RestoreDrill
 from include.backup.preflight import CLAUSE
 from include.backup.proved import held
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.backup.refusals import REFUSALS, Refusals, Variant
+from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, metric_of, missing_record, worst
@@ -27,6 +30,8 @@ from include.reports.model import (
     TrendPoint,
 )
 from include.state.tables import drill as drill_table
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 TITLE = _("Restore drill")
 MOST_DRILLS = 26  # half a year of weekly drills in the trend
@@ -54,60 +59,55 @@ def past_drills(state: Engine, database: str) -> list[PastDrill]:
     return [PastDrill(at, Outcome(outcome), seconds) for at, outcome, seconds in reversed(rows)]
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    databases: Sequence[MappedDatabase],
-    history: Mapping[str, Sequence[PastDrill]],
-) -> Conclusion:
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     """Judge a run: every mapped database was restored, compared and dropped again.
 
     A record that is missing fails.
-
-    Args:
-        records: what the steps left.
-        databases: all that the data map names.
-        history: past drills by database, this one included.
     """
-    steps = by_step(records)
-    findings = [finding for record in records for finding in record.findings]
+    databases = list(run.pack.databases.values())
+    findings = records.findings
     for database in databases:
-        findings += _missing(steps, database.name)
+        findings += _missing(records, database.name)
     if not databases:
         findings.append(missing_record(_("The restore"), "drill_restore", "drill.missing", CLAUSE))
-    outcome = worst(records, findings)
-    restored = [one.name for one in databases if held(steps, one.name)]
+    outcome = worst(records.records, findings)
+    steps = by_step(records.records)
+    restored = [database.name for database in databases if held(steps, database.name)]
     return Conclusion(
         title=TITLE,
         summary=_summary(len(restored), len(databases), outcome),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *(metric for record in records for metric in record.metrics),
+            *records.metrics,
             Metric(
                 name="databases_without_passed_drill",
                 value=len(databases) - len(restored) if databases else None,
                 unit="1",
             ),
         ],
-        facts=_facts(steps, databases, restored),
+        facts=_facts(records, databases, restored),
         sections=[
-            *[_database(steps, one, history.get(one.name, ())) for one in databases],
+            *[
+                _database(records, database, past_drills(run.state, database.name))
+                for database in databases
+            ],
             _meaning(proven=bool(restored)),
         ],
     )
 
 
-def _missing(steps: Mapping[tuple[str, str], StepRecord], database: str) -> list[Finding]:
-    names = {
-        "choose": _("The choice of a restore point"),
-        "refusals": _("The proof that damage is refused"),
-        "drill": _("The restore"),
+def _missing(records: RunRecords, database: str) -> list[Finding]:
+    titles = {
+        CHOOSE.name: _("The choice of a restore point"),
+        REFUSALS.name: _("The proof that damage is refused"),
+        DRILL.name: _("The restore"),
     }
-    for step, name in names.items():
-        record = steps.get((step, database))
+    for step, title in titles.items():
+        record = records.find(step, database)
         if record is None:
-            return [missing_record(name, database, f"drill.{step}.missing", CLAUSE)]
-        if record.outcome is Outcome.FAIL and step == "choose":
+            return [missing_record(title, database, f"drill.{step}.missing", CLAUSE)]
+        if record.outcome is Outcome.FAIL and step == CHOOSE.name:
             return []
     return []
 
@@ -124,13 +124,12 @@ def _summary(restored: int, wanted: int, outcome: Outcome) -> Message:
 
 
 def _facts(
-    steps: Mapping[tuple[str, str], StepRecord],
-    databases: Sequence[MappedDatabase],
-    restored: Sequence[str],
+    records: RunRecords, databases: Sequence[MappedDatabase], restored: Sequence[str]
 ) -> list[Fact]:
-    drills = [steps.get(("drill", one.name)) for one in databases]
-    times = [metric_of(one, "drill.rto_seconds") for one in drills]
-    ages = [metric_of(one, "drill.rpo_seconds") for one in drills]
+    steps = [records.find(DRILL.name, database.name) for database in databases]
+    drills = [records.result(DRILL, database.name) for database in databases]
+    times = [metric_of(step, "drill.rto_seconds") for step in steps]
+    ages = [metric_of(step, "drill.rpo_seconds") for step in steps]
     return [
         Fact(
             label=_("Databases restored"),
@@ -141,7 +140,7 @@ def _facts(
         _slowest(_("Age of the newest restore point"), ages, Outcome.ATTENTION),
         Fact(
             label=_("Rows compared"),
-            value=sum(one.data.get("rows", 0) for one in drills if one) if any(drills) else None,
+            value=sum(drill.rows or 0 for drill in drills if drill) if any(steps) else None,
             unit="rows",
         ),
         Fact(
@@ -157,17 +156,15 @@ class _Judged(TypedDict, total=False):
     note: Message
 
 
-def _brought_back(drills: Sequence[StepRecord | None]) -> _Judged:
-    """Say how many erased records came back; with an empty ledger there was nothing to look for."""
-    looked = [one.data for one in drills if one and "erasures" in one.data]
-    if not looked or len(looked) < len(drills):
+def _brought_back(drills: Sequence[RestoreDrill | None]) -> _Judged:
+    """Count the erased records that are back; an empty erasure ledger is not judged."""
+    measured = [drill for drill in drills if drill and drill.erasures is not None]
+    if not measured or len(measured) < len(drills):
         return {"value": None}
-    entries = sum(int(one["erasures"]) for one in looked)
-    missed = sum(int(one.get("not_looked_for") or 0) for one in looked)
+    entries = sum(drill.erasures or 0 for drill in measured)
+    missed = sum(drill.not_looked_for or 0 for drill in measured)
     # Rows with erased keys count where the records themselves are gone.
-    came_back = sum(
-        int(one.get("remaining") or 0) or sum((one.get("holding") or {}).values()) for one in looked
-    )
+    came_back = sum(drill.remaining or sum((drill.holding or {}).values()) for drill in measured)
     if not entries:
         return {
             "value": _("nothing to check"),
@@ -202,34 +199,31 @@ def _slowest(label: Message, figures: Sequence[Metric | None], late: Outcome) ->
 
 
 def _database(
-    steps: Mapping[tuple[str, str], StepRecord],
-    database: MappedDatabase,
-    history: Sequence[PastDrill],
+    records: RunRecords, database: MappedDatabase, history: Sequence[PastDrill]
 ) -> Section:
-    refusals = steps.get(("refusals", database.name))
-    drill = steps.get(("drill", database.name))
-    data = drill.data if drill else {}
-    refused = refusals.data.get("refused") if refusals else None
+    refusals = records.result(REFUSALS, database.name)
+    choice = records.result(CHOOSE, database.name)
+    drill = records.result(DRILL, database.name) or RestoreDrill()
     checks: list[list[object]] = [
-        [_("A copy with one flipped byte is refused"), _yes("flipped_byte", refused)],
-        [_("A truncated copy is refused"), _yes("truncated", refused)],
-        [_("A wrong key is refused"), _yes("wrong_key", refused)],
-        [_("Tables whose content was compared"), data.get("compared")],
-        [_("Rows restored"), data.get("rows")],
-        [_("Foreign keys checked row by row"), data.get("foreign_keys")],
-        [_("Left out of the restored copy"), _left_out(data)],
-        [_("Newest record in the copy"), _newest(data)],
-        [_("Entries of the erasure ledger"), data.get("erasures")],
-        [_("Erased records that the copy held and that were erased again"), data.get("replayed")],
+        [_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)],
+        [_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)],
+        [_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)],
+        [_("Tables whose content was compared"), drill.compared],
+        [_("Rows restored"), drill.rows],
+        [_("Foreign keys checked row by row"), drill.foreign_keys],
+        [_("Left out of the restored copy"), _left_out(drill)],
+        [_("Newest record in the copy"), None if drill.rows is None else _newest(drill)],
+        [_("Entries of the erasure ledger"), drill.erasures],
+        [_("Erased records that the copy held and that were erased again"), drill.replayed],
         [
             _("Masked records that the copy held in clear and that were masked again"),
-            data.get("remasked"),
+            drill.remasked,
         ],
-        [_("Erased or masked records still present afterwards"), data.get("remaining")],
-        [_("Materialized views refreshed afterwards"), data.get("views_refreshed")],
+        [_("Erased or masked records still present afterwards"), drill.remaining],
+        [_("Materialized views refreshed afterwards"), drill.views_refreshed],
         [
             _("Rows of other tables and views with keys of erased records"),
-            sum(data["holding"].values()) if "holding" in data else None,
+            None if drill.holding is None else sum(drill.holding.values()),
         ],
     ]
     blocks: list[Table | TrendChart] = [
@@ -252,36 +246,29 @@ def _database(
         heading=_(
             "{database}: restore point {point}",
             database=database.title,
-            point=str(data.get("restore_point") or _none(steps, database.name)),
+            point=drill.restore_point or (choice.restore_point if choice else "—"),
         ),
         blocks=blocks,
     )
 
 
-def _none(steps: Mapping[tuple[str, str], StepRecord], database: str) -> str:
-    chosen = steps.get(("choose", database))
-    return str(chosen.data.get("restore_point", "—")) if chosen else "—"
-
-
-def _yes(variant: str, refused: Sequence[str] | None) -> Message | None:
-    """Say yes or no, and nothing when nobody tried."""
-    if refused is None:
+def _yes(variant: Variant, refusals: Refusals | None) -> Message | None:
+    """Return yes or no; None if the step did not try."""
+    if refusals is None:
         return None
-    return _("yes") if variant in refused else _("no")
+    return _("yes") if variant in refusals.refused else _("no")
 
 
-def _left_out(data: Mapping[str, Any]) -> Message | str | None:
-    names = data.get("left_out")
-    if names is None:
+def _left_out(drill: RestoreDrill) -> Message | str | None:
+    if drill.left_out is None:
         return None
-    return ", ".join(names) if names else _("nothing")
+    return ", ".join(drill.left_out) or _("nothing")
 
 
-def _newest(data: Mapping[str, object]) -> Message | datetime | None:
-    newest = data.get("newest")
-    if newest is None:
-        return _("not looked at: the data map names no such column") if data else None
-    return _("no record") if newest == "none" else datetime.fromisoformat(str(newest))
+def _newest(drill: RestoreDrill) -> Message | datetime:
+    if drill.newest is None:
+        return _("not looked at: the data map names no such column")
+    return _("no record") if drill.newest == "none" else drill.newest
 
 
 def _meaning(*, proven: bool) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -30,27 +30,31 @@ from include.backup.preflight import (
     check_sites,
     check_store,
 )
-from include.backup.prune import Verdict
+from include.backup.prune import Reason, Verdict
 from include.backup.snapshot import Clock as ClockColumn
 from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
+from include.evidence.register_figures import HOLDS
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.holds.registry import restore_points_held
 from include.holds.restore_points import RestorePointGuard
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
-from include.services.clock import Clock
-from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
-from include.services.transport import Destination, Route
+from include.services.transport import Destination
+from include.state.locks import exclusive
+from include.workflow.declaration import Queue
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 from include.workplace import Workplace
 
-LEFT_TO_PRUNING = "leftovers_left_to_pruning"  # in the record of a backup step
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
+MANIFEST_PREFIX = "manifest."  # of the file in the run's bundle
 
 
 @dataclass(frozen=True)
@@ -102,184 +106,203 @@ def offsite_of(services: Workplace) -> Offsite:
     )
 
 
-def check(
-    offsite: Offsite,
-    databases: Sequence[MappedDatabase],
-    rules: BackupRules,
-    clock: Clock,
-    stand_ins: Collection[str] = (),
-    routes: Sequence[Route] = (),
-) -> StepRecord:
-    """Look at everything that must be right before a dump begins.
+class Preflight(StepResult):
+    """The off-site store, its recipients and the sites, before anything is dumped.
 
-    ``may_dump`` in the record's data says whether it may begin. It may over a way to a store that
-    is not verified, although the record fails then.
+    Attributes:
+        may_dump: whether the backup may begin. It may over a route to a store that is not verified,
+            although the step fails then.
+        store: description of the off-site store.
+        store_kind: ``s3`` or ``directory``.
+        recipients: names of those to whose keys backups are encrypted.
+        at_primary_site: whether each database's backups are on its own site; None if unknown.
+        sites: of the store (``store``) and of each database (``database courier``).
+    """
 
-    Args:
-        offsite: store, recipients and signer.
-        databases: all that the data map names.
-        rules: of the pack's backup.yaml.
-        clock: for the validity of keys.
-        stand_ins: databases for which the local profile's sample stands in.
-        routes: connections that are neither verified over TLS nor on this machine.
+    may_dump: bool
+    store: str
+    store_kind: str
+    recipients: list[str]
+    at_primary_site: dict[str, bool | None]
+    sites: dict[str, str | None]
+
+
+def check(run: RunContext[None], findings: StepFindings) -> Preflight:
+    """Check the store, its site and the recipients' keys before anything is dumped.
 
     Raises:
         StoreError: the store cannot be reached.
     """
+    offsite, databases = offsite_of(run.services), run.pack.databases.values()
     offsite.require_signer()
-    seen = StepFindings("preflight", CLAUSE)
+    routes = run.services.routes()
     to_stores = [route for route in routes if route.destination is Destination.STORE]
-    check_routes(seen, [route for route in routes if route not in to_stores])
-    problems = check_store(seen, offsite.store)
-    at_primary_site = check_sites(seen, databases, offsite.store, problems)
-    check_recipients(seen, offsite.recipients, offsite.unreadable, rules.recipients, clock.now())
-    for name in stand_ins:
-        seen.find(
-            "backup.sample",
-            Outcome.ATTENTION,
-            _("No connection is configured: this is the sample database."),
-            _("Configure the connection that the data map names for this database."),
-            subject=name,
-        )
-    may_dump = all(finding.severity is not Outcome.FAIL for finding in seen.findings)
-    check_routes(seen, to_stores)  # these fail the run, and its backup is taken
-    return seen.record(
-        {
-            "may_dump": may_dump,
-            "store": offsite.store.description,
-            "store_kind": offsite.store.kind,
-            "recipients": [one.name for one in offsite.recipients],
-            "at_primary_site": at_primary_site,
-            "sites": {
-                "store": offsite.store.site,
-                **{f"database {one.name}": one.site for one in databases},
-            },
-        }
+    check_routes(findings, [route for route in routes if route not in to_stores])
+    problems = check_store(findings, offsite.store)
+    at_primary_site = check_sites(findings, databases, offsite.store, problems)
+    rules = run.pack.backup.recipients
+    check_recipients(findings, offsite.recipients, offsite.unreadable, rules, run.clock.now())
+    for database in databases:
+        if run.services.is_local(database.connection):
+            findings.find(
+                "backup.sample",
+                Outcome.ATTENTION,
+                _("No connection is configured: this is the sample database."),
+                _("Configure the connection that the data map names for this database."),
+                subject=database.name,
+            )
+    may_dump = all(finding.severity is not Outcome.FAIL for finding in findings.findings)
+    check_routes(findings, to_stores)  # these fail the run, and its backup is taken
+    return Preflight(
+        may_dump=may_dump,
+        store=offsite.store.description,
+        store_kind=offsite.store.kind,
+        recipients=[recipient.name for recipient in offsite.recipients],
+        at_primary_site=at_primary_site,
+        sites={
+            "store": offsite.store.site,
+            **{f"database {database.name}": database.site for database in databases},
+        },
     )
 
 
+class Backup(StepResult):
+    """A published restore point.
+
+    Attributes:
+        restore_point: its id.
+        published_by_an_earlier_try: whether a try of this run that was killed had published it.
+        cleared: prefixes of the folders of killed runs that were removed.
+        cleared_uploads: unfinished uploads that were removed.
+        leftovers_left_to_pruning: whether this login may not delete in the store, so that the step
+            that prunes clears what killed runs left.
+        seconds: duration of the backup; None if an earlier try took it.
+    """
+
+    restore_point: str
+    published_by_an_earlier_try: bool
+    cleared: list[str]
+    cleared_uploads: int
+    leftovers_left_to_pruning: bool = False
+    seconds: float | None
+
+
 def back_up(
-    database: MappedDatabase,
-    source: DatabaseAddress,
-    offsite: Offsite,
-    rules: BackupRules,
-    state: Engine,
-    *,
-    dag_id: str,
-    run_id: str,
-    clock: Clock,
-    again: bool = False,
-    progress: Progress | None = None,
-    require_holds: Callable[[], None] | None = None,
-    confirm: Callable[[], None] | None = None,
-) -> tuple[StepRecord, Manifest]:
-    """Take, verify and publish one restore point. Call under the database's lock.
+    run: RunContext[None], findings: StepFindings, progress: Progress | None = None
+) -> Backup:
+    """Dump, encrypt, store, verify and publish one database.
 
     What killed runs of this installation left of this database is cleared first. A run that was
     killed after it had published its restore point takes no second one.
 
     Args:
-        database: of the data map.
-        source: where it is.
-        offsite: where the restore point goes.
-        rules: of the pack's backup.yaml.
-        state: the state database: the ledger of begun folders, and the holds.
-        dag_id: with ``run_id``, which run it is.
-        run_id: see ``dag_id``.
-        clock: for its moment.
-        again: whether this run tried before.
-        progress: is told how much was dumped.
-        require_holds: raises ParcelSealError if the hold register is not complete.
-        confirm: is called before the restore point is published; it may raise.
+        run: the run.
+        findings: of the step; its part is the database.
+        progress: is called with the number of dumped bytes.
 
     Raises:
         UsageError, ServiceError: see `take_backup`; no restore point exists then.
     """
-    started = clock.now()
-    store, signer = offsite.store, offsite.require_signer()
-    cleared = (
-        clear_unfinished(store, state, database.name, offsite.trusted, started, require_holds)
-        if offsite.may_delete
-        else Cleared(0, ())
-    )
-    mapped = [(one.schema_name, one.table) for one in database.collections.values()]
-    published = _published(offsite, state, database.name, dag_id, run_id) if again else None
-    if published is None:
-
-        def begin(point: str) -> None:
-            begun.begin(
-                state,
-                store.description,
-                database.name,
-                point,
-                Work.PUBLISH,
-                clock.now(),
-                dag_id=dag_id,
-                run_id=run_id,
-            )
-
-        backup = take_backup(
-            source,
-            database.name,
-            clock_columns(database),
-            store,
-            offsite.recipients,
-            mapped=mapped,
-            expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
-            dag_id=dag_id,
-            run_id=run_id,
-            on_begin=begin,
-            progress=progress,
-        )
-        store.verify(backup.stored)
-        manifest, missing = backup.manifest, backup.missing
-        lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
-        if confirm:
-            confirm()
-        manifests.publish(store, manifest, signer, lock_until)
-        begun.end(state, database.name, [manifest.id], Ending.PUBLISHED, clock.now())
-    else:
-        there = {(one.schema_name, one.name) for one in published.tables}
-        manifest = published
-        missing = tuple(sql.Identifier(*one).as_string() for one in mapped if one not in there)
-    # Of an earlier try nobody measured how long it took.
-    seconds = None if published else (clock.now() - started).total_seconds()
-    seen = StepFindings("backup", CLAUSE, database.name)
-    report_unfinished(seen, cleared)
+    database = run.database(findings.part)
+    with exclusive(run.state, *_lock_of(database.name)):
+        started = run.clock.now()
+        offsite = offsite_of(run.services)
+        cleared = _clear(run, offsite, database.name) if offsite.may_delete else Cleared(0, ())
+        mapped = [(each.schema_name, each.table) for each in database.collections.values()]
+        published = _published(run, offsite, database.name) if run.task.is_repeated else None
+        if published is None:
+            manifest, missing = _publish(run, offsite, database, mapped, progress)
+        else:
+            manifest = published
+            tables = {(table.schema_name, table.name) for table in published.tables}
+            missing = tuple(sql.Identifier(*n).as_string() for n in mapped if n not in tables)
+        # Of an earlier try nobody measured how long it took.
+        seconds = None if published else (run.clock.now() - started).total_seconds()
+    run.keep_file(f"{MANIFEST_PREFIX}{database.name}.json", manifest.as_bytes())
+    report_unfinished(findings, cleared)
     for table in missing:
-        seen.find(
+        findings.find(
             "backup.mapped.missing",
             Outcome.ATTENTION,
             _("The database has no table {table}, which the data map names.", table=table),
             _("Correct the data map, or find out where the table went."),
         )
-    seen.measure("backup.rows", manifest.rows, "rows")
-    seen.measure("backup.bytes", manifest.dump.size, "bytes")
-    seen.measure("backup.seconds", seconds, "seconds")
-    record = seen.record(
-        {
-            "restore_point": manifest.id,
-            "published_by_an_earlier_try": published is not None,
-            "cleared": [*cleared.folders],
-            "cleared_uploads": cleared.uploads,
-            LEFT_TO_PRUNING: not offsite.may_delete,
-            "seconds": seconds,
-        }
+    findings.measure("backup.rows", manifest.rows, "rows")
+    findings.measure("backup.bytes", manifest.dump.size, "bytes")
+    findings.measure("backup.seconds", seconds, "seconds")
+    return Backup(
+        restore_point=manifest.id,
+        published_by_an_earlier_try=published is not None,
+        cleared=[*cleared.folders],
+        cleared_uploads=cleared.uploads,
+        leftovers_left_to_pruning=not offsite.may_delete,
+        seconds=seconds,
     )
-    return record, manifest
 
 
-def _published(
-    offsite: Offsite, state: Engine, database: str, dag_id: str, run_id: str
-) -> Manifest | None:
-    """The restore point that a run published before it was killed; None where it did not."""
-    points, _rejected = listed(offsite, state, database)
-    mine = [
-        one.manifest
-        for one in points
-        if (one.manifest.dag_id, one.manifest.run_id) == (dag_id, run_id) and not one.is_copy
+def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
+    """Clear what killed runs of this installation left of a database."""
+    return clear_unfinished(
+        offsite.store,
+        run.state,
+        database,
+        offsite.trusted,
+        run.clock.now(),
+        lambda: run.services.require_complete_registers(HOLDS),
+    )
+
+
+def _lock_of(database: str) -> tuple[str, str]:
+    """Return the name of a database's lock, and what it is for."""
+    return f"backup:{database}", f"a backup of {database}"
+
+
+def _publish(
+    run: RunContext[None],
+    offsite: Offsite,
+    database: MappedDatabase,
+    mapped: Sequence[tuple[str, str]],
+    progress: Progress | None,
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Take, verify and publish a restore point; return it with the mapped tables that it lacks."""
+    store, signer, rules = offsite.store, offsite.require_signer(), run.pack.backup
+    key = {"dag_id": run.run.dag_id, "run_id": run.run.run_id}
+
+    def begin(point: str) -> None:
+        now = run.clock.now()
+        begun.begin(run.state, store.description, database.name, point, Work.PUBLISH, now, **key)
+
+    backup = take_backup(
+        run.services.database(database.connection),
+        database.name,
+        clock_columns(database),
+        store,
+        offsite.recipients,
+        mapped=mapped,
+        expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
+        on_begin=begin,
+        progress=progress,
+        **key,
+    )
+    store.verify(backup.stored)
+    manifest = backup.manifest
+    lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
+    run.task.confirm_open()
+    manifests.publish(store, manifest, signer, lock_until)
+    begun.end(run.state, database.name, [manifest.id], Ending.PUBLISHED, run.clock.now())
+    return manifest, backup.missing
+
+
+def _published(run: RunContext[None], offsite: Offsite, database: str) -> Manifest | None:
+    """Return the restore point that this run published before it was killed, or None."""
+    points, _rejected = listed(offsite, run.state, database)
+    own = [
+        point.manifest
+        for point in points
+        if (point.manifest.dag_id, point.manifest.run_id) == (run.run.dag_id, run.run.run_id)
+        and not point.is_copy
     ]
-    return mine[-1] if mine else None
+    return own[-1] if own else None
 
 
 def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
@@ -295,98 +318,93 @@ def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
     ]
 
 
-def prune_restore_points(
-    database: str,
-    offsite: Offsite,
-    rules: BackupRules,
-    state: Engine,
-    *,
-    zone: ZoneInfo,
-    now: datetime,
-    dag_id: str,
-    run_id: str,
-    confirm: Callable[[], None] | None = None,
-    cleared: Cleared | None = None,
-) -> StepRecord:
-    """Remove restore points that the rules no longer keep. Call under the database's lock.
+class Pruning(StepResult):
+    """The decisions on the restore points of a database.
+
+    Attributes:
+        kept: reason by id.
+        removed: reason by id.
+        refused: ids of those that the store refused to remove.
+        copies: ids of those whose recorded version the store never had.
+        history: moment and encrypted size of each, oldest first.
+    """
+
+    kept: dict[str, Reason]
+    removed: dict[str, Reason]
+    refused: list[str]
+    copies: list[str]
+    history: list[tuple[datetime, int]]
+
+
+def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruning:
+    """Remove restore points that the policy no longer keeps.
 
     The hold of each is read again, under the lock that keeps new holds out, right before it is
-    removed.
-
-    Args:
-        database: name of the database in the data map.
-        offsite: the store, and whose signatures count.
-        rules: of the pack's backup.yaml.
-        state: the state database: the holds, and the ledger of removals that have begun.
-        zone: in which days begin.
-        now: the moment of the decision.
-        dag_id: with ``run_id``, which run it is.
-        run_id: see ``dag_id``.
-        confirm: called before a removal is recorded, and before its first deletion; may raise.
-        cleared: leftovers of killed runs that this step cleared, if the backup step may not delete.
+    removed. The run is confirmed to be open before a removal is recorded and before it deletes.
 
     Raises:
         StoreError, ServiceError: store or state database failed; the next run goes on.
     """
+    database, state, rules, now = findings.part, run.state, run.pack.backup, run.clock.now()
+    offsite = offsite_of(run.services)
     store = offsite.store
-    points, rejected = listed(offsite, state, database)
-    with state.connect() as conn:
-        published = begun.published(conn, database, store.description)
-        lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
-        held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
-    verdicts = _plan(points, rules, held, now, zone)
-    removed, refused = [], []
+    with exclusive(state, *_lock_of(database)) as confirm_lock:
+        points, rejected = listed(offsite, state, database)
+        require_plausible_clock([point.manifest.taken_at for point in points], now)
+        run.services.require_complete_registers(HOLDS)
+        backup = run.records().result(BACKUP, database)
+        if backup is not None and backup.leftovers_left_to_pruning:
+            report_unfinished(findings, _clear(run, offsite, database))
+        with state.connect() as conn:
+            published = begun.published(conn, database, store.description)
+            lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
+            held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
+        verdicts = _plan(points, rules, held, now, run.zone)
+        removed, refused = [], []
 
-    def remove(point: str, guard: RestorePointGuard) -> None:
-        def confirm_all() -> None:
-            guard.confirm()
-            if confirm:
-                confirm()
+        def remove(point: str, guard: RestorePointGuard) -> None:
+            def confirm() -> None:
+                guard.confirm()
+                confirm_lock()
+                run.task.confirm_open()
 
-        confirm_all()  # a removal that is refused here is not recorded as begun
-        begun.begin(
-            state, store.description, database, point, Work.REMOVE, now,
-            dag_id=dag_id, run_id=run_id,
-        )  # fmt: skip
-        try:
-            manifests.remove(store, database, point, now, confirm_all)
-        except ObjectLocked:
-            refused.append(point)
-            for each in folders(store, database, point):
-                # Otherwise the next run decides, as after a run that was killed.
-                if each.id == point and all(map(each.has, NAMES)):
-                    begun.end(state, database, [point], Ending.KEPT, now)
-        else:
-            removed.append(point)
-            begun.end(state, database, [point], Ending.REMOVED, now)
+            confirm()  # a removal that is refused here is not recorded as begun
+            begun.begin(
+                state, store.description, database, point, Work.REMOVE, now,
+                dag_id=run.run.dag_id, run_id=run.run.run_id,
+            )  # fmt: skip
+            try:
+                manifests.remove(store, database, point, now, confirm)
+            except ObjectLocked:
+                refused.append(point)
+                for each in folders(store, database, point):
+                    # Otherwise the next run decides, as after a run that was killed.
+                    if each.id == point and all(map(each.has, NAMES)):
+                        begun.end(state, database, [point], Ending.KEPT, now)
+            else:
+                removed.append(point)
+                begun.end(state, database, [point], Ending.REMOVED, now)
 
-    with RestorePointGuard(state, database) as guard:
-        for number, verdict in enumerate(verdicts):
-            if not verdict.remove:
-                continue
-            with guard.removing(verdict.id) as is_held:
-                if is_held:
-                    verdicts[number] = prune.held(verdict)
-                else:
-                    remove(verdict.id, guard)
-    seen = StepFindings("prune", CLAUSE, database)
-    if cleared is not None:
-        report_unfinished(seen, cleared)
-    report_points(seen, points, rejected, refused)
+        with RestorePointGuard(state, database) as guard:
+            for number, verdict in enumerate(verdicts):
+                if not verdict.remove:
+                    continue
+                with guard.removing(verdict.id) as is_held:
+                    if is_held:
+                        verdicts[number] = prune.held(verdict)
+                    else:
+                        remove(verdict.id, guard)
+    report_points(findings, points, rejected, refused)
     copies = [point.id for point in points if point.is_copy]
-    report_copies(seen, database, copies)
-    report_lost(seen, database, lost, held)
-    seen.measure("backup.restore_points", len(points) - len(removed), "1")
-    return seen.record(
-        {
-            "kept": {one.id: one.reason for one in verdicts if not one.remove},
-            "removed": {one.id: one.reason for one in verdicts if one.id in removed},
-            "refused": refused,
-            "copies": copies,
-            "history": [
-                [one.manifest.taken_at.isoformat(), one.manifest.dump.size] for one in points
-            ],
-        }
+    report_copies(findings, database, copies)
+    report_lost(findings, database, lost, held)
+    findings.measure("backup.restore_points", len(points) - len(removed), "1")
+    return Pruning(
+        kept={verdict.id: verdict.reason for verdict in verdicts if not verdict.remove},
+        removed={verdict.id: verdict.reason for verdict in verdicts if verdict.id in removed},
+        refused=refused,
+        copies=copies,
+        history=[(point.manifest.taken_at, point.manifest.dump.size) for point in points],
     )
 
 
@@ -444,3 +462,29 @@ def require_plausible_clock(taken: Sequence[datetime], now: datetime) -> None:
 def _age(point: RestorePoint) -> prune.Age:
     manifest = point.manifest
     return prune.Age(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)
+
+
+PREFLIGHT = Step(
+    name="preflight",
+    title=_("The preflight"),
+    clause=CLAUSE,
+    work=check,
+    result=Preflight,
+    ends_run="Nothing was dumped: see the findings in the run's report.",
+    goes_on=lambda preflight: preflight.may_dump,
+)
+BACKUP = Step(
+    name="backup",
+    title=_("The backup of {part}"),
+    clause=CLAUSE,
+    work=back_up,
+    result=Backup,
+)
+PRUNE = Step(
+    name="prune",
+    title=_("Pruning old restore points of {part}"),
+    clause=CLAUSE,
+    work=prune_restore_points,
+    result=Pruning,
+    queue=Queue.RETENTION,  # backup workers delete nothing
+)

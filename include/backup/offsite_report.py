@@ -1,17 +1,24 @@
-"""What a run of `backup_offsite` adds up to, for machines and for people."""
+"""Conclude a run of `backup_offsite`, and write its report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from include.backup.manifest import Manifest
+from include.backup.offsite import (
+    BACKUP,
+    MANIFEST_PREFIX,
+    PREFLIGHT,
+    PRUNE,
+    Preflight,
+    Pruning,
+)
 from include.backup.preflight import CLAUSE
 from include.backup.prune import Reason
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
+from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import (
     Column,
     Fact,
@@ -23,59 +30,55 @@ from include.reports.model import (
     TrendPoint,
     table_of,
 )
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 TITLE = _("Off-site backup")
 MOST_TABLES = 15  # rows of the table list in a report; the manifest has them all
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    databases: Sequence[MappedDatabase],
-    manifests: Mapping[str, Manifest],
-    *,
-    asked: Sequence[str],
-) -> Conclusion:
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     """Judge a run: every database it was asked for needs a verified restore point from this run.
 
     A record that is missing fails, and so does a run that was asked for nothing or for a database
-    that nobody mapped.
-
-    Args:
-        records: what the steps left.
-        databases: all that the data map names.
-        manifests: restore points of this run, by database.
-        asked: names the run was asked for; the rest is noted, so that nobody takes it for done.
+    that is not mapped. Mapped databases that it was not asked for are reported.
     """
-    steps = by_step(records)
-    left_out = [one for one in databases if one.name not in asked]
-    databases = [one for one in databases if one.name in asked]
-    findings = [finding for record in records for finding in record.findings]
-    if ("preflight", "") not in steps:
+    wanted = run.wanted_databases
+    manifests = {
+        name.removeprefix(MANIFEST_PREFIX).removesuffix(".json"): Manifest.model_validate_json(file)
+        for name, file in records.artifacts.items()
+        if name.startswith(MANIFEST_PREFIX)
+    }
+    mapped = run.pack.databases.values()
+    left_out = [database for database in mapped if database.name not in wanted]
+    databases = [database for database in mapped if database.name in wanted]
+    preflight = records.result(PREFLIGHT)
+    findings = records.findings
+    if records.find(PREFLIGHT.name) is None:
         findings.append(
             missing_record(_("The preflight"), "backup_offsite", "backup.no_preflight", CLAUSE)
         )
     for database in databases:
-        findings += _missing(steps, database.name, manifests)
-    for name in sorted({*asked} - {one.name for one in databases}) if asked else ["backup_offsite"]:
+        findings += _missing(records, database.name, manifests)
+    unmapped = sorted({*wanted} - {database.name for database in databases})
+    for name in unmapped if wanted else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
     findings += [not_asked_for(one.name, "backup.left_out", CLAUSE) for one in left_out]
-    made = [name for name in (database.name for database in databases) if name in manifests]
-    outcome = worst(records, findings)
+    made = [database.name for database in databases if database.name in manifests]
+    outcome = worst(records.records, findings)
+    prunings = records.results(PRUNE)
     return Conclusion(
         title=TITLE,
         summary=_summary(len(made), len(databases), len(left_out), outcome),
         outcome=outcome,
         findings=findings,
-        metrics=[
-            *(metric for record in records for metric in record.metrics),
-            *_indicators(databases, made, left_out, steps),
-        ],
-        facts=_facts(databases, manifests, steps),
+        metrics=[*records.metrics, *_indicators(databases, made, left_out, preflight)],
+        facts=_facts(databases, manifests, records),
         sections=[
-            _points(databases, manifests, steps),
+            _points(databases, manifests, records),
             *[_tables(manifests[name]) for name in made],
             *_keys(manifests, made),
-            *[_history(steps[("prune", name)]) for name in made if _has_data(steps, name)],
+            *[_history(name, prunings[name]) for name in made if name in prunings],
             *([_meaning()] if made else []),
         ],
     )
@@ -85,13 +88,12 @@ def _indicators(
     databases: Sequence[MappedDatabase],
     made: Sequence[str],
     left_out: Sequence[MappedDatabase],
-    steps: Mapping[tuple[str, str], StepRecord],
+    preflight: Preflight | None,
 ) -> list[Metric]:
-    """Return the figures by which controls.yaml judges a backup; None where nobody can tell."""
+    """Return the figures by which controls.yaml judges a backup; None if unknown."""
     without = len(databases) - len(made)
     all_asked = bool(databases) and not left_out
-    preflight = steps.get(("preflight", ""))
-    sites = preflight.data.get("at_primary_site", {}) if preflight else {}
+    sites = preflight.at_primary_site if preflight else {}
     at_primary = [sites.get(name) for name in made]
     all_known = all_asked and not without and None not in at_primary
     return [
@@ -109,19 +111,18 @@ def _indicators(
 
 
 def _missing(
-    steps: Mapping[tuple[str, str], StepRecord], database: str, manifests: Mapping[str, Manifest]
+    records: RunRecords, database: str, manifests: Mapping[str, Manifest]
 ) -> list[Finding]:
-    record = steps.get(("backup", database))
+    record = records.find(BACKUP.name, database)
     if record is None:
         return [missing_record(_("The backup"), database, "backup.missing", CLAUSE)]
-    if database not in manifests and record.outcome is not Outcome.FAIL:
+    if record.outcome is Outcome.FAIL:
+        return []
+    if database not in manifests:
         return [missing_record(_("The backup"), database, "backup.unsigned", CLAUSE)]
-    if ("prune", database) not in steps and record.outcome is not Outcome.FAIL:
-        return [
-            missing_record(
-                _("The pruning of old restore points"), database, "prune.missing", CLAUSE
-            )
-        ]
+    if records.find(PRUNE.name, database) is None:
+        title = _("The pruning of old restore points")
+        return [missing_record(title, database, "prune.missing", CLAUSE)]
     return []
 
 
@@ -150,9 +151,9 @@ def _summary(made: int, wanted: int, left_out: int, outcome: Outcome) -> Message
 def _facts(
     databases: Sequence[MappedDatabase],
     manifests: Mapping[str, Manifest],
-    steps: Mapping[tuple[str, str], StepRecord],
+    records: RunRecords,
 ) -> list[Fact]:
-    preflight = steps.get(("preflight", ""))
+    checked, preflight = records.find(PREFLIGHT.name), records.result(PREFLIGHT)
     manifests = {one.name: manifests[one.name] for one in databases if one.name in manifests}
     taken = [manifest.taken_at for manifest in manifests.values()]
     all_made = len(manifests) == len(databases)
@@ -175,40 +176,39 @@ def _facts(
         ),
         Fact(
             label=_("Off-site store"),
-            value=_store_kind(preflight) if preflight and preflight.data else None,
-            note=verbatim(str(preflight.data["store"])) if preflight and preflight.data else None,
-            status=preflight.outcome if preflight and preflight.data else None,
+            value=_store_kind(preflight) if preflight else None,
+            note=verbatim(preflight.store) if preflight else None,
+            status=checked.outcome if checked and preflight else None,
         ),
         Fact(
             label=_("Sites, as declared"),
-            value=_sites(databases, preflight),
+            value=_sites(databases, preflight) if preflight else None,
         ),
     ]
 
 
-def _sites(databases: Sequence[MappedDatabase], preflight: StepRecord | None) -> Message | None:
-    if not preflight or not preflight.data:
-        return None
-    store = preflight.data.get("sites", {}).get("store")
-    primary = sorted({one.site for one in databases if one.site})
+def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message:
+    store = preflight.sites.get("store")
+    primary = sorted({database.site for database in databases if database.site})
     if not store or not primary:
         return _("not declared")
     return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
 
 
-def _store_kind(preflight: StepRecord) -> Message:
-    return _("S3 bucket") if preflight.data.get("store_kind") == "s3" else _("directory")
+def _store_kind(preflight: Preflight) -> Message:
+    return _("S3 bucket") if preflight.store_kind == "s3" else _("directory")
 
 
 def _points(
     databases: Sequence[MappedDatabase],
     manifests: Mapping[str, Manifest],
-    steps: Mapping[tuple[str, str], StepRecord],
+    records: RunRecords,
 ) -> Section:
     rows: list[list[object]] = []
     for database in databases:
         manifest = manifests.get(database.name)
-        record = steps.get(("backup", database.name))
+        record = records.find(BACKUP.name, database.name)
+        backup = records.result(BACKUP, database.name)
         outcome = record.outcome if record and manifest else Outcome.FAIL
         if manifest is None:
             rows.append([database.title, None, None, None, None, None, outcome])
@@ -220,7 +220,7 @@ def _points(
                 manifest.taken_at,
                 manifest.rows,
                 manifest.dump.size,
-                record.data["seconds"] if record else None,
+                backup.seconds if backup else None,
                 outcome,
             ]
         )
@@ -294,29 +294,19 @@ def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Sectio
     ]
 
 
-def _has_data(steps: Mapping[tuple[str, str], StepRecord], database: str) -> bool:
-    record = steps.get(("prune", database))
-    return record is not None and "kept" in record.data  # a prune that failed has none
-
-
-def _history(record: StepRecord) -> Section:
-    history = record.data["history"]
-    kept, removed = dict(record.data["kept"]), record.data["removed"]
-    kept |= dict.fromkeys(record.data.get("refused", ()), Reason.LOCKED)
+def _history(database: str, pruning: Pruning) -> Section:
+    kept = {**pruning.kept, **dict.fromkeys(pruning.refused, Reason.LOCKED)}
     rows: list[list[object]] = [
-        [point, _("kept"), Reason(reason).message] for point, reason in kept.items()
+        *[[point, _("kept"), reason.message] for point, reason in kept.items()],
+        *[[point, _("removed"), reason.message] for point, reason in pruning.removed.items()],
     ]
-    rows += [[point, _("removed"), Reason(reason).message] for point, reason in removed.items()]
     return Section(
-        heading=_("Restore points of {database} kept", database=record.part),
+        heading=_("Restore points of {database} kept", database=database),
         blocks=[
             TrendChart(
                 caption=_("Encrypted size of each restore point"),
                 unit="bytes",
-                points=[
-                    TrendPoint(at=datetime.fromisoformat(moment), value=size)
-                    for moment, size in history
-                ],
+                points=[TrendPoint(at=moment, value=size) for moment, size in pruning.history],
             ),
             Table(
                 caption=_("Decisions of pruning"),

@@ -19,6 +19,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, Result, StepRecord, StepSummary
 from include.evidence.shelf import Shelf
 from include.evidence.standing import SEALED_AHEAD, Age, Standing, is_ahead, standings
+from include.evidence.step_result import StepResult
 from include.messages import Message
 from include.policy.rules import Control
 from include.policy.spans import later, utc
@@ -27,6 +28,12 @@ from include.services.objectstore.base import StoreError
 WORKFLOW = "drill_restore"
 STEPS = ("choose", "refusals", "drill")  # all of them, before a restore point is proved
 LOOKED_AT = 20  # newest bundles of drills; each is read once, the shelf remembers it
+
+
+class PointResult(StepResult):
+    """The result of each step of a drill; it names the restore point."""
+
+    restore_point: str = ""
 
 
 class State(StrEnum):
@@ -191,12 +198,12 @@ def _drilled(row: LedgerRow, result: Result, database: str) -> Drilled | None:
     A drill that ended with an error names no restore point itself; the choice before it does.
     """
     steps = {(one.step, one.part): one for one in result.steps}
-    of = [one for name in reversed(STEPS) if (one := steps.get((name, database)))]
+    of = [step for name in reversed(STEPS) if (step := steps.get((name, database)))]
     failed = any(
         one.subject == database and one.severity is Outcome.FAIL for one in result.findings
     )
     if not of and not failed:  # with a finding alone, it was to be drilled and nothing came of it
         return None
-    named = (str(one.data.get("restore_point") or "") for one in of)
+    named = (PointResult.model_validate(step.data).restore_point for step in of)
     point = next((one for one in named if one), "")
     return Drilled(row, point, held(steps, database), result.finished_at)

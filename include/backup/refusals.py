@@ -4,46 +4,84 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from random import SystemRandom
 
+from include.backup.choice import chosen_source
+from include.backup.drill_findings import STOP
+from include.backup.preflight import CLAUSE
+from include.backup.proved import PointResult
 from include.backup.source import Source
 from include.encryption.crypto import Readable, Refused, decrypting
 from include.encryption.recipients import OpeningKey, new_pair, opening_key_from_pem
 from include.encryption.stream import PIECE
+from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
+from include.messages import _
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
 WRONG_KEY_BITS = 3072
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """One variant and what became of it.
+class Variant(StrEnum):
+    """A damaged copy of a restore point, or one that is opened with a wrong key."""
 
-    Attributes:
-        variant: ``flipped_byte``, ``truncated`` or ``wrong_key``.
-        refused: whether it was, as it must be.
-    """
-
-    variant: str
-    refused: bool
+    FLIPPED_BYTE = "flipped_byte"
+    TRUNCATED = "truncated"
+    WRONG_KEY = "wrong_key"
 
 
-def prove_refusals(source: Source, now: datetime) -> list[Refusal]:
-    """Open a copy with one flipped byte, a truncated one, and one with a key of nobody.
+_NAMES = {
+    Variant.FLIPPED_BYTE: _("a copy with one flipped byte"),
+    Variant.TRUNCATED: _("a truncated copy"),
+    Variant.WRONG_KEY: _("a copy opened with a wrong key"),
+}
+
+
+class Refusals(PointResult):
+    """The variants of a restore point that were refused, as all must be."""
+
+    refused: list[Variant]
+
+
+def check_refusals(run: RunContext[None], findings: StepFindings) -> Refusals:
+    """Prove that a flipped byte, a truncated copy and a wrong key are refused."""
+    with chosen_source(run, findings.part) as source:
+        return judge_refusals(source, run.clock.now(), findings)
+
+
+def judge_refusals(source: Source, now: datetime, findings: StepFindings) -> Refusals:
+    """Open each variant of a restore point, and report those that were accepted."""
+    proofs = prove_refusals(source, now)
+    for variant, is_refused in proofs.items():
+        if not is_refused:
+            message = _("The restore accepted {what}.", what=_NAMES[variant])
+            findings.find("drill.accepted", Outcome.FAIL, message, STOP)
+    findings.measure("drill.refusals", sum(proofs.values()), "1", len(proofs))
+    refused = [variant for variant, is_refused in proofs.items() if is_refused]
+    return Refusals(restore_point=source.manifest.id, refused=refused)
+
+
+def prove_refusals(source: Source, now: datetime) -> dict[Variant, bool]:
+    """Open a copy with one flipped byte, a truncated one, and one with a stranger's key.
 
     The damage is at random places and done on the way from the store to the decryptor; nothing is
     written. Reading stops at the first refused frame.
+
+    Returns:
+        Whether each variant was refused.
     """
     size = source.manifest.dump.size
     chance = SystemRandom()
-    stranger, _ = new_pair("stranger", now, bits=WRONG_KEY_BITS)
+    stranger, _certificate = new_pair("stranger", now, bits=WRONG_KEY_BITS)
     wrong = opening_key_from_pem(stranger, "the drill's wrong key")
-    return [
-        Refusal("flipped_byte", _refused(source, source.key, flip=chance.randrange(size))),
-        Refusal("truncated", _refused(source, source.key, cut=chance.randrange(size))),
-        Refusal("wrong_key", _refused(source, wrong)),
-    ]
+    return {
+        Variant.FLIPPED_BYTE: _refused(source, source.key, flip=chance.randrange(size)),
+        Variant.TRUNCATED: _refused(source, source.key, cut=chance.randrange(size)),
+        Variant.WRONG_KEY: _refused(source, wrong),
+    }
 
 
 def _refused(
@@ -81,3 +119,12 @@ class _Damaged:
             place = self._flip - start
             data = data[:place] + bytes([data[place] ^ 0x01]) + data[place + 1 :]
         return data
+
+
+REFUSALS = Step(
+    name="refusals",
+    title=_("The proof that damage to {part} is refused"),
+    clause=CLAUSE,
+    work=check_refusals,
+    result=Refusals,
+)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from include.backup import drill_report, offsite_report
+from include.backup.choice import CHOOSE
+from include.backup.drill import DRILL
+from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
+from include.backup.refusals import REFUSALS
 from include.messages import _
 from include.workflow.declaration import AccessGroup, Cadence, Queue, Workflow
 
@@ -16,6 +21,8 @@ BACKUP_OFFSITE = Workflow[None](
     access=AccessGroup.BACKUPS,
     chooses_databases=True,
     queue=Queue.BACKUP,
+    steps=(PREFLIGHT, BACKUP, PRUNE),
+    conclude=offsite_report.conclude,
 )
 
 DRILL_RESTORE = Workflow[None](
@@ -29,4 +36,6 @@ DRILL_RESTORE = Workflow[None](
     owner="data_engineering",
     access=AccessGroup.BACKUPS,
     queue=Queue.DRILL,
+    steps=(CHOOSE, REFUSALS, DRILL),
+    conclude=drill_report.conclude,
 )

@@ -25,7 +25,6 @@ from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notices, watching
-from include.orchestration.databases import wanted_databases
 from include.orchestration.forms import params_of
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
@@ -49,6 +48,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, c
 from include.registry import workflows
 from include.reports.conclusion import Conclusion
 from include.services.errors import ParcelSealError, ServiceError, UsageError
+from include.workflow.databases import databases_step
 from include.workflow.declaration import AnyWorkflow
 from include.workflow.reaction import PartnerIncident, PartnerReaction
 from include.workflow.run_context import InterimSeal, NotEnded, RunContext, TaskState
@@ -136,14 +136,7 @@ class Tasks:
 
     def databases(self) -> Any:
         """Make the task that names the databases of a run, for ``expand``."""
-        clause = self._workflow.clauses[0]
-
-        @task
-        def databases(params: dict[str, Any] | None = None) -> list[str]:
-            """Name the databases to work on: all mapped ones, or those the run was asked for."""
-            return wanted_databases((params or {}).get("databases"), clause=clause)
-
-        return databases()
+        return task_of(self._workflow, databases_step(self._workflow.clauses[0]))()
 
     def seal_after(self, last: Any, seal_run: Callable[[], dict[str, Any]] | None = None) -> None:
         """Make the tasks `seal` and `gate`, which follow the last task of every run.
@@ -214,7 +207,7 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
     Raises:
         AirflowFailException: the step's outcome ends the run; see also `run.step`.
     """
-    parts: list[str] = []
+    results: list[Any] = []
     begins = step is workflow.steps[0]
 
     def work(services: Workplace) -> StepRecord:
@@ -224,18 +217,19 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
         if run is None:
             return _no_result(workflow, step, part)
         findings = StepFindings(step.name, step.clause, part)
-        result = step.work(run, findings)
-        if step.parts is not None:
-            parts.extend(step.parts(result))
-        return findings.record(result)
+        results.append(step.work(run, findings))
+        return findings.record(results[0])
 
     make = _drill_services(workflow, begins=begins)
     done = do_step(step.name, part, step.title_of(part), work, step.clause, make)
     if step.sends_urgent:
         _send_urgent(workflow, _services(workflow))
-    if step.ends_run and done["outcome"] == Outcome.FAIL:
+    failed = done["outcome"] == Outcome.FAIL and not any(map(step.goes_on, results))
+    if step.ends_run and failed:
         raise AirflowFailException(step.ends_run)
-    return done if step.parts is None else parts
+    if step.parts is None:
+        return done
+    return [part for result in results for part in step.parts(result)]
 
 
 class HumanTaskMaker:

@@ -3,77 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
+from include.evidence.step_result import StepResult
 from include.expectations.check import RuleResult, load_engine, snapshot
+from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.quality import history
-from include.quality.collection import CollectionCheck
+from include.quality.collection import CheckedCollection, CollectionCheck
 from include.quality.dropped import notice_dropped
 from include.quality.history import RuleCheck
-from include.quality.run import Run
 from include.schema import json_keys
 from include.schema.drift import DriftKind, drift
 from include.schema.findings import findings as drift_findings
 from include.schema.live import LiveSchema, read_schema
-from include.services.database import DatabaseAddress
+from include.state.locks import exclusive
+from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
-STEP, CLAUSE = "check", "4.1"
-# Of the mapped schemas: what lies beside them may be another application's, and asks for attention.
+CLAUSE = "4.1"
+PATIENCE = timedelta(minutes=30)  # with a check by hand that runs into the daily one
+# In mapped schemas. Other schemas may belong to another application.
 UNDECLARED = {DriftKind.UNDECLARED_COLUMN, DriftKind.UNDECLARED_TABLE}
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
 
 
-@dataclass
-class Checked:
-    """What one database's check leaves.
+class QualityCheck(StepResult):
+    """The check of a database.
 
     Attributes:
-        record: of the step.
-        results: by collection, for Data Docs.
+        collections: with a suite, in the order of the policy pack.
+        rules: number of rules that were judged.
     """
 
-    record: StepRecord
-    results: dict[str, list[RuleResult]] = field(default_factory=dict)
+    collections: list[CheckedCollection]
+    rules: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of a check, and Great Expectations' results by collection for Data Docs."""
+
+    result: QualityCheck
+    validations: dict[str, list[RuleResult]]
+
+
+def check(run: RunContext[None], findings: StepFindings) -> QualityCheck:
+    """Count what breaks each expectation, and enter broken records in the register by key.
+
+    Raises:
+        ServiceError: another check of this database did not end in time; see `check_database`.
+    """
+    from include.expectations.docs import data_docs  # only this step renders its pages
+
+    database = run.database(findings.part)
+    what = f"a check of {database.name}"
+    with exclusive(run.state, f"quality:{database.name}", what, PATIENCE):
+        at = run.clock.now()
+        checked = check_database(run, findings, database, at)
+    for collection in checked.result.collections:
+        title = f"{database.name}.{collection.collection}"
+        file = f"datadocs.{title}.html"
+        if collection.incremental:
+            title += " (incremental; records were counted by the last full check)"
+        validations = checked.validations[collection.collection]
+        run.keep_file(file, data_docs(title, validations, run.run.run_id, at))
+    return checked.result
 
 
 def check_database(
-    database: MappedDatabase,
-    address: DatabaseAddress,
-    suites: Sequence[Suite],
-    run: Run,
-    others: Sequence[MappedDatabase] = (),
+    run: RunContext[None], findings: StepFindings, database: MappedDatabase, at: datetime
 ) -> Checked:
     """Check every suite of a database on one snapshot, and its schema against the data map.
 
     May be repeated: what an earlier try entered is found again.
 
     Args:
-        database: the data map.
-        address: of the database.
-        suites: of it.
         run: the run that checks.
-        others: further data maps of the same live database.
+        findings: of the step.
+        database: the data map.
+        at: the moment of the check.
 
     Raises:
         UsageError: user, password or database name is wrong.
         DatabaseUnavailable: the server does not answer.
     """
-    seen = StepFindings(STEP, CLAUSE, database.name)
+    address, suites = run.services.database(database.connection), run.pack.suites_of(database.name)
+    others = [
+        other
+        for other in run.pack.databases.values()
+        if other.connection == database.connection and not other.is_faulty
+    ]
     checks: list[RuleCheck] = []
     kept: list[RuleCheck] = []
-    summaries: list[dict[str, Any]] = []
-    done = Checked(seen.record({}))
+    summaries: list[CheckedCollection] = []
+    validations: dict[str, list[RuleResult]] = {}
     load_engine()  # takes seconds: not while the snapshot holds the server's clean-up back
     with snapshot(address) as view, run.state.connect() as conn:
         live = read_schema(view.connection)
         drifts = drift(live, database, others)
-        seen.findings += drift_findings(drifts)
-        undeclared = sum(one.kind in UNDECLARED for one in drifts)
+        findings.findings += drift_findings(drifts)
+        undeclared = sum(each.kind in UNDECLARED for each in drifts)
         places = json_keys.places(live, database)
         clean: list[json_keys.JsonPlace] = []  # looked at together with the records
         indexed = _indexed(live, database)
@@ -81,76 +115,93 @@ def check_database(
             collection = database.collections[suite.collection]
             table = live.tables.get((collection.schema_name, collection.table))
             inside = [place for place in places if place.collection.name == collection.name]
-            one = CollectionCheck(
-                database, collection, suite, table, live, view, conn, run, seen, indexed, inside
+            checking = CollectionCheck(
+                database,
+                collection,
+                suite,
+                table,
+                live,
+                view,
+                conn,
+                run,
+                at,
+                findings,
+                indexed,
+                inside,
             )
-            results = one.check()
-            checks += one.checks
-            clean += one.clean
-            kept += one.kept
-            summaries.append(one.summary())
-            done.results[collection.name] = results
+            validations[collection.name] = checking.check()
+            checks += checking.checks
+            clean += checking.clean
+            kept += checking.kept
+            summaries.append(checking.summary())
         left = [place for place in places if place not in clean]
         unknown = json_keys.undeclared_keys(view.connection, database.name, left)
-        seen.findings += json_keys.findings(unknown)
-        undeclared += sum(one.keys for one in unknown)
-        looked_everywhere = not any(one.fault for one in unknown)
-        notice_dropped(seen, conn, run, database.name, {suite.collection for suite in suites})
+        findings.findings += json_keys.findings(unknown)
+        undeclared += sum(each.keys for each in unknown)
+        looked_everywhere = not any(each.fault for each in unknown)
+        collections = {suite.collection for suite in suites}
+        notice_dropped(findings, conn, run, at, database.name, collections)
         with conn.begin():
             history.record(
                 conn,
                 checks + kept,
                 database=database.name,
-                dag_id=run.dag_id,
-                run_id=run.run_id,
-                at=run.at,
+                dag_id=run.run.dag_id,
+                run_id=run.run.run_id,
+                at=at,
             )
-    # What is undeclared is a figure however much was not looked at; none of it is one only then.
-    _measure(seen, suites, checks, undeclared if looked_everywhere or undeclared else None, run)
-    done.record = seen.record({"collections": summaries, "rules": len(checks)})
-    return done
+    # Zero counts only if all JSON columns were examined.
+    counted = undeclared if looked_everywhere or undeclared else None
+    has_purposes = any(database.name in purpose.fields for purpose in run.pack.purposes)
+    _measure(findings, suites, checks, counted, has_purposes=has_purposes)
+    return Checked(QualityCheck(collections=summaries, rules=len(checks)), validations)
 
 
 def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str, str]]:
-    """Collections and fields by which PostgreSQL finds records without reading them all."""
+    """Return the collections and fields with an index."""
     return frozenset(
         (name, field)
-        for name, one in database.collections.items()
-        if (table := live.tables.get((one.schema_name, one.table))) is not None
+        for name, collection in database.collections.items()
+        if (table := live.tables.get((collection.schema_name, collection.table))) is not None
         for field in table.indexed
     )
 
 
 def _measure(
-    seen: StepFindings,
+    findings: StepFindings,
     suites: Sequence[Suite],
     checks: Sequence[RuleCheck],
     undeclared: int | None,
-    run: Run,
+    *,
+    has_purposes: bool,
 ) -> None:
-    unneeded = {
-        (suite.collection, one.id)
-        for suite in suites
-        for one in suite.expectations
-        if one.type == OVER_COLLECTED
-    }
-    over = [one.broken for one in checks if (one.collection, one.rule) in unneeded]
-    known = [one for one in over if one is not None]
-    seen.measure("quality.rules", len(checks), "1")
-    required = {
-        (suite.collection, one.id)
-        for suite in suites
-        for one in suite.expectations
-        if one.severity == "fail"
-    }
-    seen.measure("quality.rules_required", len(required), "1")
-    unmet = sum(one.outcome is Outcome.FAIL for one in checks)
-    # Where nothing is required nothing is shown, which is not the same as nothing unmet.
-    seen.measure("quality.rules_broken", unmet if required else None, "1")
-    seen.measure("quality.rules_unchecked", sum(one.broken is None for one in checks), "1")
-    broken = [one.broken for one in checks if one.broken is not None]
-    seen.measure("quality.broken", sum(broken) if len(broken) == len(checks) else None, "rows")
-    seen.measure("quality.undeclared", undeclared, "1")
-    if unneeded or run.purposes:  # no unneeded field at all is a figure too
-        complete = len(known) == len(over)
-        seen.measure("quality.over_collected", sum(known) if complete else None, "rows")
+    rules = [(suite.collection, rule) for suite in suites for rule in suite.expectations]
+    unneeded = {(name, rule.id) for name, rule in rules if rule.type == OVER_COLLECTED}
+    required = {(name, rule.id) for name, rule in rules if rule.severity == "fail"}
+    unmet = sum(check.outcome is Outcome.FAIL for check in checks)
+    broken = [check.broken for check in checks]
+    over = [check.broken for check in checks if (check.collection, check.rule) in unneeded]
+    findings.measure("quality.rules", len(checks), "1")
+    findings.measure("quality.rules_required", len(required), "1")
+    # Without a required rule nothing is shown, which differs from no unmet rule.
+    findings.measure("quality.rules_broken", unmet if required else None, "1")
+    findings.measure("quality.rules_unchecked", broken.count(None), "1")
+    findings.measure("quality.broken", _sum(broken), "rows")
+    findings.measure("quality.undeclared", undeclared, "1")
+    if unneeded or has_purposes:  # no unneeded field at all is a figure too
+        findings.measure("quality.over_collected", _sum(over), "rows")
+
+
+def _sum(figures: Sequence[int | None]) -> int | None:
+    """Return the sum; None if one of them is unknown."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if len(known) == len(figures) else None
+
+
+CHECK = Step(
+    name="check",
+    title=_("The check of {part}"),
+    clause=CLAUSE,
+    work=check,
+    result=QualityCheck,
+)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from include.erasure import ledger
@@ -25,17 +28,18 @@ from include.quality.dropped import close_dropped
 from include.quality.history import RuleCheck
 from include.quality.incremental import (
     IncrementalCheck,
+    IncrementalFigures,
     compares_records,
     examines_all,
     incremental_check,
 )
 from include.quality.judge import Figures, as_judged, is_about_the_table, judge
-from include.quality.run import Run
 from include.quality.watermark import Watermark, tracking
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
 from include.schema.json_keys import JsonPlace
 from include.schema.live import LiveSchema, LiveTable
+from include.workflow.run_context import RunContext
 
 
 @dataclass
@@ -52,6 +56,50 @@ class _Staged:
         self.stage.forget(rules)
 
 
+class Scope(StrEnum):
+    """The records that a check examined for a rule."""
+
+    ALL = "all"
+    CHANGED = "changed"
+    LAST_FULL = "last_full"  # none: the figures are those of the last full check
+
+
+class RuleFigures(BaseModel):
+    """The figures of a rule; None if it was not checked. Earlier versions recorded no scope."""
+
+    rule: str
+    rows: int | None
+    broken: int | None
+    outcome: Outcome
+    examined: Scope | None = None
+
+
+class CheckedCollection(BaseModel):
+    """The figures of a collection.
+
+    Attributes:
+        collection: of the data map.
+        rows: number of records; None if they were not counted.
+        looked_at: records that were examined.
+        whole: whether all records were examined.
+        whole_because: why; None in an incremental check and in records of earlier versions.
+        resolved: records that are good again, or gone.
+        incremental: the scope of an incremental check; None if all records were examined.
+        parts: broken records by department, the most first.
+        rules: in the order of the policy pack.
+    """
+
+    collection: str
+    rows: int | None
+    looked_at: int
+    whole: bool
+    whole_because: Message | None = None
+    resolved: int
+    incremental: IncrementalFigures | None = None
+    parts: list[tuple[str | None, int]]
+    rules: list[RuleFigures]
+
+
 @dataclass
 class CollectionCheck:
     """One suite on its table.
@@ -62,7 +110,9 @@ class CollectionCheck:
         live: all tables.
         view: the snapshot that is checked.
         conn: to the state database, in no transaction.
-        seen: gets what is found.
+        run: the run that checks.
+        at: the moment of the check.
+        findings: of the step.
         indexed: collections and fields by which PostgreSQL finds records without reading them all.
         places: in its JSON columns, of which the data map names the keys.
 
@@ -80,8 +130,9 @@ class CollectionCheck:
     live: LiveSchema
     view: Snapshot
     conn: Connection
-    run: Run
-    seen: StepFindings
+    run: RunContext[None]
+    at: datetime
+    findings: StepFindings
     indexed: frozenset[tuple[str, str]] = frozenset()
     places: Sequence[JsonPlace] = ()
     clean: list[JsonPlace] = field(default_factory=list)
@@ -111,7 +162,7 @@ class CollectionCheck:
             tuple(self.table.columns),
             self.table.primary_key or self._mapped_key(),
             indexed=self.indexed,
-            timezone=self.run.timezone,
+            timezone=self.run.pack.calendar.timezone,
         )
         stage = register.Stage.of(self.conn)
         watermark = self._choose(records, self.table)
@@ -121,12 +172,12 @@ class CollectionCheck:
         elif not self._count(records):
             return self._nothing(reason_of(self.view.first_failure))
         self._notice_empty()
-        self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
+        self._part = part_of(self.view, records, self.suite, self.findings, self._subject)
         results, broken = self._look(records, stage)
         for one in results:
             self._judge(one, broken.get(one.rule.id))
         rules = [one.id for one in self.suite.expectations]
-        close_dropped(self.seen, self.conn, self._place, rules)
+        close_dropped(self.findings, self.conn, self._place, rules)
         self.kept = [history.clean_place(one) for one in self.clean]
         if self.rows is not None:
             name = self.collection.name
@@ -135,7 +186,7 @@ class CollectionCheck:
 
     def _choose(self, records: Records, table: LiveTable) -> Watermark | None:
         """Choose the records to examine; return the watermark for the next check."""
-        zone = self.run.timezone
+        zone = self.run.pack.calendar.timezone
         tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed, zone)
         if isinstance(tracked, Message):
             self.because = tracked
@@ -145,7 +196,7 @@ class CollectionCheck:
             self.because = watermark
             return None
         chosen = incremental_check(
-            self.conn, records, tracked, watermark, self.suite.expectations, self.run
+            self.conn, records, tracked, watermark, self.suite.expectations, self.run, self.at
         )
         if isinstance(chosen, Message):
             self.because = chosen
@@ -153,40 +204,40 @@ class CollectionCheck:
             self.incremental = chosen
         return watermark
 
-    def summary(self) -> dict[str, Any]:
-        """What the report needs of this collection; no customer value."""
+    def summary(self) -> CheckedCollection:
+        """Return the figures of the report; they hold no customer value."""
         with self.conn.begin():
             parts = register.by_part(self.conn, self.database.name, self.collection.name)
         checked = any(one.broken is not None for one in self.checks)
-        return {
-            "collection": self.collection.name,
-            "rows": self.rows,
-            "looked_at": self.looked_at,
-            "whole": self.whole,
-            "whole_because": self.because and self.because.model_dump(mode="json"),
-            "resolved": self.resolved,
-            "incremental": self.incremental and self.incremental.as_json(),
-            "parts": parts if self.suite.breakdown and checked else [],
-            "rules": [
-                {
-                    "rule": one.rule,
-                    "rows": one.rows,
-                    "broken": one.broken,
-                    "outcome": str(one.outcome),
-                    "examined": self._examined(one.rule),
-                }
-                for one in self.checks
+        return CheckedCollection(
+            collection=self.collection.name,
+            rows=self.rows,
+            looked_at=self.looked_at,
+            whole=self.whole,
+            whole_because=self.because,
+            resolved=self.resolved,
+            incremental=self.incremental and self.incremental.figures,
+            parts=parts if self.suite.breakdown and checked else [],
+            rules=[
+                RuleFigures(
+                    rule=check.rule,
+                    rows=check.rows,
+                    broken=check.broken,
+                    outcome=check.outcome,
+                    examined=self._examined(check.rule),
+                )
+                for check in self.checks
             ],
-        }
+        )
 
-    def _examined(self, rule: str) -> str:
-        """Return the scope of a rule's examination: ``all``, ``changed`` or ``last_full``."""
+    def _examined(self, rule: str) -> Scope:
+        """Return the records that were examined for a rule."""
         if self.incremental is None:
-            return "all"
+            return Scope.ALL
         (expectation,) = [one for one in self.suite.expectations if one.id == rule]
         if examines_all(expectation):
-            return "all"
-        return "last_full" if compares_records(expectation) else "changed"
+            return Scope.ALL
+        return Scope.LAST_FULL if compares_records(expectation) else Scope.CHANGED
 
     def _look(
         self, records: Records, stage: register.Stage
@@ -214,21 +265,21 @@ class CollectionCheck:
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
         """Check changed records; keep the register's entries of all other records."""
         self.whole = False
-        groups: dict[str, list[Expectation]] = {"all": [], "changed": [], "last_full": []}
+        groups: dict[Scope, list[Expectation]] = {scope: [] for scope in Scope}
         for rule in self.suite.expectations:
             groups[self._examined(rule.id)].append(rule)
         # A place with undeclared keys may have been cleaned in a record that did not change.
         places = [one for one in self.places if check.last.was_clean(one)]
-        results = self._check(check.records, groups["changed"], stage, len(check.keys), places)
-        results += self._check(records, groups["all"], stage, check.last.all_rows, [])
+        results = self._check(check.records, groups[Scope.CHANGED], stage, len(check.keys), places)
+        results += self._check(records, groups[Scope.ALL], stage, check.last.all_rows, [])
         self.looked_at = len(check.keys)
         names = self._key_names(records)
         stage.looked_at(names.of(key) for key in check.keys)
-        every = [one.id for one in groups["all"]]
-        unexamined = [one.id for one in groups["last_full"] if not is_about_the_table(one)]
+        every = [one.id for one in groups[Scope.ALL]]
+        unexamined = [one.id for one in groups[Scope.LAST_FULL] if not is_about_the_table(one)]
         change = stage.enter(self._place, _listed(results), "looked_at", every, begun, unexamined)
         self.resolved = change.resolved
-        results += [_as_before(one, check) for one in groups["last_full"]]
+        results += [_as_before(one, check) for one in groups[Scope.LAST_FULL]]
         results.sort(key=lambda one: self.suite.expectations.index(one.rule))
         return results, change.open
 
@@ -246,7 +297,7 @@ class CollectionCheck:
             self.view,
             records,
             expectations,
-            self.run.at,
+            self.at,
             _Staged(stage, self._key_names(records)),
             self._part,
             rows=rows,
@@ -259,18 +310,22 @@ class CollectionCheck:
 
     def _key_names(self, records: Records) -> KeyNames:
         return KeyNames(
-            self.run.keys, self.database.name, self.collection, records.key, self._kept_digests()
+            self.run.services.erasure_keys,
+            self.database.name,
+            self.collection,
+            records.key,
+            self._kept_digests(),
         )
 
     def _kept_digests(self) -> frozenset[str]:
-        if len(self.run.keys.keys) == 1:
+        if len(self.run.services.erasure_keys.keys) == 1:
             return frozenset()  # never rotated
         with self.conn.begin():
             return register.digests(self.conn, self.database.name, self.collection.name)
 
     def _count(self, records: Records) -> bool:
         """Count the records; False where they may not be read."""
-        self.counts = counts.count(self.view, records, self.suite.expectations, self.run.at)
+        self.counts = counts.count(self.view, records, self.suite.expectations, self.at)
         return self.counts is not None
 
     def _mapped_key(self) -> tuple[str, ...]:
@@ -283,10 +338,10 @@ class CollectionCheck:
             return
         with self.conn.begin():
             last = history.last_count(self.conn, self.database.name, self.collection.name)
-            before, at = last or (0, self.run.at)
+            before, at = last or (0, self.at)
             erased = ledger.deleted_since(self.conn, self.database.name, self.collection.name, at)
         if before and erased >= before:
-            self.seen.find(
+            self.findings.find(
                 "quality.empty",
                 Outcome.ATTENTION,
                 _("The table has no records: by the schedule, {count} were deleted.", count=erased),
@@ -294,7 +349,7 @@ class CollectionCheck:
                 subject=self._subject,
             )
         elif before:
-            self.seen.find(
+            self.findings.find(
                 "quality.emptied",
                 Outcome.ATTENTION,
                 _("The table had records at the last check and has none."),
@@ -302,7 +357,7 @@ class CollectionCheck:
                 subject=self._subject,
             )
         else:
-            self.seen.find(
+            self.findings.find(
                 "quality.empty",
                 Outcome.ATTENTION,
                 _("The table has no records, so that nothing is shown of them."),
@@ -312,9 +367,9 @@ class CollectionCheck:
 
     @property
     def _place(self) -> register.Place:
-        run = self.run
+        run = self.run.run
         return register.Place(
-            self.database.name, self.collection.name, run.dag_id, run.run_id, run.at
+            self.database.name, self.collection.name, run.dag_id, run.run_id, self.at
         )
 
     def _nothing(self, reason: Message) -> list[RuleResult]:
@@ -347,7 +402,7 @@ class CollectionCheck:
         if by_last_full and broken is not None and not is_about_the_table(rule):
             rows = max(rows, broken)  # records came since they were counted
         figures = Figures(rows, broken, listed is not None, self.rows == 0, by_last_full)
-        outcome = judge(self.seen, f"{self._subject}.{rule.id}", rule, figures, found.fault)
+        outcome = judge(self.findings, f"{self._subject}.{rule.id}", rule, figures, found.fault)
         self.judged.append((figures, outcome))
         self.checks.append(
             RuleCheck(

@@ -1,8 +1,9 @@
-"""Entries of the register whose rules, or whole suites, stand in the policy pack no longer."""
+"""Close entries of the quarantine register whose rules or suites the pack no longer has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -10,18 +11,18 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.quality import history
-from include.quality.run import Run
 from include.quarantine import register
+from include.workflow.run_context import RunContext
 
 
 def close_dropped(
-    seen: StepFindings, conn: Connection, place: register.Place, rules: Sequence[str]
+    findings: StepFindings, conn: Connection, place: register.Place, rules: Sequence[str]
 ) -> None:
-    """Close what rules left open that the pack no longer has; that mends no record."""
+    """Close the entries of rules that the pack no longer has; their records may still be broken."""
     with conn.begin():
         closed = register.close_others(conn, place, rules)
     if closed:
-        seen.find(
+        findings.find(
             "quality.rule_dropped",
             Outcome.ATTENTION,
             _(
@@ -36,16 +37,21 @@ def close_dropped(
 
 
 def notice_dropped(
-    seen: StepFindings, conn: Connection, run: Run, database: str, collections: set[str]
+    findings: StepFindings,
+    conn: Connection,
+    run: RunContext[None],
+    at: datetime,
+    database: str,
+    collections: set[str],
 ) -> None:
-    """The same for collections of which the pack no longer expects anything.
+    """Close the entries of collections for which the pack has no suite any more.
 
-    What was closed is looked for again once it does: this run is noted as one of theirs.
+    If it has one again, the next check examines all records: this run is noted as one of theirs.
     """
     with conn.begin():
-        left = register.forsaken(conn, database, run.dag_id, collections)
+        left = register.forsaken(conn, database, run.run.dag_id, collections)
     for name in left:
-        place = register.Place(database, name, run.dag_id, run.run_id, run.at)
+        place = register.Place(database, name, run.run.dag_id, run.run.run_id, at)
         with conn.begin():
             history.begin(conn, **place.__dict__)
-        close_dropped(seen, conn, place, ())
+        close_dropped(findings, conn, place, ())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,8 +19,8 @@ from include.policy.expectations import Expectation
 from include.policy.kwargs import ColumnList, Distinct, Related, RowCount, Satisfy
 from include.quality import history
 from include.quality.history import FULL_EVERY, LastCheck
-from include.quality.run import Run
 from include.quality.watermark import VERSION, ChangeTracking, Watermark
+from include.workflow.run_context import RunContext
 
 MOST_CHANGED = 0.2  # share of the records above which one scan of all costs less
 
@@ -41,6 +42,28 @@ def examines_all(rule: Expectation) -> bool:
     return rule.depends_on_time or (isinstance(kwargs, Satisfy | Related) and kwargs.scope == "all")
 
 
+class IncrementalFigures(BaseModel):
+    """The records that an incremental check read.
+
+    Attributes:
+        column: the change column.
+        since: its lowest value that was read.
+        margin: for late arrivals, as in the policy pack.
+        full_at: when the last full check was made.
+        full_due: when the next one is due.
+        sees_open_transactions: whether open transactions limit the watermark.
+        has_timezone: whether the column's values have a timezone.
+    """
+
+    column: str
+    since: str
+    margin: str
+    full_at: datetime
+    full_due: datetime
+    sees_open_transactions: bool
+    has_timezone: bool = True
+
+
 @dataclass(frozen=True)
 class IncrementalCheck:
     """The scope of an incremental check of a collection.
@@ -59,18 +82,18 @@ class IncrementalCheck:
     tracking: ChangeTracking
     since: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the figures of the report; they hold no customer value."""
-        due = self.last.full_at + FULL_EVERY
-        return {
-            "column": self.tracking.changed.column,
-            "since": self.since,
-            "margin": str(self.tracking.changed.late_arrivals),
-            "full_at": self.last.full_at.isoformat(),
-            "full_due": due.isoformat(),
-            "sees_open_transactions": self.tracking.sees_open_transactions,
-            "has_timezone": self.tracking.type == "timestamptz",
-        }
+    @property
+    def figures(self) -> IncrementalFigures:
+        """The figures of the report; they hold no customer value."""
+        return IncrementalFigures(
+            column=self.tracking.changed.column,
+            since=self.since,
+            margin=str(self.tracking.changed.late_arrivals),
+            full_at=self.last.full_at,
+            full_due=self.last.full_at + FULL_EVERY,
+            sees_open_transactions=self.tracking.sees_open_transactions,
+            has_timezone=self.tracking.type == "timestamptz",
+        )
 
 
 def incremental_check(
@@ -79,7 +102,8 @@ def incremental_check(
     tracking: ChangeTracking,
     watermark: Watermark,
     expectations: Sequence[Expectation],
-    run: Run,
+    run: RunContext[None],
+    at: datetime,
 ) -> IncrementalCheck | Message:
     """Return the scope of an incremental check, or the reason for a full one.
 
@@ -90,12 +114,13 @@ def incremental_check(
         watermark: the watermark of this run's snapshot.
         expectations: the expectations of the collection.
         run: the run that checks.
+        at: the moment of the check.
     """
-    if run.full:
+    if run.parameters.get("full"):
         return _("a full check was requested")
     place = (records.database.name, records.collection.name)
     with conn.begin():
-        last = history.last_check(conn, *place, expectations, run.at)
+        last = history.last_check(conn, *place, expectations, at)
     if isinstance(last, Message):
         return last
     if last.watermark.version != VERSION:

@@ -1,20 +1,20 @@
-"""What a run of `check_quality` adds up to, for machines and for people."""
+"""Conclude a run of `check_quality`, and write its report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
-from include.quality.check import CLAUSE, STEP
+from include.quality import history
+from include.quality.check import CHECK, CLAUSE, QualityCheck
+from include.quality.collection import CheckedCollection, RuleFigures, Scope
 from include.quality.history import Trend
 from include.quality.report_scope import examined, not_seen, of_rows
 from include.reports.conclusion import (
     Conclusion,
-    by_step,
     metric_of,
     missing_record,
     not_asked_for,
@@ -33,6 +33,8 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
 
 TITLE = _("Quality check")
 MOST_PARTS = 10  # departments in a chart
@@ -43,58 +45,59 @@ _INDICATORS = {
     "undeclared_tables_and_columns": "quality.undeclared",
 }
 _EXAMINED = {
-    "all": _("all records"),
-    "changed": _("changed records"),
-    "last_full": _("by the last full check"),
+    Scope.ALL: _("all records"),
+    Scope.CHANGED: _("changed records"),
+    Scope.LAST_FULL: _("by the last full check"),
 }
 
 
-def conclude(
-    records: Sequence[StepRecord],
-    databases: Sequence[MappedDatabase],
-    suites: Mapping[str, Sequence[Suite]],
-    trends: Mapping[str, Sequence[Trend]],
-    asked: Sequence[str],
-) -> Conclusion:
-    """Judge a run: every suite of every mapped database was checked.
+def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
+    """Judge a run: every suite of every wanted database was checked.
 
-    Args:
-        records: what the steps left; one that is missing fails.
-        databases: all that the data map names.
-        suites: of each database; those of incoming collections are checked elsewhere.
-        trends: past runs by database, this one included.
-        asked: names the run was asked for; the rest is noted, so that nobody takes it for checked.
+    A record that is missing fails. Mapped databases that the run was not asked for are reported.
     """
-    left_out = [one for one in databases if one.name not in asked]
-    databases = [one for one in databases if one.name in asked]
-    steps = by_step(records)
-    checked = [steps.get((STEP, one.name)) for one in databases]
-    findings = [finding for record in records for finding in record.findings]
+    mapped, wanted = run.pack.databases.values(), run.wanted_databases
+    left_out = [database for database in mapped if database.name not in wanted]
+    databases = [database for database in mapped if database.name in wanted]
+    steps = [records.find(CHECK.name, database.name) for database in databases]
+    suites = {
+        database.name: (
+            *run.pack.suites_of(database.name),
+            *run.pack.suites_of(database.name, incoming=True),
+        )
+        for database in databases
+    }
+    findings = records.findings
     findings += [
-        missing_record(_("The check"), one.name, "quality.missing", CLAUSE)
-        for one, record in zip(databases, checked, strict=True)
-        if record is None
+        missing_record(_("The check"), database.name, "quality.missing", CLAUSE)
+        for database, step in zip(databases, steps, strict=True)
+        if step is None
     ]
     findings += _nothing_expected(databases, suites)
-    findings += [not_asked_for(one.name, "quality.left_out", CLAUSE) for one in left_out]
-    outcome = worst(records, findings) if databases else Outcome.FAIL
+    findings += [not_asked_for(each.name, "quality.left_out", CLAUSE) for each in left_out]
+    outcome = worst(records.records, findings) if databases else Outcome.FAIL
+    checks = records.results(CHECK)
+    with run.state.connect() as conn:
+        trends = {database.name: history.trend(conn, database.name) for database in databases}
     return Conclusion(
         title=TITLE,
-        summary=_summary(outcome, any(record is None for record in checked)),
+        summary=_summary(outcome, missing=None in steps),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *(metric for record in records for metric in record.metrics),
+            *records.metrics,
             *(
-                _indicator(name, figure, checked, all_asked=not left_out)
+                _indicator(name, figure, steps, all_asked=not left_out)
                 for name, figure in _INDICATORS.items()
             ),
         ],
-        facts=_facts(checked),
+        facts=_facts(
+            steps, [collection for check in checks.values() for collection in check.collections]
+        ),
         sections=[
             *(
-                _database(one, record, suites.get(one.name, ()), trends.get(one.name, ()))
-                for one, record in zip(databases, checked, strict=True)
+                _database(each, checks.get(each.name), suites[each.name], trends[each.name])
+                for each in databases
             ),
             _meaning(),
         ],
@@ -108,36 +111,40 @@ def _nothing_expected(
         Finding(
             code="quality.nothing_expected",
             severity=Outcome.ATTENTION,
-            subject=one.name,
-            message=_("The policy pack expects nothing of the records of {name}.", name=one.title),
+            subject=database.name,
+            message=_(
+                "The policy pack expects nothing of the records of {name}.", name=database.title
+            ),
             action=_("Write expectations under quality/ in the policy pack."),
             clause=CLAUSE,
         )
-        for one in databases
-        if all(suite.incoming for suite in suites.get(one.name, ()))
+        for database in databases
+        if all(suite.incoming for suite in suites[database.name])
     ]
 
 
-def _added_up(name: str, figure: str, checked: Sequence[StepRecord | None]) -> Metric:
-    """An indicator over all databases; None when one of them was not measured."""
-    found = [metric_of(one, figure) for one in checked]
-    values = [one.value for one in found if one is not None and one.value is not None]
-    whole = bool(checked) and len(values) == len(checked)
-    return Metric(name=name, value=sum(values) if whole else None, unit="1")
+def _figures(steps: Sequence[StepRecord | None], name: str) -> list[float]:
+    """Return a figure of all databases for which it was measured."""
+    metrics = [metric_of(step, name) for step in steps]
+    return [metric.value for metric in metrics if metric and metric.value is not None]
+
+
+def _sum(steps: Sequence[StepRecord | None], name: str) -> float | None:
+    """Return the sum of a figure; None if it was not measured for each database."""
+    figures = _figures(steps, name)
+    return sum(figures) if steps and len(figures) == len(steps) else None
 
 
 def _indicator(
-    name: str, figure: str, checked: Sequence[StepRecord | None], *, all_asked: bool
+    name: str, figure: str, steps: Sequence[StepRecord | None], *, all_asked: bool
 ) -> Metric:
-    """A control's figure: what is bad is bad, but nothing is good that was not looked at."""
-    found = _added_up(name, figure, checked)
-    known = [one for one in (metric_of(record, figure) for record in checked) if one and one.value]
-    if found.value is None and known:
-        return found.model_copy(update={"value": sum(one.value or 0 for one in known)})
-    return found if all_asked or found.value else found.model_copy(update={"value": None})
+    """Return a control's figure; zero counts only if all databases were measured."""
+    total = sum(_figures(steps, figure))
+    is_complete = all_asked and _sum(steps, figure) is not None
+    return Metric(name=name, value=total if total or is_complete else None, unit="1")
 
 
-def _summary(outcome: Outcome, missing: bool) -> Message:
+def _summary(outcome: Outcome, *, missing: bool) -> Message:
     if missing:
         return _("Not every database was checked.")
     if outcome is Outcome.FAIL:
@@ -147,41 +154,34 @@ def _summary(outcome: Outcome, missing: bool) -> Message:
     return _("Records are as the policy expects them.")
 
 
-def _sum(checked: Sequence[StepRecord | None], name: str) -> float | None:
-    return _added_up(name, name, checked).value
-
-
-def _collections(checked: Sequence[StepRecord | None]) -> list[dict[str, Any]]:
-    return [one for record in checked if record for one in record.data.get("collections", [])]
-
-
-def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
-    collections = _collections(checked)
+def _facts(
+    steps: Sequence[StepRecord | None], collections: Sequence[CheckedCollection]
+) -> list[Fact]:
     unmet, unchecked = (
-        _sum(checked, "quality.rules_broken"),
-        _sum(checked, "quality.rules_unchecked"),
+        _sum(steps, "quality.rules_broken"),
+        _sum(steps, "quality.rules_unchecked"),
     )
     return [
         Fact(
             label=_("Required expectations that are not met"),
             value=unmet,
             status=None if unmet is None else Outcome.FAIL if unmet else Outcome.PASS,
-            note=_("of {count}", count=int(_sum(checked, "quality.rules_required") or 0)),
+            note=_("of {count}", count=int(_sum(steps, "quality.rules_required") or 0)),
         ),
         Fact(
             label=_("Records looked at"),
-            value=sum(one["looked_at"] for one in collections) if collections else None,
+            value=sum(each.looked_at for each in collections) if collections else None,
             unit="rows",
             note=of_rows(collections),
         ),
         Fact(
             label=_("Breaches"),
-            value=_sum(checked, "quality.broken"),
+            value=_sum(steps, "quality.broken"),
             note=_("one record may break several rules"),
         ),
         Fact(
             label=_("Found good again, or gone"),
-            value=sum(one["resolved"] for one in collections) if collections else None,
+            value=sum(each.resolved for each in collections) if collections else None,
             unit="rows",
         ),
         Fact(
@@ -194,16 +194,16 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
 
 def _database(
     database: MappedDatabase,
-    record: StepRecord | None,
+    check: QualityCheck | None,
     suites: Sequence[Suite],
     trend: Sequence[Trend],
 ) -> Section:
     heading = _("Database {name}", name=database.title)
-    if record is None or "collections" not in record.data:
+    if check is None:
         return Section(heading=heading, blocks=[Paragraph(text=_("It was not checked."))])
-    rules = {(one.collection, rule.id): rule for one in suites for rule in one.expectations}
+    rules = {(suite.collection, rule.id): rule for suite in suites for rule in suite.expectations}
     blocks: list[Block] = []
-    if left := sorted(set(database.collections) - {one.collection for one in suites}):
+    if left := sorted(set(database.collections) - {suite.collection for suite in suites}):
         blocks.append(
             Paragraph(
                 text=_(
@@ -215,25 +215,26 @@ def _database(
                 )
             )
         )
-    for one in record.data["collections"]:
-        blocks.append(_rules_table(one, rules))
-        blocks += not_seen(one)
-        if one["parts"]:
-            blocks.append(_parts_chart(one))
+    for collection in check.collections:
+        blocks.append(_rules_table(collection, rules))
+        blocks += not_seen(collection)
+        if collection.parts:
+            blocks.append(_parts_chart(collection))
     blocks.append(
         TrendChart(
             caption=_("Breaches in {name} over the last checks", name=database.title),
-            points=[TrendPoint(at=one.at, value=one.broken) for one in trend],
+            points=[TrendPoint(at=past.at, value=past.broken) for past in trend],
         )
     )
     return Section(heading=heading, blocks=blocks)
 
 
-def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectation]) -> Table:
-    found = [(rule, rules.get((one["collection"], rule["rule"]))) for rule in one["rules"]]
-    looked = examined(one)
+def _rules_table(
+    collection: CheckedCollection, rules: Mapping[tuple[str, str], Expectation]
+) -> Table:
+    results = [(each, rules.get((collection.collection, each.rule))) for each in collection.rules]
     return Table(
-        caption=looked,
+        caption=examined(collection),
         columns=[
             Column(label=_("Expectation")),
             Column(label=_("Rule"), kind="code"),
@@ -247,31 +248,31 @@ def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectatio
         ],
         rows=[
             [
-                rule.message if rule else verbatim(result["rule"]),
-                result["rule"],
+                rule.message if rule else verbatim(result.rule),
+                result.rule,
                 rule.clause if rule else "",
-                _EXAMINED.get(result.get("examined", ""), ""),
-                result["rows"],
-                result["broken"],
+                _EXAMINED[result.examined] if result.examined else "",
+                result.rows,
+                result.broken,
                 _share(result),
                 float(1 - rule.mostly) if rule else None,
-                Outcome(result["outcome"]),
+                result.outcome,
             ]
-            for result, rule in found
+            for result, rule in results
         ],
     )
 
 
-def _share(result: dict[str, Any]) -> float | None:
-    if result["broken"] is None or result["rows"] is None:
+def _share(result: RuleFigures) -> float | None:
+    if result.broken is None or result.rows is None:
         return None
-    return result["broken"] / result["rows"] if result["rows"] else 0.0
+    return result.broken / result.rows if result.rows else 0.0
 
 
-def _parts_chart(one: dict[str, Any]) -> BarChart:
-    shown, rest = one["parts"][:MOST_PARTS], one["parts"][MOST_PARTS:]
+def _parts_chart(collection: CheckedCollection) -> BarChart:
+    shown, rest = collection.parts[:MOST_PARTS], collection.parts[MOST_PARTS:]
     return BarChart(
-        caption=_("Broken records of {collection} by department", collection=one["collection"]),
+        caption=_("Broken records of {collection} by department", collection=collection.collection),
         category=_("Department"),
         unit="rows",
         bars=[

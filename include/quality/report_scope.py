@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
 
 from include.messages import Message, _, verbatim
+from include.quality.collection import CheckedCollection, Scope
 from include.reports.model import Block, Code, Paragraph, Steps
 
 
-def of_rows(collections: Sequence[dict[str, Any]]) -> Message:
+def of_rows(collections: Sequence[CheckedCollection]) -> Message:
     """Return the number of records of all collections."""
-    count = sum(collection["rows"] or 0 for collection in collections)
-    if unknown := [
-        collection["collection"] for collection in collections if collection["rows"] is None
-    ]:
+    count = sum(collection.rows or 0 for collection in collections)
+    if unknown := [collection.collection for collection in collections if collection.rows is None]:
         names = ", ".join(unknown)
         return _("of {count}; these were not counted: {names}", count=count, names=names)
-    if all(collection["whole"] for collection in collections):
+    if all(collection.whole for collection in collections):
         return _("of {count}", count=count)
     return _("of {count} by the last full check", count=count)
 
 
-def examined(collection: dict[str, Any]) -> Message:
+def examined(collection: CheckedCollection) -> Message:
     """Return how many records were examined. Runs of earlier versions recorded less."""
-    name, rows, looked = collection["collection"], collection["rows"], collection["looked_at"]
-    if rows is None or (collection["whole"] and rows and not looked):
+    name, rows, looked = collection.collection, collection.rows, collection.looked_at
+    if rows is None or (collection.whole and rows and not looked):
         return _("{collection}: it was not examined", collection=name)
-    if collection["whole"] and collection.get("whole_because") is None:
+    if collection.whole and collection.whole_because is None:
         return _("{collection}: all {rows} records", collection=name, rows=rows)
-    if collection["whole"]:
-        because = Message.model_validate(collection["whole_because"])
+    if collection.whole:
         return _(
             "{collection}: all {rows} records, because {reason}",
             collection=name,
             rows=rows,
-            reason=because,
+            reason=collection.whole_because,
         )
     return _(
         "{collection}: incremental check of {looked} changed records, of {rows} by the last full "
@@ -47,12 +43,12 @@ def examined(collection: dict[str, Any]) -> Message:
     )
 
 
-def not_seen(collection: dict[str, Any]) -> list[Block]:
+def not_seen(collection: CheckedCollection) -> list[Block]:
     """Return the changes that an incremental check cannot see; nothing after a full check."""
-    incremental = collection.get("incremental")
-    if not incremental:
+    incremental = collection.incremental
+    if incremental is None:
         return []
-    column, since = incremental["column"], incremental["since"]
+    column, since = incremental.column, incremental.since
     items = [
         _("records that were changed or loaded without a new value in the change column"),
         _(
@@ -68,22 +64,22 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
         ),
         _("records that break an expectation because time went on, such as an overdue review"),
     ]
-    if any(rule.get("examined") == "last_full" for rule in collection["rules"]):
+    if any(rule.examined is Scope.LAST_FULL for rule in collection.rules):
         items.append(
             _(
                 "new breaches of expectations that compare records with each other or count them: "
                 "their figures are those of the last full check"
             )
         )
-    if not incremental["sees_open_transactions"]:
-        items.append(_late(incremental["margin"]))
-    elif not incremental.get("has_timezone", True):
+    if not incremental.sees_open_transactions:
+        items.append(_late(incremental.margin))
+    elif not incremental.has_timezone:
         items.append(
             _(
                 "records whose transaction was open for longer than the margin for late arrivals "
                 "({margin}), if the application writes the column in another timezone than the "
                 "server's or UTC",
-                margin=verbatim(incremental["margin"]),
+                margin=verbatim(incremental.margin),
             )
         )
     return [
@@ -91,9 +87,9 @@ def not_seen(collection: dict[str, Any]) -> list[Block]:
             text=_(
                 "This check of {collection} was incremental: it examined changed records. The last "
                 "full check was on {full}; the next one is due on {due}. Until then no check sees:",
-                collection=collection["collection"],
-                full=datetime.fromisoformat(incremental["full_at"]).date(),
-                due=datetime.fromisoformat(incremental["full_due"]).date(),
+                collection=collection.collection,
+                full=incremental.full_at.date(),
+                due=incremental.full_due.date(),
             )
         ),
         Steps(items=items),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from include.messages import _
+from include.quality import report
+from include.quality.check import CHECK
 from include.workflow.declaration import AccessGroup, Cadence, Workflow
 
 CHECK_QUALITY = Workflow[None](
@@ -16,4 +18,6 @@ CHECK_QUALITY = Workflow[None](
     owner="information_management",
     access=AccessGroup.RECORDS,
     chooses_databases=True,
+    steps=(CHECK,),
+    conclude=report.conclude,
 )

@@ -46,6 +46,7 @@ class Step(_Task[RunRules, Result]):
             names none.
         ends_run: message of the failed task if the step's outcome is ``fail``, so that nothing
             that needs it follows; empty if the following tasks run.
+        goes_on: returns whether the following tasks run although the outcome is ``fail``.
         runs_always: whether it runs although an earlier step failed.
         queue: of its task, if the workers of the workflow's queue lack a key that it needs.
         applies: returns by the run's parameters whether the task is skipped or done; None if it is
@@ -57,6 +58,7 @@ class Step(_Task[RunRules, Result]):
     work: Callable[[RunContext[RunRules], StepFindings], Result]
     parts: Callable[[Result], Sequence[str]] | None = None
     ends_run: str = ""
+    goes_on: Callable[[Result], bool] = lambda _result: False
     runs_always: bool = False
     applies: Callable[[Mapping[str, Any]], bool] | None = None
     sends_urgent: bool = False

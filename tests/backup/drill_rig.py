@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from include.backup.drill import DrillPlace, drill
+from sqlalchemy import Engine
+
+from include.backup.drill import DrillTarget, restore_and_compare
 from include.backup.manifest import Manifest
+from include.backup.preflight import CLAUSE
 from include.backup.scratch import PREFIX
 from include.backup.source import Source
 from include.erasure.ledger import Action, ErasureKeys
 from include.evidence.model import StepRecord
+from include.evidence.step_findings import StepFindings
+from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
-from include.policy.rules import Drill as DrillRules
-from include.services.clock import SystemClock
+from include.policy.rules import BackupRules, Drill
+from include.services.clock import Clock, SystemClock
 from include.services.database import DatabaseAddress
+from include.workflow.run_context import RunContext
 from tests.backup.support import mapped, rows
 from tests.erasure.support import record
+from tests.support.contexts import services_stub
 from tests.support.holders import NOW
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
@@ -24,12 +31,14 @@ KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 
 @dataclass
 class Rig:
-    """One restore point of a courier and a place to drill it."""
+    """One restore point of a courier and a server to drill it on."""
 
     source: Source
-    place: DrillPlace
+    target: DrillTarget
     server: DatabaseAddress
     live: DatabaseAddress
+    state: Engine
+    erasure_keys: ErasureKeys = KEYS
 
     def drill(
         self,
@@ -38,24 +47,25 @@ class Rig:
         manifest: Manifest | None = None,
         latest: datetime = NOW,
         window: int = 26,
+        clock: Clock | None = None,
     ) -> StepRecord:
-        return drill(
-            database or mapped(),
-            replace(self.source, manifest=manifest or self.source.manifest),
-            self.place,
-            DrillRules(newest_record_window_hours=window),
-            latest_taken_at=latest,
-            dag_id="drill_restore",
-            run_id="r1",
-            clock=SystemClock(),
-        )
+        rules = BackupRules(drill=Drill(newest_record_window_hours=window))
+        services = services_stub(
+            {"courier": database or mapped()}, self.state, clock or SystemClock(),
+            rules=rules, erasure_keys=self.erasure_keys,
+        )  # fmt: skip
+        source = replace(self.source, manifest=manifest or self.source.manifest)
+        run = RunContext(services, None, Run("drill_restore", "r1"))
+        findings = StepFindings("drill", CLAUSE, "courier")
+        result = restore_and_compare(run, findings, source, self.target, latest)
+        return findings.record(result)
 
     def scratch_left(self) -> list[tuple[object, ...]]:
         query = f"SELECT datname FROM pg_database WHERE datname LIKE '{PREFIX}%'"
         return rows(self.server, query)
 
     def erase(self, collection: str, *keys: str, action: Action = "delete") -> None:
-        with self.place.state.begin() as conn:
+        with self.state.begin() as conn:
             record(
                 conn,
                 KEYS,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,18 +13,21 @@ from sqlalchemy import Engine
 
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME
-from include.backup.offsite import Offsite, back_up, prune_restore_points
-from include.backup.unfinished import Cleared
+from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE, Offsite
 from include.encryption.recipients import Recipient
 from include.evidence.model import StepRecord
 from include.evidence.signing import Signer
 from include.holds import registry
 from include.holds.registry import HoldKind
+from include.notify.outbox import Run
+from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
-from include.services.clock import SystemClock
+from include.services.clock import Clock, FixedClock, SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
+from include.workflow.run_context import RunContext, TaskState
 from tests.backup.support import Taken, mapped
+from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.holders import NOW
 
 RULES = BackupRules()
@@ -39,25 +44,42 @@ def run_backup(
     state: Engine,
     run_id: str = "r",
     *,
+    dag_id: str = "backup_offsite",
     again: bool = False,
 ) -> tuple[StepRecord, manifests.Manifest]:
-    return back_up(
-        mapped(), source, offsite, RULES, state,
-        dag_id="backup_offsite", run_id=run_id, clock=SystemClock(), again=again,
+    services = services_stub(
+        {"courier": mapped()}, state, SystemClock(), rules=RULES,
+        database=lambda _connection: source, **offsite_services(offsite),
     )  # fmt: skip
+    task = TaskState(is_repeated=again)
+    run = RunContext(services, None, Run(dag_id, run_id), task=task)
+    record = step_record(BACKUP, run, "courier")
+    return record, manifest_of(run)
+
+
+def preflight_record(offsite: Offsite, database: MappedDatabase, clock: Clock) -> StepRecord:
+    """Return the record of a preflight."""
+    services: Any = services_stub(
+        {database.name: database}, None, clock, **offsite_services(offsite)
+    )
+    return step_record(PREFLIGHT, RunContext(services, None))
+
+
+def manifest_of(run: RunContext[None]) -> manifests.Manifest:
+    """Return the manifest that the step kept for the bundle."""
+    (content,) = run.records().artifacts.values()
+    return manifests.Manifest.model_validate_json(content)
 
 
 def run_prune(
-    offsite: Offsite,
-    state: Engine,
-    now: datetime = NOW,
-    confirm: Callable[[], None] | None = None,
-    cleared: Cleared | None = None,
+    offsite: Offsite, state: Engine, now: datetime = NOW, confirm: Callable[[], None] | None = None
 ) -> StepRecord:
-    return prune_restore_points(
-        "courier", offsite, RULES, state,
-        zone=ZONE, now=now, dag_id="backup_offsite", run_id="r", confirm=confirm, cleared=cleared,
-    )  # fmt: skip
+    """Prune, whatever the age of the newest restore point."""
+    services = services_stub({}, state, FixedClock(now), rules=RULES, **offsite_services(offsite))
+    task = TaskState(confirm_open=confirm or (lambda: None))
+    run = RunContext(services, None, Run("backup_offsite", "r"), task=task)
+    with patch("include.backup.offsite.require_plausible_clock"):
+        return step_record(PRUNE, run, "courier")
 
 
 def hold(state: Engine, kind: HoldKind, value: str) -> int:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+from include.backup import drill_report, offsite_report
+from include.backup.drill_report import PastDrill
+from include.backup.manifest import Manifest
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import _
+from include.policy.datamap import MappedDatabase
+from include.reports.conclusion import Conclusion
+from include.workflow.run_records import RunRecords
 from tests.support.holders import NOW
 
 
 def finding(severity: Outcome) -> Finding:
     return Finding(code="x.y", severity=severity, subject="x", message=_("yes"), action=_("yes"))
+
+
+_DATA: dict[str, dict[str, Any]] = {
+    "preflight": {
+        "may_dump": True, "store": "s3://x", "store_kind": "directory", "recipients": [],
+        "at_primary_site": {}, "sites": {},
+    },
+    "backup": {
+        "restore_point": "p1", "published_by_an_earlier_try": False, "cleared": [],
+        "cleared_uploads": 0, "seconds": 1,
+    },
+    "prune": {"kept": {}, "removed": {}, "refused": [], "copies": [], "history": []},
+    "choose": {"restore_point": "p1", "of": 1, "latest_taken_at": NOW.isoformat()},
+    "refusals": {"restore_point": "p1", "refused": []},
+}  # fmt: skip
 
 
 def step(
@@ -21,7 +45,10 @@ def step(
     silent: bool = False,
     **data: Any,
 ) -> StepRecord:
+    """Return a record; a step of a backup has data of its own where none is given."""
     findings = [] if outcome is Outcome.PASS or silent else [finding(outcome)]
+    if data:
+        data = _DATA.get(name, {}) | data
     return StepRecord(step=name, part=part, outcome=outcome, findings=findings, data=data)
 
 
@@ -62,3 +89,34 @@ def drilled(**changes: StepRecord | None) -> list[StepRecord]:
         "drill": done,
     }
     return [record for record in (records | changes).values() if record is not None]
+
+
+def conclude_backup(
+    records: Sequence[StepRecord],
+    databases: Sequence[MappedDatabase],
+    manifests: Mapping[str, Manifest],
+    *,
+    asked: Sequence[str],
+) -> Conclusion:
+    """Conclude a run that was asked for these databases; it kept manifests by database."""
+    run: Any = SimpleNamespace(
+        pack=SimpleNamespace(databases={each.name: each for each in databases}),
+        wanted_databases=asked,
+    )
+    files = {f"manifest.{name}.json": each.as_bytes() for name, each in manifests.items()}
+    return offsite_report.conclude(run, RunRecords(records, files))
+
+
+def conclude_drill(
+    records: Sequence[StepRecord],
+    databases: Sequence[MappedDatabase],
+    history: Mapping[str, Sequence[PastDrill]],
+) -> Conclusion:
+    """Conclude a run; `history` are past drills by database."""
+    run: Any = SimpleNamespace(
+        pack=SimpleNamespace(databases={each.name: each for each in databases}), state=None
+    )
+    with patch.object(
+        drill_report, "past_drills", lambda _state, database: history.get(database, ())
+    ):
+        return drill_report.conclude(run, RunRecords(records))

@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import Engine
 
 from include.backup.check_limits import CheckRefusesRows, check_that_refused
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillTarget
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import run, take
 from tests.support.holders import Holder
 
@@ -55,8 +55,8 @@ def taking(
     def backed_up(fill: str) -> Rig:
         run(source, fill)
         point = take(source, store, recipients, signer).source(operations.opening)
-        place = DrillPlace(server, {source.name}, state, KEYS, jobs=1)
-        return Rig(point, place, server, source)
+        target = DrillTarget(server, {source.name}, jobs=1)
+        return Rig(point, target, server, source, state)
 
     return backed_up
 

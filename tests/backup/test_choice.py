@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from include.backup.drill import choose, chosen
+from include.backup import choice
+from include.backup.choice import CHOOSE, Choice, pick
 from include.backup.manifest import Manifest, Rejected, RestorePoint
-from include.evidence.model import Outcome
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.step_result import result_of
 from include.services.errors import ControlFailed
+from include.workflow.run_context import RunContext
 from tests.backup.test_drill import codes
+from tests.support.contexts import step_record
 from tests.support.holders import NOW
 
 
@@ -28,20 +34,37 @@ def points(*days: int) -> list[RestorePoint]:
 def test_the_choice_is_the_latest_or_one_never_drilled():
     """When all were drilled it is the latest again; without any there is nothing to drill."""
     three = points(2, 1, 3)
-    assert choose(three, set(), "latest").id == "p1"
-    assert choose(three, {"p1"}, "latest").id == "p1"
-    assert {choose(three, {"p1"}, "undrilled").id for _ in range(60)} == {"p2", "p3"}
-    assert choose(three, {"p1", "p2"}, "undrilled").id == "p3"
-    assert choose(three, {"p1", "p2", "p3", "p9"}, "undrilled").id == "p1"
+    assert pick(three, set(), "latest").id == "p1"
+    assert pick(three, {"p1"}, "latest").id == "p1"
+    assert {pick(three, {"p1"}, "undrilled").id for _ in range(60)} == {"p2", "p3"}
+    assert pick(three, {"p1", "p2"}, "undrilled").id == "p3"
+    assert pick(three, {"p1", "p2", "p3", "p9"}, "undrilled").id == "p1"
     with pytest.raises(ControlFailed, match="no restore point to drill"):
-        choose([], set(), "latest")
+        pick([], set(), "latest")
 
 
-def test_untrusted_restore_points_fail_the_choice():
+def record_of_choice(
+    monkeypatch: pytest.MonkeyPatch, points: list[RestorePoint], *rejected: Rejected
+) -> StepRecord:
+    """Return the record of a choice; the first restore point was never drilled, the last was."""
+    monkeypatch.setattr(choice, "listed", lambda *_: (points, rejected))
+    monkeypatch.setattr(choice, "drilled_points", lambda *_: {points[-1].id})
+    for name in ("drop_left_over", "require_drill_server", "offsite_of"):
+        monkeypatch.setattr(choice, name, lambda *_: SimpleNamespace(store=None))
+    services: Any = SimpleNamespace(
+        state=None, clock=None, database=lambda _connection: None, drill_key=lambda: None
+    )
+    run = RunContext(services, None, parameters={"choose": "undrilled"})
+    return step_record(CHOOSE, run, "courier")
+
+
+def test_untrusted_restore_points_fail_the_choice(monkeypatch: pytest.MonkeyPatch):
     """Somebody changed the store: that is red, even though another one is drilled."""
     two = points(2, 1)
-    good = chosen("courier", two[0], two, [])
+    good = record_of_choice(monkeypatch, two)
     assert (good.outcome, good.data["restore_point"]) == (Outcome.PASS, "p2")
-    assert good.data["latest_taken_at"] == (NOW - timedelta(days=1)).isoformat()
-    bad = chosen("courier", two[0], two, [Rejected("courier/x/manifest.json", "changed")])
+    chosen = result_of(good, Choice)
+    assert chosen is not None
+    assert chosen.latest_taken_at == NOW - timedelta(days=1)
+    bad = record_of_choice(monkeypatch, two, Rejected("courier/x/manifest.json", "changed"))
     assert codes(bad) == {"drill.untrusted": Outcome.FAIL}

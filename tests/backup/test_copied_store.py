@@ -9,18 +9,16 @@ import pytest
 from sqlalchemy import Engine
 
 from include.backup.manifest import DUMP_NAME, MANIFEST_NAME, load, restore_points
-from include.backup.offsite import back_up
 from include.backup.restore import restore
 from include.encryption.crypto import Refused
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
-from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.offsite_support import RULES, make
-from tests.backup.support import Taken, mapped
+from tests.backup.offsite_support import make, run_backup
+from tests.backup.support import Taken
 from tests.backup.test_versions import Locked, locked
 from tests.support.holders import Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -192,15 +190,10 @@ def test_backup_that_is_tried_again_does_not_take_a_copy_for_its_restore_point(
     store = S3Store(client, new_bucket(client))
     for each in locked.store.list():
         store.put(each.key, locked.store.get(each.key))
-    first = locked.manifest
-    record, manifest = back_up(
-        mapped(), tiny, make(store, recipients, signer), RULES, state,
-        dag_id=first.dag_id, run_id=first.run_id, clock=SystemClock(), again=True,
-    )  # fmt: skip
+    first, offsite = locked.manifest, make(store, recipients, signer)
+    run = {"run_id": first.run_id, "dag_id": first.dag_id}
+    record, manifest = run_backup(offsite, tiny, state, **run, again=True)
     assert not record.data["published_by_an_earlier_try"]
     assert manifest.id != first.id
-    record, same = back_up(
-        mapped(), tiny, make(store, recipients, signer), RULES, state,
-        dag_id=first.dag_id, run_id=first.run_id, clock=SystemClock(), again=True,
-    )  # fmt: skip
+    record, same = run_backup(offsite, tiny, state, **run, again=True)
     assert (record.data["published_by_an_earlier_try"], same.id) == (True, manifest.id)

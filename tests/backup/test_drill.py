@@ -10,15 +10,11 @@ import pytest
 from sqlalchemy import Engine, select
 
 from include.backup import drill as module
-from include.backup.drill import (
-    DrillPlace,
-    drill,
-    drilled_points,
-    refusals,
-    remember,
-)
+from include.backup.choice import drilled_points
+from include.backup.drill import DrillTarget, remember
 from include.backup.drill_report import past_drills
-from include.backup.refusals import prove_refusals
+from include.backup.preflight import CLAUSE
+from include.backup.refusals import judge_refusals, prove_refusals
 from include.backup.restore import Restored
 from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, Recipient
@@ -28,14 +24,17 @@ from include.erasure.masks import Mask
 from include.erasure.replay import Schedule
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
-from include.policy.rules import Drill as DrillRules
-from include.services.clock import SystemClock
+from include.evidence.step_findings import StepFindings
+from include.notify.outbox import Run
+from include.services.clock import FixedClock, SystemClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import scratch_database
-from tests.backup.drill_rig import KEYS, Rig
+from include.workflow.run_context import RunContext
+from tests.backup.drill_rig import Rig
 from tests.backup.support import SEEN, Taken, mapped, rows, run, take
+from tests.support.contexts import services_stub
 from tests.support.holders import NOW, Holder
 
 COURIER = f"""
@@ -77,15 +76,10 @@ def rig(
 ) -> Iterator[Rig]:
     made = Rig(
         point.source(operations.opening),
-        DrillPlace(
-            server,
-            {courier.name},
-            state,
-            KEYS,
-            {"courier": Schedule({"c": Mask({"name": "erase"})})},
-        ),
+        DrillTarget(server, {courier.name}, Schedule({"c": Mask({"name": "erase"})})),
         server,
         courier,
+        state,
     )
     content = rows(courier, "SELECT c.*, xmin::text FROM customer c")
     yield made
@@ -286,11 +280,11 @@ def test_a_drill_that_cannot_be_done_leaves_nothing(
         wanted = UsageError
         run(rig.server, "DROP ROLE IF EXISTS no_creator; CREATE ROLE no_creator LOGIN PASSWORD 'x'")
         parameters = {**rig.server.parameters, "user": "no_creator"}
-        rig.place = replace(rig.place, server=DatabaseAddress(parameters, "x"))
+        rig.target = replace(rig.target, server=DatabaseAddress(parameters, "x"))
     elif what == "erasure key":
         wanted = UsageError
         rig.erase("customer", "1")
-        rig.place = replace(rig.place, erasure_keys=ErasureKeys({"9": b"z" * 32}, "9"))
+        rig.erasure_keys = ErasureKeys({"9": b"z" * 32}, "9")
     else:
         dump = rig.source.manifest.dump.model_copy(update={"key": "courier/lost/x"})
         rig.source = replace(
@@ -299,14 +293,19 @@ def test_a_drill_that_cannot_be_done_leaves_nothing(
     with pytest.raises(wanted):
         rig.drill()
     if what == "role":
-        with rig.place.state.begin() as conn:
+        with rig.state.begin() as conn:
             conn.execute(scratch_database.delete())
         run(rig.server, "DROP ROLE no_creator")
 
 
+def refusals(source: Source) -> StepRecord:
+    findings = StepFindings("refusals", CLAUSE, "courier")
+    return findings.record(judge_refusals(source, NOW, findings))
+
+
 def test_damage_and_a_wrong_key_are_refused(rig: Rig):
     """Each variant by itself, and an undamaged one would have passed."""
-    found = refusals(rig.source, SystemClock())
+    found = refusals(rig.source)
     assert found.outcome is Outcome.PASS
     assert found.data["refused"] == ["flipped_byte", "truncated", "wrong_key"]
     assert found.metrics[0].value == found.metrics[0].target == 3
@@ -316,8 +315,8 @@ def test_a_restore_that_accepts_damage_fails(rig: Rig, monkeypatch: pytest.Monke
     """If decryption let everything through, the proof must say so."""
     monkeypatch.setattr("include.backup.refusals.decrypting", lambda source, *_: source)
     proofs = prove_refusals(rig.source, NOW)
-    assert [one.refused for one in proofs] == [False, False, False]
-    found = refusals(rig.source, SystemClock())
+    assert [*proofs.values()] == [False, False, False]
+    found = refusals(rig.source)
     assert codes(found) == {"drill.accepted": Outcome.FAIL}
     assert len(found.findings) == 3
 
@@ -326,9 +325,8 @@ def test_drills_are_remembered_for_the_trend_and_the_next_choice(state: Engine):
     """A failed one does not count as drilled; the same run again replaces its entry."""
 
     def entered(run_id: str, point: str, outcome: Outcome, day: int, part: str = "courier") -> None:
-        step = StepRecord(step="drill", part=part, outcome=outcome, data={"restore_point": point})
-        at = NOW - timedelta(days=day)
-        remember(state, step, dag_id="drill_restore", run_id=run_id, drilled_at=at)
+        services = services_stub({}, state, FixedClock(NOW - timedelta(days=day)))
+        remember(RunContext(services, None, Run("drill_restore", run_id)), part, point, outcome)
 
     entered("r1", "good", Outcome.PASS, 3)
     entered("r2", "odd", Outcome.ATTENTION, 2)
@@ -367,18 +365,10 @@ def test_the_rto_counts_loading_and_erasing_but_not_comparing(
 
         monkeypatch.setattr(module, name, slow)
 
-    for minutes, name in ((10, "restore"), (100, "compare"), (1, "replay_erasures")):
+    for minutes, name in ((10, "restore"), (100, "compare"), (1, "replay")):
         taking(minutes, name)
-    found = drill(
-        mapped(rto=timedelta(minutes=11)),
-        rig.source,
-        rig.place,
-        DrillRules(),
-        latest_taken_at=NOW - timedelta(hours=1),
-        dag_id="d",
-        run_id="r",
-        clock=clock,
-    )
+    latest = NOW - timedelta(hours=1)
+    found = rig.drill(mapped(rto=timedelta(minutes=11)), latest=latest, clock=clock)
     figures = {one.name: one.value for one in found.metrics}
     assert figures == {"drill.rto_seconds": 660, "drill.rpo_seconds": 3600}
     assert found.findings == []

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from include.backup.drill import (
-    DrillPlace,
-)
+from include.backup.compare import Definitions
+from include.backup.drill import DrillTarget, RestoreDrill
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
+from include.evidence.step_result import result_of
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import SEEN, run, take
 from tests.backup.test_drill import COURIER, codes, courier, harm, point, rig
 from tests.support.holders import Holder
@@ -37,11 +37,13 @@ def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.Monk
     assert "INDEX public.added" in added
     assert "TABLE public.customer" in changed
     assert "same version" in str(found.findings[2].action)
-    assert found.data["definitions"] == {
-        "missing": ("TRIGGER public.waybill keep",),
-        "added": ("INDEX public.added",),
-        "changed": ("TABLE public.customer",),
-    }
+    drilled = result_of(found, RestoreDrill)
+    assert drilled is not None
+    assert drilled.definitions == Definitions(
+        missing=("TRIGGER public.waybill keep",),
+        added=("INDEX public.added",),
+        changed=("TABLE public.customer",),
+    )
 
 
 def test_schema_findings_name_both_server_versions(rig: Rig, monkeypatch: pytest.MonkeyPatch):
@@ -74,9 +76,10 @@ def test_drill_by_owner_passes_with_forced_row_security(
     parameters = {**server.parameters, "user": "drill_owner"}
     rig = Rig(
         point.source(operations.opening),
-        DrillPlace(DatabaseAddress(parameters, "x"), {origin.name}, state, KEYS),
+        DrillTarget(DatabaseAddress(parameters, "x"), {origin.name}),
         server,
         origin,
+        state,
     )
     try:
         rig.erase("customer", "5")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.backup.access import TargetAccess
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillTarget
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
@@ -17,7 +17,7 @@ from include.schema.survey import survey
 from include.services.database import DatabaseAddress, unreadable_text
 from include.services.errors import UsageError
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import SEEN, Taken, mapped, rows, run, take
 from tests.support.databases import pooled
 from tests.support.holders import NOW, Holder
@@ -84,7 +84,7 @@ def test_database_of_other_encoding_is_drilled(
 ) -> None:
     original, taken = new_taken(encoding)
     source = taken.source(operations.opening)
-    record = Rig(source, DrillPlace(server, set(), state, KEYS), server, original).drill(mapped())
+    record = Rig(source, DrillTarget(server, set()), server, original, state).drill(mapped())
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["compared"] == 3
 

@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 
 from include.backup import begun
 from include.backup.begun import Ending, Work
+from include.backup.choice import Choice
+from include.backup.drill import DRILL
 from include.backup.drill_report import past_drills
 from include.backup.listing import (
     PointRemoved,
@@ -28,20 +30,24 @@ from include.backup.manifest import (
     restore_points,
 )
 from include.backup.point_folder import ManifestRefused
+from include.backup.refusals import REFUSALS
 from include.cli import backup as commands
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
 from include.evidence.steps import record_step
+from include.notify.outbox import Run
 from include.services.clock import SystemClock
 from include.services.errors import ParcelSealError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.workflow.run_context import RunContext
 from tests.backup.offsite_support import RULES, make, publish, run_prune
 from tests.backup.support import Taken, begin, mapped
 from tests.backup.test_copied_store import same_size
 from tests.backup.test_versions import Locked, locked
+from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.holders import NOW, Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
@@ -232,31 +238,21 @@ def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The run fails and says why; the trend of drills and the choice of the next know nothing."""
-    from include.orchestration import backup as tasks
-
     point = publish(any_store, taken, signer, 1)
     run = ("drill_restore", "r1")
-    data = {"restore_point": point, "latest_taken_at": NOW.isoformat()}
+    data = Choice(restore_point=point, of=1, latest_taken_at=NOW).as_json()
     choice = StepRecord(step="choose", part="courier", outcome=Outcome.PASS, data=data)
     with state.begin() as conn:
         record_step(conn, *run, choice, SystemClock())
-    place: Any = SimpleNamespace(
-        state=state,
-        clock=SystemClock(),
-        pack=SimpleNamespace(database=lambda _name: mapped(), backup=RULES),
-        store=lambda _name: any_store,
-        drill_key=lambda: operations.opening,
-        require_complete_registers=lambda *_registers: None,
-    )
-    offsite = make(any_store, [], signer)
-    monkeypatch.setattr(tasks.offsite, "offsite_of", lambda _services: offsite)
-    monkeypatch.setattr(tasks.drills, "drill_place_of", lambda _services: None)
-    monkeypatch.setattr(tasks, "run_key", lambda: run)
-    monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
+    services = services_stub(
+        {"courier": mapped()}, state, SystemClock(), rules=RULES,
+        drill_key=lambda: operations.opening, **offsite_services(make(any_store, [], signer)),
+    )  # fmt: skip
+    context = RunContext(services, None, Run(*run))
     complete_removal(state, any_store, point)
-    for task in (tasks.prove_refusals, tasks.drill):
+    for step in (REFUSALS, DRILL):
         with pytest.raises(PointRemoved, match="Nothing was tampered with"):
-            task("courier")
+            step_record(step, context, "courier")
     assert past_drills(state, "courier") == []
 
 

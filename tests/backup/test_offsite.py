@@ -10,15 +10,16 @@ from sqlalchemy import Engine
 
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME
-from include.backup.offsite import LEFT_TO_PRUNING
 from include.backup.unfinished import clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
+from include.evidence.steps import record_step
 from include.holds.registry import HoldKind
+from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from include.services.objectstore.base import ObjectDamaged, ObjectStore
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import restore_point_begun
@@ -71,12 +72,13 @@ def test_login_that_may_not_delete_leaves_leftovers_to_pruning(
         patch.delattr(type(store), "delete")
         record, _ = run_backup(replace(pruning, may_delete=False), tiny, state)
     assert record.data["cleared"] == []
-    assert record.data[LEFT_TO_PRUNING]
+    assert record.data["leftovers_left_to_pruning"]
     assert store.get(f"courier/killed/{DUMP_NAME}") == b"half"
-    cleared = clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
-    assert cleared.folders == ("courier/killed/",)
-    pruned = run_prune(pruning, state, cleared=cleared)
-    assert pruned.outcome is Outcome.PASS
+    with state.begin() as conn:
+        record_step(conn, "backup_offsite", "r", record, FixedClock(NOW))
+    assert run_prune(pruning, state).outcome is Outcome.PASS
+    with pytest.raises(ObjectMissing):
+        store.get(f"courier/killed/{DUMP_NAME}")
 
 
 def test_repeated_try_returns_the_newest_restore_point_of_its_own_run(

@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -16,21 +14,23 @@ from include.backup import begun
 from include.backup import manifest as manifests
 from include.backup.begun import Ending
 from include.backup.manifest import MANIFEST_NAME, NAMES, SIGNATURE_NAME
+from include.backup.offsite import PRUNE
 from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence import ledger
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
 from include.holds.registry import HoldKind
+from include.notify.outbox import Run
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.workflow.run_context import RunContext, TaskState
 from tests.backup.offsite_support import (
     RULES,
-    ZONE,
     end_hold_locks_meanwhile,
     hold,
     make,
@@ -39,6 +39,7 @@ from tests.backup.offsite_support import (
     run_prune,
 )
 from tests.backup.support import Taken, begin
+from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
@@ -175,23 +176,17 @@ def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its step lost the session that keeps the seal waiting, and no evidence shows its work."""
-    from include.orchestration import backup as tasks
     from include.orchestration import run as runs
     from include.orchestration.run_lock import RunSealed
 
     run = ("backup_offsite", "r1")
-    place: Any = SimpleNamespace(
-        state=state,
-        clock=FixedClock(NOW),
-        pack=SimpleNamespace(backup=RULES, calendar=SimpleNamespace(zone=ZONE)),
-        require_complete_registers=lambda *_registers: None,
-    )
-    for module in (tasks, runs):
-        monkeypatch.setattr(module, "run_key", lambda: run)
-    monkeypatch.setattr(
-        tasks.offsite, "offsite_of", lambda _services: make(store, recipients, signer)
-    )
-    monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
+    services = services_stub(
+        {}, state, FixedClock(NOW), rules=RULES,
+        **offsite_services(make(store, recipients, signer)),
+    )  # fmt: skip
+    monkeypatch.setattr(runs, "run_key", lambda: run)
+    task = TaskState(confirm_open=lambda: runs.confirm_open(services))
+    context = RunContext(services, None, Run(*run), task=task)
     for day in (0, 1, 2, 100, 101):
         publish(store, taken, signer, day)
     row = ledger.LedgerRow(
@@ -205,7 +200,7 @@ def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
 
     monkeypatch.setattr(store, "require_deletable", seal)
     with pytest.raises(RunSealed, match="sealed"):
-        tasks.prune("courier")
+        step_record(PRUNE, context, "courier")
     assert len(manifests.restore_points(store, "courier", [signer.public_pem])[0]) == 5
 
 

@@ -10,7 +10,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.backup.drill import DrillPlace, require_drill_server
+from include.backup.choice import require_drill_server
+from include.backup.drill import DrillTarget
 from include.backup.restore import restore
 from include.backup.source import Source
 from include.encryption.recipients import Recipient
@@ -20,7 +21,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import SEEN, rows, take
 from tests.support.holders import NOW, Holder
 from tests.support.servers import WITH_ICU, icu_server
@@ -82,8 +83,8 @@ def new_rig(
 
     def new(original: DatabaseAddress, drill_server: DatabaseAddress = server) -> Rig:
         taken = take(original, store, recipients, signer, clocks=[SEEN])
-        place = DrillPlace(drill_server, {original.name}, state, KEYS)
-        return Rig(taken.source(operations.opening), place, drill_server, original)
+        target = DrillTarget(drill_server, {original.name})
+        return Rig(taken.source(operations.opening), target, drill_server, original, state)
 
     return new
 

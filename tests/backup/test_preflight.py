@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.backup.offsite import Offsite, check
+from include.backup.offsite import Offsite
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
@@ -22,12 +22,13 @@ from include.evidence.model import Finding, Outcome
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
 from include.policy.datamap import MappedDatabase
-from include.policy.rules import BackupRules, Recipients
+from include.policy.rules import Recipients
 from include.services.clock import FixedClock
 from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.services.transport import Destination, Route, Transport
+from tests.backup.offsite_support import preflight_record
 from tests.backup.support import mapped
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -163,7 +164,7 @@ def test_another_name_for_the_site_does_not_make_a_disk_another(
     for live, expected in (([root.parent], None), ([], False)):
         place = DirectoryStore(root, site="shanghai", live_paths=live)
         offsite = Offsite(place, recipients, [], signer, [signer.public_pem])
-        record = check(offsite, [mapped(site="beijing")], BackupRules(), FixedClock(NOW))
+        record = preflight_record(offsite, mapped(site="beijing"), FixedClock(NOW))
         assert record.data["at_primary_site"] == {"courier": expected}
 
 
@@ -232,7 +233,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
 ):
     """Everything that is wrong at once, and what the report shows."""
     offsite = Offsite(store, recipients[:1], [], signer, [signer.public_pem])
-    record = check(offsite, [mapped(site="shanghai")], BackupRules(), FixedClock(NOW))
+    record = preflight_record(offsite, mapped(site="shanghai"), FixedClock(NOW))
     assert record.outcome is Outcome.FAIL
     assert {one.code for one in record.findings} == {
         "backup.store.no_object_lock",
@@ -248,7 +249,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
         "sites": {"store": "shanghai", "database courier": "shanghai"},
     }
     good = Offsite(store, recipients, [], signer, [signer.public_pem])
-    assert check(good, [mapped()], BackupRules(), FixedClock(NOW)).outcome is Outcome.ATTENTION
+    assert preflight_record(good, mapped(), FixedClock(NOW)).outcome is Outcome.ATTENTION
 
 
 @pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.backup import drill_report, offsite_report
+from include.backup import offsite_report
 from include.backup.drill_report import PastDrill
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.prune import Reason
@@ -15,7 +15,14 @@ from include.evidence.model import Metric, Outcome, StepRecord
 from include.messages import _, verbatim
 from include.reports.conclusion import Conclusion
 from include.reports.model import Section, Table, TrendChart
-from tests.backup.report_records import PRUNED, backup_records, drilled, step
+from tests.backup.report_records import (
+    PRUNED,
+    backup_records,
+    conclude_backup,
+    conclude_drill,
+    drilled,
+    step,
+)
 from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW
 
@@ -71,7 +78,7 @@ def preflight(kind: str = "s3") -> StepRecord:
 def backed_up(manifests: dict[str, Manifest], first: StepRecord) -> Conclusion:
     billing = step("backup", "billing", ATTENTION, silent=True, seconds=2.5)
     records = [*backup_records(preflight=first), billing, step("prune", "billing", **PRUNED)]
-    return offsite_report.conclude(records, TWO, manifests, asked=["courier", "billing"])
+    return conclude_backup(records, TWO, manifests, asked=["courier", "billing"])
 
 
 def test_backup_report_states_each_fact(manifests: dict[str, Manifest]) -> None:
@@ -131,7 +138,7 @@ def test_backup_report_gives_the_reason_of_each_pruning_decision(
 ) -> None:
     """A restore point that the store refused to delete is kept, and its reason is the lock."""
     refused = step("prune", **PRUNED, refused=["p7"])
-    conclusion = offsite_report.conclude(
+    conclusion = conclude_backup(
         backup_records(preflight=preflight(), prune=refused),
         [mapped()],
         manifests,
@@ -176,7 +183,7 @@ def test_drill_report_shows_the_time_that_is_worst_against_its_target(
         with_times("courier", figure("rto", 1.0, 14400), figure("rpo", 1.0, 14400)),
         with_times("billing", figure("rto", *other), figure("rpo", *other)),
     ]
-    shown_facts = facts(drill_report.conclude(records, TWO, {}))
+    shown_facts = facts(conclude_drill(records, TWO, {}))
     note = _("target: at most {hours} h", hours=hours)
     assert shown_facts["Longest restore"] == (shown, "seconds", status, note)
     age = shown_facts["Age of the newest restore point"]
@@ -186,9 +193,9 @@ def test_drill_report_shows_the_time_that_is_worst_against_its_target(
 def test_drill_report_sums_compared_rows_over_databases() -> None:
     """Sum the drilled databases only; without a drill the figure is empty."""
     records = [*drilled(), step("drill", "billing", rows=4)]
-    assert facts(drill_report.conclude(records, TWO, {}))["Rows compared"][0] == 13
-    assert facts(drill_report.conclude(drilled(), TWO, {}))["Rows compared"][0] == 9
-    assert facts(drill_report.conclude([], TWO, {}))["Rows compared"][0] is None
+    assert facts(conclude_drill(records, TWO, {}))["Rows compared"][0] == 13
+    assert facts(conclude_drill(drilled(), TWO, {}))["Rows compared"][0] == 9
+    assert facts(conclude_drill([], TWO, {}))["Rows compared"][0] is None
 
 
 @pytest.mark.parametrize(
@@ -221,7 +228,7 @@ def test_drill_report_lists_each_check(
         holding={"a": 10, "b": 11},
     )
     history = {"courier": [PastDrill(NOW, ATTENTION, 4.0)]}
-    conclusion = drill_report.conclude(drilled(drill=record), [mapped()], history)
+    conclusion = conclude_drill(drilled(drill=record), [mapped()], history)
     part = conclusion.sections[0]
     assert part.heading.values == {"database": "Courier", "point": "p1"}
     assert named(conclusion, part.heading.text) == {
@@ -246,11 +253,11 @@ def test_drill_report_lists_each_check(
 
 def test_drill_report_without_a_drill_measures_nothing() -> None:
     """The heading names the chosen restore point, and every figure is empty."""
-    conclusion = drill_report.conclude([step("choose", restore_point="p9")], [mapped()], {})
+    conclusion = conclude_drill([step("choose", restore_point="p9")], [mapped()], {})
     part = conclusion.sections[0]
     assert part.heading.values["point"] == "p9"
     assert set(named(conclusion, part.heading.text).values()) == {None}
-    nothing = drill_report.conclude([], [mapped()], {}).sections[0]
+    nothing = conclude_drill([], [mapped()], {}).sections[0]
     assert nothing.heading.values["point"] == "—"
 
 
@@ -269,12 +276,12 @@ def test_drill_report_counts_erased_records_that_came_back(
 ) -> None:
     """Records and rows that hold their keys count, and entries that nobody looked for fail."""
     record = step("drill", rows=1, erasures=3, **data)
-    fact = facts(drill_report.conclude([record], [mapped()], {}))["Erased records brought back"]
+    fact = facts(conclude_drill([record], [mapped()], {}))["Erased records brought back"]
     assert (fact[0], fact[2], fact[3].values) == (value, status, {"count": entries})
 
 
 def test_drill_report_needs_the_erasures_of_every_database() -> None:
     """Without the figures of one database, nothing is known of all."""
     courier = step("drill", erasures=3, remaining=0)
-    conclusion = drill_report.conclude([courier, step("drill", "billing", rows=1)], TWO, {})
+    conclusion = conclude_drill([courier, step("drill", "billing", rows=1)], TWO, {})
     assert facts(conclusion)["Erased records brought back"] == (None, "", None, None)

@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from include.backup import drill_report, offsite_report
 from include.backup.drill_report import PastDrill
 from include.backup.manifest import Manifest
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
 from include.reports.conclusion import Conclusion
-from tests.backup.report_records import backup_records, drilled, step
+from tests.backup.report_records import (
+    backup_records,
+    conclude_backup,
+    conclude_drill,
+    drilled,
+    step,
+)
 from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW
 
@@ -31,7 +36,7 @@ def codes(found: Conclusion) -> set[str]:
 
 def test_a_whole_backup_run_passes(manifests: dict[str, Manifest]):
     """Every record there, every database signed."""
-    found = offsite_report.conclude(backup_records(), [mapped()], manifests, asked=["courier"])
+    found = conclude_backup(backup_records(), [mapped()], manifests, asked=["courier"])
     assert (found.outcome, found.findings) == (PASS, [])
     assert "Every mapped database" in found.summary.text
     headings = [one.heading.text for one in found.sections]
@@ -55,7 +60,7 @@ def test_a_missing_record_of_a_backup_fails(
     code: str,
 ):
     """Whatever was killed: a green run needs the record of every step, and a signed manifest."""
-    found = offsite_report.conclude(
+    found = conclude_backup(
         backup_records(**changes), [mapped()], manifests if signed else {}, asked=["courier"]
     )
     assert found.outcome is FAIL
@@ -66,9 +71,9 @@ def test_a_missing_record_of_a_backup_fails(
 def test_no_record_at_all_fails(manifests: dict[str, Manifest]):
     """Also with a manifest that lies about."""
     for one in ({}, manifests):
-        found = offsite_report.conclude([], [mapped()], one, asked=["courier"])
+        found = conclude_backup([], [mapped()], one, asked=["courier"])
         assert found.outcome is FAIL
-    assert drill_report.conclude([], [mapped()], {}).outcome is FAIL
+    assert conclude_drill([], [mapped()], {}).outcome is FAIL
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -80,40 +85,36 @@ def test_the_worst_step_of_a_backup_counts(
     """By its findings, and by its outcome when it left none."""
     (good,) = (one for one in backup_records() if one.step == name)
     bad = step(name, good.part, outcome, silent=silent, **good.data)
-    found = offsite_report.conclude(
-        backup_records(**{name: bad}), [mapped()], manifests, asked=["courier"]
-    )
+    found = conclude_backup(backup_records(**{name: bad}), [mapped()], manifests, asked=["courier"])
     assert found.outcome is outcome
 
 
 def test_databases_that_were_not_asked_for_are_said(manifests: dict[str, Manifest]):
     """Nobody may take them for backed up; one that was asked for and is not mapped fails."""
     two = [mapped(), mapped(name="billing")]
-    some = offsite_report.conclude(backup_records(), two, manifests, asked=["courier"])
+    some = conclude_backup(backup_records(), two, manifests, asked=["courier"])
     assert (some.outcome, codes(some)) == (ATTENTION, {"backup.left_out"})
     assert some.summary.values == {"made": 1, "mapped": 2}
     assert "Every" not in some.summary.text
-    both = offsite_report.conclude(backup_records(), two, manifests, asked=["courier", "billing"])
+    both = conclude_backup(backup_records(), two, manifests, asked=["courier", "billing"])
     assert (both.outcome, codes(both)) == (FAIL, {"backup.missing"})
     assert "Only {made} of {wanted}" in both.summary.text
-    typed = offsite_report.conclude(
-        backup_records(), [mapped()], manifests, asked=["courier", "curier"]
-    )
+    typed = conclude_backup(backup_records(), [mapped()], manifests, asked=["courier", "curier"])
     assert (typed.outcome, [one.subject for one in typed.findings]) == (FAIL, ["curier"])
 
 
 def test_asking_for_nothing_fails(manifests: dict[str, Manifest]):
     """Nothing looked at is no control that held."""
-    nothing = offsite_report.conclude(backup_records(), [mapped()], manifests, asked=[])
+    nothing = conclude_backup(backup_records(), [mapped()], manifests, asked=[])
     assert nothing.outcome is FAIL
-    assert offsite_report.conclude(backup_records(), [], {}, asked=[]).outcome is FAIL
-    assert drill_report.conclude([], [], {}).outcome is FAIL
+    assert conclude_backup(backup_records(), [], {}, asked=[]).outcome is FAIL
+    assert conclude_drill([], [], {}).outcome is FAIL
 
 
 def test_figures_are_only_of_what_was_asked_for(manifests: dict[str, Manifest]):
     """A manifest of another database in the folder does not make the run look complete."""
     foreign = {"billing": manifests["courier"]}
-    found = offsite_report.conclude(backup_records(), [mapped()], foreign, asked=["courier"])
+    found = conclude_backup(backup_records(), [mapped()], foreign, asked=["courier"])
     facts = {one.label.text: one for one in found.facts}
     assert facts["Databases backed up"].status is FAIL
     assert facts["Rows"].value is None
@@ -124,7 +125,7 @@ HISTORY = {"courier": [PastDrill(NOW - timedelta(days=7), PASS, 4.0), PastDrill(
 
 def test_a_whole_drill_passes():
     """Chosen, refused what had to be, restored and compared."""
-    found = drill_report.conclude(drilled(), [mapped()], HISTORY)
+    found = conclude_drill(drilled(), [mapped()], HISTORY)
     assert (found.outcome, found.findings) == (PASS, [])
     assert "is the same as the original" in found.summary.text
 
@@ -132,7 +133,7 @@ def test_a_whole_drill_passes():
 @pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
 def test_a_missing_record_of_a_drill_fails(name: str):
     """Each step by itself; the summary does not claim a restore."""
-    found = drill_report.conclude(drilled(**{name: None}), [mapped()], HISTORY)
+    found = conclude_drill(drilled(**{name: None}), [mapped()], HISTORY)
     assert found.outcome is FAIL
     assert codes(found) == {f"drill.{name}.missing"}
     if name != "choose":
@@ -146,14 +147,14 @@ def test_the_worst_step_of_a_drill_counts(name: str, outcome: Outcome, silent: b
     """By its findings, and by its outcome when it left none."""
     (good,) = (one for one in drilled() if one.step == name)
     bad = step(name, "courier", outcome, silent=silent, **good.data)
-    found = drill_report.conclude(drilled(**{name: bad}), [mapped()], HISTORY)
+    found = conclude_drill(drilled(**{name: bad}), [mapped()], HISTORY)
     assert found.outcome is outcome
     assert "is the same as the original" not in found.summary.text
 
 
 def test_one_of_two_databases_is_not_enough():
     """Every mapped database is drilled."""
-    found = drill_report.conclude(drilled(), [mapped(), mapped(name="billing")], HISTORY)
+    found = conclude_drill(drilled(), [mapped(), mapped(name="billing")], HISTORY)
     assert (found.outcome, codes(found)) == (FAIL, {"drill.choose.missing"})
     assert found.summary.values == {"restored": 1, "wanted": 2}
 
@@ -162,7 +163,7 @@ def test_accepted_damage_reads_no_and_untried_damage_reads_not_measured():
     """A wrong key that was accepted was measured; nobody may take it for a gap."""
 
     def answers(records: list[StepRecord]) -> list[object]:
-        table = drill_report.conclude(records, [mapped()], {}).sections[0].blocks[0]
+        table = conclude_drill(records, [mapped()], {}).sections[0].blocks[0]
         return [row[1] for row in table.rows[:3]]  # type: ignore[union-attr] # it is the table
 
     accepted = step("refusals", "courier", FAIL, restore_point="x", refused=["truncated"])
@@ -172,21 +173,20 @@ def test_accepted_damage_reads_no_and_untried_damage_reads_not_measured():
 
 def test_a_failed_drill_claims_nothing():
     """The closing section of a drill that restored nothing must not say that it did."""
-    last = drill_report.conclude([], [mapped()], {}).sections[-1]
+    last = conclude_drill([], [mapped()], {}).sections[-1]
     assert "proves no restore" in str(last.blocks[0])
 
 
 def test_figures_that_were_not_measured_are_no_zeros():
     """A drill that did not finish shows no erased records brought back, and no good time."""
-    found = drill_report.conclude(drilled(drill=None), [mapped()], {})
+    found = conclude_drill(drilled(drill=None), [mapped()], {})
     facts = {one.label.text: one for one in found.facts}
     assert facts["Erased records brought back"].value is None
     assert facts["Erased records brought back"].status is None
     assert facts["Longest restore"].value is None
     brought = step("drill", "courier", FAIL, erasures=2, remaining=2, rows=1)
     facts = {
-        one.label.text: one
-        for one in drill_report.conclude(drilled(drill=brought), [mapped()], {}).facts
+        one.label.text: one for one in conclude_drill(drilled(drill=brought), [mapped()], {}).facts
     }
     assert facts["Erased records brought back"].value == 2
     assert facts["Erased records brought back"].status is FAIL
@@ -209,7 +209,7 @@ def test_backups_count_as_apart_only_when_somebody_said_where(
 ):
     """Unknown is not zero."""
     records = backup_records(preflight=preflight(**sites))
-    found = offsite_report.conclude(records, [mapped()], manifests, asked=["courier"])
+    found = conclude_backup(records, [mapped()], manifests, asked=["courier"])
     assert indicators(found) == [0, expected]
 
 
@@ -217,15 +217,15 @@ def test_indicators_tell_of_all_mapped_databases_or_of_nothing(manifests: dict[s
     """Part of a run cannot show that every database is backed up, only that one is not."""
     two = [mapped(), mapped(name="billing")]
     records = backup_records(preflight=preflight(courier=False, billing=False))
-    some = offsite_report.conclude(records, two, manifests, asked=["courier"])
+    some = conclude_backup(records, two, manifests, asked=["courier"])
     assert indicators(some) == [None, None]
-    failed = offsite_report.conclude(records, two, manifests, asked=["courier", "billing"])
+    failed = conclude_backup(records, two, manifests, asked=["courier", "billing"])
     assert indicators(failed) == [1, None]
-    nothing = offsite_report.conclude(records, [], {}, asked=[])
+    nothing = conclude_backup(records, [], {}, asked=[])
     assert indicators(nothing) == [None, None]
-    two_drilled = drill_report.conclude(drilled(), two, {})
+    two_drilled = conclude_drill(drilled(), two, {})
     assert indicators(two_drilled) == [1]
-    assert indicators(drill_report.conclude([], [], {})) == [None]
+    assert indicators(conclude_drill([], [], {})) == [None]
 
 
 def test_an_empty_erasure_ledger_is_no_pass():
@@ -233,7 +233,7 @@ def test_an_empty_erasure_ledger_is_no_pass():
 
     def fact(**data: int) -> Any:
         record = step("drill", "courier", **{"rows": 1, **data})
-        found = drill_report.conclude(drilled(drill=record), [mapped()], {})
+        found = conclude_drill(drilled(drill=record), [mapped()], {})
         return next(one for one in found.facts if one.label.text == "Erased records brought back")
 
     empty = fact(erasures=0, remaining=0)
@@ -251,11 +251,11 @@ def test_a_step_that_left_only_its_failure_still_has_a_report(
     empty = StepRecord(step=name, part="" if name == "preflight" else "courier", outcome=FAIL)
     if name in {"preflight", "backup", "prune"}:
         records = backup_records(**{name: empty})
-        found = offsite_report.conclude(
+        found = conclude_backup(
             records, [mapped()], {} if name == "backup" else manifests, asked=["courier"]
         )
     else:
-        found = drill_report.conclude(drilled(**{name: empty}), [mapped()], HISTORY)
+        found = conclude_drill(drilled(**{name: empty}), [mapped()], HISTORY)
         assert indicators(found) == [1]
     assert found.outcome is FAIL
 
@@ -263,6 +263,6 @@ def test_a_step_that_left_only_its_failure_still_has_a_report(
 def test_erased_records_that_could_not_be_looked_for_are_no_pass():
     """Of a table that the copy does not have under that name."""
     record = step("drill", "courier", rows=1, erasures=3, remaining=0, not_looked_for=3)
-    found = drill_report.conclude(drilled(drill=record), [mapped()], {})
+    found = conclude_drill(drilled(drill=record), [mapped()], {})
     fact = next(one for one in found.facts if one.label.text == "Erased records brought back")
     assert (fact.value, fact.status) == (None, FAIL)

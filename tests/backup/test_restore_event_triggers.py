@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillTarget
 from include.encryption.recipients import Recipient
 from include.erasure.replay import Schedule
 from include.evidence.model import Outcome
@@ -16,7 +16,7 @@ from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import SEEN, take
 from tests.backup.test_drill import COURIER
 from tests.backup.test_restore_command import BUYERS, Restoring, erase, restored
@@ -67,7 +67,7 @@ def test_drill_passes_although_event_triggers_log_and_forbid_sessions(
 ) -> None:
     live = new_database(COURIER + LOGS + "CREATE MATERIALIZED VIEW logged_tags AS TABLE event_log;")
     source = take(live, store, recipients, signer, clocks=[SEEN]).source(operations.opening)
-    place = DrillPlace(server, {live.name}, state, KEYS, {"courier": Schedule()})
-    found = Rig(source, place, server, live).drill()
+    target = DrillTarget(server, {live.name}, Schedule())
+    found = Rig(source, target, server, live, state).drill()
     assert [one.code for one in found.findings] == []
     assert found.outcome is Outcome.PASS

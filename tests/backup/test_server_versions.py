@@ -16,7 +16,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from include.backup.compare import compare
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillTarget
 from include.backup.quiet_sessions import without_event_triggers
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
@@ -27,7 +27,7 @@ from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.programs import CLIENT_VARIABLE, program_folder
 from include.workplace import ROOT
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.odd_database import ODD, OWNER
 from tests.backup.support import SEEN, Taken, rows, run, take
 from tests.backup.test_restore_command import BUYERS, CONNECT, PHONES, Restoring, erase, restored
@@ -160,8 +160,8 @@ def test_drill_passes_on_server_of_same_version(
     version: int, points: Points, state: Engine, operations: Holder
 ) -> None:
     live, taken = points(version)
-    place = DrillPlace(live.with_database("postgres"), {live.name}, state, KEYS)
-    record = Rig(taken.source(operations.opening), place, place.server, live).drill()
+    target = DrillTarget(live.with_database("postgres"), {live.name})
+    record = Rig(taken.source(operations.opening), target, target.server, live, state).drill()
     assert [(finding.code, finding.message) for finding in record.findings] == []
     assert record.outcome is Outcome.PASS
     assert record.data["compared"] == len(taken.manifest.tables)

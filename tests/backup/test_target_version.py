@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from include.backup import target_version
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillTarget
 from include.backup.restore import restore
 from include.backup.target_version import require_reader
 from include.encryption.crypto import Refused
@@ -14,7 +14,7 @@ from include.encryption.recipients import OpeningKey
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from include.state.tables import scratch_database
-from tests.backup.drill_rig import KEYS, Rig
+from tests.backup.drill_rig import Rig
 from tests.backup.support import Taken, rows
 from tests.support.holders import Holder
 
@@ -67,8 +67,8 @@ def test_drill_refuses_a_server_older_than_the_original_and_creates_no_database(
 ) -> None:
     """The action names the connection of drills."""
     newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
-    place = DrillPlace(server, set(), state, KEYS)
-    rig = Rig(newer.source(operations.opening), place, server, server)
+    target = DrillTarget(server, set())
+    rig = Rig(newer.source(operations.opening), target, server, server, state)
     with pytest.raises(UsageError, match=r"on PostgreSQL 18, and .* of PostgreSQL 19:") as refused:
         rig.drill()
     assert "connection drill_db" in refused.value.action

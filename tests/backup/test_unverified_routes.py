@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from include.backup.offsite import Offsite
+from include.backup.offsite import PREFLIGHT, Offsite
+from include.backup.workflow import BACKUP_OFFSITE
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
@@ -20,6 +21,7 @@ from include.services.transport import Destination, Route, Transport
 from include.state.connect import engine
 from tests.backup.support import mapped
 from tests.support.airflow_task import in_task, record_of
+from tests.support.contexts import offsite_services
 from tests.support.holders import NOW
 
 pytestmark = pytest.mark.airflow
@@ -50,7 +52,7 @@ def preflight(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite, routes: list[Route]
 ) -> None:
     """Run the task `preflight` with these routes."""
-    from include.orchestration import backup
+    from include.orchestration.tasks import run_step
 
     database = mapped()
     in_task(
@@ -58,9 +60,9 @@ def preflight(
         pack=SimpleNamespace(databases={database.name: database}, backup=BackupRules()),
         is_local=lambda _name: False,
         routes=lambda: routes,
+        **offsite_services(offsite),
     )  # fmt: skip
-    monkeypatch.setattr(backup.offsite, "offsite_of", lambda _services: offsite)
-    backup.preflight()
+    run_step(BACKUP_OFFSITE, PREFLIGHT)
 
 
 def test_preflight_lets_a_backup_begin_over_an_unverified_store_and_fails_the_run(

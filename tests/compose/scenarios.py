@@ -91,7 +91,7 @@ def backup_killed(stack: Stack) -> None:
     before = {one["id"] for one in stack.restore_points(name)}
     _limit(stack, stack.share)  # else the dump is over before anybody can kill it
     run_id = stack.trigger("backup_offsite", {"databases": [name]})
-    task = stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
+    task = stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     time.sleep(3)
     began = time.monotonic()
     killed = _kill_worker_of(stack, task, "worker-backup")
@@ -103,7 +103,7 @@ def backup_killed(stack: Stack) -> None:
         stack.docker("start", killed)
         _limit(stack, LIMIT)
     done = next(
-        one for one in stack.tasks("backup_offsite", run_id) if one["task_id"] == "each.back_up"
+        one for one in stack.tasks("backup_offsite", run_id) if one["task_id"] == "each.backup"
     )
     if done["hostname"] == task["hostname"] or done["try_number"] < 2:
         raise NotShown(f"the task ended in {done['hostname']}, try {done['try_number']}")
@@ -200,7 +200,7 @@ def _limit(stack: Stack, processors: float) -> None:
 
 def _span(tasks: list[dict[str, Any]]) -> float:
     """Seconds from the first dump's start to the last one's end."""
-    dumps = [one for one in tasks if one["task_id"] == "each.back_up"]
+    dumps = [one for one in tasks if one["task_id"] == "each.backup"]
     start = min(datetime.fromisoformat(one["start_date"]) for one in dumps)
     end = max(datetime.fromisoformat(one["end_date"]) for one in dumps)
     return (end - start).total_seconds()
@@ -230,7 +230,7 @@ def _ends(stack: Stack, dag_id: str, run_id: str, what: str) -> None:
 def redis_restarted(stack: Stack) -> None:
     """Redis is restarted in the middle of a backup."""
     run_id = stack.trigger("backup_offsite", {"databases": list(LOADS)})
-    stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
+    stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     stack.compose("restart", "redis")
     _ends(stack, "backup_offsite", run_id, "redis restarted")
 
@@ -238,7 +238,7 @@ def redis_restarted(stack: Stack) -> None:
 def postgres_restarted(stack: Stack) -> None:
     """PostgreSQL, with Airflow's database and the state, is restarted in the middle of a backup."""
     run_id = stack.trigger("backup_offsite", {"databases": list(LOADS)})
-    stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
+    stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     stack.compose("restart", "postgres")
     _ends(stack, "backup_offsite", run_id, "postgres restarted")
 
@@ -246,7 +246,7 @@ def postgres_restarted(stack: Stack) -> None:
 def store_down(stack: Stack) -> None:
     """The store is down in the middle of a backup, and evidence cannot be sealed meanwhile."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
-    stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
+    stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     with _stopped(stack, "store", stack.down):
         pass
     _ends(stack, "backup_offsite", run_id, f"store down for {stack.down} s")
@@ -255,7 +255,7 @@ def store_down(stack: Stack) -> None:
 def scheduler_down(stack: Stack) -> None:
     """The scheduler is down while a backup runs and another waits to be started."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
-    stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
+    stack.wait_for_task("backup_offsite", run_id, "backup", "running")
     with _stopped(stack, "scheduler", stack.down):
         later = stack.trigger("drill_restore")
     _ends(stack, "backup_offsite", run_id, f"scheduler down for {stack.down} s")

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
-from include.backup.drill import drill_place_of
+from include.backup.drill import drill_target
 from include.backup.offsite import offsite_of
 from include.composition import new_workplace
 from include.drill_sandbox.schema import sandboxes
@@ -266,7 +266,7 @@ def test_nothing_else_is_within_a_drills_reach(play: Play) -> None:
         lambda: place.role_database("state_db", "customer_db"),
         lambda: place.role_database("incident_db", "state_db"),
         place.drill_key,
-        lambda: drill_place_of(place),
+        lambda: drill_target(place, place.pack.database("courier")),
         place.connection_faults,
         lambda: place.store("evidence_store"),
         lambda: place.store("offsite_store"),

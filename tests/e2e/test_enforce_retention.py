@@ -14,13 +14,16 @@ import psycopg
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.drill import drill, drill_place_of
+from include.backup.drill import DRILL, drill_target, restore_and_compare
 from include.backup.offsite import offsite_of
 from include.backup.source import Source
 from include.composition import new_workplace
 from include.erasure import replay as replays
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
+from include.notify.outbox import Run
 from include.services.connections import from_environment
+from include.workflow.run_context import RunContext
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.e2e.retained import NAME, SUBJECT, WAYBILL, Retained
@@ -189,16 +192,15 @@ def test_a_drill_without_the_replay_is_red(
     (point,), _ = manifests.restore_points(off.store, NAME, off.trusted)
     for off_switch in ("erase", "mask_again"):
         monkeypatch.setattr(replays, off_switch, lambda *_: 0)
-    found = drill(
-        place.pack.database(NAME),
+    findings = StepFindings(DRILL.name, DRILL.clause, NAME)
+    drilled = restore_and_compare(
+        RunContext(place, None, Run("drill_restore", "without replay")),
+        findings,
         Source(off.store, point.manifest, place.drill_key()),
-        drill_place_of(place),
-        place.pack.backup.drill,
-        latest_taken_at=point.manifest.taken_at,
-        dag_id="drill_restore",
-        run_id="without replay",
-        clock=place.clock,
+        drill_target(place, place.pack.database(NAME)),
+        point.manifest.taken_at,
     )
+    found = findings.record(drilled)
     assert found.outcome is Outcome.FAIL
     assert "drill.erased_present" in {one.code for one in found.findings}
     # What was masked first and deleted later is back twice.

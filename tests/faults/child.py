@@ -12,7 +12,6 @@ from typing import Any
 from include.evidence.bundle import seal
 from include.services.objectstore.base import StoredObject
 from include.services.objectstore.directory import DirectoryStore
-from include.state.locks import exclusive
 from tests.evidence.support import CLOCK, FILES, result_of
 from tests.faults.support import Keys, Rig, StorePlace
 
@@ -75,5 +74,4 @@ def back_up(rig: Rig, store: Any, told: dict[str, Any]) -> None:
             say("dumping")
             sys.stdin.readline()  # until told to go on
 
-    with exclusive(rig.engine(), "backup:courier", "a backup of courier"):
-        rig.back_up(store, progress=progress)
+    rig.back_up(store, progress=progress)

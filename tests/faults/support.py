@@ -18,16 +18,20 @@ from sqlalchemy import Engine, select
 
 from include.backup import begun
 from include.backup import manifest as manifests
-from include.backup.drill import DrillPlace, drill
+from include.backup.drill import DrillTarget, restore_and_compare
+from include.backup.dump import Progress
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.offsite import Offsite, back_up
+from include.backup.preflight import CLAUSE
 from include.backup.scratch import PREFIX
 from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, opening_key_from_pem, recipient_from_pem
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.signing import Signer
+from include.evidence.step_findings import StepFindings
 from include.local.postgres import EmbeddedPostgres, server_user
+from include.notify.outbox import Run
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
 from include.services.clock import Clock, SystemClock
@@ -37,7 +41,11 @@ from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.services.programs import program
 from include.state.connect import engine
+from include.state.locks import LockHeld, exclusive
 from include.state.tables import scratch_database
+from include.workflow.run_context import RunContext, TaskState
+from tests.backup.offsite_support import manifest_of
+from tests.support.contexts import offsite_services, services_stub
 from tests.support.forking import Forked
 from tests.support.s3 import client_for
 
@@ -123,12 +131,31 @@ class Rig:
     def engine(self) -> Engine:
         return engine(self.state)
 
-    def back_up(self, store: ObjectStore, **more: Any) -> tuple[StepRecord, Manifest]:
-        arguments: dict[str, Any] = {
-            "source": self.address, "clock": self.clock, "dag_id": DAG, "run_id": RUN,
-            "state": self.engine(),
-        } | more  # fmt: skip
-        return back_up(mapped(), offsite=self.keys.offsite(store), rules=RULES, **arguments)
+    def back_up(
+        self,
+        store: ObjectStore,
+        *,
+        source: DatabaseAddress | None = None,
+        clock: Clock | None = None,
+        run_id: str = RUN,
+        again: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[StepRecord, Manifest]:
+        until(self._can_lock)  # a server notices some time later that a client was killed
+        services = services_stub(
+            {"courier": mapped()}, self.engine(), clock or self.clock, rules=RULES,
+            database=lambda _connection: source or self.address,
+            **offsite_services(self.keys.offsite(store)),
+        )  # fmt: skip
+        run = RunContext(services, None, Run(DAG, run_id), task=TaskState(is_repeated=again))
+        findings = StepFindings("backup", CLAUSE, "courier")
+        result = back_up(run, findings, progress)
+        return findings.record(result), manifest_of(run)
+
+    def _can_lock(self) -> bool:
+        with suppress(LockHeld), exclusive(self.engine(), "backup:courier", "a backup of courier"):
+            return True
+        return False
 
     def points(self, store: ObjectStore) -> list[RestorePoint]:
         """List the restore points; none of them may be doubtful."""
@@ -140,20 +167,27 @@ class Rig:
         assert rejected == []
         return points
 
-    def drill(self, store: ObjectStore, **more: Any) -> StepRecord:
-        point = self.points(store)[-1]
-        server = DatabaseAddress.from_conninfo(more.pop("server", self.server))
-        return drill(
-            mapped(),
-            Source(store, point.manifest, self.keys.opening()),
-            DrillPlace(server, ["courier"], self.engine(), ERASURE_KEYS),
-            RULES.drill,
-            latest_taken_at=point.manifest.taken_at,
-            dag_id="drill_restore",
-            run_id=RUN,
-            clock=self.clock,
-            **more,
+    def drill(
+        self,
+        store: ObjectStore,
+        *,
+        server: str = "",
+        progress: Callable[[str], None] | None = None,
+    ) -> StepRecord:
+        manifest = self.points(store)[-1].manifest
+        services = services_stub(
+            {"courier": mapped()}, self.engine(), self.clock, erasure_keys=ERASURE_KEYS
         )
+        findings = StepFindings("drill", CLAUSE, "courier")
+        result = restore_and_compare(
+            RunContext(services, None, Run("drill_restore", RUN)),
+            findings,
+            Source(store, manifest, self.keys.opening()),
+            DrillTarget(DatabaseAddress.from_conninfo(server or self.server), ["courier"]),
+            manifest.taken_at,
+            progress,
+        )
+        return findings.record(result)
 
     def scratch_names(self, server: str = "") -> list[str]:
         """Return the scratch databases that are on the server."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.drill import choose, chosen
+from include.backup.choice import CHOOSE
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
@@ -22,7 +22,9 @@ from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.workflow.run_context import RunContext
 from tests.faults.support import Rig, StorePlace, query
+from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.damage import flipped
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
@@ -231,7 +233,16 @@ def require_rejected(damaged: Damaged, key: str, why: str) -> None:
     assert [one.id for one in points] == [damaged.old.id]
     assert [one.key for one in rejected] == [key]
     assert why in rejected[0].reason
-    record = chosen("courier", choose(points, [], "latest"), points, rejected)
+    services = services_stub(
+        {},
+        damaged.rig.engine(),
+        damaged.rig.clock,
+        database=lambda _connection: DatabaseAddress.from_conninfo(damaged.rig.server),
+        drill_key=damaged.rig.keys.opening,
+        **offsite_services(damaged.rig.keys.offsite(damaged.store)),
+    )
+    run = RunContext(services, None, parameters={"choose": "latest"})
+    record = step_record(CHOOSE, run, "courier")
     assert record.outcome == Outcome.FAIL
     assert record.data["restore_point"] == damaged.old.id
     assert key in json.dumps([one.message.values for one in record.findings])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.backup.archive import read_archive
-from include.backup.offsite import Offsite, check
+from include.backup.offsite import Offsite
 from include.backup.source import Source
 from include.encryption.recipients import UnreadableRecipient
 from include.evidence.model import Outcome
@@ -22,7 +22,8 @@ from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.faults.support import RULES, Rig, StorePlace, mapped, now
+from tests.backup.offsite_support import preflight_record
+from tests.faults.support import Rig, StorePlace, mapped, now
 from tests.support.faulty_proxy import Fault, FaultyProxy, ProxiedRequest, Rule, every
 from tests.support.s3 import MotoServer, client_for, new_bucket, unfinished_uploads
 
@@ -187,7 +188,7 @@ def test_a_full_store(rig: Rig, small_disk: Path) -> None:
 
 
 def findings_of(offsite: Offsite) -> dict[str, Outcome]:
-    record = check(offsite, [mapped()], RULES, FixedClock(now()))
+    record = preflight_record(offsite, mapped(), FixedClock(now()))
     assert record.outcome == Outcome.worst(
         [Outcome.PASS, *(one.severity for one in record.findings)]
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from include.backup.choice import Choice
+from include.backup.drill import DRILL
+from include.backup.offsite import PRUNE
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import record_step
 from include.notify.outbox import Run
@@ -29,28 +31,16 @@ def sealed(
     migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Company, Workplace]]:
     """A company with one sealed bundle; a step of a task does its work in its workplace."""
-    from include.orchestration import backup
-
     with sealed_company(migrated_database, tmp_path) as (company, place):
-
-        def step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
-            return {"record": work(place)}
-
-        monkeypatch.setattr(backup, "step", step)
-        monkeypatch.setattr(backup, "run_key", lambda: RUN)
         yield company, place
 
 
-def drill(_place: Workplace) -> dict[str, Any]:
-    from include.orchestration import backup
-
-    return backup.drill("shop")
+def drill(place: Workplace) -> StepRecord:
+    return step_record(DRILL, RunContext(place, None, Run(*RUN)), "shop")
 
 
-def prune(_place: Workplace) -> dict[str, Any]:
-    from include.orchestration import backup
-
-    return backup.prune("shop")
+def prune(place: Workplace) -> StepRecord:
+    return step_record(PRUNE, RunContext(place, None, Run(*RUN)), "shop")
 
 
 def plan(place: Workplace) -> StepRecord:
@@ -79,7 +69,7 @@ def test_task_fails_before_it_acts_when_sealed_rows_are_gone(
     lost: str,
 ) -> None:
     company, place = sealed
-    data = {"restore_point": "p1", "latest_taken_at": company.day.isoformat()}
+    data = Choice(restore_point="p1", of=1, latest_taken_at=company.day).as_json()
     chosen = StepRecord(step="choose", part="shop", outcome=Outcome.PASS, data=data)
     with place.state.begin() as conn:
         record_step(conn, *RUN, chosen, place.clock)
@@ -95,4 +85,4 @@ def test_prune_goes_on_without_erasures_and_with_complete_holds(
     company, place = sealed
     prune(place)
     company.harm(*ERASURES)
-    assert prune(place)["record"].outcome is not Outcome.FAIL
+    assert prune(place).outcome is not Outcome.FAIL

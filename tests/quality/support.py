@@ -6,20 +6,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, text
 
 from include.erasure.ledger import ErasureKeys
+from include.evidence.model import StepRecord
+from include.evidence.step_findings import StepFindings
+from include.expectations.check import RuleResult
+from include.notify.outbox import Run
 from include.policy import PolicyPack
-from include.quality.check import Checked, check_database
-from include.quality.run import Run
+from include.policy.rules import Calendar
+from include.quality.check import CHECK, check_database
 from include.registry import load_pack
 from include.services.database import DatabaseAddress
+from include.workflow.run_context import RunContext
 from tests.policy.packs import write_pack
 from tests.support.databases import pooled
 
+TIMEZONE = "UTC"
 MONDAY = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
 TABLES = """
 CREATE TABLE branch (id int PRIMARY KEY, name text NOT NULL);
@@ -93,6 +100,14 @@ def suite(collection: str = "person", **rules: str) -> str:
     return f"- collection: {collection}\n{changed}  expectations:\n{lines}"
 
 
+@dataclass(frozen=True)
+class Checked:
+    """The record of a check, and Great Expectations' results by collection."""
+
+    record: StepRecord
+    results: dict[str, list[RuleResult]]
+
+
 @dataclass
 class Company:
     """A customer database, a state database and a pack.
@@ -129,9 +144,9 @@ class Company:
         """Check the database some days after the last time, and seal the evidence or not."""
         self.at += timedelta(days=days)
         self.runs += 1
-        run = Run("check_quality", f"run-{self.runs}", self.at, self.state, KEYS, full=full)
         address = DatabaseAddress.from_conninfo(self.conninfo)
-        done = check_database(self.pack.database("shop"), address, self.pack.suites_of("shop"), run)
+        run = quality_run(self.pack, address, self.state, f"run-{self.runs}", full=full)
+        done = checked(run, "shop", self.at)
         if sealed:
             self.seal()
         return done
@@ -161,7 +176,27 @@ class Company:
     def collection(self, done: Checked) -> dict[str, Any]:
         """What a check says of the persons."""
         (found,) = [one for one in done.record.data["collections"] if one["collection"] == "person"]
-        return dict(found)
+        return {**found, "parts": [tuple(part) for part in found["parts"]]}
+
+
+def quality_run(
+    pack: PolicyPack, address: DatabaseAddress, state: Engine, run_id: str, **parameters: Any
+) -> RunContext[None]:
+    """Return a run of `check_quality` in the timezone of its moments."""
+    services: Any = SimpleNamespace(
+        pack=pack.model_copy(update={"calendar": Calendar(timezone=TIMEZONE)}),
+        state=state,
+        erasure_keys=KEYS,
+        database=lambda _connection: address,
+    )
+    return RunContext(services, None, Run("check_quality", run_id), parameters=parameters)
+
+
+def checked(run: RunContext[None], database: str, at: datetime) -> Checked:
+    """Check a database without its lock."""
+    findings = StepFindings(CHECK.name, CHECK.clause, database)
+    done = check_database(run, findings, run.database(database), at)
+    return Checked(findings.record(done.result), done.validations)
 
 
 def untraced(company: Company, statement: str) -> None:

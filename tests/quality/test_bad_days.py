@@ -13,13 +13,12 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.quality import check as checks
-from include.quality.check import Checked
 from include.quality.collection import CollectionCheck
 from include.registry import load_pack
 from include.schema.live import read_schema
 from include.services.errors import ServiceError
 from tests.policy.packs import write_pack
-from tests.quality.support import MAP, SUITE, Company, suite
+from tests.quality.support import MAP, SUITE, Checked, Company, suite
 
 
 def codes(done: Checked) -> set[str]:

@@ -19,15 +19,13 @@ from include.expectations.docs import data_docs
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample.answers import RowSet
 from include.policy import SHIPPED
-from include.quality.check import check_database
-from include.quality.run import Run
 from include.registry import load_pack
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from tests.local.sample.conftest import AS_OF, Sample
 from tests.local.sample.conftest import sample as sample
 from tests.quality import support
-from tests.quality.support import KEYS, MAP, SUITE, Company
+from tests.quality.support import MAP, SUITE, Company
 
 CHECKED = {"customer", "address", "waybill"}
 
@@ -58,8 +56,7 @@ def test_every_planted_defect_of_the_sample_is_found_and_no_other(
     db = engine(state)
     pack = load_pack(SHIPPED)
     address = DatabaseAddress.from_conninfo(postgres.conninfo(sample.connection.info.dbname))
-    run = Run("check_quality", "sample", AS_OF, db, KEYS)
-    done = check_database(pack.database("courier"), address, pack.suites_of("courier"), run)
+    done = support.checked(support.quality_run(pack, address, db, "sample"), "courier", AS_OF)
     with db.connect() as conn:
         rows = conn.execute(text("SELECT rule, key FROM quarantine")).all()
     found: dict[str, set[str]] = {}
@@ -283,13 +280,12 @@ def test_a_rule_that_is_invalid_stops_only_itself(
 def test_a_check_may_be_repeated(company: Company) -> None:
     """A retried task finds the same and enters nothing twice."""
     company.do("UPDATE person SET name = '' WHERE id <= 3")
-    run = Run("check_quality", "again", company.at, company.state, KEYS)
     address = DatabaseAddress.from_conninfo(company.conninfo)
-    suites = company.pack.suites_of("shop")
+    run = support.quality_run(company.pack, address, company.state, "again")
     for _ in range(2):
-        check_database(company.pack.database("shop"), address, suites, run)
+        support.checked(run, "shop", company.at)
     with company.state.connect() as conn:
         assert conn.scalar(text("SELECT count(*) FROM quarantine")) == 3
         kept = conn.scalars(text("SELECT rule FROM quality_check")).all()
-    rules = [one.id for one in suites[0].expectations]
+    rules = [one.id for one in company.pack.suites_of("shop")[0].expectations]
     assert sorted(kept) == sorted(["all records", "has begun", *rules])

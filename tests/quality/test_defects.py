@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.expectations.docs import data_docs
+from include.policy.datamap import MappedDatabase
 from include.quality import report
+from include.reports.conclusion import Conclusion
+from include.workflow.run_records import RunRecords
 from tests.expectations.test_gx import TYPES
 from tests.quality.support import CHANGED, MAP, SUITE, Company
 
@@ -223,17 +228,31 @@ def test_data_docs_say_what_the_report_says(company: Company) -> None:
     assert re.findall(r"Status:</span>.*?</i> (\w+)", page) == ["Failed"]
 
 
+def concluded(
+    company: Company,
+    records: list[StepRecord],
+    databases: list[MappedDatabase],
+    *,
+    asked: list[str],
+) -> Conclusion:
+    """Conclude a run that was asked for some of these databases."""
+    pack = SimpleNamespace(
+        databases={each.name: each for each in databases}, suites_of=company.pack.suites_of
+    )
+    run: Any = SimpleNamespace(pack=pack, state=company.state, wanted_databases=asked)
+    return report.conclude(run, RunRecords(records))
+
+
 def test_a_database_that_was_not_asked_for_is_not_shown_as_held(company: Company) -> None:
     """Two are mapped, one was checked, and all is well in it."""
     record = company.check().record
     shop = company.pack.database("shop")
     other = shop.model_copy(update={"name": "other", "title": "other"})
-    suites = {"shop": company.pack.suites}
-    done = report.conclude([record], [shop, other], suites, {}, asked=["shop"])
+    done = concluded(company, [record], [shop, other], asked=["shop"])
     figures = {one.name: one.value for one in done.metrics if not one.subject}
     assert figures["expectations_not_met"] is None
     assert "quality.left_out" in {one.code for one in done.findings}
-    whole = report.conclude([record], [shop], suites, {}, asked=["shop"])
+    whole = concluded(company, [record], [shop], asked=["shop"])
     assert {one.name: one.value for one in whole.metrics if not one.subject}[
         "expectations_not_met"
     ] == 0
@@ -242,11 +261,11 @@ def test_a_database_that_was_not_asked_for_is_not_shown_as_held(company: Company
 def test_a_database_without_a_record_fails(company: Company) -> None:
     """Nothing looked at is no pass."""
     shop = company.pack.database("shop")
-    done = report.conclude([], [shop], {"shop": company.pack.suites}, {}, asked=["shop"])
+    done = concluded(company, [], [shop], asked=["shop"])
     assert done.outcome is Outcome.FAIL
     assert (
-        report.conclude(
-            [StepRecord(step="databases", outcome=Outcome.PASS)], [], {}, {}, asked=[]
+        concluded(
+            company, [StepRecord(step="databases", outcome=Outcome.PASS)], [], asked=[]
         ).outcome
         is Outcome.FAIL
     )

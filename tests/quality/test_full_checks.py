@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from sqlalchemy import text
 from include.quality import check as checks
 from include.quality import collection as collections
 from include.quality import history, incremental, watermark
-from include.quality.run import Run
 from include.registry import load_pack
 from include.workplace import ROOT
 from tests.policy.packs import write_pack
@@ -290,7 +288,7 @@ def test_another_timezone_of_the_pack_examines_all_records(
 ) -> None:
     """A moment may then belong to another day, which rules compare."""
     company.check()
-    monkeypatch.setattr(support, "Run", partial(Run, timezone="Asia/Shanghai"))
+    monkeypatch.setattr(support, "TIMEZONE", "Asia/Shanghai")
     assert reason(company).startswith("the table was rewritten")
     assert company.collection(company.check())["whole_because"] is None
 

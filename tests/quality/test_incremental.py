@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from include.evidence.model import Outcome
+from include.quality.incremental import IncrementalFigures
 from include.registry import load_pack
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, reason, suite, untraced
@@ -310,6 +311,7 @@ def test_incremental_result_has_the_due_date_of_the_next_full_check(company: Com
     """The date is a week after the last full check."""
     company.check()
     full = company.at
-    incremental = company.collection(company.check())["incremental"]
-    assert incremental["full_at"] == full.isoformat()
-    assert incremental["full_due"] == (full + timedelta(days=7)).isoformat()
+    found = company.collection(company.check())["incremental"]
+    incremental = IncrementalFigures.model_validate(found)
+    assert incremental.full_at == full
+    assert incremental.full_due == full + timedelta(days=7)

@@ -12,11 +12,10 @@ import pytest
 from include.expectations import check as checking
 from include.quality import check as checks
 from include.quality import collection
-from include.quality.check import Checked
 from include.registry import load_pack
 from include.services.database import DatabaseUnavailable
 from tests.policy.packs import write_pack
-from tests.quality.support import MAP, Company, suite
+from tests.quality.support import MAP, Checked, Company, suite
 
 
 def codes(done: Checked) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -11,23 +12,18 @@ import pytest
 
 from include.evidence.model import StepRecord
 from include.quality import report
-from include.quality.check import Checked
 from include.registry import load_pack
 from include.reports.conclusion import Conclusion
 from include.reports.model import Table
+from include.workflow.run_records import RunRecords
 from tests.policy.packs import write_pack
-from tests.quality.support import MAP, SUITE, Company
+from tests.quality.support import MAP, SUITE, Checked, Company
 
 
 def concluded(company: Company, record: StepRecord) -> Conclusion:
     """The conclusion of a run that left this record."""
-    suites = {
-        "shop": [
-            *company.pack.suites_of("shop"),
-            *company.pack.suites_of("shop", incoming=True),
-        ]
-    }
-    return report.conclude([record], [company.pack.database("shop")], suites, {}, asked=["shop"])
+    run: Any = SimpleNamespace(pack=company.pack, state=company.state, wanted_databases=["shop"])
+    return report.conclude(run, RunRecords([record]))
 
 
 def captions(found: Conclusion) -> list[str]:

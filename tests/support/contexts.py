@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine
 
+from include.backup.offsite import Offsite
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
 from include.notify.outbox import Run
@@ -103,3 +105,42 @@ def step_record(step: Step[Rules, Any], run: RunContext[Rules], part: str = "") 
     """Do a step and return its record, as a task of the workflow does."""
     findings = StepFindings(step.name, step.clause, part)
     return findings.record(step.work(run, findings))
+
+
+def services_stub(
+    databases: Mapping[str, MappedDatabase], state: Engine | None, clock: Clock, **services: Any
+) -> Any:
+    """Return services for steps whose workflow has no section in the pack.
+
+    Args:
+        databases: of the data map.
+        state: the state database.
+        clock: the time.
+        services: other services, by name; ``rules`` are those of backup.yaml.
+    """
+    pack = SimpleNamespace(
+        databases=databases,
+        database=lambda name: databases[name],
+        backup=services.pop("rules", BackupRules()),
+        calendar=Calendar(),
+        retention_of=lambda _name: (),
+    )
+    defaults: dict[str, Any] = {
+        "require_complete_registers": lambda *_registers: None,
+        "is_local": lambda _connection: False,
+        "routes": list,
+    }
+    return SimpleNamespace(**defaults | {"pack": pack, "state": state, "clock": clock} | services)
+
+
+def offsite_services(offsite: Offsite) -> dict[str, Any]:
+    """Return the services of which `offsite_of` makes this off-site store, by name."""
+    return {
+        "store": lambda _connection: offsite.store,
+        "recipients": lambda: (offsite.recipients, offsite.unreadable),
+        "manifest_signer": offsite.signer,
+        "trusted_for_manifests": offsite.trusted,
+        "connection": lambda conn_id: ConnectionSpec(
+            conn_id, "fs", extra={} if offsite.may_delete else {"may_delete": "false"}
+        ),
+    }

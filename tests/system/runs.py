@@ -13,14 +13,22 @@ from unittest.mock import patch
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from include.backup.choice import CHOOSE
+from include.backup.drill import DRILL
+from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
+from include.backup.refusals import REFUSALS
+from include.backup.workflow import BACKUP_OFFSITE, DRILL_RESTORE
 from include.evidence.folder import StoreFolder
 from include.evidence.model import Outcome, Result
 from include.evidence.names import RESULT
-from include.orchestration import backup, retention, run, starter
+from include.orchestration import run, starter, tasks
+from include.orchestration.tasks import ask_people, run_step, seal_workflow
+from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
+from include.retention.workflow import ENFORCE_RETENTION
 from include.services.errors import ParcelSealError
 from tests.system.company import NAME, Company
 
-REFUSALS = (ParcelSealError, AirflowException)
+TASK_ERRORS = (ParcelSealError, AirflowException)
 """Errors with which a task of Airflow fails."""
 
 
@@ -36,11 +44,13 @@ class Run:
         shown: the outcome that the run showed at its end; None before its seal.
         bundle: folder of its bundle.
         steps: functions behind its tasks, without the seal, in their order.
+        parameters: of the run.
     """
 
     dag_id: str
     steps: list[Callable[[], object]]
     seal_task: Callable[[], dict[str, Any]]
+    parameters: dict[str, Any] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: f"manual__{uuid.uuid4().hex[:10]}")
     shown: str | None = None
     bundle: str = ""
@@ -56,7 +66,7 @@ class Run:
             try:
                 for step in self.steps:
                     step()
-            except REFUSALS:
+            except TASK_ERRORS:
                 return
 
     def repeat(self, company: Company, step: int) -> bool:
@@ -64,7 +74,7 @@ class Run:
         with self.as_task(company, 2):
             try:
                 self.steps[step]()
-            except REFUSALS:
+            except TASK_ERRORS:
                 return False
         return True
 
@@ -104,12 +114,14 @@ class Run:
                 triggering_user_name=None,
             ),
             "ti": SimpleNamespace(
-                try_number=try_number, get_task_states=lambda **_of_run: {self.run_id: {}}
+                try_number=try_number,
+                max_tries=3,
+                get_task_states=lambda **_of_run: {self.run_id: {}},
             ),
-            "params": {},
+            "params": self.parameters,
         }
         with ExitStack() as stack:
-            for module in (run, backup, retention, starter):
+            for module in (run, starter, tasks):
                 stack.enter_context(patch.object(module, "get_current_context", lambda: context))
             stack.enter_context(patch.object(run, "workplace", lambda: company.services))
             yield
@@ -119,8 +131,12 @@ def backup_run() -> Run:
     """A run of `backup_offsite`."""
     return Run(
         "backup_offsite",
-        [backup.preflight, lambda: backup.back_up(NAME), lambda: backup.prune(NAME)],
-        backup.seal_backup,
+        [
+            lambda: run_step(BACKUP_OFFSITE, PREFLIGHT),
+            lambda: run_step(BACKUP_OFFSITE, BACKUP, NAME),
+            lambda: run_step(BACKUP_OFFSITE, PRUNE, NAME),
+        ],
+        lambda: seal_workflow(BACKUP_OFFSITE),
     )
 
 
@@ -129,34 +145,32 @@ def drill_run(rule: str = "latest") -> Run:
     return Run(
         "drill_restore",
         [
-            lambda: backup.choose(NAME, rule),
-            lambda: backup.prove_refusals(NAME),
-            lambda: backup.drill(NAME),
+            lambda: run_step(DRILL_RESTORE, CHOOSE, NAME),
+            lambda: run_step(DRILL_RESTORE, REFUSALS, NAME),
+            lambda: run_step(DRILL_RESTORE, DRILL, NAME),
         ],
-        backup.seal_drill,
+        lambda: seal_workflow(DRILL_RESTORE),
+        parameters={"choose": rule},
     )
 
 
 def retention_run() -> Run:
     """A run of `enforce_retention`."""
-    plans: list[dict[str, Any]] = []
-
-    def plan() -> None:
-        plans.append(retention.plan(NAME, None))
 
     def ask() -> None:
-        assert retention.ask(NAME) is None, "the plan waits for a second person"
+        asked = ask_people(ENFORCE_RETENTION, APPROVE, NAME)
+        assert asked is None, "the plan waits for a second person"
 
     return Run(
         "enforce_retention",
         [
-            plan,
+            lambda: run_step(ENFORCE_RETENTION, PLAN, NAME),
             ask,
-            lambda: retention.execute(NAME),
-            lambda: retention.verify(plans[-1]),
-            retention.prune_evidence,
+            lambda: run_step(ENFORCE_RETENTION, EXECUTE, NAME),
+            lambda: run_step(ENFORCE_RETENTION, VERIFY, NAME),
+            lambda: run_step(ENFORCE_RETENTION, PRUNE_EVIDENCE),
         ],
-        retention.seal_retention,
+        lambda: seal_workflow(ENFORCE_RETENTION),
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
 
+from include.backup.workflow import BACKUP_OFFSITE
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held, seal_run, step
+from include.orchestration.tasks import run_step
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
+from include.workflow.databases import databases_step
 from include.workplace import Workplace
 
 
@@ -53,7 +55,7 @@ def early() -> None:
     gate(sealed)
 
 
-@dag(dag_id="inside", schedule=None)
+@dag(dag_id="inside", schedule=None, params={"databases": ["nope"]})
 def inside() -> None:
     """Steps fail, each in another way."""
 
@@ -75,7 +77,7 @@ def inside() -> None:
 
     @task
     def unmapped() -> None:
-        wanted_databases(["nope"], clause="4.2")
+        run_step(BACKUP_OFFSITE, databases_step("4.2"))
 
     sealed = seal()
     [in_postgresql(), in_a_service(), unmapped()] >> sealed
