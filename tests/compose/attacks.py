@@ -1,7 +1,7 @@
 """Attacks of somebody who controls a container of the stack: `python - < tests/compose/attacks.py`.
 
 It runs inside the container and prints what succeeded as JSON; `tests.compose.zones` judges it. The
-first argument is JSON: addresses to connect to.
+first argument is JSON: addresses to connect to. The second is the name of an object to attack.
 """
 
 from __future__ import annotations
@@ -126,13 +126,14 @@ def rights_on_store(place: Any, conn_id: str) -> list[str]:
         verify=spec.text("verify"),
     )
     bucket = spec.text("bucket")
-    versions = client.list_object_versions(Bucket=bucket, Prefix="attack/").get("Versions", [])
-    target = {"Bucket": bucket, "Key": versions[0]["Key"]}
+    target = {"Bucket": bucket, "Key": f"attack/{sys.argv[2]}"}
+    versions = client.list_object_versions(Bucket=bucket, Prefix=target["Key"])["Versions"]
+    version = next(each["VersionId"] for each in versions if each["Key"] == target["Key"])
     attempts = {
         "read": lambda: client.get_object(**target),
         "write": lambda: client.put_object(Bucket=bucket, Key="attack/written", Body=b"x"),
         "hide": lambda: client.delete_object(**target),
-        "delete": lambda: client.delete_object(**target, VersionId=versions[0]["VersionId"]),
+        "delete": lambda: client.delete_object(**target, VersionId=version),
     }
     found = []
     for name, attempt in attempts.items():
