@@ -83,6 +83,7 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         spec.text("prefix"),
         spec.text("site"),
         lock_mode=cast("LockMode", mode),
+        may_delete=spec.text("may_delete") != "false",
     )
 
 

@@ -138,12 +138,14 @@ class S3Store:
         *,
         lock_mode: LockMode = "COMPLIANCE",
         clock: Clock | None = None,
+        may_delete: bool = True,
     ) -> None:
         self._client = client
         self._bucket = bucket
         trimmed = prefix.strip("/")
         self._prefix = f"{checked_key(trimmed)}/" if trimmed else ""
         self._lock_mode: LockMode = lock_mode
+        self._may_delete = may_delete
         self._clock = clock or SystemClock()
         self.site = site
         self.description = described(client, bucket, self._prefix)
@@ -151,7 +153,7 @@ class S3Store:
 
     def preflight(self) -> Sequence[StoreProblem]:
         """Try what a backup needs; leaves nothing behind."""
-        return preflight(self._client, self._bucket, self._prefix)
+        return preflight(self._client, self._bucket, self._prefix, may_delete=self._may_delete)
 
     def open_writer(self, key: str) -> S3Writer:
         """Open a streaming writer; nothing is sent before 16 MiB or commit."""

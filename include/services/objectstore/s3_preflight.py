@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-def preflight(client: S3Client, bucket: str, prefix: str) -> list[StoreProblem]:
+def preflight(
+    client: S3Client, bucket: str, prefix: str, *, may_delete: bool = True
+) -> list[StoreProblem]:
     """Return what keeps the bucket from being a proper off-site store; empty when it is one.
 
-    Leaves nothing behind: where the bucket locks every new object by default, a probe could not be
-    deleted, so an upload is begun there and aborted instead.
+    Leaves nothing behind: if the bucket locks every new object by default, or the login may not
+    delete, a probe could not be deleted. An upload is begun then and aborted instead.
     """
     problem = _reach(client, bucket)
     if problem:
@@ -33,7 +35,8 @@ def preflight(client: S3Client, bucket: str, prefix: str) -> list[StoreProblem]:
     lock_problems, probe_may_stay_locked = _check_object_lock(client, bucket)
     problems += lock_problems
     try:
-        _probe(client, bucket, prefix + partial_name("probe"), begun_only=probe_may_stay_locked)
+        begun_only = probe_may_stay_locked or not may_delete
+        _probe(client, bucket, prefix + partial_name("probe"), begun_only=begun_only)
     except (BotoCoreError, ClientError) as error:
         code = "not_writable" if is_denied(error) else "unreachable"
         problems.append(StoreProblem(code, _detail(bucket, "cannot be written to", error)))

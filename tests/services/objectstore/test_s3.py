@@ -381,3 +381,15 @@ def test_boto_errors_stay_as_the_cause(s3_store: S3Store) -> None:
     with pytest.raises(ObjectMissing) as caught:
         s3_store.get("x")
     assert isinstance(caught.value.__cause__, ClientError)
+
+
+def test_preflight_of_login_that_may_not_delete_deletes_nothing(
+    moto: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins an upload and aborts it, so that it finds whether the login may write."""
+    client = client_for(moto.endpoint)
+    bucket = new_bucket(client, lock=True)
+    monkeypatch.setattr(client, "delete_object", None)
+    store = S3Store(client, bucket, may_delete=False)
+    assert store.preflight() == []
+    assert client.list_object_versions(Bucket=bucket).get("Versions", []) == []
