@@ -191,10 +191,12 @@ WRITING = (
 
 
 def bucket_policy(owner: str, bucket: str) -> str:
-    """Return the rights on a bucket of users who do not own it; none of them deletes."""
+    """Return the rights on a bucket; only its owner deletes."""
     granted: list[tuple[str, tuple[str, ...]]] = [(layout.READER, READING)]
     if owner == layout.BACKUPS:
         granted.append((layout.WRITER, READING + WRITING))
+        # The owner of a bucket has no rights on objects that another user wrote.
+        granted.append((layout.BACKUPS, ("s3:*",)))
     statements = [
         {
             "Effect": "Allow",
