@@ -138,19 +138,18 @@ class Tasks:
         """Make the task that names the databases of a run, for ``expand``."""
         return task_of(self._workflow, databases_step(self._workflow.clauses[0]))()
 
-    def seal_after(self, last: Any, seal_run: Callable[[], dict[str, Any]] | None = None) -> None:
+    def seal_after(self, last: Any) -> None:
         """Make the tasks `seal` and `gate`, which follow the last task of every run.
 
         Args:
             last: task or tasks before them.
-            seal_run: seals the run; by default with the declaration's `conclude`.
         """
-        write_bundle = seal_run or partial(seal_workflow, self._workflow)
+        workflow = self._workflow
 
         @task(**SEAL_ARGS)  # type: ignore[untyped-decorator] # of Airflow
         def seal() -> dict[str, Any]:
             """Write the sealed bundle, whatever happened before."""
-            return write_bundle()
+            return seal_workflow(workflow)
 
         @task(retries=0)
         def gate(sealed: dict[str, Any]) -> None:
