@@ -118,7 +118,7 @@ def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
     begin(state, any_store, "begun")
     place: Any = SimpleNamespace(
         state=state,
-        trusted=[signer.public_pem],
+        trusted_for_manifests=[signer.public_pem],
         store=lambda _name: any_store,
         is_local=lambda _name: True,
         pack=SimpleNamespace(databases={"courier": None}),

@@ -87,7 +87,7 @@ def restored(
             pack=load_pack(policy),
             state=state,
             clock=SystemClock(),
-            trusted=[signer.public_pem],
+            trusted_for_manifests=[signer.public_pem],
             erasure_keys=KEYS,
             is_local=lambda _name: True,
             database=lambda _name: origin,

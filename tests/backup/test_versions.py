@@ -227,7 +227,7 @@ def test_backup_list_names_a_hidden_object_and_fails(
     place = SimpleNamespace(
         state=state,
         pack=SimpleNamespace(databases={"courier": mapped()}),
-        trusted=locked.trusted,
+        trusted_for_manifests=locked.trusted,
         store=lambda _name: locked.store,
         is_local=lambda _name: True,
     )
