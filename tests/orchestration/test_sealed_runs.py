@@ -67,7 +67,13 @@ class Run:
         task = SimpleNamespace(
             get_task_states=lambda **_: {}, try_number=self.try_number, max_tries=3
         )
-        params = {"tabletop": None, "databases": None}
+        params = {
+            "tabletop": None,
+            "databases": None,
+            "action": "widen",
+            "incident": "INC-2026-0001",
+            "full": False,
+        }
         return {"dag_run": dag_run, "ti": task, "params": params}
 
     def step(self, outcome: Outcome, name: str = "check") -> dict[str, Any]:
@@ -339,12 +345,7 @@ def _arguments(function: Any) -> dict[str, Any]:
     from include.approvals.answer import Answer
 
     given: dict[str, Any] = {
-        "params": {"action": "widen", "incident": "INC-2026-0001", "full": False},
-        "database": "courier",
-        "batch": "lockers/1",
         "part": "courier",
-        "_part": "courier",
-        "number": "INC-2026-0001",
         "answer": Answer(APPROVE, "", "a", START),
     }
     about = {"part": "courier"}
@@ -383,9 +384,11 @@ def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     kept: list[StepRecord] = []
 
-    def do_step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
+    def do_step(
+        _name: str, _part: str, _title: Any, work: Any, _clause: str, _make: Any
+    ) -> dict[str, Any]:
         kept.append(work(services))
-        return {}
+        return {"outcome": kept[-1].outcome}
 
     monkeypatch.setattr(tasks, "do_step", do_step)
     monkeypatch.setattr(tasks, "_context", lambda workflow, services: workflow.context(services))
