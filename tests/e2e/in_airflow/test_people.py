@@ -361,7 +361,7 @@ def test_a_question_marked_as_done_is_nobodys_answer(sealed: dict[str, Any]) -> 
     }
     assert found == {"intake.waiting"}
     assert [
-        one["data"]
-        for one in sealed["steps"]
-        if one["step"] == "settle" and one["part"].endswith(MARKED)
-    ] == [{"left": 30}]
+        (step["data"]["left"], step["data"]["promoted"])
+        for step in sealed["steps"]
+        if step["step"] == "settle" and step["part"].endswith(MARKED)
+    ] == [(30, 0)]
