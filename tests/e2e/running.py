@@ -59,10 +59,12 @@ class Running:
             (count,) = conn.execute("SELECT count(*) FROM customer").fetchone() or (0,)
         return int(count)
 
-    def ended(self, api: AirflowApi, dag_id: str, run_id: str) -> RunResult:
+    def ended(
+        self, api: AirflowApi, dag_id: str, run_id: str, seconds: float = RUN_TIMEOUT
+    ) -> RunResult:
         """Wait for a run and read what it sealed."""
         states = {"queued", "running"}
-        until(lambda: api.state(dag_id, run_id) not in states, f"{dag_id} ends", RUN_TIMEOUT)
+        until(lambda: api.state(dag_id, run_id) not in states, f"{dag_id} ends", seconds)
         state = api.state(dag_id, run_id)
         return result_of(self.place, dag_id, run_id, state, str(self.airflow.log))
 

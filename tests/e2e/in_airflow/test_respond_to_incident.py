@@ -16,6 +16,7 @@ import requests
 
 from include.cli.answers import PATIENCE
 from include.cli.report import RunResult
+from include.incident.workflow import WATCH
 from include.local.airflow import AirflowApi
 from include.local.profile import LocalProfile
 from tests.e2e.in_airflow.conftest import TECHNICIAN
@@ -36,7 +37,7 @@ from tests.e2e.incidents.script import (
     WHY_TAKEN_OFF,
     leaked_credentials,
 )
-from tests.e2e.running import RUNS, Running, until
+from tests.e2e.running import RUN_TIMEOUT, RUNS, Running, until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 UPDATE = "update_incident"
@@ -108,7 +109,7 @@ def night(running: Running, api: AirflowApi) -> Night:
             }
         )
         time.sleep(LOOK_EVERY)
-    done = running.ended(api, DAG, played.run_id)
+    done = running.ended(api, DAG, played.run_id, RUN_TIMEOUT + WATCH.at_most.total_seconds())
     played.state, played.bundle = str(done.state), Path(str(done.bundle))
     return Night(played, done, added, said)
 
