@@ -130,7 +130,7 @@ def require_drill_server(source: Source, server: DatabaseAddress) -> None:
 
 CHOOSE = Step(
     name="choose",
-    title=_("Choosing a restore point of {part}"),
+    title=_("Choosing a restore point of {part}", part=""),
     clause=CLAUSE,
     work=choose,
     result=Choice,

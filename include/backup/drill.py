@@ -297,7 +297,7 @@ def remember(
 
 DRILL = Step(
     name="drill",
-    title=_("The restore of {part}"),
+    title=_("The restore of {part}", part=""),
     clause=CLAUSE,
     work=drill,
     result=RestoreDrill,

@@ -475,14 +475,14 @@ PREFLIGHT = Step(
 )
 BACKUP = Step(
     name="backup",
-    title=_("The backup of {part}"),
+    title=_("The backup of {part}", part=""),
     clause=CLAUSE,
     work=back_up,
     result=Backup,
 )
 PRUNE = Step(
     name="prune",
-    title=_("Pruning old restore points of {part}"),
+    title=_("Pruning old restore points of {part}", part=""),
     clause=CLAUSE,
     work=prune_restore_points,
     result=Pruning,

@@ -123,7 +123,7 @@ class _Damaged:
 
 REFUSALS = Step(
     name="refusals",
-    title=_("The proof that damage to {part} is refused"),
+    title=_("The proof that damage to {part} is refused", part=""),
     clause=CLAUSE,
     work=check_refusals,
     result=Refusals,

@@ -271,7 +271,7 @@ def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
 
 CHECK = Step(
     name="check",
-    title=_("The check of {part}"),
+    title=_("The check of {part}", part=""),
     clause=CLAUSE,
     work=on_table(check),
     result=BatchCheck,
@@ -390,8 +390,8 @@ def response(pack: PolicyPack) -> timedelta:
 
 REVIEW = HumanTask(
     name="review",
-    title=_("The review of {part}"),
-    question_title=_("The question about {part}"),
+    title=_("The review of {part}", part=""),
+    question_title=_("The question about {part}", part=""),
     clause=CLAUSE,
     result=Review,
     ask=on_table(ask),

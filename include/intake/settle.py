@@ -128,7 +128,7 @@ def settle(
 
 SETTLE = Step(
     name="settle",
-    title=_("The settlement of {part}"),
+    title=_("The settlement of {part}", part=""),
     clause=CLAUSE,
     work=on_table(settle),
     result=Settlement,

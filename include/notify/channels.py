@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
 from functools import lru_cache
+from threading import Lock
 from typing import Protocol
 from urllib.parse import quote
 
@@ -178,7 +179,8 @@ def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
     name = server.sender_name or ("" if letter.text else SENDER)
     sender = Sender(server.sender, name, server.reply_to)
     if letter.text:
-        shared = _shared(letter.text, languages, writer.timezone, sender)
+        with _writing_shared:  # else two lines write a letter at the same time, each its own
+            shared = _shared(letter.text, languages, writer.timezone, sender)
         return mail.as_bytes().removesuffix(b"\r\n") + shared
     ask = server.reply_to or server.sender
     by = name or server.sender
@@ -200,6 +202,9 @@ class Sender:
     address: str
     name: str
     reply_to: str
+
+
+_writing_shared = Lock()
 
 
 @lru_cache(maxsize=16)  # of a letter to many: writing it anew for each would take most of the time

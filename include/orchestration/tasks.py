@@ -223,8 +223,7 @@ def run_step(workflow: AnyWorkflow, step: Step[Any, Any], part: str = "") -> Any
     done = do_step(step.name, part, step.title_of(part), work, step.clause, make)
     if step.sends_urgent:
         _send_urgent(workflow, _services(workflow))
-    failed = done["outcome"] == Outcome.FAIL
-    if step.ends_run and failed and not any(map(step.goes_on, results)):
+    if step.ends_run and done["outcome"] == Outcome.FAIL and not any(map(step.goes_on, results)):
         raise AirflowFailException(step.ends_run)
     if step.parts is None:
         return done

@@ -200,7 +200,7 @@ def _sum(figures: Sequence[int | None]) -> int | None:
 
 CHECK = Step(
     name="check",
-    title=_("The check of {part}"),
+    title=_("The check of {part}", part=""),
     clause=CLAUSE,
     work=check,
     result=QualityCheck,

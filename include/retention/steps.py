@@ -86,15 +86,15 @@ def _response_time(pack: PolicyPack) -> timedelta:
 
 PLAN = Step(
     name=STEP_PLAN,
-    title=_("The plan of {part}"),
+    title=_("The plan of {part}", part=""),
     clause=CLAUSE,
     work=plan,
     result=PlanResult,
 )
 APPROVE = HumanTask(
     name=STEP_APPROVE,
-    title=_("The approval for {part}"),
-    question_title=_("The question about the plan of {part}"),
+    title=_("The approval for {part}", part=""),
+    question_title=_("The question about the plan of {part}", part=""),
     clause=CLAUSE,
     ask=ask,
     take=take,
@@ -105,14 +105,14 @@ APPROVE = HumanTask(
 )
 EXECUTE = Step(
     name=STEP_EXECUTE,
-    title=_("The execution in {part}"),
+    title=_("The execution in {part}", part=""),
     clause=CLAUSE,
     work=execute,
     result=ExecutionResult,
 )
 VERIFY = Step(
     name=STEP_VERIFY,
-    title=_("The count afterwards in {part}"),
+    title=_("The count afterwards in {part}", part=""),
     clause=CLAUSE,
     work=verify,
     result=VerificationResult,

@@ -201,7 +201,7 @@ def evaluate_returned(run: RunContext[None], findings: StepFindings) -> Evaluati
 
 EVALUATE = Step(
     name="evaluate",
-    title=_("The evaluation of {part}"),
+    title=_("The evaluation of {part}", part=""),
     clause=CLAUSE,
     work=evaluate_returned,
     result=Evaluation,

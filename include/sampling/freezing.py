@@ -183,7 +183,7 @@ def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> Fr
 
 FREEZE = Step(
     name="freeze",
-    title=_("The frame of {part}"),
+    title=_("The frame of {part}", part=""),
     clause=CLAUSE,
     work=freeze_population,
     result=FrozenPopulation,

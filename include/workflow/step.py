@@ -37,7 +37,7 @@ class Step(_Task[RunRules, Result]):
 
     Attributes:
         name: of the task and its record, ``check``.
-        title: the step for people; ``{part}`` is what it works on.
+        title: the step for people; its value ``part`` becomes what it works on.
         clause: of the policy, for findings that name no other.
         work: does the work on `StepFindings.part`; reports findings and figures, returns the
             result.
@@ -73,7 +73,7 @@ class HumanTask(_Task[RunRules, Result]):
 
     Attributes:
         name: of the task and its record, ``review``.
-        title: the task for people; ``{part}`` is what it is about.
+        title: the task for people; its value ``part`` becomes what it is about.
         question_title: the making of the question, for people.
         clause: of the policy, for findings that name no other.
         result: type of the result.

@@ -121,12 +121,12 @@ def test_only_choices_of_the_step_can_be_given_in_advance(dag: Any) -> None:
 def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
     """Without words, dice are thrown: the sample company has no public source."""
     from include.approvals.reasons import COMMAND_LINE
-    from include.orchestration.tasks import human_step
+    from include.orchestration.tasks import HumanTaskMaker
     from include.sampling.seed_entry import SEED
     from include.sampling.seeds import STAND_IN
     from include.sampling.workflow import SAMPLE_AUDIT
 
-    in_advance = human_step(SAMPLE_AUDIT, SEED, {"part": ""}).in_advance
+    in_advance = HumanTaskMaker(SAMPLE_AUDIT, SEED)({"part": ""}).in_advance
     assert in_advance is not None
     given = in_advance("3391.76 3400.01", AT)
     assert given == {

@@ -89,11 +89,11 @@ def test_a_refused_seed_that_was_given_with_the_command_fails_the_run(committed:
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.human import CONTENT, attend
-    from include.orchestration.tasks import human_step
+    from include.orchestration.tasks import HumanTaskMaker
 
     question = asked()
     assert question is not None
-    step = human_step(SAMPLE_AUDIT, SEED_STEP, {"part": ""})
+    step = HumanTaskMaker(SAMPLE_AUDIT, SEED_STEP)({"part": ""})
     attend(step, answered=True)
     answer = answered(committed, question, "12")
     event = {

@@ -204,7 +204,7 @@ def _answers(record: IncidentRecord, authority: str, phase: Phase) -> list[Entry
 _CHOICES = (HANDED_IN, NOT_NEEDED)
 REPORT = human_task_by_part(
     "report",
-    _("The report to {part}"),
+    _("The report to {part}", part=""),
     ask_first,
     partial(take, Phase.FIRST),
     _CHOICES,
@@ -212,7 +212,7 @@ REPORT = human_task_by_part(
 )
 REPORT_REST = human_task_by_part(
     "report_rest",
-    _("The report to {part}"),
+    _("The report to {part}", part=""),
     ask_rest,
     partial(take, Phase.REST),
     _CHOICES,
