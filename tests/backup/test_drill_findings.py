@@ -47,7 +47,7 @@ def test_newest_record_is_judged_by_its_window(
     examined, manifest = examination(), taken.manifest
     moments = [None if age is None else manifest.taken_at - age for age in ages]
     moments_known = [moment for moment in moments if moment is not None]
-    newest = max(moments_known).isoformat() if moments_known else "none" if moments else None
+    newest = max(moments_known) if moments_known else "none" if moments else None
     assert judge_newest(examined, moments, manifest, RULES) == newest
     assert codes(examined) == expected
 
