@@ -19,9 +19,9 @@ from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 
 IncidentRun: TypeAlias = RunContext[IncidentRules]
+
 SCENARIO = "tabletop"
 """Parameter of `respond_to_incident`: the scenario of a drill; empty for a real incident."""
-
 
 NUMBER = "incident"
 """Parameter of `update_incident`: number of the incident."""

@@ -133,24 +133,20 @@ def concluded(
 def _missing(results: _Results) -> list[Finding]:
     records = results.records
     if records.find(FIND.name) is None:
-        return [missing_record(_("The search"), "review_intake", "intake.missing", CLAUSE)]
+        return [missing_record(FIND.title, "review_intake", "intake.missing", CLAUSE)]
     findings = []
-    titles = {
-        CHECK.name: _("The check"),
-        REVIEW.name: _("The review"),
-        SETTLE.name: _("The settlement"),
-    }
     for part in results.asked:
-        for step, title in titles.items():
-            record = records.find(step, part)
+        for step in (CHECK, REVIEW, SETTLE):
+            record = records.find(step.name, part)
             if record is None:
-                findings.append(missing_record(title, part, f"intake.{step}.missing", CLAUSE))
+                code = f"intake.{step.name}.missing"
+                findings.append(missing_record(step.title_of(part), part, code, CLAUSE))
                 break
             if record.outcome is Outcome.FAIL:
                 break  # its findings say why the batch went no further
     if records.find(VERIFY.name) is None:
         findings.append(
-            missing_record(_("The count"), "review_intake", "intake.verify.missing", CLAUSE)
+            missing_record(VERIFY.title, "review_intake", "intake.verify.missing", CLAUSE)
         )
     return findings
 

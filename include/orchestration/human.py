@@ -300,8 +300,3 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def wait(months: int, days: int, seconds: int) -> timedelta:
-    """Return a pack's period as a span to wait; a month counts 30 days."""
-    return timedelta(days=months * 30 + days, seconds=seconds)

@@ -251,7 +251,6 @@ class HumanTaskMaker:
 
 
 def _human_step_arguments(workflow: AnyWorkflow, human: HumanTask[Any, Any]) -> dict[str, Any]:
-
     def ask(part: str) -> Question | None:
         return ask_people(workflow, human, part)
 

@@ -139,7 +139,7 @@ def look(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
 
 LOOK = Step(
     name="look",
-    title=_("The search"),
+    title=_("The search for returned workpapers"),
     clause=CLAUSE,
     work=look,
     result=WorkpapersStatus,

@@ -1,4 +1,4 @@
-"""Answers to human steps: who gave them, what was entered, and what does not count."""
+"""Answers to human tasks of incidents: check, refuse and enter them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from include.messages import Message, _, listed
 
 @dataclass(frozen=True)
 class Given:
-    """What a person answered.
+    """The answer of a person, or the fact that nobody answered in time.
 
     Attributes:
-        option: the chosen one; empty where nobody answered in time.
-        user: id of the person; None where nobody answered.
-        name: of the person, which some auth managers keep apart from the id.
-        at: when.
-        entered: as it came, by field; `read` makes something of it.
-        part: of the step, where it is done several times: the authority of a report.
+        option: the chosen one; empty if nobody answered.
+        user: id of the person; None if nobody answered.
+        name: of the person, which some auth managers store apart from the id.
+        at: when the person answered.
+        entered: the fields as Airflow passed them; `read` checks them.
+        part: of the step, if it is done several times: the authority of a report.
         content: of the form that was answered; see `include.incident.steps.page.content_of`.
     """
 
@@ -79,24 +79,24 @@ CHANGED = _("the content of the page changed after the form was made; review the
 
 @dataclass(frozen=True)
 class Values:
-    """What was entered, as the fields have it.
+    """The checked values of a form.
 
     Attributes:
-        found: by field; nothing that was left empty.
+        found: by field; fields that were left empty are missing.
     """
 
     found: Mapping[str, Entered]
 
     def text(self, name: str) -> str:
-        """What was entered, value-free; empty where nothing was."""
+        """Return the text of a field without customer values; empty if it was left empty."""
         return str(self.found.get(name, ""))
 
     def ticked(self, name: str) -> bool:
-        """Whether a box was ticked."""
+        """Return whether a box was ticked."""
         return self.found.get(name) is True
 
     def says(self, name: str) -> bool:
-        """Whether a field says something in words."""
+        """Return whether a field holds words."""
         return says_something(self.text(name))
 
 
@@ -107,19 +107,19 @@ def person(
     given: Given,
     never: Iterable[str] = (),
 ) -> str:
-    """Who answered, if that person may, as the team spells it.
+    """Return the account of the person who answered, in the spelling of the team.
 
     Raises:
-        AskAgain: nobody answered, or somebody who is not of the team any more; it is on the
-            timeline, and others are asked.
+        AskAgain: nobody answered, or the person does not belong to the team of the step. The
+            timeline says so, and others are asked.
     """
     if not given.user or not given.option:
         words = _("Nobody answered {step} in time.", step=step)
         _keep(run, record, Kind.UNANSWERED, step, words, {"part": given.part})
         raise AskAgain(_("Nobody answered in time."))
     team = team_of(run, record, step, never)
-    said = (one for one in (given.user, given.name) if one)
-    who = next((member for one in said if (member := team.member(one))), None)
+    spellings = [spelling for spelling in (given.user, given.name) if spelling]
+    who = next((member for name in spellings if (member := team.member(name))), None)
     if who is None:
         refuse(run, record, step, given, _("who answered is not of the team for this step"))
     return who
@@ -138,7 +138,7 @@ def read(
         form: with which it was asked.
 
     Raises:
-        AskAgain: a field is missing or wrong; it is on the timeline, and asked again.
+        AskAgain: a field is missing or wrong. The timeline says so.
     """
     found = read_form(form, given.entered, run.zone)
     if found.problems:
@@ -183,10 +183,10 @@ def refuse_lacking(
     missing: Sequence[Message],
     values: Values,
 ) -> None:
-    """Refuse that a document was handed in that lacks required fields; see `refuse`.
+    """Refuse an answer that a document was handed in if the document lacks required fields.
 
     Raises:
-        AskAgain: it does.
+        AskAgain: the document lacks fields; see `refuse`.
     """
     if missing:
         cause = _("the document lacks: {fields}", fields=listed(missing))
@@ -325,7 +325,7 @@ def moment(
     asked: Field,
     after: datetime | None = None,
 ) -> datetime:
-    """A moment that was entered, that of the answer where nothing was.
+    """Return the moment that was entered in a field, or that of the answer if it is empty.
 
     Args:
         run: the run or command.

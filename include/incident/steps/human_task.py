@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial, wraps
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from include.approvals.answer import Answer
 from include.approvals.question import Question
@@ -110,8 +110,4 @@ def human_task_by_part(
 
 def _response_time(patience: int, pack: PolicyPack) -> timedelta:
     rules = pack.section(INCIDENT)
-    if rules is None:
-        return timedelta(minutes=30) * patience
-    period: Any = rules.answer_within
-    days = period.months * 30 + period.days
-    return timedelta(days=days, seconds=period.seconds) * patience
+    return (timedelta(minutes=30) if rules is None else rules.answer_within.span) * patience
