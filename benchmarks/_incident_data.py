@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from include.local.sample import load
-from include.local.sample.load import statements
+from include.sample_company import load
+from include.sample_company.load import statements
 from include.workplace import ROOT
 
 AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EMPLOYEES = 5_000
-KEYS = ROOT / "include/local/sample/keys.sql"
+KEYS = ROOT / "include/sample_company/keys.sql"
 DEPARTMENT = "北京分公司"  # one of six branches, each with a sixth of the customers
 _APPROVALS = 10_000
 _ALL_LARGE = ("customer", "address", "consent", "waybill", "complaint", "access_log")

@@ -21,11 +21,11 @@ from pathlib import Path
 import psycopg
 
 from benchmarks._measure import Run, Targets, console, measure, require, shell, show
-from include.encryption.packing import ZSTD_LEVEL
 from include.encryption.recipients import new_pair, opening_key_from_pem, recipient_from_pem
+from include.encryption.stream import ZSTD_LEVEL
 from include.incident.evidence.extract import Extract, context_of, extract, key_of, opened
-from include.incident.evidence.log_query import LogQuery
-from include.incident.scope_rules import AccessLog
+from include.incident.evidence.log_copy import LogQuery
+from include.incident.rules import AccessLog
 from include.policy.datamap import MappedDatabase
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress

@@ -19,7 +19,7 @@ from benchmarks import _incident_hand as hand
 from benchmarks._incident_context import context_of_run, opened
 from benchmarks._incident_letters import PARTS_OF_LETTERS
 from include.evidence.step_findings import StepFindings
-from include.incident import scopes
+from include.incident import incident_run
 from include.incident.assessing import assess
 from include.incident.incident_run import record_of
 from include.incident.steps import grade
@@ -36,7 +36,7 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     moments.append(time.monotonic())
     grade.ask(run, record_of(run, number))
     moments.append(time.monotonic())
-    scope = scopes.newest(run, record_of(run, number).incident.id)
+    scope = incident_run.newest(run, record_of(run, number).incident.id)
     if scope.unknown:
         sys.exit(f"Not counted: {scope.unknown}")
     spans = [after - before for before, after in pairwise(moments)]

@@ -13,9 +13,8 @@ import psycopg
 import yaml
 
 from include.evidence.bundle import seal
-from include.evidence.controls import judge
 from include.evidence.ledger import LedgerRow
-from include.evidence.model import Metric, Outcome, Result, RunContext
+from include.evidence.model import Metric, Outcome, Result, RunContext, judge
 from include.evidence.signing import Signer
 from include.messages import _
 from include.policy import SHIPPED, PolicyPack

@@ -19,7 +19,7 @@ from psycopg import sql
 from benchmarks import _quality_sql
 from benchmarks._measure import Run, console, measure, shell
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
+from include.sample_company import load
 from include.services.programs import program
 from include.state.connect import engine
 from include.state.migrate import migrate

@@ -18,7 +18,6 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.model import RunContext, StepRecord
 from include.evidence.step_findings import StepFindings
 from include.expectations.docs import data_docs
-from include.local.sample import load
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.quality import report
@@ -27,6 +26,7 @@ from include.registry import load_pack
 from include.reports.html import render_html
 from include.reports.i18n import LOCALES
 from include.reports.model import Report
+from include.sample_company import load
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.workflow import run_context

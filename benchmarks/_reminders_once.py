@@ -25,16 +25,14 @@ from include.notify.channels import MailChannel
 from include.notify.delivery import Office, deliver
 from include.notify.letters import Writer
 from include.notify.outbox import Run
-from include.policy.notices import NoticeRules
-from include.policy.rules import Calendar, Role
+from include.policy.rules import Calendar, NoticeRules, Role
 from include.services.connections import ConnectionSpec
 from include.services.mail import MailServer
 from include.state.connect import engine
-from include.training import confirm, obligations
-from include.training.ladder import reached
-from include.training.names import COPY, DEPARTMENT, REMINDER
+from include.training import notices, obligations
+from include.training.keys import COPY, DEPARTMENT, REMINDER
 from include.training.obligations import Due, Untrained
-from include.training.rules import TRAINING, TrainingRules
+from include.training.rules import TRAINING, TrainingRules, reached
 from include.training.sources import COLUMNS, open_sources
 from include.training.workflow import PLAN
 from include.workflow.run_context import RunContext
@@ -158,7 +156,7 @@ def sent(given: dict[str, Any]) -> dict[str, Any]:
         zone=run.zone,
         clock=run.clock,
         confirm={
-            kind: partial(confirm.still_due, run, kind=kind)
+            kind: partial(notices.still_due, run, kind=kind)
             for kind in (REMINDER, COPY, DEPARTMENT)
         },
     )

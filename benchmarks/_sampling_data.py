@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from include.policy.datamap import MappedDatabase
-from include.sampling.quarters import Quarter
+from include.sampling.frame import Quarter
 from include.sampling.rules import Population
 
 DATABASE = "bench"

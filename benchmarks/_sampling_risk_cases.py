@@ -10,9 +10,8 @@ from math import ceil, prod
 
 from include.policy.rates import percent
 from include.sampling.commitment import Committed
-from include.sampling.exact.chances import at_most, binomial, hypergeometric
-from include.sampling.exact.sizes import smallest_size
-from include.sampling.exact.stages import chance_of_accepting, smallest_stages
+from include.sampling.exact.sizes import at_most, binomial, hypergeometric, smallest_size
+from include.sampling.exact.strata import chance_of_accepting, smallest_stages
 from include.sampling.frame import WHOLE
 from include.sampling.plans import Plan, PlanKind, plan_for
 

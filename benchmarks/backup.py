@@ -21,7 +21,7 @@ from benchmarks._measure import Run, console, machine, measure, require, shell, 
 from include.encryption.recipients import new_pair
 from include.evidence.signing import generate_key
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
+from include.sample_company import load
 from include.services.programs import program
 from include.state.connect import engine
 from include.state.migrate import migrate

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks._measure import console, machine
 from benchmarks._sampling_risk_cases import VERY_MANY, Case, Rates, cases, for_plan, plain_plan
 from include.sampling.evaluation import decide
-from include.sampling.exact.stages import unplanned_risk
+from include.sampling.exact.strata import unplanned_risk
 from include.sampling.frame import WHOLE
 from include.sampling.samples import ordinals
 

@@ -362,7 +362,7 @@ class Workplace:
         return code_version(ROOT)
 
     def _kms(self) -> Any:
-        from include.services.kms import kms_client
+        from include.services.aws import kms_client
 
         return kms_client(self.connection("offsite_store"))
 

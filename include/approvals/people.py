@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 from include.approvals.names import as_compared
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql, quoted
-from include.policy.people import Group, Staff
+from include.policy.mapping import Group, Staff
 
 MOST = 1000  # names on one question
 

@@ -12,9 +12,13 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from include.backup.archive_encoding import SURROGATES, codec_of, encoding_of
-from include.backup.archive_entry import Entry
-from include.backup.column_versions import without_column_versions
+from include.backup.archive_entry import (
+    SURROGATES,
+    Entry,
+    codec_of,
+    encoding_of,
+    without_column_versions,
+)
 
 MAGIC = b"PGDMP"
 KNOWN_VERSIONS = {(1, 14), (1, 15), (1, 16)}

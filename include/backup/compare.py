@@ -17,11 +17,10 @@ from include.backup.archive import (
     restored_definitions,
 )
 from include.backup.archive_entry import Entry
-from include.backup.child import PgDump
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.row_security import forced_tables, policies_lifted
-from include.backup.source import Source
-from include.backup.verified import refused
+from include.backup.snapshot import PgDump
+from include.backup.source import Source, refused
 from include.encryption.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from include.backup.check_limits import CheckRefusesRows
 from include.backup.compare import Comparison
 from include.backup.database_locale import DatabaseLocale
+from include.backup.explain import CheckRefusesRows
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
 from include.erasure.replay import Replay, holding_text

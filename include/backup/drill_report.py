@@ -9,8 +9,7 @@ from typing import TypedDict
 
 from sqlalchemy import Engine, select
 
-from include.backup.choice import CHOOSE
-from include.backup.drill import DRILL, RestoreDrill
+from include.backup.drill import CHOOSE, DRILL, RestoreDrill
 from include.backup.preflight import CLAUSE
 from include.backup.proved import held
 from include.backup.refusals import REFUSALS, Refusals, Variant

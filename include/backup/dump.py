@@ -13,28 +13,25 @@ import zstandard
 
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader
-from include.backup.archive_encoding import is_readable
-from include.backup.archive_entry import Entry
-from include.backup.child import PgDump
+from include.backup.archive_entry import Entry, is_readable
 from include.backup.manifest import (
     HeadRecord,
     LargeObjectsRecord,
     Manifest,
     TableRecord,
 )
-from include.backup.object_record import ObjectRecord
-from include.backup.point_folder import DUMP_NAME, folder
+from include.backup.point_folder import DUMP_NAME, ObjectRecord, folder
 from include.backup.snapshot import (
     Clock,
+    PgDump,
     Snapshot,
     missing_tables,
     open_snapshot,
     unreadable_name,
 )
-from include.encryption.packing import COMPRESSION, packed
+from include.encryption.crypto import EncryptionRecord, RecipientRecord
 from include.encryption.recipients import Recipient
-from include.encryption.records import EncryptionRecord, RecipientRecord
-from include.encryption.stream import Filled, Stage
+from include.encryption.stream import COMPRESSION, Filled, Stage, packed
 from include.services.database import (
     DatabaseAddress,
     DatabaseUnavailable,

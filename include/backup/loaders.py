@@ -10,8 +10,7 @@ from include.backup.archive import entries_with_data
 from include.backup.archive_entry import Entry
 from include.backup.manifest import TableRecord
 from include.backup.restore_program import RestoreProcess, RestoreTarget
-from include.backup.source import Source
-from include.backup.verified import ArchiveStream, refused
+from include.backup.source import ArchiveStream, Source, refused
 from include.encryption.crypto import Refused
 from include.services.client_program import PIECE
 

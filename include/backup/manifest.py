@@ -16,8 +16,6 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from include.backup.archive import LargeObjects
-from include.backup.dump_versions import stat_dump
-from include.backup.object_record import ObjectRecord
 from include.backup.point_folder import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -26,6 +24,7 @@ from include.backup.point_folder import (
     HiddenObject,
     ManifestRefused,
     NoRestorePoint,
+    ObjectRecord,
     PointFolder,
     candidates,
     fitting_signature,
@@ -35,8 +34,9 @@ from include.backup.point_folder import (
     no_restore_point,
     read_bounded,
     signatures_of,
+    stat_dump,
 )
-from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
+from include.encryption.crypto import EncryptionRecord, Frozen, RecipientRecord
 from include.evidence import signing
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectStore

@@ -37,8 +37,7 @@ from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.model import Outcome
 from include.evidence.register_figures import HOLDS
 from include.evidence.signing import Signer
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.holds.registry import restore_points_held
 from include.holds.restore_points import RestorePointGuard
 from include.messages import _

@@ -19,10 +19,10 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, Result, StepRecord, StepSummary
 from include.evidence.shelf import Shelf
 from include.evidence.standing import SEALED_AHEAD, Age, Standing, is_ahead, standings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepResult
 from include.messages import Message
+from include.policy.period import later, utc
 from include.policy.rules import Control
-from include.policy.spans import later, utc
 from include.services.objectstore.base import StoreError
 
 WORKFLOW = "drill_restore"

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from random import SystemRandom
 
-from include.backup.choice import chosen_source
+from include.backup.drill import chosen_source
 from include.backup.drill_findings import STOP
 from include.backup.preflight import CLAUSE
 from include.backup.proved import PointResult

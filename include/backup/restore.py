@@ -11,28 +11,23 @@ change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from include.backup.access import CLOSED
-from include.backup.archive_entry import Entry
-from include.backup.column_versions import loadable_head
+from include.backup.access import CLOSED, close_functions, definers_of
+from include.backup.archive_entry import Entry, loadable_head
 from include.backup.database_locale import DatabaseLocale
-from include.backup.definers import close_functions, definers_of
-from include.backup.in_memory import in_memory
-from include.backup.left_out import left_out
 from include.backup.loaders import load_rows
-from include.backup.manifest import TableRecord
-from include.backup.restore_program import RestoreProcess, RestoreTarget
+from include.backup.manifest import Manifest, TableRecord
+from include.backup.restore_program import RestoreProcess, RestoreTarget, in_memory
 from include.backup.row_security import policies_lifted
-from include.backup.server_needs import require_needs
+from include.backup.server_needs import require_fitting_target, require_needs
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
-from include.backup.target_version import require_fitting_target
 from include.encryption.crypto import Refused
 from include.services.database import (
     DatabaseAddress,
@@ -41,6 +36,27 @@ from include.services.database import (
     connected,
 )
 from include.services.errors import ServiceError, UsageError
+
+ALWAYS = {"DATABASE PROPERTIES"}  # ALTER DATABASE ... SET names the original database
+WITHOUT_OWNERS = {"PUBLICATION", "SUBSCRIPTION"}
+
+
+def left_out(entries: Iterable[Entry], manifest: Manifest, *, owners: bool) -> tuple[str, ...]:
+    """Return sorted labels of the objects and options that a restore leaves out.
+
+    Owners and grants, which a restore without ``owners`` leaves out for every object, are not
+    listed. Neither is what no backup holds: roles, tablespaces, settings of the server.
+
+    Args:
+        entries: of the archive's table of contents.
+        manifest: names what the backup's role could not read.
+        owners: whether owners and grants are restored, and publications and subscriptions too.
+    """
+    kinds = ALWAYS if owners else ALWAYS | WITHOUT_OWNERS
+    labels = {entry.label for entry in entries if entry.kind in kinds}
+    mappings = {f"options of USER MAPPING {name}" for name in manifest.mappings_without_options}
+    return tuple(sorted(labels | mappings))
+
 
 # Identifies a database and the start of its server, under any name or address.
 WHO_AM_I = (

@@ -1,4 +1,4 @@
-"""Run pg_restore, and end it at its first error, on each supported version of the server.
+"""Run pg_restore with its files in memory, and end it at its first error.
 
 Since version 17, pg_restore begins each of its sessions with ``SET transaction_timeout = 0``, and
 has no option to omit it (`_doSetFixedOutputState` in pg_backup_archiver.c). Servers before 17 do
@@ -9,17 +9,27 @@ error, and ends the program at the first other error.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from include.backup.check_limits import check_that_refused
-from include.backup.explain import PROGRAM_ERROR, explain
+from include.backup.explain import PROGRAM_ERROR, check_that_refused, explain
 from include.services.client_program import MOST_LINES, ClientProgram
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import pg_version
-from include.services.server_versions import major_version
+from include.services.programs import major_version, pg_version
+
+
+@contextmanager
+def in_memory(content: bytes) -> Iterator[int]:
+    """Offer bytes as the descriptor of a seekable file that never touches a disk."""
+    with os.fdopen(os.memfd_create("parcelseal-head"), "wb") as file:
+        file.write(content)  # repeats a write that the system ends early, as Linux does at 2 GiB
+        file.flush()
+        yield file.fileno()
+
 
 TIMEOUT_STATEMENT = "SET transaction_timeout = 0;"
 SINCE = 17  # version of server and pg_restore that knows the parameter

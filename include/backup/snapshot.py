@@ -1,4 +1,4 @@
-"""One consistent view of a database that pg_dump and our own counts share."""
+"""One snapshot of a database that pg_dump and our own counts share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,29 @@ import psycopg
 from psycopg import errors, sql
 
 from include.backup.manifest import NewestRecord
+from include.services.client_program import ClientProgram
 from include.services.database import UNREADABLE, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.server_versions import require_fitting_server
+from include.services.programs import require_fitting_server
+
+
+class PgDump(ClientProgram):
+    """A running pg_dump; original and copy are dumped alike, or checksums say nothing.
+
+    Args:
+        address: the database.
+        encoding: of the dump.
+        more: further options.
+    """
+
+    def __init__(self, address: DatabaseAddress, encoding: str, more: Sequence[str] = ()) -> None:
+        words = [
+            "--format=custom",
+            "--compress=0",  # as "none", which version 15 does not know
+            f"--encoding={encoding}",
+        ]
+        super().__init__("pg_dump", [*words, *more], address)
+
 
 LOCK_TIMEOUT = "60s"
 ATTEMPTS = 5

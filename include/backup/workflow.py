@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from include.backup import drill_report, offsite_report
-from include.backup.choice import CHOOSE
-from include.backup.drill import DRILL
+from include.backup.drill import CHOOSE, DRILL
 from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
 from include.backup.refusals import REFUSALS
 from include.messages import _

@@ -97,9 +97,9 @@ def restore(
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
     from include.backup.access import TargetAccess, sole_restore
     from include.backup.listing import naming_removals
-    from include.backup.quiet_sessions import without_event_triggers
     from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
+    from include.backup.scratch import without_event_triggers
     from include.backup.source import Source
     from include.services.database import DatabaseAddress
 
@@ -264,7 +264,7 @@ def _key(place: Workplace, given: str) -> OpeningKey:
     from include.encryption.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
 
     if given.startswith("arn:"):
-        from include.services.kms import kms_client
+        from include.services.aws import kms_client
 
         return OpeningKey(KMS_KIND, given, client=kms_client(place.connection("offsite_store")))
     path = Path(given).expanduser()

@@ -18,9 +18,8 @@ from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from include.services.programs import pg_version
+from include.services.programs import listed, pg_version, require_fitting_client
 from include.services.routes import remarks_of
-from include.services.server_versions import listed, require_fitting_client
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def _summarize(draft: Draft, written: list[str]) -> None:
     """Print a summary of the draft, and the guesses to check first, on stderr."""
     from rich.table import Table
 
-    from include.schema.reading_notes import reason_of
+    from include.schema.draft import reason_of
 
     table = Table("category", "columns", box=None, pad_edge=False)
     for category, columns in draft.by_category.items():

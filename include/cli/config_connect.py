@@ -1,4 +1,4 @@
-"""``parcelseal config check --connect``: try each connection, and name its missing rights."""
+"""``parcelseal config check --connect``: connections, missing rights, live types."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.backup.snapshot import missing_tables
-from include.cli.live_types import type_problems
-from include.erasure.identity import are_one_database, server_of
+from include.erasure.resolve import are_one_database, server_of
+from include.expectations.fit import expectation_problems
 from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
 from include.registry import pages_tables, workflows
 from include.retention.execution.execute_step import ANOTHER_DATABASE
+from include.retention.hold_keys import key_problems
 from include.rights import declared
 from include.rights.intake import lacks_intake
 from include.rights.missing import (
@@ -34,9 +35,39 @@ from include.services.connections import with_short_timeouts
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ParcelSealError, UsageError
 from include.services.fate import Fate
-from include.services.server_versions import require_fitting_server
+from include.services.programs import require_fitting_server
 from include.workflow.declaration import LoginQuery
 from include.workplace import STORES, Workplace
+
+
+def type_problems(place: Workplace) -> Iterator[PackProblem]:
+    """Yield the entries of the pack that do not fit the live types, with file, line and path.
+
+    An unreachable database is skipped: the check of the connections reports it.
+
+    Args:
+        place: with the pack and the connections.
+    """
+    pack = place.pack
+    for database in pack.databases.values():
+        for find in (key_problems, expectation_problems):
+            yield from _found(place, database, partial(find, pack, database))
+
+
+def _found(
+    place: Workplace,
+    database: MappedDatabase,
+    find: Callable[[psycopg.Connection[Any]], list[PackProblem]],
+) -> list[PackProblem]:
+    try:
+        with place.database(database.connection).connect(autocommit=True) as connection:
+            return find(connection)
+    except ParcelSealError:
+        return []
+    except psycopg.Error as error:
+        message = f"the types of {database.name} could not be read (SQLSTATE {error.sqlstate})"
+        return [PackProblem("", None, "", message)]
+
 
 Lacks = Callable[[Login], Iterable[MissingRight]]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from include.cli.console import errors, print_result
-from include.cli.names import require_prefix
-from include.cli.options import AsJson
+from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_list
 from include.services.errors import ParcelSealError, UsageError

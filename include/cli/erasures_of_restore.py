@@ -36,8 +36,7 @@ def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: b
         ServiceError: it cannot be read.
     """
     from include.erasure.ledger import entries, require_all_there
-    from include.erasure.matching import check_keys
-    from include.erasure.same_keys import require_same
+    from include.erasure.matching import check_keys, require_same
 
     if state_is_blank(place):
         raise UsageError(

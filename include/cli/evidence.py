@@ -219,7 +219,7 @@ def _show_losses(place: Workplace) -> int:
 
 def _show_lost_entries(place: Workplace) -> bool:
     """Print the entries of the erasure ledger that are lost or changed; return whether any are."""
-    from include.erasure.entry_losses import entry_losses
+    from include.erasure.ledger import entry_losses
 
     with place.state.connect() as conn:
         losses = entry_losses(conn)
@@ -244,7 +244,7 @@ def _show_lost_entries(place: Workplace) -> bool:
 
 def _accept_losses(place: Workplace, by: str, because: str) -> int:
     """Accept rows that sealed figures lack; return 1 if entries are lost, which stay unaccepted."""
-    from include.evidence.register_acceptance import accept_losses
+    from include.evidence.registers import accept_losses
 
     accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)
     if accepted is None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from include.cli.console import errors, print_json, print_result, results
-from include.cli.names import require_prefix
-from include.cli.options import AsJson
+from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_list
 from include.services.errors import ParcelSealError, UsageError
@@ -114,7 +113,7 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
     """
     from include.holds.registry import HoldKind
     from include.retention.database import RetentionDatabase
-    from include.retention.hold_preview import count_held
+    from include.retention.hold_keys import count_held
     from include.workflow.run_context import RunContext
 
     found: dict[str, dict[str, int]] = {}

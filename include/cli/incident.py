@@ -55,9 +55,8 @@ def show(number: Number, as_json: AsJson = False) -> int:
     """Show an incident with its clocks and its timeline."""
     place = workplace()
     with local_stack(place):
-        from include.incident.clocks.clock import ClockState, for_people
+        from include.incident.clocks.clock import ClockState, clocks_of, for_people
         from include.incident.clocks.clock_words import due, state
-        from include.incident.clocks.standing import clocks_of
         from include.incident.incident_run import record_of
         from include.incident.timeline import as_row, in_utc
 
@@ -112,7 +111,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
     place = workplace()
     with local_stack(place):
         from include.incident import bundled, register, timeline
-        from include.incident.evidence import checking
+        from include.incident.evidence import kept as kept_evidence
         from include.incident.incident_run import record_of
 
         record = record_of(_context(place), number)
@@ -122,7 +121,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
             compared = bundled.compare(
                 conn, record.incident, record.entries, lambda: place.store("evidence_store")
             )
-            kept = checking.check(conn, record, lambda: place.store("evidence_store"))
+            kept = kept_evidence.check(conn, record, lambda: place.store("evidence_store"))
     verified = broken is None and not changed and compared.holds
     verified = verified and all(one.holds for one in kept)
     told: dict[str, Any] = {
@@ -162,7 +161,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
             for one in compared.contradicting
         ]
         faults += [f"{one} cannot be read" for one in compared.unreadable]
-        faults += checking.faults(kept)
+        faults += kept_evidence.faults(kept)
         for one in faults:
             errors.print(f"{told['incident']}: {one}", markup=False, soft_wrap=True)
     return 0 if verified else 1
@@ -242,7 +241,7 @@ def _context(place: Workplace) -> IncidentRun:
 
 
 def _told(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
-    from include.incident.clocks.standing import clocks_of
+    from include.incident.clocks.clock import clocks_of
 
     one, clocks = record.incident, clocks_of(run, record)
     due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]

@@ -1,10 +1,36 @@
-"""Options that several commands have."""
+"""Options that several commands have, and names and keys checked against the policy pack."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.policy import PolicyPack
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+def require_prefix(pack: PolicyPack, value: str) -> tuple[str | None, str]:
+    """Return the mapped database and the rest of ``<database>/VALUE``; None where no slash is.
+
+    Raises:
+        UsageError: what precedes the first slash is no mapped database, or nothing follows it.
+    """
+    from include.holds.keys import split
+
+    database, named = split(value)
+    if database is not None and database not in pack.databases:
+        raise UsageError(
+            "What stands before the slash is no database that the policy pack maps.",
+            f"It maps: {', '.join(pack.databases)}. A key with a slash of its own is written "
+            "DATABASE/KEY.",
+        )
+    if not named.strip():
+        raise UsageError("Nothing follows the slash.", "It is written DATABASE/VALUE.")
+    return database, named

@@ -118,7 +118,7 @@ def questionnaire(
 ) -> int:
     """Issue the questionnaire of a partner's review; opens a review where none is open."""
     from include.partners import reviews
-    from include.partners.questionnaire.writing import write
+    from include.partners.questionnaire.form import write
     from include.partners.register import partner_of
 
     place = workplace()
@@ -274,7 +274,7 @@ def _show(review: Review, as_json: bool) -> int:
 
 def _warn(review: Review) -> None:
     """Say on stderr what the score does not: who processes outside of China."""
-    from include.partners.abroad import abroad, countries
+    from include.partners.history import abroad, countries
 
     if named := abroad(review.sub_processors):
         errors.print(
@@ -320,7 +320,7 @@ def _ends(term: dict[str, Any] | None) -> str:
 
 
 def _review(one: Review) -> dict[str, Any]:
-    from include.partners.abroad import abroad
+    from include.partners.history import abroad
     from include.partners.score import shown
 
     found = one.score

@@ -66,7 +66,7 @@ def list_broken(
 
 def _require_known(conn: Connection, pack: PolicyPack, asked: Mapping[str, str]) -> None:
     """Refuse a name that neither pack nor register has: a typo must not read as "all is good"."""
-    from include.quarantine.names import names
+    from include.quarantine.register import names
 
     for kind, name in asked.items():
         known = _in_pack(pack, kind)

@@ -38,7 +38,7 @@ class RunResult:
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
     """Return the sealed result of a run; without outcome if the bundle is missing or changed."""
     from include.evidence.model import Outcome
-    from include.evidence.sealed import read_sealed
+    from include.evidence.shelf import read_sealed
 
     store = place.store("evidence_store")
     try:

@@ -18,7 +18,7 @@ from include.services.errors import UsageError
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from include.sampling.exact.stages import StagedPlan
+    from include.sampling.exact.strata import StagedPlan
 
 app = typer.Typer(no_args_is_help=True, help="Audit samples: sizes, limits, draws, verification.")
 
@@ -42,7 +42,7 @@ def size(
     """Say how many items to draw and how many deviations to accept among them."""
     from include.policy.rates import parse_rate
     from include.sampling.exact.sizes import smallest_size
-    from include.sampling.exact.stages import smallest_stages
+    from include.sampling.exact.strata import smallest_stages
 
     rates = {"tolerable": parse_rate(tolerable, "tolerable rate")}
     rates["expected"] = parse_rate(expected, "expected rate")
@@ -77,7 +77,7 @@ def size(
 def _show_stages(
     planned: StagedPlan, expected: Fraction, population: int | None, as_json: bool
 ) -> int:
-    from include.sampling.exact.stages import accepted_at
+    from include.sampling.exact.strata import accepted_at
 
     last = planned.stages
     told: dict[str, Any] = {

@@ -101,9 +101,9 @@ def load_sample(place: Workplace, customers: int) -> None:
 
     One that was loaded on an earlier day gets waybills of today.
     """
-    from include.local.sample import load
-    from include.local.sample.carry_on import carry_on
-    from include.local.sample.load import grant
+    from include.sample_company import load
+    from include.sample_company.carry_on import carry_on
+    from include.sample_company.load import grant
 
     with psycopg.connect(LocalProfile(place.home).owner_conninfo(COURIER)) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('parcelseal sample'))")

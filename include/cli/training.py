@@ -120,7 +120,7 @@ def template(
     as_json: AsJson = False,
 ) -> int:
     """Write a CSV file with the header alone, which Excel opens."""
-    from include.training.uploads.template import template as made
+    from include.training.uploads.columns import template as made
 
     content = made(_kind(kind), chinese=chinese)
     try:

@@ -13,13 +13,13 @@ from botocore.exceptions import ClientError
 
 from include.deployment import layout
 from include.local.roles import COURIER, grant_courier, let_in, make_databases, make_roles
-from include.local.sample import load
-from include.local.sample.carry_on import carry_on
-from include.local.sample.load import grant
+from include.sample_company import load
+from include.sample_company.carry_on import carry_on
+from include.sample_company.load import grant
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.s3 import make_s3_client
-from include.services.objectstore.s3_errors import error_code
+from include.services.objectstore.s3_answers import error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from include.documents.model import Document
-from include.documents.widths import shares
+from include.documents.model import Document, shares
 from include.documents.words import LONG, Words, numbers
 from include.reports.html import styles
 from include.reports.i18n import language_tag, visible

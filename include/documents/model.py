@@ -1,4 +1,4 @@
-"""What an official document says, before it has a language or a file format.
+"""An official document before it has a language or a file format.
 
 A workflow builds one `Document`; `include.documents.render.render_document` makes its files. It is
 what a company hands in or sends, so it says what people stated, and nothing that was not stated
@@ -7,8 +7,10 @@ passes for an answer: `include.documents.missing.missing` names what is still bl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
+from unicodedata import east_asian_width
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -94,3 +96,33 @@ class Document(_Part):
     signature: tuple[Entry, ...] = ()
     footer: Message | None = None
     marked: Message | None = None
+
+
+PAPER = 44.0  # em between the margins of the page, in the font of a table
+_PADDING = 1.4  # em of a cell, left and right together
+_NARROWEST = 3.0
+_MOST = 200  # characters of a cell that are looked at: more does not make it wider
+
+
+def em(text: str) -> float:
+    """The length of a text in em: a Chinese sign is one, others about half."""
+    return sum(1.0 if east_asian_width(one) in "WF" else 0.55 for one in text)
+
+
+def shares(rows: Sequence[Sequence[str]]) -> list[float]:
+    """The share of each column in the width of a table, together 1.
+
+    Columns of figures and short words keep their length; long texts divide what is left.
+
+    Args:
+        rows: cells as they are shown, the heading first.
+    """
+    wanted = [
+        max(_NARROWEST, *(em(cell[:_MOST]) for cell in column)) + _PADDING
+        for column in zip(*rows, strict=True)
+    ]
+    widths, room = [0.0] * len(wanted), PAPER
+    for done, at in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        widths[at] = min(wanted[at], room / (len(wanted) - done))
+        room -= widths[at]
+    return [one / sum(widths) for one in widths]

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.documents.html import NAME, WARNING, full_name
-from include.documents.model import Document, Entry, Form, Section
-from include.documents.widths import shares
+from include.documents.model import Document, Entry, Form, Section, shares
 from include.documents.words import LONG, Words, numbers
 from include.reports.i18n import language_tag, visible
 from include.reports.model import Paragraph, Steps, Table
-from include.workbooks.archive import archived, parts_of
+from include.workbooks.saving import archived, parts_of
 
 if TYPE_CHECKING:
     from docx.document import Document as File

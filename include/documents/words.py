@@ -1,12 +1,11 @@
-"""A document's texts in one language, whatever was typed into them."""
+"""The texts of a document in one language, and the entries that are still blank."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
 
-from include.documents.model import Document, Entry, EntryValue, Section
-from include.documents.widths import em
+from include.documents.model import Document, Entry, EntryValue, Form, Section, em
 from include.messages import Message, _
 from include.reports.html import MAX_ROWS, View
 from include.reports.i18n import LOCALES, Translator, visible
@@ -168,3 +167,19 @@ def _chinese(number: int) -> str:
         return str(number)
     before = f"{_DIGITS[tens] if tens > 1 else ''}十" if tens else ""
     return before + (_DIGITS[ones] if ones or not tens else "")
+
+
+def missing(document: Document) -> list[Message]:
+    """Labels of the required fields that say nothing, in reading order.
+
+    A value says nothing when it is None, empty, or has neither letter nor digit in one of the
+    languages: white space, a dash, or the ``…`` that is left of a blotted number.
+    """
+    return [
+        entry.label
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Form)
+        for entry in block.entries
+        if entry.required and blank(entry.value)
+    ]

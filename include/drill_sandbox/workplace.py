@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from include.drill_sandbox import schema
 from include.evidence.ledger import find
-from include.evidence.sealed import refuse_sealed
+from include.evidence.shelf import refuse_sealed
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError

@@ -1,4 +1,4 @@
-"""Encryption of streams in the AWS Encryption SDK message format.
+"""Encrypt streams in the AWS Encryption SDK message format, and record how to open them.
 
 The committing suite without a trailing signature: the manifest or bundle that names a message is
 signed, and a signature at the end of a stream would be known only after the data was used. Frames
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from datetime import datetime
+from typing import Any, Literal, Protocol, Self, cast
 
 from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
+from pydantic import BaseModel, ConfigDict
 
 from include.encryption.recipients import OpeningKey, Recipient
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -176,3 +178,54 @@ def _reason(error: Exception) -> str:
 def _kms_reason(error: Exception) -> str:
     # The SDK's own text names keys and causes; it holds no clear byte.
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+class Frozen(BaseModel):
+    """A record that is written once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecipientRecord(Frozen):
+    """A key that opens the object."""
+
+    name: str
+    kind: Literal["rsa", "kms"]
+    key_id: str
+    expires_at: datetime | None = None
+
+    @classmethod
+    def of(cls, recipient: Recipient) -> Self:
+        """Record a recipient."""
+        return cls.model_validate(
+            {
+                "name": recipient.name,
+                "kind": recipient.kind,
+                "key_id": recipient.key_id,
+                "expires_at": recipient.expires_at,
+            }
+        )
+
+
+class EncryptionRecord(Frozen):
+    """How the object was encrypted; the context is authenticated with it."""
+
+    format: str = "AWS Encryption SDK message, version 2"
+    suite: str
+    frame_bytes: int
+    wrapping: str
+    provider: str
+    context: dict[str, str]
+
+    @classmethod
+    def of(cls, context: Mapping[str, str]) -> Self:
+        """Record how `crypto.encrypting` works, and what it binds a message to."""
+        from include.encryption import crypto
+
+        return cls(
+            suite=crypto.SUITE,
+            frame_bytes=crypto.FRAME,
+            wrapping=crypto.WRAPPING,
+            provider=crypto.PROVIDER,
+            context=dict(context),
+        )

@@ -1,21 +1,28 @@
-"""Which records of a table the erasure ledger knows, in flat memory however many there are."""
+"""Match the records of a table with the erasure ledger, in constant memory.
+
+Under another secret of the same id no record of the ledger would be found: a restored copy would
+keep everybody, and would look as if nobody had ever been erased.
+"""
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.dialects.postgresql import insert
 
-from include.erasure import binary_copy
-from include.erasure.ledger import Action, ErasureKeys, driver_of, entries
+from include.erasure.ledger import Action, ErasureKeys, driver_of, entries, stream
 from include.erasure.places import Place, key_texts
 from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
+from include.state.tables import erasure_key
 
 CHUNK = 20_000  # keys that are asked for at once: about 10 MB
 _ROW = struct.Struct("!iiI")  # a number of four bytes, and the length of an HMAC
@@ -169,7 +176,7 @@ def _known(
             cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
         ):
             rows = (_ROW.pack(4, n, 32) + one for n, one in enumerate(digests))
-            into.write(binary_copy.stream(2, rows))
+            into.write(stream(2, rows))
         parameters = {
             "key_id": key_id,
             "batches": None if batches is None else list(batches),
@@ -179,3 +186,34 @@ def _known(
             found.setdefault((n, action), Match(chunk[n], action, record_class))
         ledger.commit()  # which empties the table
     return list(found.values())
+
+
+TEXT = b"parcelseal erasure key"  # what the check value is an HMAC of
+
+
+def require_same(state: Engine, keys: ErasureKeys, at: datetime) -> None:
+    """Hold the secret of each key id against the one that was used first, and remember a new one.
+
+    Args:
+        state: database of the ledger.
+        keys: of the HMAC, old ones included.
+        at: the moment.
+
+    Raises:
+        UsageError: a key is another than the one of that id before.
+    """
+    made = {name: hmac.digest(secret, TEXT, "sha256") for name, secret in keys.keys.items()}
+    rows = [{"key_id": name, "check": check, "first_used_at": at} for name, check in made.items()]
+    with state.begin() as conn:
+        conn.execute(insert(erasure_key).on_conflict_do_nothing(), rows)
+        query = select(erasure_key.c.key_id, erasure_key.c.check)
+        known = {name: bytes(check) for name, check in conn.execute(query)}
+    others = [one for one in made if not hmac.compare_digest(made[one], known[one])]
+    if others:
+        raise UsageError(
+            f"The secret of erasure key {', '.join(sorted(others))} is not the one that the ledger "
+            "was written with. A restore would not find erased people with it, and would bring "
+            "them back.",
+            "Put the earlier secret back into the extra `erasure_keys` of the connection state_db. "
+            "To use a new secret, give it a new id and keep the earlier key.",
+        )

@@ -16,14 +16,13 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, func, select
 
-from include.erasure.detached import detached_of
 from include.erasure.large_objects import (
     delete_unreferenced_large_objects,
     remember_large_objects,
 )
 from include.erasure.ledger import ErasureKeys, entries_by_key_types, require_all_there
 from include.erasure.masks import Mask, masks_of
-from include.erasure.matching import Table, check_keys, matches, place_of
+from include.erasure.matching import Table, check_keys, matches, place_of, require_same
 from include.erasure.places import (
     Place,
     key_columns,
@@ -31,7 +30,8 @@ from include.erasure.places import (
     types_of_columns,
     types_of_key,
 )
-from include.erasure.same_keys import require_same
+from include.erasure.references import detached_of
+from include.erasure.restored_copy import refresh_materialized_views, renew_statistics, suspended
 from include.erasure.search import search
 from include.erasure.staged import (
     StagedKeys,
@@ -43,9 +43,6 @@ from include.erasure.staged import (
     mask_again,
     stage,
 )
-from include.erasure.statistics import renew_statistics
-from include.erasure.suspended import suspended
-from include.erasure.views import refresh_materialized_views
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.services.errors import ControlFailed
@@ -92,7 +89,7 @@ class Schedule:
     Attributes:
         masks: record class -> mask, `include.erasure.masks.masks_of`.
         detached: collection -> references to it that are set to null,
-            `include.erasure.detached.detached_of`.
+            `include.erasure.references.detached_of`.
         keys: collection -> its key's columns in the data map; they find records in a copy from
             before these columns were the table's primary key.
         ruled: collections that have a retention rule.

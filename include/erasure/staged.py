@@ -10,11 +10,10 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.sql import SQL, Identifier
 
-from include.erasure.detached import detach
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, kind_of
 from include.erasure.places import Place
-from include.erasure.references import COMPARED, Reference
+from include.erasure.references import COMPARED, Reference, detach
 from include.erasure.search import Sought
 from include.services.errors import ControlFailed, ServiceError, UsageError
 

@@ -13,14 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
-from include.evidence.checkpoint import adopt_checkpoint, newest_checkpoint
-from include.evidence.columns import columns_of, finished_at_of, is_of_folder
-from include.evidence.gaps import unpruned_gaps
+from include.evidence.check import columns_of, finished_at_of, is_of_folder
+from include.evidence.checkpoint import adopt_checkpoint, newest_checkpoint, unpruned_gaps
+from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE
 from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.sums import Link
 from include.evidence.unrecorded import (
     MOST_FORGED,
     UnrecordedBundle,

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
 from include.evidence.adopt import adopt_before_seal, adopt_begun
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import StoreFolder, Sums
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.names import (
@@ -28,7 +28,6 @@ from include.evidence.names import (
 )
 from include.evidence.pending import keep_signature, pending_signatures, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.sums import Sums
 from include.evidence.unrecorded import search_unrecorded
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError

@@ -1,13 +1,15 @@
-"""The checks of one bundle: signature, digests, nothing added, in step with its ledger row."""
+"""Check one bundle: signature, digests, no added file, in step with its ledger row."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from include.evidence.columns import columns_of
-from include.evidence.folder import Folder
+from include.evidence.folder import Folder, Link, Sums
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import (
     LARGEST_KEY,
@@ -18,12 +20,58 @@ from include.evidence.names import (
     SIGNATURE,
     SIGNER,
     SUMS,
+    bundle_path,
 )
 from include.evidence.signing import TrustedKeys, fingerprint
-from include.evidence.sums import Link, Sums
 from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing
+
+
+def columns_of(result_json: bytes) -> dict[str, Any]:
+    """Return what a result.json shares with its row of the ledger, by column.
+
+    Raises:
+        ValueError: not a result.json.
+    """
+    try:
+        result = json.loads(result_json)
+        return {
+            "dag_id": result["run"]["dag_id"],
+            "run_id": result["run"]["run_id"],
+            "outcome": result["outcome"],
+            "controls": [control["id"] for control in result["controls"]],
+            "started_at": datetime.fromisoformat(result["run"]["started_at"]),
+        }
+    except (KeyError, TypeError) as error:
+        raise ValueError("result.json lacks what every result has") from error
+
+
+def is_of_folder(result_json: bytes, bundle: str) -> bool:
+    """Return whether a result.json is of the run after which a bundle's folder is named.
+
+    A copy of a genuine bundle in another run's folder has a valid signature, too.
+    """
+    try:
+        columns = columns_of(result_json)
+    except ValueError:
+        return False
+    return bundle == bundle_path(columns["dag_id"], columns["run_id"], columns["started_at"])
+
+
+def finished_at_of(result_json: bytes) -> datetime:
+    """Return when the checks of a run ended, by its result.json.
+
+    Raises:
+        ValueError: not a result.json.
+    """
+    try:
+        finished_at = datetime.fromisoformat(json.loads(result_json)["finished_at"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("result.json lacks the moment at which it was finished") from error
+    if finished_at.tzinfo is None:
+        raise ValueError("the moment at which result.json was finished has no timezone")
+    return finished_at
 
 
 class Refused(Exception):

@@ -1,17 +1,25 @@
-"""Signed checkpoints: where the chain begins after old evidence was pruned."""
+"""Signed checkpoints after pruning, tombstones of pruned bundles, and gaps in the ledger.
+
+A seal gives the next number under a lock, in the transaction of its row. So a number is only
+missing when its row was deleted.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from include.evidence.ledger import canonical
+from include.evidence.check import Refused
+from include.evidence.folder import Link
+from include.evidence.ledger import LedgerRow, canonical
+from include.evidence.model import Finding, Outcome
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.sums import Link
+from include.messages import _
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.state.tables import evidence_checkpoint
 
@@ -123,3 +131,93 @@ def _read(store: ObjectStore) -> bytes:
         return store.get(STORED, limit=LARGEST)
     except (ObjectMissing, ObjectDamaged):
         return b""
+
+
+_GAPS = text("""
+SELECT before + 1, seq - 1 FROM (
+    SELECT seq, lag(seq, 1, CAST(0 AS bigint)) OVER (ORDER BY seq) AS before FROM evidence_ledger
+) AS numbers WHERE seq > before + 1 ORDER BY seq
+""")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Successive numbers of the ledger without a row, up to a row that is there.
+
+    Attributes:
+        first: the first missing number.
+        last: the last missing number.
+    """
+
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """Number of missing rows."""
+        return self.last - self.first + 1
+
+
+def ledger_gaps(conn: Connection) -> tuple[Gap, ...]:
+    """Return the gaps of the ledger, lowest first; numbers after its last row are in no gap.
+
+    After the state database was lost, rows of pruned bundles are missing: `gaps_after` leaves them
+    out.
+    """
+    return tuple(Gap(first, last) for first, last in conn.execute(_GAPS))
+
+
+def gaps_after(gaps: tuple[Gap, ...], pruned: int) -> tuple[Gap, ...]:
+    """Return the gaps above the last number that a signed checkpoint covers; 0 without one."""
+    return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
+
+
+def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
+    """Return the gaps that no signed checkpoint covers, lowest first.
+
+    Args:
+        conn: the state database.
+        keys: public keys whose checkpoints count.
+    """
+    gaps = ledger_gaps(conn)
+    pruned = [mark.up_to_seq for mark in checkpoints(conn) if mark.is_authentic(keys)]
+    return gaps_after(gaps, max(pruned, default=0))
+
+
+def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
+    """Yield a failed finding if the ledger has gaps."""
+    if gaps:
+        yield Finding(
+            code="evidence.ledger_lost",
+            severity=Outcome.FAIL,
+            subject="evidence_ledger",
+            message=_(
+                "{count} rows of the evidence ledger were deleted; the first has the number "
+                "{number}. This seal enters those again whose bundles the store has.",
+                count=sum(gap.count for gap in gaps),
+                number=gaps[0].first,
+            ),
+            action=_("Find out who deleted rows of the state database, and what else is missing."),
+        )
+
+
+def check_tombstones(rows: Sequence[LedgerRow], checkpoint: Checkpoint, keys: TrustedKeys) -> None:
+    """Check that the rows are authentic, and that neighbours are linked, also with the checkpoint.
+
+    Rows may be missing: nothing brings them back after the state database was lost.
+
+    Raises:
+        Refused: they are not.
+    """
+    before: LedgerRow | None = None
+    for row in rows:
+        if not row.is_authentic(keys):
+            changed = _(
+                "the ledger row of the pruned bundle {bundle} was changed", bundle=row.bundle
+            )
+            raise Refused(changed)
+        if before and row.seq == before.seq + 1 and row.previous_sums_sha256 != before.sums_sha256:
+            raise Refused(_("the ledger row does not link to the row before it"))
+        before = row
+    if before and before.seq == checkpoint.up_to_seq and before.link != checkpoint.link:
+        raise Refused(_("SHA256SUMS is not the one that the checkpoint has"))

@@ -1,20 +1,29 @@
-"""A bundle's folder as a verifier sees it: in a store, or copied to a disk."""
+"""A bundle's folder as a verifier reads it, in a store or on a disk, with its SHA256SUMS."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from errno import ELOOP, ENXIO
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from include.evidence.names import LARGEST_RESULT, MOST_LISTED, SIGNATURE
+from include.evidence.names import (
+    LARGEST_RESULT,
+    MOST_LISTED,
+    SIGNATURE,
+    is_file_name,
+    link_to,
+    linked_bundle,
+)
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.services.objectstore.keys import is_own_name
 
@@ -176,3 +185,49 @@ class DiskFolder(Folder):
                         folders.append(f"{folder}{entry.name}/")
                     else:
                         yield f"{folder}{entry.name}"
+
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+@dataclass(frozen=True)
+class Link:
+    """The bundle before another one in the chain, and the digest of its SHA256SUMS."""
+
+    bundle: str
+    sums_sha256: str
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The content of SHA256SUMS: digests of files, and the link (None in the first bundle)."""
+
+    files: Mapping[str, str]
+    previous: Link | None
+
+    def to_bytes(self) -> bytes:
+        """Write it down: files by name, then the link by relative path."""
+        lines = [f"{digest}  {name}" for name, digest in sorted(self.files.items())]
+        if self.previous:
+            lines.append(f"{self.previous.sums_sha256}  {link_to(self.previous.bundle)}")
+        return ("\n".join(lines) + "\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Sums:
+        """Read it.
+
+        Raises:
+            ValueError: a line is not one that a seal writes; names the line.
+        """
+        files: dict[str, str] = {}
+        previous: Link | None = None
+        for number, line in enumerate(data.decode().splitlines(), start=1):
+            match = _LINE.fullmatch(line)
+            linked = linked_bundle(match[2]) if match else None
+            if match and linked and previous is None:
+                previous = Link(linked, match[1])
+            elif match and is_file_name(match[2]) and match[2] not in files:
+                files[match[2]] = match[1]
+            else:
+                raise ValueError(f"line {number} of SHA256SUMS is not one that a seal writes")
+        return cls(files, previous)

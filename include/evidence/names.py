@@ -1,14 +1,16 @@
-"""Where a bundle lies, and which names its files may have."""
+"""Paths of bundles, names of their files, and the lines that check a bundle by hand."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePosixPath
 
 from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.keys import MAX_NAME_BYTES, is_own_name
 
 RESULT = "result.json"
@@ -112,3 +114,38 @@ def _problem_of(name: str) -> str:
     if len(name.encode()) > LONGEST_FILE or any(len(p.encode()) > MAX_NAME_BYTES for p in parts):
         return "is too long"
     return ""
+
+
+def check_commands(
+    folder: str, fingerprints: Iterable[str], *, previous_at_hand: bool = True
+) -> list[str]:
+    """Return lines for a POSIX shell that check a bundle with coreutils and OpenSSL 3 alone.
+
+    Args:
+        folder: the bundle's folder on a disk.
+        fingerprints: trusted ones, shown beside the line that prints the bundle's own.
+        previous_at_hand: False leaves out the link to the bundle before, whose folder is elsewhere.
+    """
+    expected = " or ".join(fingerprints)
+    link = r"\.\./"
+    return [
+        f"cd {shlex.quote(folder)}",
+        f"sha256sum -c {SUMS}"
+        if previous_at_hand
+        else f"grep -v '  {link}' {SUMS} | sha256sum -c -",
+        f"openssl pkeyutl -verify -pubin -inkey {SIGNER} -rawin -in {SUMS} -sigfile {SIGNATURE}",
+        f"openssl pkey -pubin -in {SIGNER} -outform DER | sha256sum"
+        + (f"  # {expected}" if expected else ""),
+    ]
+
+
+def commands_for(store: ObjectStore, bundle: str, fingerprints: Iterable[str]) -> list[str]:
+    """Return the lines that check a bundle of a store; of S3, a copy of it."""
+    if store.kind == "directory":
+        return check_commands(f"{store.description}/{bundle}", fingerprints)
+    url, _, service = store.description.partition(" at ")
+    source = f"{url.rstrip('/')}/{bundle}"
+    copy = f"aws s3 cp --recursive {shlex.quote(source)} {shlex.quote(bundle)}"
+    if service:
+        copy += f"  # with the --endpoint-url of {service}"
+    return [copy, *check_commands(bundle, fingerprints, previous_at_hand=False)]

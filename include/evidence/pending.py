@@ -17,7 +17,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import find_sealed, read_sealed_sums
-from include.policy.evidence import EvidenceRules
+from include.policy.rules import EvidenceRules
 from include.services.clock import Clock
 from include.services.objectstore.base import (
     ObjectDamaged,

@@ -26,12 +26,11 @@ from include.evidence.checkpoint import (
     newest_checkpoint,
     store_checkpoint,
 )
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import Link, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, SIGNER, SUMS
 from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.sums import Link
 from include.evidence.verify import link_before
 from include.holds import registry
 from include.holds.records import HoldGuard

@@ -1,4 +1,4 @@
-"""Compare the registers of the state database with the figures that bundles sealed.
+"""Compare the registers of the state database with sealed figures, and accept a loss.
 
 A restored older state database, or deleted rows, leave no trace in the state database itself. So
 every bundle holds figures of the registers. Before a drill, restore, pruning or deletion relies on
@@ -14,16 +14,17 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
-from include.evidence.accepted_losses import accepted_losses, is_after
+from include.evidence.accepted_losses import accepted_losses, is_after, loss_columns, signed_content
 from include.evidence.check import Refused, check_signature, read_result
-from include.evidence.checkpoint import checkpoints
+from include.evidence.checkpoint import Gap, checkpoints, gap_findings, gaps_after, ledger_gaps
 from include.evidence.folder import StoreFolder
-from include.evidence.gaps import Gap, gap_findings, gaps_after, ledger_gaps
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import RESULT
 from include.evidence.pending import begun_bundles, pending_signatures
 from include.evidence.register_figures import (
+    PATIENCE,
     REGISTERS,
     Loss,
     Register,
@@ -31,7 +32,7 @@ from include.evidence.register_figures import (
     losses,
     take_figures,
 )
-from include.evidence.signing import TrustedKeys
+from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unread import (
     accepted_message,
     changed_findings,
@@ -49,8 +50,9 @@ from include.evidence.unrecorded import (
 from include.evidence.versions import find_sealed
 from include.messages import _, in_english
 from include.services.clock import Clock
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectStore
+from include.state.tables import register_loss
 
 NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
 SEARCHED = 30  # newest rows of the ledger among which these bundles are searched
@@ -394,3 +396,65 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             message=accepted_message(accepted),
             action=_("Enter the missing legal holds and erasure requests again."),
         )
+
+
+def accept_losses(
+    reader: EvidenceReader,
+    signer: Signer,
+    clock: Clock,
+    *,
+    by: str,
+    because: str,
+    patience: float = PATIENCE,
+) -> AcceptedLoss | None:
+    """Record that a person accepts the loss of sealed rows, or of figures that cannot be read.
+
+    Returns None if no row is missing and all figures can be read.
+
+    Args:
+        reader: the evidence.
+        signer: signs the decision.
+        clock: the moment of the decision.
+        by: who accepts it.
+        because: why the rows cannot be brought back.
+        patience: seconds for which a register that other sessions write to is tried again.
+
+    Raises:
+        ControlFailed: a register that lacks rows is being written all the time.
+        UsageError: nobody is named, or the reason says nothing.
+        StoreError: the evidence store cannot be read.
+    """
+    if not by.strip():
+        raise UsageError(
+            "The name of the person who accepts the loss is missing.", "Name the person with --by."
+        )
+    if not says_something(because):
+        raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
+    sealed = reader.sealed_states(clock.now())
+    lost = reader.losses(sealed)
+    if not lost and not sealed.unreadable:
+        return None
+    accepted = AcceptedLoss(
+        accepted_at=clock.now(),
+        accepted_by=by.strip(),
+        because=value_free_reason(because),
+        lost={loss.register.name: loss.sealed for loss in lost},
+        unread=sealed.unreadable,
+    )
+    # A register that is being written keeps its sealed figure; comparisons begin anew from here.
+    previous = {name: sealed.newest[name] for name in sealed.newest if name not in accepted.lost}
+    figures = take_figures(reader.state, previous, accepted.lost, patience)
+    if unread := accepted.lost.keys() - figures.keys():
+        raise ControlFailed(
+            f"The register {min(unread)} of the state database is being written all the time, so "
+            "nothing shows which of its rows are left.",
+            "Stop the runs that write to it, and accept the loss again.",
+        )
+    columns = loss_columns(accepted, figures, signer.fingerprint)
+    with reader.state.begin() as conn:
+        conn.execute(
+            register_loss.insert().values(
+                columns | {"signature": signer.sign(signed_content(columns))}
+            )
+        )
+    return accepted

@@ -20,8 +20,8 @@ from include.evidence.model import ControlState, ControlStatus, Finding, Outcome
 from include.evidence.shelf import Shelf
 from include.evidence.verify import link_before
 from include.messages import Message, _
+from include.policy.period import later, utc
 from include.policy.rules import Control
-from include.policy.spans import later, utc
 
 AHEAD = timedelta(minutes=5)  # by which the clocks of two machines may differ
 # A run may take longer than the last one by the cadence divided by this: 2 hours of a day.

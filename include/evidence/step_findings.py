@@ -1,14 +1,38 @@
-"""The findings and figures of a step, and its record."""
+"""The findings, figures and typed result of a step, and its record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.evidence.step_result import StepResult
 from include.messages import Message
+
+
+class StepResult(BaseModel):
+    """The result of a step, as later steps and the report read it.
+
+    The state database and ``result.json`` store it as JSON, without customer values.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain JSON form."""
+        return self.model_dump(mode="json")
+
+
+Result = TypeVar("Result", bound=StepResult)
+
+
+def result_of(record: StepRecord | None, model: type[Result]) -> Result | None:
+    """Return the result in a step's record; None if the step was interrupted, failed or skipped."""
+    if record is None or not record.data:
+        return None
+    return model.model_validate(record.data)
 
 
 @dataclass

@@ -1,17 +1,24 @@
-"""What the steps of a run leave in ``state`` for its seal. Safe to repeat: a retried task
-replaces what its earlier try left.
+"""What the steps of a run leave for its seal: records, artifacts, and large files ahead of it.
+
+Safe to repeat: a retried task replaces what its earlier try left. Files that are too large for the
+state database go into the bundle's folder ahead of the seal. Until then the folder has no signature
+and is no bundle; the seal takes in what its run names, after it has read it again, and removes
+everything else.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.evidence.folder import StoreFolder
 from include.evidence.model import StepRecord
 from include.evidence.names import check_file_names
 from include.services.clock import Clock
+from include.services.objectstore.base import ObjectMissing, ObjectReader, ObjectStore, ObjectWriter
 from include.state.tables import run_artifact, run_step
 
 
@@ -60,3 +67,36 @@ def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]
         .order_by(run_artifact.c.name)
     )
     return {row.name: bytes(row.content) for row in found}
+
+
+@dataclass(frozen=True)
+class FolderAhead:
+    """The folder of a bundle that is yet to be sealed.
+
+    Attributes:
+        store: the evidence store.
+        bundle: its folder, relative to the store.
+    """
+
+    store: ObjectStore
+    bundle: str
+
+    def writer(self, name: str) -> ObjectWriter:
+        """Open a new file, in place of one that an earlier try left.
+
+        Raises:
+            UsageError: the name cannot be a file of a bundle.
+        """
+        check_file_names([name])
+        return self.store.open_writer(f"{self.bundle}/{name}")
+
+    def sha256(self, name: str) -> str | None:
+        """Return the hex digest of a file as it is now; None when it is gone."""
+        try:
+            return StoreFolder(self.store, self.bundle).sha256(name)
+        except ObjectMissing:
+            return None
+
+    def reader(self, name: str) -> ObjectReader:
+        """Open a file; raises ObjectMissing."""
+        return self.store.open_reader(f"{self.bundle}/{name}")

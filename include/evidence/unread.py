@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from include.evidence import ledger
-from include.evidence.check import Refused
-from include.evidence.columns import is_of_folder
+from include.evidence.check import Refused, is_of_folder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterState
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import find_sealed

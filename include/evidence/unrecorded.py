@@ -16,9 +16,9 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from include.evidence import ledger
-from include.evidence.check import SignedSums
+from include.evidence.check import SignedSums, is_of_folder
 from include.evidence.checkpoint import checkpoints
-from include.evidence.columns import is_of_folder
+from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import (
     DEPTH,
@@ -31,7 +31,6 @@ from include.evidence.names import (
     folder_name,
 )
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Link
 from include.evidence.versions import SealedFolder, Versions, sealed_folders
 from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try
 

@@ -17,15 +17,20 @@ from include.evidence.check import (
     check_row,
     check_signature,
 )
-from include.evidence.checkpoint import Checkpoint, checkpoints, newest_checkpoint
-from include.evidence.commands import check_commands, commands_for
-from include.evidence.folder import DiskFolder, Folder, StoreFolder
+from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, newest_checkpoint
+from include.evidence.folder import DiskFolder, Folder, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_to
+from include.evidence.names import (
+    DEPTH,
+    LARGEST_KEY,
+    SIGNATURE,
+    SIGNER,
+    check_commands,
+    commands_for,
+    link_to,
+)
 from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
-from include.evidence.sums import Link
-from include.evidence.tombstones import check_tombstones
 from include.evidence.versions import hidden_remarks
 from include.messages import Message, _, in_english
 from include.services.errors import UsageError

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from include.evidence.check import Refused, SignedSums, check_file, read_result
-from include.evidence.folder import Folder, Readable
+from include.evidence.folder import Folder, Readable, Sums
 from include.evidence.names import (
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
@@ -19,7 +19,6 @@ from include.evidence.names import (
     SUMS,
 )
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Sums
 from include.messages import Message, _
 from include.services.objectstore.base import (
     ObjectDamaged,

@@ -11,11 +11,9 @@ from include.findings import register
 from include.findings.register import Found
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import Notice
+from include.notify.notice import Notice, to_role
 from include.notify.outbox import Run
-from include.notify.roles import to_role
-from include.policy.notices import NoticeRules
-from include.policy.rules import Role
+from include.policy.rules import NoticeRules, Role
 
 _HEADING = _("Findings that you answer for")
 

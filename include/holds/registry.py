@@ -102,7 +102,7 @@ def add(
         conn: the state database, in a transaction.
         clock: when it is placed.
         kind: what it is on.
-        value: which one; of records a key as `include.holds.keys` says.
+        value: which one; of records a key as `include.holds.registry` says.
         reason: why.
         owner: who answers for it.
         case_ref: the case, claim or order behind it.

@@ -1,17 +1,21 @@
-"""Assessing an incident: what is affected is counted, kept as a version, and a grade proposed."""
+"""Count what is affected by an incident, and propose the worst grade that the counts reach.
+
+The worst grade that any figure reaches is proposed. What nobody could count may be anything: then
+the grade is the least that it can be.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.incident import scopes, timeline
+from include.incident import incident_run, timeline
 from include.incident.counting.database import count_all
 from include.incident.entries import GradeConfirmed, Scoped
 from include.incident.form import selection
-from include.incident.grading import propose
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -22,13 +26,100 @@ from include.incident.incident_run import (
 )
 from include.incident.names import STEP_ASSESS, STEP_PRESERVE, Kind
 from include.incident.results import ScopeCounted
-from include.incident.scope import Scope, Unknown, of_scenario
+from include.incident.rules import Grade, IncidentRules
+from include.incident.scope import Scope, Unknown, of_scenario, refuse_less, widened
 from include.incident.selection import Selection
 from include.incident.timeline import last_of
-from include.incident.widening import refuse_less, widened
-from include.messages import _, listed, verbatim
+from include.messages import Message, _, listed, verbatim
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A grade that the counts propose.
+
+    Attributes:
+        grade: of incident.yaml.
+        certain: whether everything that it depends on was counted.
+        words: which grade, why, and what could not be counted.
+    """
+
+    grade: str
+    certain: bool
+    words: Message
+
+
+def propose(scope: Scope, rules: IncidentRules) -> Proposal:
+    """Propose the worst grade that any figure reaches.
+
+    Args:
+        scope: what is affected.
+        rules: incident.yaml.
+    """
+    worst, reasons = rules.grades[0], list(_reached(scope, rules.grades[0]))
+    for grade in rules.grades[1:]:
+        if found := list(_reached(scope, grade)):
+            worst, reasons = grade, found
+    why = listed(reasons) if reasons else _("no figure of a worse grade is reached")
+    certain = scope.complete and not _minors_matter(scope, rules, worst)
+    if scope.unknown:
+        names = listed([verbatim(one.database) for one in scope.unknown])
+        words = _(
+            "Proposed grade: AT LEAST {grade} ({why}). Nobody could count in {databases}: it may "
+            "be worse.",
+            grade=worst.message,
+            why=why,
+            databases=names,
+        )
+    elif not certain:
+        words = _(
+            "Proposed grade: at least {grade} ({why}). Nobody knows how many of them are under 14.",
+            grade=worst.message,
+            why=why,
+        )
+    else:
+        words = _("Proposed grade: {grade} ({why}).", grade=worst.message, why=why)
+    return Proposal(worst.id, certain, words)
+
+
+def _figures(scope: Scope) -> dict[str, int | None]:
+    return {"people": scope.subjects, "sensitive": scope.sensitive, "minors": scope.minors}
+
+
+def _reached(scope: Scope, grade: Grade) -> Iterator[Message]:
+    for name, count in _figures(scope).items():
+        limit = getattr(grade, name)
+        if limit is not None and count is not None and count >= limit:
+            yield _reason(name, count, limit)
+
+
+def _reason(figure: str, count: int, limit: int) -> Message:
+    if figure == "people":
+        return _("{count} people are affected, from {limit} on", count=count, limit=limit)
+    if figure == "sensitive":
+        return _(
+            "sensitive information of {count} people is affected, from {limit} on",
+            count=count,
+            limit=limit,
+        )
+    return _("{count} people under 14 are affected, from {limit} on", count=count, limit=limit)
+
+
+def _minors_matter(scope: Scope, rules: IncidentRules, worst: Grade) -> bool:
+    """Whether people of whom nobody knows the age could make it worse.
+
+    Whoever is under 14 counts as sensitive, too.
+    """
+    unknown = scope.subjects if scope.minors is None else scope.age_unknown
+    at_most = (scope.minors or 0) + unknown
+    worse = rules.grades[rules.grades.index(worst) + 1 :]
+    sensitive = min(scope.sensitive + unknown, scope.subjects)
+    return any(
+        (one.minors is not None and at_most >= one.minors)
+        or (one.sensitive is not None and unknown > 0 and sensitive >= one.sensitive)
+        for one in worse
+    )
 
 
 def assess(run: IncidentRun, findings: StepFindings) -> ScopeCounted:
@@ -42,7 +133,7 @@ def assess(run: IncidentRun, findings: StepFindings) -> ScopeCounted:
     record = incident_of(run)
     if not record.incident.is_led:
         return ScopeCounted(asked=False)
-    before = scopes.found(run, record.incident.id)
+    before = incident_run.found(run, record.incident.id)
     if before is not None and before.complete:  # a repeated task
         return _reported(run, findings, before, record)
     # The last selection: an update may have widened it where nobody could count.
@@ -85,7 +176,7 @@ def count_more(
     Raises:
         UsageError: it leaves out a database that is affected already.
     """
-    before = scopes.found(run, record.incident.id)
+    before = incident_run.found(run, record.incident.id)
     refuse_less(before, more)
     counted, fewer = widened(before, _count(run, record, more))
     counted = _kept(run, record, counted, by=by)
@@ -189,7 +280,7 @@ def _keep(
     }
     with run.state.begin() as conn:
         timeline.lock_incident(conn, record.incident.id)
-        newest = len(scopes.every(conn, record.incident.id))
+        newest = len(incident_run.every(conn, record.incident.id))
         if after is not None and newest != after:
             return None
         version = newest + 1
@@ -198,7 +289,7 @@ def _keep(
             data=data | {"version": version},
         )  # fmt: skip
         kept = counted.model_copy(update={"version": version})
-        scopes.keep(conn, run, record.incident.id, kept)
+        incident_run.keep(conn, run, record.incident.id, kept)
     return kept
 
 

@@ -16,7 +16,7 @@ from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, Scenario
 from include.incident.selection import Selection, checked, moment
 from include.incident.timeline import canonical
-from include.policy.spans import earlier
+from include.policy.period import earlier
 from include.services.errors import UsageError
 
 LONGEST = 2_000  # characters of what happened

@@ -1,4 +1,4 @@
-"""The run or command that works on an incident, and the incident with its timeline."""
+"""An incident as a run or a command works on it: timeline, rules, counted versions, words."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from include.incident import register, timeline
-from include.incident.as_opened import as_opened
+from include.incident import scope as scoping
 from include.incident.clocks.milestones import grades, valid
-from include.incident.names import UPDATES
-from include.incident.register import Incident
+from include.incident.entries import Reviewed
+from include.incident.names import UPDATES, Phase
+from include.incident.register import Incident, as_opened
 from include.incident.rules import IncidentRules, Scenario
+from include.incident.scope import Scope
+from include.incident.tables import incident_scope
 from include.incident.timeline import Entry
+from include.messages import Message, _, verbatim
+from include.policy.rules import in_languages
 from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 
@@ -113,3 +118,96 @@ def scenario_of(run: IncidentRun) -> Scenario | None:
     if scenario is None:
         raise UsageError(f"incident.yaml has no scenario {name}.")
     return scenario
+
+
+def keep(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -> None:
+    """Keep a count; one of that version that is there stays as it is.
+
+    Args:
+        conn: the state database, in a transaction that holds the incident's lock.
+        run: the run or command.
+        incident_id: of the incident.
+        counted: what is affected.
+    """
+    conn.execute(
+        incident_scope.insert().values(
+            incident_id=incident_id,
+            version=counted.version,
+            made_at=run.clock.now(),
+            selection=counted.selection.as_json(),
+            counts=counted.as_json(),
+        )
+    )
+
+
+def every(conn: Connection, incident_id: int) -> list[Scope]:
+    """All counts of an incident, the oldest first."""
+    query = (
+        select(incident_scope.c.counts)
+        .where(incident_scope.c.incident_id == incident_id)
+        .order_by(incident_scope.c.version)
+    )
+    return [scoping.from_json(one) for one in conn.scalars(query)]
+
+
+def found(run: IncidentRun, incident_id: int) -> Scope | None:
+    """What is affected by the newest count; None where nobody counted."""
+    with run.state.connect() as conn:
+        counted = every(conn, incident_id)
+    return counted[-1] if counted else None
+
+
+def newest(run: IncidentRun, incident_id: int) -> Scope:
+    """What is affected by the newest count.
+
+    Raises:
+        ControlFailed: nobody counted.
+    """
+    counted = found(run, incident_id)
+    if counted is None:
+        raise ControlFailed(
+            "Nobody counted what is affected.", "Clear the task `assess` of this run."
+        )
+    return counted
+
+
+def told(run: IncidentRun, record: IncidentRecord) -> Message:
+    """What happened; in a drill the story, which the pack has in both languages."""
+    scenario = scenario_of(run)
+    return in_languages(scenario.story) if scenario else verbatim(record.incident.what)
+
+
+def action_lines(run: IncidentRun, reviewed: Entry) -> list[Message]:
+    """Corrective actions of a review, a line each: what, who answers for it, which finding.
+
+    Args:
+        run: the run or command.
+        reviewed: the entry of the review.
+    """
+    return [
+        _(
+            "{action} (finding {finding}, answered for by {owner})",
+            action=action.what,
+            finding=action.finding,
+            owner=in_languages(run.roles[action.owner].title)
+            if action.owner in run.roles
+            else action.owner,
+        )
+        for action in reviewed.as_(Reviewed).actions
+    ]
+
+
+def marked(run: IncidentRun) -> Message | None:
+    """What stands on every page of a drill's documents."""
+    if scenario_of(run) is None:
+        return None
+    return _("DRILL: this is not a real incident. Do not hand it in.")
+
+
+def report_title(run: IncidentRun, record: IncidentRecord, authority: str, phase: str) -> Message:
+    """Return the title of a report to an authority."""
+    named = {one.id: one.message for one in rules_of(run, record).authorities}
+    to = named.get(authority, verbatim(authority))
+    if phase == Phase.FIRST:
+        return _("first report to: {authority}", authority=to)
+    return _("follow-up report to: {authority}", authority=to)

@@ -1,4 +1,4 @@
-"""Opening an incident: it is registered, its clocks begin, and the team is called."""
+"""Open an incident: register it, start its clocks, call the team, and review a partner involved."""
 
 from __future__ import annotations
 
@@ -9,17 +9,58 @@ from sqlalchemy import Connection
 
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
+from include.incident.entries import PartnerNote
 from include.incident.form import read
-from include.incident.incident_run import IncidentRun, record_of
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    record_of,
+    rules_of,
+    scenario_of,
+)
 from include.incident.names import ALERT, STEP_OPEN, Kind, State
-from include.incident.partner_review import reopen_review
 from include.incident.register import Incident
 from include.incident.results import IncidentOpened
 from include.messages import _
 from include.notify import outbox
-from include.notify.notice import Notice
-from include.notify.roles import to_role
+from include.notify.notice import Notice, to_role
 from include.notify.status import first_sent
+from include.workflow.run_context import PartnerIncident, PartnerReaction
+
+
+def reopen_review(run: IncidentRun, record: IncidentRecord) -> None:
+    """Open the review of the partner at which an incident happened again, and enter it; once.
+
+    What the partner answers later stays when the task is repeated. A drill reopens nothing.
+    """
+    incident = record.incident
+    if scenario_of(run) is not None or not incident.is_led or incident.partner is None:
+        return
+    kind = rules_of(run, record).type(incident.type)
+    if not kind.partner or any(
+        entry.kind is Kind.NOTE and entry.as_(PartnerNote).partner for entry in record.entries
+    ):
+        return
+    by = run.triggered_by or run.run.dag_id
+    at_partner = PartnerIncident(
+        incident.partner, incident.number, kind.title["en"], by, run.clock.now()
+    )
+    with run.state.begin() as conn:
+        reaction = run.task.on_partner_incident(conn, at_partner) or _no_register(at_partner)
+        timeline.append(
+            conn, incident.id, Kind.NOTE, reaction.words, by=STEP_OPEN, clock=run.clock,
+            data={"partner": incident.partner, "review": reaction.review}, once="partner_review",
+        )  # fmt: skip
+
+
+def _no_register(incident: PartnerIncident) -> PartnerReaction:
+    words = _(
+        "The policy pack has no partners.yaml: no security review of partner {partner} was opened "
+        "again; stop sharing with it by other means.",
+        partner=incident.partner,
+    )
+    return PartnerReaction(None, words)
+
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,13 @@
-"""The register of incidents: opened once, however often Trigger is pressed; ended once."""
+"""The register of incidents: each opens and ends once, by the rules of its opening.
+
+What counts is kept: its clocks, the grades with their figures, which authorities are told of what,
+its type. How a thing is done is today's: the people, the checklist, a hotline whose number changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,20 +16,134 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
-from include.incident.as_opened import Kept, kept_of
-from include.incident.beginning import begun, clocks_digest, differing, rules_digest
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
-from include.incident.rules import ClockRule, IncidentRules
+from include.incident.rules import Authority, ClockRule, Grade, IncidentRules, IncidentType
 from include.incident.selection import Selection
-from include.incident.timeline import Entry
+from include.incident.tables import incident
+from include.incident.timeline import Entry, canonical, in_utc
 from include.messages import _
 from include.notify.outbox import Run
-from include.policy.rules import in_languages
-from include.policy.spans import earlier
+from include.policy.period import earlier
+from include.policy.rules import Rule, in_languages
 from include.services.clock import Clock
 from include.services.errors import UsageError
-from include.state.incidents import incident
+
+
+class Kept(Rule):
+    """What is kept of incident.yaml beside the clocks.
+
+    Attributes:
+        type: of the incident.
+        grades: least first.
+        authorities: whom incidents are reported to.
+    """
+
+    type: IncidentType
+    grades: tuple[Grade, ...]
+    authorities: tuple[Authority, ...] = ()
+
+
+def kept_of(rules: IncidentRules, type_id: str) -> Kept:
+    """What is kept for an incident that is opened now.
+
+    Args:
+        rules: incident.yaml.
+        type_id: of the incident.
+    """
+    return Kept(type=rules.type(type_id), grades=rules.grades, authorities=rules.authorities)
+
+
+def as_opened(
+    today: IncidentRules, kept: Kept | None, clocks: tuple[ClockRule, ...]
+) -> IncidentRules:
+    """The rules of an incident.
+
+    Args:
+        today: incident.yaml.
+        kept: when it was opened; None of incidents that are older than the keeping.
+        clocks: as they were then.
+    """
+    if kept is None:
+        return today.model_copy(update={"clocks": clocks})
+    types = [one for one in today.types if one.id == kept.type.id] or [kept.type]
+    now = {one.id: one for one in today.authorities}
+    authorities = [
+        one.model_copy(update={"how": now[one.id].how}) if one.id in now else one
+        for one in kept.authorities
+    ]
+    return today.model_copy(
+        update={
+            "types": tuple(types),
+            "grades": kept.grades,
+            "authorities": tuple(authorities),
+            "clocks": clocks,
+        }
+    )
+
+
+def begun(
+    *,
+    type: str,  # noqa: A002 - the incident's own word
+    aware_at: datetime,
+    began_at: datetime | None,
+    selection: Selection,
+    duplicate_of: str | None,
+    rules: str,
+) -> dict[str, Any]:
+    """What an incident began with, as JSON.
+
+    Args:
+        type: of incident.yaml.
+        aware_at: when the company became aware.
+        began_at: when the leak began; None where nobody knows.
+        selection: what is affected, as it was said first; of listed keys their number and the
+            SHA-256 of their lines, each with a line feed.
+        duplicate_of: number of the incident that it is.
+        rules: SHA-256 of those that it is measured by (`rules_digest`).
+    """
+    said = selection.as_json()
+    if selection.keys:
+        said["keys"] = {"count": len(selection.keys), "sha256": _digest(selection.keys)}
+    return {
+        "type": type,
+        "aware_at": in_utc(aware_at),
+        "began_at": in_utc(began_at) if began_at else None,
+        "selection": said,
+        "duplicate_of": duplicate_of,
+        "rules_sha256": rules,
+    }
+
+
+def rules_digest(clocks: Any, kept: Any) -> str:
+    """SHA-256 (hex) of the rules of an incident, as the register has them.
+
+    Args:
+        clocks: the column, JSON.
+        kept: the column, JSON; None where it is empty.
+    """
+    return hashlib.sha256(canonical({"clocks": clocks, "kept": kept})).hexdigest()
+
+
+def clocks_digest(clocks: Iterable[ClockRule]) -> str:
+    """SHA-256 (hex) of clocks as first entries held it before 0020: without what is default."""
+    rules = [one.model_dump(mode="json", exclude_defaults=True) for one in clocks]
+    return hashlib.sha256(canonical({"clocks": rules})).hexdigest()
+
+
+def differing(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Names of what a first entry holds and the register has otherwise.
+
+    Args:
+        kept: data of the first entry; what an older version did not keep is not compared.
+        found: `begun` of the register.
+    """
+    return [name for name, value in found.items() if name in kept and kept[name] != value]
+
+
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.sha256("".join(f"{one}\n" for one in keys).encode()).hexdigest()
+
 
 _ENDS = {State.CLOSED: Kind.CLOSED, State.CANCELLED: Kind.CANCELLED}
 """States that an entry of the timeline has to say."""

@@ -1,37 +1,169 @@
-"""What the evidence of an incident says: by when what was due and done, what, whom, and the end."""
+"""The report of an incident: events, affected people, clocks, lessons and timeline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from include.approvals import registry
 from include.evidence.model import Metric, Outcome, StepRecord
-from include.incident import register, report_findings, scopes
-from include.incident import report_sections as sections
+from include.incident import incident_run, register, report_findings
 from include.incident import timeline as timelines
-from include.incident.clocks.clock import Clock, Why
-from include.incident.clocks.milestones import declined
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks import clock_words, response_times
+from include.incident.clocks.clock import Clock, Why, clocks_of
+from include.incident.clocks.milestones import declined, milestones
+from include.incident.clocks.response_times import Figures, Handled, score, score_sheet
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
+    action_lines,
     record_in,
     record_of,
     rules_of,
     scenario_of,
+    told,
 )
 from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
 from include.incident.results import Preserved, UpdateEntered
 from include.incident.scope import Scope
-from include.incident.telling import reached
-from include.incident.timeline import last_of
+from include.incident.scope_words import scope_notes, scope_table
+from include.incident.telling import notifying
+from include.incident.timeline import last_of, of_kind
 from include.incident.updating import enter_update
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, nothing_done, worst
-from include.reports.model import Fact
+from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps, Table, table_of
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
+
+_NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
+
+
+def about(run: IncidentRun, record: IncidentRecord) -> Section:
+    """What happened, who noticed, who opened it."""
+    one = record.incident
+    lines = [
+        _("What happened: {what}", what=told(run, record)),
+        _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
+        _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
+    ]
+    if scenario_of(run) is not None:
+        lines.insert(0, _("DRILL: this is not a real incident."))
+    return Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])
+
+
+def score_of(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
+    """A drill's score sheet; nothing of a real incident."""
+    if scenario_of(run) is None:
+        return []
+    points, most = score(clocks)
+    words = _("{points} of {most} clocks were met.", points=points, most=most)
+    return [Section(heading=_("Score sheet"), blocks=[Paragraph(text=words), score_sheet(clocks)])]
+
+
+def times(clocks: Sequence[Clock]) -> Section:
+    """By when everything was due, and when it was done."""
+    heading = _("Time limits and when they were met")
+    return Section(heading=heading, blocks=[clock_words.clock_table(clocks)])
+
+
+def affected(scope: Scope | None) -> list[Section]:
+    """Whom and what it hit; nothing where nobody counted."""
+    if scope is None:
+        return []
+    notes = [Paragraph(text=one) for one in scope_notes(scope)]
+    return [Section(heading=_("What is affected"), blocks=[scope_table(scope), *notes])]
+
+
+def delivery(delivered: Mapping[str, int]) -> list[Section]:
+    """What became of the notices to people; nothing where there are none."""
+    if not delivered:
+        return []
+    titles = {
+        "pending": _("wait to be sent"),
+        "sent": _("sent"),
+        "withdrawn": _("taken back"),
+        "undeliverable": _("could not be delivered"),
+        "in_doubt": _("may have arrived"),
+    }
+    rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
+    table = Table(
+        caption=_("Notices to people"),
+        columns=[Column(label=_("State")), Column(label=_("People affected"), kind="number")],
+        rows=rows,
+    )
+    return [Section(heading=_("Notices to people"), blocks=[table])]
+
+
+def learned(run: IncidentRun, record: IncidentRecord) -> list[Section]:
+    """Lessons and corrective actions; nothing before the review."""
+    found = of_kind(record.entries, Kind.REVIEWED)
+    if not found:
+        return []
+    actions = [line for entry in found for line in action_lines(run, entry)]
+    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
+    return [
+        Section(
+            heading=_("Lessons and corrective actions"),
+            blocks=[*blocks, *([Steps(items=actions)] if actions else [])],
+        )
+    ]
+
+
+def timeline_of(record: IncidentRecord) -> Section:
+    """Every entry, with the beginning of its digest; of a mistake that it is one."""
+    counting = {one.place for one in record.valid}
+    table = table_of(
+        _("Each entry holds the digest of the one before"),
+        record.entries,
+        [
+            (_("Entry"), "number", lambda entry: entry.place),
+            (
+                _("Happened"),
+                "text",
+                lambda entry: clock_words.happened(entry.happened_at, entry.recorded_at),
+            ),
+            (_("By"), "code", lambda entry: entry.by),
+            (
+                _("What was entered"),
+                "text",
+                lambda entry: (
+                    entry.words
+                    if entry.place in counting
+                    else _("(does not count) {words}", words=entry.words)
+                ),
+            ),
+            (_("Digest"), "code", lambda entry: entry.sha256[:12]),
+        ],
+    )
+    return Section(heading=_("Timeline"), blocks=[table])
+
+
+def register_of(run: IncidentRun, records: Sequence[IncidentRecord]) -> list[Section]:
+    """How long all incidents took, by year; a drill knows of itself only, and says nothing."""
+    if scenario_of(run) is not None:
+        return []
+    return [
+        Section(heading=_("All incidents"), blocks=response_times.blocks(*_figures(run, records)))
+    ]
+
+
+def _figures(
+    run: IncidentRun, records: Sequence[IncidentRecord]
+) -> tuple[list[Figures], list[Handled]]:
+    found = [
+        response_times.handled(
+            one.incident.number,
+            one.incident.state,
+            began_at=one.incident.began_at,
+            aware_at=one.incident.aware_at,
+            reached=milestones(one.entries),
+            clocks=clocks_of(run, one),
+        )
+        for one in records
+    ]
+    return response_times.figures(found, run.zone), found
+
 
 _TITLE = _("Incident response")
 _DRILL = _("DRILL of the incident response")
@@ -60,7 +192,7 @@ def conclude(run: IncidentRun, records: RunRecords) -> Conclusion:
         opened = register.of_run(conn, run.run)
     if opened is None:  # the form, or the scenario, cannot be used
         return nothing_done(_TITLE, NOTHING_OPENED, records.records)
-    scope = scopes.found(run, opened.id)
+    scope = incident_run.found(run, opened.id)
     return conclude_incident(run, opened.number, scope, records.records)
 
 
@@ -70,7 +202,7 @@ def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
     if entered is None:
         return nothing_done(_UPDATE, NOTHING_ENTERED, records.records)
     record = record_of(run, entered.number)
-    scope = scopes.found(run, record.incident.id)
+    scope = incident_run.found(run, record.incident.id)
     return conclude_entry(run, record, scope, entered.entry, records.records)
 
 
@@ -88,7 +220,7 @@ def conclude_incident(
     with run.state.connect() as conn:
         record = record_in(conn, number)
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
-        delivered = reached.delivery(conn, number)
+        delivered = notifying.delivery(conn, number)
         every = [record_in(conn, one.number) for one in register.listed(conn)]
     led_elsewhere = record.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(run, record)
@@ -111,14 +243,14 @@ def conclude_incident(
         metrics=[*_measured(records), *_metrics(record, clocks)],
         facts=_facts(run, record, clocks, scope),
         sections=[
-            sections.about(run, record),
-            *sections.score_of(run, clocks),
-            *([] if led_elsewhere else [sections.times(clocks)]),
-            *sections.affected(scope),
-            *sections.delivery(delivered),
-            *sections.learned(run, record),
-            sections.timeline_of(record),
-            *sections.register_of(run, every),
+            about(run, record),
+            *score_of(run, clocks),
+            *([] if led_elsewhere else [times(clocks)]),
+            *affected(scope),
+            *delivery(delivered),
+            *learned(run, record),
+            timeline_of(record),
+            *register_of(run, every),
         ],
         approvals=approvals,
         files={TIMELINE_FILE: timeline_file(record)},
@@ -193,9 +325,9 @@ def conclude_entry(
         metrics=_measured(records),
         facts=_facts(run, record, clocks, scope),
         sections=[
-            sections.times(clocks),
-            *sections.affected(scope),
-            sections.timeline_of(record),
+            times(clocks),
+            *affected(scope),
+            timeline_of(record),
         ],
         files={TIMELINE_FILE: timeline_file(record)},
     )  # fmt: skip

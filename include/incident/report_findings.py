@@ -11,10 +11,9 @@ from include.incident.clocks import clock_words
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.milestones import declined
 from include.incident.entries import EntryData, Reported
-from include.incident.incident_run import IncidentRecord, IncidentRun
+from include.incident.incident_run import IncidentRecord, IncidentRun, report_title
 from include.incident.names import CLAUSE, Kind, State
 from include.incident.timeline import Entry, last_of
-from include.incident.words import report_title
 from include.messages import _
 
 

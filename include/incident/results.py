@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepResult
 from include.incident.scope import Scope
 
 NOT_LISTED = "-"

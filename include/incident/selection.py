@@ -1,16 +1,17 @@
-"""What is affected, as a person says it without SQL; what it means in tables, `affected` knows."""
+"""Selections of affected records: read from what a person entered, and shown in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
+from include.approvals.reasons import BLOTTED, names_a_person
 from include.holds.keys import refuse_personal_key
-from include.incident.rules import IncidentRules
-from include.incident.scope_rules import ScopeRule
+from include.incident.rules import IncidentRules, ScopeRule
+from include.messages import Message, _, listed
 from include.services.errors import UsageError
 
 MOST_KEYS = 100_000
@@ -213,3 +214,37 @@ def _unkeepable(selection: Selection) -> Iterator[str]:
     for name, one in given:
         if "\x00" in one or any("\ud800" <= letter <= "\udfff" for letter in one):
             yield f"{name} has a character that no database holds"
+
+
+NAMES_SHOWN = 20  # of accounts or departments; the others are counted
+
+
+def selection_line(chosen: Selection) -> Message:
+    """What was entered, in a line.
+
+    Args:
+        chosen: `selection.checked`.
+    """
+    said = [_("systems: {names}", names=_names(chosen.databases))]
+    if chosen.collections:
+        said.append(_("tables: {names}", names=_names(chosen.collections)))
+    if chosen.since is not None:
+        said.append(_("from {moment}", moment=chosen.since))
+    if chosen.until is not None:
+        said.append(_("before {moment}", moment=chosen.until))
+    if chosen.departments:
+        said.append(_("departments: {names}", names=_names(chosen.departments)))
+    if chosen.accounts:
+        said.append(_("opened by the accounts: {names}", names=_names(chosen.accounts)))
+    if chosen.partner is not None:
+        said.append(_("given to the partner: {names}", names=_names([chosen.partner])))
+    if chosen.keys:
+        said.append(_("{count} listed keys", count=len(chosen.keys)))
+    return _("Entered as affected: {what}", what=listed(said))
+
+
+def _names(found: Iterable[str]) -> str:
+    names = list(found)
+    shown = ", ".join(BLOTTED if names_a_person(one) else one for one in names[:NAMES_SHOWN])
+    more = len(names) - NAMES_SHOWN
+    return f"{shown} +{more}" if more > 0 else shown

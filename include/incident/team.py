@@ -24,7 +24,7 @@ from include.incident.rules import HumanStep
 from include.incident.timeline import Entry
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
-from include.policy.people import Group
+from include.policy.mapping import Group
 from include.services.errors import ServiceError, UsageError
 
 

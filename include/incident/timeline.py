@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, select, text
 
 from include.incident.names import Kind
+from include.incident.tables import incident, incident_entry
 from include.messages import Message, _
 from include.reports.i18n import visible
 from include.services.clock import Clock
 from include.services.errors import UsageError
-from include.state.incidents import incident, incident_entry
 
 FIRST = "0" * 64
 Data = TypeVar("Data", bound=BaseModel)

@@ -39,7 +39,7 @@ from include.incident.team import (
     team_of,
     who_answered,
 )
-from include.incident.telling import reached
+from include.incident.telling import notifying
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.services.errors import UsageError
@@ -156,7 +156,7 @@ def enter(
         elif update.action is Action.CANCEL:
             register.ended(conn, record.incident.id, State.CANCELLED, entry.recorded_at)
         elif update.action is Action.CORRECT:
-            reached.told(conn, run, record_in(conn, number))  # whether all are, without it
+            notifying.told(conn, run, record_in(conn, number))  # whether all are, without it
     return entry
 
 

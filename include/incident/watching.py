@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 from include.incident import opening, timeline
 from include.incident.clocks import waking
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import clocks_of
 from include.incident.entries import EntryData, Woken
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
 from include.incident.rules import HumanStep
-from include.incident.telling import reached
+from include.incident.telling import notifying
 from include.notify import outbox
 from include.notify.status import statuses
 
@@ -120,7 +120,7 @@ def settle(run: IncidentRun, number: str) -> int:
         if record.incident.state is State.DUPLICATE:
             return 0
         opening.called(conn, run, record.incident)
-        reached.told(conn, run, record)
+        notifying.told(conn, run, record)
         return sum(
             count
             for kind in (ALERT, INDIVIDUAL)

@@ -17,7 +17,6 @@ from include.incident import report, watching
 from include.incident.assessing import assess, widen
 from include.incident.evidence.preserving import preserve
 from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
-from include.incident.login_queries import incident_queries
 from include.incident.names import (
     ALERT,
     CLAUSE,
@@ -39,7 +38,7 @@ from include.incident.results import (
     Preserved,
     ScopeCounted,
 )
-from include.incident.rule_checks import INCIDENT
+from include.incident.rule_checks import INCIDENT, incident_queries
 from include.incident.rules import IncidentRules
 from include.incident.steps import report as report_step
 from include.incident.steps.close import CLOSING
@@ -50,11 +49,11 @@ from include.incident.steps.impact import IMPACT
 from include.incident.steps.report import REPORT, REPORT_REST
 from include.incident.steps.review import REVIEW
 from include.incident.steps.summary import SUMMARY
+from include.incident.tables import incident, incident_entry
+from include.incident.telling.addresses import addresses, alerts_due, letters_due
 from include.incident.telling.notifying import notify
-from include.incident.telling.still_due import addresses, alerts_due, letters_due
 from include.incident.updating import is_widened
 from include.messages import _
-from include.state.incidents import incident, incident_entry
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,

@@ -16,7 +16,7 @@ from include.intake.batches import Connection
 from include.intake.names import Incoming
 from include.intake.table import IncomingTable
 from include.policy.fragments import pack_sql
-from include.quarantine import settled
+from include.quarantine import register
 from include.quarantine.keys import KeyNames, tells_a_person
 from include.quarantine.register import key_of, key_text
 from include.services.errors import UsageError
@@ -37,7 +37,7 @@ def resolve(table: IncomingTable, connection: Connection) -> int:
     incoming = table.incoming
     name = (incoming.database.name, incoming.collection.name)
     with table.state.connect() as conn:
-        listed = settled.open_by(conn, *name, table.place.dag_id)
+        listed = register.open_by(conn, *name, table.place.dag_id)
     if not listed:
         return 0
     try:
@@ -54,7 +54,7 @@ def resolve(table: IncomingTable, connection: Connection) -> int:
     with table.state.begin() as conn:
         raw = conn.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
-        return settled.resolve(raw, table.place, done)
+        return register.resolve(raw, table.place, done)
 
 
 def _waiting(table: IncomingTable, connection: Connection, listed: Sequence[str]) -> Iterator[str]:

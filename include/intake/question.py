@@ -1,4 +1,6 @@
-"""What the reviewer is asked, as Markdown, in both languages.
+"""The question to a reviewer, in both languages, with masked rows of the batch.
+
+Masking happens inside PostgreSQL, so that no whole value leaves it.
 
 The page holds counts and the masked sample. It is made where it is shown and goes nowhere else:
 not into XCom, not into a log, not into the evidence.
@@ -9,12 +11,158 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from include.approvals.question import LANGUAGES, in_both, markdown_table, names
+import psycopg
+from psycopg.sql import SQL, Composable, Literal
+
+from include.approvals.question import HOSTILE, LANGUAGES, LONGEST, in_both, markdown_table, names
 from include.intake.checks import FAIL, Verdict
-from include.intake.sample import MaskedRows
+from include.intake.names import Incoming
 from include.messages import Message, _
+from include.policy.datamap import MappedField
+from include.policy.intake import Mask
+from include.quarantine.keys import KeyNames, tells_a_person
+from include.quarantine.register import key_of
 from include.reports.i18n import Translator
+
+# Code letters and sample sizes of GB/T 2828.1-2012 (ISO 2859-1:1999), tables 1 and 2-A. Only the
+# sizes are taken from it: every row is checked by the rules, the sample is for the reviewer's eye,
+# and no acceptance number is claimed for it.
+_SIZES = dict(
+    zip("ABCDEFGHJKLMNPQ", (2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 315, 500, 800, 1250),
+        strict=True)
+)  # fmt: skip
+_LOTS = (8, 15, 25, 50, 90, 150, 280, 500, 1200, 3200, 10_000, 35_000, 150_000, 500_000)
+_LETTERS = {
+    "S-1": "AAAABBBBCCCCDDD",
+    "S-2": "AAABBBCCCDDDEEE",
+    "S-3": "AABBCCDDEEFFGGH",
+    "S-4": "AABCCDEEFGGHJJK",
+    "I": "AABCCDEFGHJKLMN",
+    "II": "ABCDEFGHJKLMNPQ",
+}
+_MASK = "＊＊＊＊"  # full width: nothing to Markdown
+_SHOWN = 40  # characters of a value that is nobody's
+
+
+@dataclass(frozen=True)
+class MaskedRows:
+    """What a reviewer sees of a batch.
+
+    Attributes:
+        columns: names, the key first.
+        rows: texts fit for a Markdown table; never a whole personal value.
+        of: rows of the batch.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    of: int
+
+
+def sample_size(rows: int, level: str) -> int:
+    """Return how many rows of a batch are shown.
+
+    Args:
+        rows: of the batch.
+        level: inspection level, ``S-4``.
+    """
+    place = sum(rows > most for most in _LOTS)
+    return min(rows, _SIZES[_LETTERS[level][place]])
+
+
+def masked_rows(
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    sha256: str,
+    rows: int,
+    names: KeyNames | None = None,
+) -> MaskedRows:
+    """Draw the sample of a batch; the same batch content always shows the same rows.
+
+    Rows are ordered by the SHA-256 of the batch's hash and the row's key, and the first are taken:
+    nobody chooses them, and whoever has the batch can draw them again.
+
+    Args:
+        connection: inside of `unit_of_work`.
+        incoming: the table.
+        batch: its name.
+        sha256: of the batch's content.
+        rows: of the batch.
+        names: of rows whose key tells who a person is, as in the quarantine register; without them
+            the key is hidden whole.
+    """
+    rule = incoming.rule
+    key = SQL(", ").join(incoming.column(one) for one in incoming.key)
+    personal = tells_a_person(incoming.collection, incoming.key)
+    # A personal key is named below, and is a field like any other: masked, where it is shown at all
+    plain = () if personal else incoming.key
+    shown = [*plain, *(one for one in rule.sample.fields if one not in plain)]
+    raw = [SQL("{}::text").format(incoming.column(one)) for one in incoming.key if personal]
+    query = SQL(
+        "SELECT {values} FROM {table} AS i WHERE {pending} "
+        "ORDER BY sha256(convert_to({sha256} || ROW({key})::text, 'UTF8')), {key} LIMIT {size}"
+    ).format(
+        values=SQL(", ").join([*raw, *(_shown(incoming, one, key=one in plain) for one in shown)]),
+        table=incoming.table,
+        pending=incoming.pending(batch),
+        sha256=Literal(sha256),
+        key=key,
+        size=Literal(sample_size(rows, rule.sample.level)),
+    )
+    found = [list(row) for row in connection.execute(query)]
+    if not personal:
+        return MaskedRows(shown, found, rows)
+    named = [[_name(row[: len(raw)], names), *row[len(raw) :]] for row in found]
+    return MaskedRows([" + ".join(incoming.key), *shown], named, rows)
+
+
+def _name(key: list[str], names: KeyNames | None) -> str:
+    return _MASK if names is None else key_of(names.of(key))[0]
+
+
+def _shown(incoming: Incoming, name: str, *, key: bool) -> Composable:
+    field = incoming.collection.fields[name]
+    value = SQL("left(regexp_replace(left({}::text, {}), {}, '·', 'g'), {})").format(
+        incoming.column(name), Literal(LONGEST), Literal(HOSTILE), Literal(LONGEST)
+    )
+    if key or not field.is_personal:
+        shown: Composable = SQL("left({}, {})").format(value, Literal(_SHOWN))
+    else:
+        shown = _masked(value, _mask(field, incoming.rule.sample.masks))
+    return SQL("CASE WHEN {} IS NULL THEN '—' ELSE {} END").format(incoming.column(name), shown)
+
+
+def _masked(value: Composable, mask: Mask | None) -> Composable:
+    if mask is None:
+        return Literal(_MASK)
+    if not mask.hidden:
+        return SQL("left({}, {})").format(value, Literal(mask.first))
+    return SQL(
+        "CASE WHEN length({value}) - {seen} < {hidden} THEN {mask} "
+        "ELSE left({value}, {first}) || {mask} || right({value}, {last}) END"
+    ).format(
+        value=value,
+        seen=Literal(mask.first + mask.last),
+        hidden=Literal(mask.hidden),
+        mask=Literal(_MASK),
+        first=Literal(mask.first),
+        last=Literal(mask.last),
+    )
+
+
+def _mask(field: MappedField, masks: tuple[Mask, ...]) -> Mask | None:
+    """The mask of the field's most exact category; None hides all."""
+    fitting = [
+        mask
+        for mask in masks
+        for category in field.categories
+        if category == mask.category or category.startswith(f"{mask.category}.")
+    ]
+    return max(fitting, key=lambda one: len(one.category), default=None)
+
 
 _MOST_NAMES = 10  # of those who may answer; the others are counted
 

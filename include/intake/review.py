@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from include.approvals import registry
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain, Question
+from include.approvals.question import Answer, AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal, Request
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
-from include.intake import batches, people, sample
+from include.evidence.step_findings import StepFindings, StepResult
+from include.intake import batches, people, question
 from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
 from include.intake.names import CLAUSE, rule_and_batch
 from include.intake.question import Facts, body, subject
@@ -320,7 +318,7 @@ def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
                 f"{batch} changed between its check and the question.", "The next run asks anew."
             )
         who = people.people_of(connection, incoming, batch)
-        rows = sample.masked_rows(
+        rows = question.masked_rows(
             connection, incoming, batch, content.sha256, content.rows, table.names
         )
     if not who.reviewers:  # an empty list would let everybody answer

@@ -13,8 +13,7 @@ from pydantic import Field
 from include.approvals import registry
 from include.approvals.registry import Decision
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.intake import aside, batches, people
 from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
 from include.intake.names import CLAUSE, rule_and_batch

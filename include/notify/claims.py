@@ -1,4 +1,4 @@
-"""Taking messages in hand: which are due, what is in them, and whether that is still wanted.
+"""Claim messages that are due: lock them, compose them, and ask whether they are still wanted.
 
 Whoever claims a message writes so, durably, before anything leaves: a message that was claimed and
 not recorded afterwards may have been sent. Claims skip what another process has locked, so several
@@ -14,13 +14,124 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from include.notify import queries
-from include.notify.addresses import fault
 from include.notify.asking import Asked, Confirm, LookUp, ask
 from include.notify.letters import Item
-from include.notify.names import IN_DOUBT, NOT_WANTED, OPTED_OUT
-from include.notify.notice import ChannelKind
-from include.policy.notices import NoticeRules
+from include.notify.notice import IN_DOUBT, NOT_WANTED, OPTED_OUT, ChannelKind, fault
+from include.policy.rules import NoticeRules
+
+DISSOLVE = text(
+    """
+    WITH old AS (
+        SELECT id FROM notice_message WHERE state = 'deferred' AND NOT urgent AND day < :day
+        FOR UPDATE SKIP LOCKED
+    ), freed AS (
+        UPDATE notice SET message = NULL FROM old
+        WHERE notice.message = old.id AND notice.state = 'pending'
+    )
+    UPDATE notice_message m SET state = 'dissolved', next_try_at = NULL, settled_at = :now
+    FROM old WHERE m.id = old.id
+    """
+)
+# Of a deferred one the server said that it does not have it. One that is still being sent after its
+# lease was cut off between sending and recording, or the server never answered: in doubt.
+AGAIN = text(
+    """
+    SELECT id, message_id, recipient, urgent, text, tries, created_at, copies,
+        state = 'sending' AS doubtful
+    FROM notice_message
+    WHERE channel = :channel AND (state = 'deferred' AND next_try_at <= :now
+        OR state = 'sending' AND claimed_until <= :now)
+        AND (urgent OR :telling OR state = 'sending' AND :report) AND (text <> '') = :letters
+    ORDER BY urgent DESC, id LIMIT :size FOR UPDATE SKIP LOCKED
+    """
+)
+# The first notice of a recipient stands for all of them: who has its lock, makes the message. Those
+# of one text are a message of their own; those without any are the digest.
+DUE = text(
+    """
+    SELECT n.recipient, coalesce(n.text, '') AS text FROM notice n
+    WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
+        AND n.urgent = :urgent AND (n.text IS NOT NULL) = :letters
+        AND n.recipient >= :after AND (n.recipient, coalesce(n.text, '')) > (:after, :after_text)
+        AND n.kind <> ALL(:unsure)
+        AND NOT EXISTS (
+            SELECT FROM notice o WHERE o.recipient = n.recipient AND o.channel = n.channel
+            AND o.state = 'pending' AND o.message IS NULL AND o.urgent = n.urgent
+            AND o.text IS NOT DISTINCT FROM n.text AND o.kind <> ALL(:unsure) AND o.id < n.id
+        )
+        AND (n.urgent OR NOT EXISTS (
+            SELECT FROM notice_message m WHERE m.recipient = n.recipient
+            AND m.channel = n.channel AND m.day = :day AND m.text = coalesce(n.text, '')
+            AND NOT m.urgent AND m.state <> 'dissolved'
+        ))
+    ORDER BY n.recipient, text LIMIT :size FOR UPDATE OF n SKIP LOCKED
+    """
+)
+MAKE = text(
+    """
+    INSERT INTO notice_message AS m
+        (message_id, recipient, channel, day, urgent, text, state, created_at)
+    SELECT to_char(cast(:day AS date), 'YYYYMMDD') || '.'
+            || replace(gen_random_uuid()::text, '-', '') || '@' || :domain,
+        recipient, :channel, :day, :urgent, text, 'sending', :now
+    FROM unnest(cast(:recipients AS text[]), cast(:texts AS text[])) AS r (recipient, text)
+    ORDER BY recipient, text
+    ON CONFLICT (recipient, channel, day, text) WHERE NOT urgent AND state <> 'dissolved' DO NOTHING
+    RETURNING id, message_id, recipient, urgent, text, tries, created_at, copies,
+        false AS doubtful
+    """
+)
+# Of each recipient so many as one message holds, those that are due first; the others follow.
+# Each part is worked out once, whatever PostgreSQL knows of a table that was just filled.
+ATTACH = text(
+    """
+    WITH given AS MATERIALIZED (
+        SELECT * FROM unnest(cast(:ids AS bigint[]), cast(:recipients AS text[]),
+            cast(:texts AS text[]), cast(:mosts AS int[])) AS m (message, recipient, text, most)
+    ), held AS MATERIALIZED (
+        SELECT message, count(*) AS notices FROM notice
+        WHERE message = ANY(cast(:ids AS bigint[])) AND state = 'pending' GROUP BY message
+    ), ranked AS MATERIALIZED (
+        SELECT n.id, g.message, g.most - coalesce(h.notices, 0) AS room,
+            row_number() OVER (PARTITION BY g.message ORDER BY n.due_on, n.id) AS place
+        FROM notice n JOIN given g ON g.recipient = n.recipient AND g.text = coalesce(n.text, '')
+        LEFT JOIN held h ON h.message = g.message
+        WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
+            AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
+    ), mine AS (
+        SELECT n.id, r.message FROM ranked r JOIN notice n ON n.id = r.id
+        WHERE r.place <= r.room AND n.state = 'pending' AND n.message IS NULL
+        ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notice SET message = mine.message FROM mine WHERE notice.id = mine.id
+    """
+)
+FOLLOW = text(
+    """
+    SELECT m.id, count(*) FROM notice_message m JOIN notice n USING (recipient, channel, urgent)
+    WHERE m.id = ANY(:ids) AND n.state = 'pending' AND n.message IS NULL
+        AND m.text = coalesce(n.text, '') AND n.kind <> ALL(:unsure) GROUP BY m.id
+    """
+)
+CONTENT = text(
+    """
+    SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.looked_up,
+        n.heading::text AS heading, n.line::text AS line, n.text, n.due_on,
+        n.kind = ANY(:optional) AND o.recipient IS NOT NULL AS refused
+    FROM notice n LEFT JOIN notice_optout o ON o.recipient = n.recipient AND o.kind = n.kind
+    WHERE n.message = ANY(:ids) AND n.state = 'pending' ORDER BY n.id
+    """
+)
+# Of one that waits as a whole, the moment of its next try tells it from one that is being sent.
+TAKE = text(
+    """
+    UPDATE notice_message SET state = 'sending', tries = tries + 1, claimed_until = :until,
+        copies = copies + CASE WHEN id = ANY(:copies) THEN 1 ELSE 0 END,
+        next_try_at = CASE WHEN id = ANY(:held) THEN cast(:until AS timestamptz) END
+    WHERE id = ANY(:ids)
+    """
+)
+
 
 Place = tuple[str, str]
 """Where a search stands: recipient, and digest of the text or nothing."""
@@ -67,7 +178,7 @@ class Unsent:
     """A notice that did not reach its recipient, or may not have.
 
     Attributes:
-        cause: one of `include.notify.names`.
+        cause: one of `include.notify.notice`.
     """
 
     kind: str
@@ -122,12 +233,12 @@ class Taken:
 
 def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
     """Let go of digests of earlier days that no server took: they join today's."""
-    conn.execute(queries.DISSOLVE, {"day": day, "now": now})
+    conn.execute(DISSOLVE, {"day": day, "now": now})
 
 
 def claim_again(conn: Connection, terms: Terms, *, letters: bool) -> Taken:
     """Take messages that wait for another try, or that were cut off: letters, or digests."""
-    rows = conn.execute(queries.AGAIN, _values(terms) | {"letters": letters}).mappings().all()
+    rows = conn.execute(AGAIN, _values(terms) | {"letters": letters}).mappings().all()
     taken = Taken(last=START if len(rows) == terms.size else None)
     lost = {row["id"] for row in rows if row["doubtful"] and _enough(terms, row)}
     if lost:
@@ -145,13 +256,13 @@ def claim_new(
 ) -> Taken:
     """Make messages of what is due, from a place on: letters, or digests."""
     values = _values(terms) | {"urgent": urgent, "letters": letters}
-    found = conn.execute(queries.DUE, values | {"after": after[0], "after_text": after[1]}).all()
+    found = conn.execute(DUE, values | {"after": after[0], "after_text": after[1]}).all()
     taken = Taken(last=(found[-1][0], found[-1][1]) if len(found) == terms.size else None)
     if not found:
         return taken
     values |= {"recipients": [one[0] for one in found], "texts": [one[1] for one in found]}
     values["domain"] = terms.domain
-    rows = conn.execute(queries.MAKE, values).mappings().all()
+    rows = conn.execute(MAKE, values).mappings().all()
     if rows:
         _attach(conn, terms, rows, urgent=urgent)
         _fill(conn, terms, rows, taken)
@@ -199,7 +310,7 @@ def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool
     values = _values(terms) | {"urgent": urgent}
     values |= {name: [row[key] for row in rows] for name, key in _PAIR.items()}
     values["mosts"] = [terms.small.get(row["recipient"], MOST_NOTICES) for row in rows]
-    conn.execute(queries.ATTACH, values)
+    conn.execute(ATTACH, values)
 
 
 _PAIR = {"ids": "id", "recipients": "recipient", "texts": "text"}
@@ -210,7 +321,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     if not rows:
         return
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
-    found = conn.execute(queries.CONTENT, values).mappings().all()
+    found = conn.execute(CONTENT, values).mappings().all()
     asked = ask(conn, found, terms.confirm, terms.look_up, terms.unsure)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
@@ -260,7 +371,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     ids = [*(one.id for one in taken.messages), *held]
     copies = [one.id for one in taken.messages if one.doubtful]
     given = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
-    conn.execute(queries.TAKE, given)
+    conn.execute(TAKE, given)
 
 
 def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:
@@ -275,7 +386,7 @@ def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, st
 def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int, int]:
     """By message, how many notices did not fit in; a second copy says nothing of it."""
     ids = [row["id"] for row in rows if not row["doubtful"]]
-    found = conn.execute(queries.FOLLOW, {"ids": ids, "unsure": sorted(terms.unsure)})
+    found = conn.execute(FOLLOW, {"ids": ids, "unsure": sorted(terms.unsure)})
     return {row[0]: row[1] for row in found}
 
 

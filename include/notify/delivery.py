@@ -1,4 +1,4 @@
-"""Sending what is queued: one digest per recipient, channel and day; what is urgent at once.
+"""Deliver what is queued: one digest per recipient, channel and day; urgent messages at once.
 
 docs/decisions/0017 says what holds when a process is killed between sending and recording.
 """
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from include.notify import due, marks
+from include.notify import marks
 from include.notify.asking import Confirm, LookUp
 from include.notify.channels import Channel, Line
 from include.notify.claims import (
@@ -34,15 +34,64 @@ from include.notify.claims import (
     dissolve_old,
 )
 from include.notify.letters import Letter
-from include.notify.names import NO_ROBOT, REFUSED
-from include.notify.notice import ChannelKind
-from include.notify.outcome import Delivery
-from include.policy.notices import NoticeRules
-from include.policy.rules import Quiet
+from include.notify.notice import NO_ROBOT, REFUSED, ChannelKind
+from include.policy.rules import NoticeRules, Quiet
 from include.services.clock import Clock
 from include.services.errors import UsageError
 from include.services.fate import Fate, Reply
 from include.workdays.calendar import Workdays
+
+
+@dataclass
+class Delivery:
+    """What a delivery came to.
+
+    Attributes:
+        sent: messages that a server answers for.
+        notices: notices in them.
+        deferred: notices that are due and not sent: a server put them off, could not be reached,
+            or nobody could say whether they are still wanted.
+        in_hand: messages that another process is sending, or was when it was killed.
+        in_hand_until: when those of a killed one can be taken by others.
+        undeliverable: notices that cannot be sent.
+        in_doubt: notices that may have arrived and are not sent again.
+        withdrawn: notices that nobody wants any more.
+        waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
+        recipients: of undeliverable and in doubt ones, with the cause.
+        down: channels whose server could not be used, with the codes of its answer.
+        unsure: kinds of which nobody could say whether they are still wanted, with the kind of
+            error.
+    """
+
+    sent: int = 0
+    notices: int = 0
+    deferred: int = 0
+    undeliverable: int = 0
+    in_doubt: int = 0
+    withdrawn: int = 0
+    waiting: int = 0
+    in_hand: int = 0
+    in_hand_until: datetime | None = None
+    recipients: list[Unsent] = field(default_factory=list)
+    down: dict[str, str] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)
+
+    def failed(self, unsent: list[Unsent]) -> None:
+        """Count notices that cannot be sent."""
+        self.undeliverable += len(unsent)
+        self.recipients += unsent
+
+    def doubted(self, unsent: list[Unsent]) -> None:
+        """Count notices that may have arrived."""
+        self.in_doubt += len(unsent)
+        self.recipients += unsent
+
+    def held(self, messages: int, until: datetime | None) -> None:
+        """Count messages that another process is sending."""
+        self.in_hand += messages
+        if until and (self.in_hand_until is None or until > self.in_hand_until):
+            self.in_hand_until = until
+
 
 __all__ = ["Confirm", "Delivery", "Office", "Unsent", "deliver"]
 
@@ -110,8 +159,8 @@ def deliver(office: Office, *, letters: bool = True) -> Delivery:
     for kind in get_args(ChannelKind):
         with office.state.begin() as conn:
             look = _look(office, kind, letters)
-            here, later = due.left(conn, look)
-            done.held(*due.in_hand(conn, look))
+            here, later = marks.left(conn, look)
+            done.held(*marks.in_hand(conn, look))
         done.deferred += here if kind in office.channels else 0
         done.waiting += later if kind in office.channels else here + later
     return done
@@ -126,12 +175,12 @@ def _due(office: Office, kind: ChannelKind, letters: bool) -> bool:
     """Whether anything of a channel is to be done now."""
     report = _reports(office.rules, kind)
     with office.state.begin() as conn:
-        return due.anything(conn, _look(office, kind, letters), report=report)
+        return marks.anything(conn, _look(office, kind, letters), report=report)
 
 
-def _look(office: Office, kind: ChannelKind, letters: bool) -> due.Look:
+def _look(office: Office, kind: ChannelKind, letters: bool) -> marks.Look:
     day, telling = _moment(office)
-    return due.Look(kind, day, office.clock.now(), telling, letters)
+    return marks.Look(kind, day, office.clock.now(), telling, letters)
 
 
 def _moment(office: Office) -> tuple[date, bool]:
@@ -369,7 +418,7 @@ class _Round:
         look = _look(self.office, self.kind, self.letters)
         limit = look.now - marks.span(self.office.rules.give_up_after)
         with self.office.state.begin() as conn:
-            found = due.give_up(conn, look, limit)
+            found = marks.give_up(conn, look, limit)
         self.done.failed(found)
 
 

@@ -8,8 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from include.messages import Message, _
-from include.notify.pages import Page, page
-from include.notify.rendering import one_line, rendered, translated, translator
+from include.notify.pages import Page, one_line, page, rendered, translated, translator
 from include.reports.i18n import Translator
 
 LONGEST_NAME = 80  # characters of a name that a greeting shows

@@ -16,17 +16,14 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, 
 from sqlalchemy.dialects.postgresql import insert
 
 from include.messages import Message
-from include.notify.addresses import fault
-from include.notify.names import GAVE_UP, OPTED_OUT
-from include.notify.notice import Notice
+from include.notify.notice import GAVE_UP, OPTED_OUT, Notice, fault
 from include.notify.status import Untold, alike, statuses, undelivered
-from include.notify.stored import stored
-from include.notify.texts import keep_text
-from include.policy.notices import NoticeRules
+from include.notify.tables import notice, notice_optout
+from include.notify.texts import keep_text, stored
+from include.policy.rules import NoticeRules
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.state.connect import StateLock, lock_for_transaction
-from include.state.notices import notice, notice_optout
 
 __all__ = [
     "Queued", "Run", "Untold", "keep_text", "listed", "opt_in", "opt_out", "pending", "queue",

@@ -6,7 +6,7 @@ from typing import Any
 
 from include.evidence.model import StepRecord
 from include.messages import _
-from include.notify.names import explained
+from include.notify.notice import explained
 from include.reports.model import Block, Cell, Column, Paragraph, Section, Table
 
 

@@ -19,7 +19,7 @@ from include.evidence.step_findings import StepFindings
 from include.messages import _
 from include.notify.claims import Unsent
 from include.notify.delivery import Delivery, Office, deliver
-from include.notify.names import IN_DOUBT, explained
+from include.notify.notice import IN_DOUBT, explained
 
 STEP_SEND = "send"
 MOST_NAMED = 20  # recipients in one finding

@@ -29,7 +29,7 @@ class Untold:
 
     Attributes:
         state: ``undeliverable``, ``in_doubt``, ``withdrawn``; ``pending`` where that was asked for.
-        cause: as `include.notify.names` has them; empty of one that waits.
+        cause: as `include.notify.notice` has them; empty of one that waits.
     """
 
     key: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +17,30 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from include.messages import Message
-from include.notify.stored import storable
-from include.state.notices import notice_text
+from include.notify.tables import notice_text
+from include.reports.i18n import visible
+
+_NOT_STORED = re.compile(r"\\u0000|\\ud[89a-f]", re.IGNORECASE)  # by JSONB
+
+
+def stored(message: Message) -> str:
+    """A message as JSONB takes it: what that cannot hold is written out."""
+    return json.dumps(storable(message.model_dump(mode="json")))
+
+
+def storable(plain: Any) -> Any:
+    """Values of JSON whose texts JSONB takes; done twice, it changes nothing more."""
+    return _written_out(plain) if _NOT_STORED.search(json.dumps(plain)) else plain
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _written_out(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_written_out(one) for one in value]
+    return value
 
 
 class LetterPart(BaseModel):

@@ -21,8 +21,7 @@ from airflow.sdk.exceptions import (
     TaskAwaitingInput,
 )
 
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain
+from include.approvals.question import Answer, AskAgain
 from include.approvals.reasons import LONGEST_REASON
 from include.approvals.registry import APPROVE, REJECT
 from include.orchestration.forms import params_of

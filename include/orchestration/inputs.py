@@ -75,13 +75,13 @@ def _checked(check: Callable[[str, datetime, str], bool]) -> Callable[[object], 
 
 
 def _has_begun(text: str, now: datetime, timezone: str) -> bool:
-    from include.retention.planning.moments import moment_of
+    from include.retention.planning.planner import moment_of
 
     return moment_of(text, now, timezone) <= now
 
 
 def _is_over(text: str, now: datetime, timezone: str) -> bool:
-    from include.sampling.quarters import quarter_of
+    from include.sampling.frame import quarter_of
 
     quarter_of(text, now, timezone)
     return True

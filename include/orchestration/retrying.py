@@ -19,8 +19,13 @@ from airflow.sdk import RetryPolicy as AirflowRetryPolicy
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.services.clock import SystemClock
-from include.services.errors import ControlFailed, ParcelSealError, ServiceError, UsageError
-from include.services.permanent import is_permanent
+from include.services.errors import (
+    ControlFailed,
+    ParcelSealError,
+    ServiceError,
+    UsageError,
+    is_permanent,
+)
 
 DELAYS = (2.0, 5.0, 10.0, 15.0)  # seconds before each retry; the last one repeats
 RETRY_TIME = 60.0  # seconds; so a run with its first attempt and its seal ends in two minutes

@@ -20,14 +20,13 @@ from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
 from include.evidence.pending import lock_end
-from include.evidence.sealed import SealedRun, read_sealed
+from include.evidence.shelf import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration.forgetting import forget_earlier_runs
 from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
-from include.orchestration.run_bundle import seal_bundle
+from include.orchestration.run_bundle import forget_earlier_runs, seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
 from include.orchestration.unforeseen import value_free
@@ -35,8 +34,13 @@ from include.reports.conclusion import Conclusion
 from include.services import stopping
 from include.services.connections import ConnectionSpec, with_short_timeouts
 from include.services.database import unreadable_text
-from include.services.errors import ParcelSealError, ServiceError, UsageError
-from include.services.permanent import is_permanent, sqlstate_of
+from include.services.errors import (
+    ParcelSealError,
+    ServiceError,
+    UsageError,
+    is_permanent,
+    sqlstate_of,
+)
 from include.workplace import Lookup, Workplace
 
 INSUFFICIENT_PRIVILEGE = "42501"  # SQLSTATE

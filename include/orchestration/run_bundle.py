@@ -1,16 +1,27 @@
-"""Judge a run's controls, render its report and seal its bundle."""
+"""Judge a run's controls, render its report, seal its bundle, and remove sealed step records."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from include.evidence.bundle import seal
-from include.evidence.controls import judge, unexplained
-from include.evidence.model import Outcome, Result, RunContext, StepRecord, StepSummary
+from include.evidence.forget import forget_sealed_runs
+from include.evidence.model import (
+    Outcome,
+    Result,
+    RunContext,
+    StepRecord,
+    StepSummary,
+    judge,
+    unexplained,
+)
 from include.evidence.pending import lock_end
-from include.evidence.sealed import SealedRun, read_sealed
+from include.evidence.shelf import SealedRun, read_sealed
+from include.orchestration.retrying import must_end_soon
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
+from include.services import stopping
 from include.workplace import Workplace
 
 _SUMMARY = {"step", "part", "outcome", "data"}
@@ -74,3 +85,28 @@ def seal_bundle(
         sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
     assert sealed is not None
     return sealed
+
+
+log = logging.getLogger(__name__)
+
+
+def forget_earlier_runs(live: Workplace, run: tuple[str, str]) -> None:
+    """Remove what the steps of earlier sealed runs left in the state database.
+
+    The run is sealed already, so no failure here may fail its task: the next seal tries again.
+
+    Args:
+        live: the live workplace.
+        run: dag id and run id of the run that was sealed just now; the next seal checks its bundle.
+    """
+    if stopping.interruption() is not None or must_end_soon():
+        return
+    try:
+        done = forget_sealed_runs(
+            live.store("evidence_store"), live.state, live.trusted, besides=run
+        )
+    except Exception as error:  # noqa: BLE001 - the text may quote a value
+        log.warning("Records of earlier runs were not removed: %s.", type(error).__name__)
+        return
+    for bundle in done.refused:
+        log.warning("The bundle %s does not verify; the records of its run stay.", bundle)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.model import RunContext
 from include.evidence.names import bundle_path
-from include.evidence.sealed import refuse_sealed
+from include.evidence.shelf import refuse_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
 from include.services.errors import ControlFailed, ServiceError

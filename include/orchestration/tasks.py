@@ -12,14 +12,12 @@ from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, get_current_co
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from sqlalchemy import Connection
 
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain, Question
+from include.approvals.question import Answer, AskAgain, Question
 from include.approvals.reasons import COMMAND_LINE
 from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers, live_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.notify.delivery import deliver
@@ -50,8 +48,14 @@ from include.reports.conclusion import Conclusion
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 from include.workflow.databases import databases_step
 from include.workflow.declaration import AnyWorkflow
-from include.workflow.reaction import PartnerIncident, PartnerReaction
-from include.workflow.run_context import InterimSeal, NotEnded, RunContext, TaskState
+from include.workflow.run_context import (
+    InterimSeal,
+    NotEnded,
+    PartnerIncident,
+    PartnerReaction,
+    RunContext,
+    TaskState,
+)
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
 from include.workplace import Workplace

@@ -9,15 +9,14 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, func, select
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import record_step
 from include.messages import Message, _
 from include.notify import outbox
 from include.notify.outbox import Run
+from include.notify.tables import notice
 from include.partners import history, reminders
-from include.partners.abroad import abroad, countries
-from include.partners.history import Known, Review
+from include.partners.history import Known, Review, abroad, countries
 from include.partners.names import (
     CLAUSE_BOUND,
     CLAUSE_REVIEW,
@@ -31,7 +30,6 @@ from include.partners.register import Partner, Register, register_of
 from include.partners.rules import PartnerRules
 from include.partners.score import shown
 from include.partners.terms import ObligationKind, State, Term, after
-from include.state.notices import notice
 from include.workflow.run_context import RunContext
 
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from include.messages import Message, _
-from include.notify.notice import Notice
-from include.notify.roles import to_role
+from include.notify.notice import Notice, to_role
 from include.partners import history
 from include.partners.names import CONTACT, REMINDER
 from include.partners.partner_status import PartnerObligations, blocking_reason, bound_of

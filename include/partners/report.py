@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from include.evidence.model import Metric, Outcome
-from include.evidence.step_result import result_of
+from include.evidence.step_findings import result_of
 from include.messages import Message, _
 from include.notify.report import messages
 from include.notify.sending import STEP_SEND

@@ -1,4 +1,4 @@
-"""Reviews of partners: opened, issued, returned, decided on by another person, and then history.
+"""Reviews of partners: opened (also after an incident), issued, returned, and decided.
 
 What was decided on is never changed, by nobody: triggers of the state database refuse it. A
 correction is a new review. What comes back counts until the decision; a later file takes its place.
@@ -21,12 +21,13 @@ from include.partners.history import Review, one, open_one
 from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued
 from include.partners.questionnaire.reading import Returned, issue_of, read
-from include.partners.register import Partner
+from include.partners.register import Partner, register_of
 from include.partners.rules import PartnerRules
 from include.partners.score import Asked, Score
+from include.partners.tables import partner_answer, partner_review, partner_sub_processor
 from include.policy.rates import exact
-from include.services.errors import UsageError
-from include.state.partners import partner_answer, partner_review, partner_sub_processor
+from include.services.errors import ParcelSealError, UsageError
+from include.workflow.run_context import PartnerIncident, PartnerReaction, RunContext
 
 _OWN = _("the company's own rule")
 
@@ -287,3 +288,52 @@ def _keep(conn: Connection, number: int, returned: Returned) -> None:
     ]
     if others:
         conn.execute(insert(partner_sub_processor), others)
+
+
+def reopen_review(
+    run: RunContext[PartnerRules], conn: Connection, incident: PartnerIncident
+) -> PartnerReaction:
+    """Open the review of a partner again; nothing is shared with the partner until it passes.
+
+    Args:
+        run: of the register.
+        conn: the state database, in a transaction.
+        incident: at the partner.
+    """
+    partner = incident.partner
+    if not _is_registered(run, partner):
+        return PartnerReaction(
+            None,
+            _(
+                "The register has no partner {partner}: no security review was opened again. Look "
+                "for its number (./parcelseal partners list), then reopen its review.",
+                partner=partner,
+            ),
+        )
+    review = reopen(
+        conn,
+        partner,
+        because=incident.because,
+        by=incident.by,
+        at=incident.at,
+        incident=incident.incident,
+    )
+    return PartnerReaction(
+        review.id,
+        _(
+            "The security review of partner {partner} was opened again: nothing is shared with it "
+            "until it passes.",
+            partner=partner,
+        ),
+    )
+
+
+def _is_registered(run: RunContext[PartnerRules], partner: str) -> bool:
+    """Return whether the register has the partner, or cannot be read.
+
+    A review too many is noticed and decided on; a partner that leaks and is served on is not.
+    """
+    try:
+        return partner in register_of(run).partners
+    except ParcelSealError:
+        return True

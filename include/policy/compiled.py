@@ -38,17 +38,23 @@ from include.policy.datamap import (
     MappedDatabase,
 )
 from include.policy.document import DocumentError
-from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.files import digest, yaml_names
 from include.policy.intake import IntakeRule
 from include.policy.loader import RETENTION, PackContent, Sections, load_pack, read_pack
 from include.policy.model import ByDatabase, PackFile, PolicyPack
-from include.policy.notices import NoticeRules
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
-from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
+from include.policy.rules import (
+    BackupRules,
+    Calendar,
+    Control,
+    EvidenceRules,
+    NoticeRules,
+    Role,
+    Rule,
+)
 
 FORMAT = 1
 MOST_BYTES = 32 << 20  # of a compiled pack; 300 data maps of 71 tables take 4 MiB

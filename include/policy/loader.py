@@ -23,17 +23,23 @@ from include.policy.document import (
     read_document,
     without_faults,
 )
-from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.files import DATAMAP, QUALITY
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
-from include.policy.notices import NoticeRules
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
-from include.policy.rules import BackupRules, Calendar, Control, Role, Targets
+from include.policy.rules import (
+    BackupRules,
+    Calendar,
+    Control,
+    EvidenceRules,
+    NoticeRules,
+    Role,
+    Targets,
+)
 from include.policy.section import PackNames, RuleSection, SectionRules
 
 SHIPPED = Path(__file__).parent / "pack"

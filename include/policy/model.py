@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Generic, TypeVar, overload
 
 from include.policy.datamap import MappedDatabase
-from include.policy.evidence import EvidenceRules
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
-from include.policy.notices import NoticeRules
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
-from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
+from include.policy.rules import (
+    BackupRules,
+    Calendar,
+    Control,
+    EvidenceRules,
+    NoticeRules,
+    Role,
+    Rule,
+)
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.services.errors import UsageError
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from include.messages import Message
-from include.policy.people import Group, Staff, as_tuple, staff_faults
+from include.policy.mapping import Group, Staff, as_tuple, staff_faults
 from include.policy.period import IsoPeriod, Period, PositivePeriod
 from include.policy.rules import (
     Identifier,

@@ -1,4 +1,4 @@
-"""The rules of a pack: controls, backup, calendar, roles.
+"""The rules of a pack: controls, backup, calendar, roles, evidence, notices.
 
 Each class is one mapping of a YAML file; docs/policy-pack.md explains every key for its writers.
 Figures of law carry their source there and in the shipped files.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from include.messages import Message
-from include.policy.period import PositivePeriod
+from include.policy.period import Period, PositivePeriod, later
 
 LANGUAGES = ("en", "zh-CN")
 """The languages in which every text of a pack has to be there."""
@@ -384,3 +384,92 @@ class Role(Rule):
     title: Texts
     mail: tuple[Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\z")], ...] = ()
     robot: Text | None = None
+
+
+# Records of sharing and entrusting stay for at least three years: Network Data Security Management
+# Regulations (2025-01-01) 12. So do those of impact assessments: PIPL (2021-11-01) 56.
+_LEAST = Period.parse("P3Y")
+_LEAST_DAYS = 1096  # three years with a leap day
+_SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)  # from which two periods are compared
+
+
+def _days(period: Period) -> int:
+    """Return the days of a period; of years rather one too few, as a leap day comes late."""
+    return (later(_SOME_DAY, period, ZoneInfo("UTC")) - _SOME_DAY).days
+
+
+def _long_enough(period: Period) -> Period:
+    if _days(period) < _days(_LEAST):
+        raise ValueError(
+            "is shorter than three years (Network Data Security Management Regulations 12, PIPL 56)"
+        )
+    return period
+
+
+class EvidenceRules(Rule):
+    """evidence.yaml.
+
+    Attributes:
+        keep: how long a bundle is kept after its seal, at least three years. After it, and unless
+            a legal hold is active, `enforce_retention` removes the bundle's files.
+        lock_days: days for which a store that locks objects (S3 with Object Lock) refuses to delete
+            a bundle, at least three years and not beyond `keep`.
+    """
+
+    keep: Annotated[PositivePeriod, AfterValidator(_long_enough)] = Period.parse("P6Y")
+    lock_days: Annotated[int, Field(ge=_LEAST_DAYS, le=36_500)] = 1098
+
+    @field_validator("lock_days")
+    @classmethod
+    def _not_beyond_the_term(cls, lock_days: int, info: ValidationInfo) -> int:
+        keep = info.data.get("keep")
+        if keep is not None and lock_days > max(_days(keep), _LEAST_DAYS):
+            raise ValueError(f"the lock outlasts keep ({keep})")
+        return lock_days
+
+
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?\z")]
+
+
+class InDoubt(Rule):
+    """What is done with a message of which nobody knows whether it went out.
+
+    A process may be killed, or a connection cut, after the server took a message and before that
+    was recorded. ``resend`` sends it again (at least once; mail has the same Message-ID, by which
+    a second copy is known), ``report`` does not and names it in the report (at most once).
+
+    Attributes:
+        mail: of the channel mail.
+        robot: of the channel robot, whose messages have nothing that tells a second copy.
+    """
+
+    mail: Literal["resend", "report"] = "resend"
+    robot: Literal["resend", "report"] = "report"
+
+
+class NoticeRules(Rule):
+    """notices.yaml.
+
+    Attributes:
+        languages: of every message, in this order.
+        workdays_only: whether what can wait is told on workdays only.
+        retry_after: pauses before a deferred message is tried again; the last one repeats.
+        give_up_after: time after its first deferral at which a notice is reported instead.
+        in_doubt: what is done when nobody knows whether a message went out.
+        domains: mail goes to addresses of these domains and their subdomains only; empty means any.
+            Letters to customers, whose addresses are looked up, are not held against it.
+        may_opt_out: kinds of notices that a recipient may refuse; all others are duties.
+    """
+
+    languages: Annotated[tuple[Literal["zh-CN", "en"], ...], AfterValidator(some)] = ("zh-CN", "en")
+    workdays_only: bool = True
+    retry_after: Annotated[tuple[PositivePeriod, ...], AfterValidator(some)] = (
+        Period.parse("PT1M"),
+        Period.parse("PT5M"),
+        Period.parse("PT15M"),
+        Period.parse("PT1H"),
+    )
+    give_up_after: PositivePeriod = Period.parse("P3D")
+    in_doubt: InDoubt = InDoubt()
+    domains: tuple[Domain, ...] = ()
+    may_opt_out: tuple[Literal["training.department"], ...] = ()

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.expectations.check import RuleResult, load_engine, snapshot
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.quality import history
 from include.quality.collection import CheckedCollection, CollectionCheck
-from include.quality.dropped import notice_dropped
-from include.quality.history import RuleCheck
+from include.quality.history import RuleCheck, notice_dropped
 from include.schema import json_keys
 from include.schema.drift import DriftKind, drift
 from include.schema.findings import findings as drift_findings

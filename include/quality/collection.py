@@ -22,10 +22,8 @@ from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality import counts, history
-from include.quality.breakdown import part_of
-from include.quality.counts import Counts
-from include.quality.dropped import close_dropped
-from include.quality.history import RuleCheck
+from include.quality.counts import Counts, part_of
+from include.quality.history import RuleCheck, close_dropped
 from include.quality.incremental import (
     IncrementalCheck,
     IncrementalFigures,

@@ -1,4 +1,4 @@
-"""Results of earlier checks: the watermark for the next check, and the trend."""
+"""Results of earlier checks, and the closing of entries whose rules were dropped from the pack."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from sqlalchemy import (
 )
 
 from include.evidence.model import Outcome
+from include.evidence.step_findings import StepFindings
 from include.expectations.check import MOST_NAMED
 from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.quality.watermark import Watermark
+from include.quarantine import register
 from include.schema.json_keys import JsonPlace
 from include.state.tables import evidence_ledger, quality_check
+from include.workflow.run_context import RunContext
 
 FULL_EVERY = timedelta(days=7)
 """A full check finds changes that the change column does not show."""
@@ -312,3 +315,45 @@ def _sealed(query: Select[Any]) -> Select[Any]:
         evidence_ledger.c.run_id == quality_check.c.run_id,
     )
     return query.join(evidence_ledger, same)
+
+
+def close_dropped(
+    findings: StepFindings, conn: Connection, place: register.Place, rules: Sequence[str]
+) -> None:
+    """Close the entries of rules that the pack no longer has; their records may still be broken."""
+    with conn.begin():
+        closed = register.close_others(conn, place, rules)
+    if closed:
+        findings.find(
+            "quality.rule_dropped",
+            Outcome.ATTENTION,
+            _(
+                "{count} entries of the quarantine register were closed because the policy pack "
+                "has their rules no longer: {rules}. Nobody found their records good.",
+                count=sum(closed.values()),
+                rules=", ".join(sorted(closed)),
+            ),
+            _("See that the rules were left out on purpose."),
+            subject=f"{place.database}.{place.collection}",
+        )
+
+
+def notice_dropped(
+    findings: StepFindings,
+    conn: Connection,
+    run: RunContext[None],
+    at: datetime,
+    database: str,
+    collections: set[str],
+) -> None:
+    """Close the entries of collections for which the pack has no suite any more.
+
+    If it has one again, the next check examines all records: this run is noted as one of theirs.
+    """
+    with conn.begin():
+        left = register.forsaken(conn, database, run.run.dag_id, collections)
+    for name in left:
+        place = register.Place(database, name, run.run.dag_id, run.run.run_id, at)
+        with conn.begin():
+            begin(conn, **place.__dict__)
+        close_dropped(findings, conn, place, ())

@@ -13,8 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.expectations import conditions
-from include.expectations.activity import Activity
-from include.expectations.check import Snapshot, reason_of
+from include.expectations.check import Activity, Snapshot, reason_of
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection
 from include.policy.expectations import ChangeColumn

@@ -1,4 +1,4 @@
-"""The register: which records break which rule, since when, and until when they did.
+"""The register of records that break a rule: which rule, since when, and until when.
 
 A record is named by its primary key, or by a keyed HMAC of it where the key itself tells who a
 person is. Whatever is found again stays open; whatever is not is resolved.
@@ -353,3 +353,48 @@ def forsaken(
     """Other collections than these of which a workflow left entries open."""
     given = {"database": database, "dag_id": dag_id, "collections": list(collections)}
     return [row[0] for row in _raw(conn).execute(_FORSAKEN, given)]
+
+
+def names(conn: Connection, kind: str) -> list[str]:
+    """The names of one kind that stand in the register, resolved entries included.
+
+    Args:
+        conn: to the state database.
+        kind: ``database``, ``collection`` or ``rule``.
+    """
+    column = quarantine.c[kind]
+    return list(conn.scalars(select(column).distinct().order_by(column)))
+
+
+_SETTLE = """
+UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s,
+    resolved_run_id = %(run_id)s
+WHERE database = %(database)s AND collection = %(collection)s AND found_dag_id = %(dag_id)s
+  AND resolved_at IS NULL AND key = ANY(%(keys)s)
+"""
+
+
+def open_by(conn: Connection, database: str, collection: str, dag_id: str) -> list[str]:
+    """The keys of the open records that one workflow entered, each once, as they stand there."""
+    query = (
+        select(quarantine.c.key)
+        .distinct()
+        .where(
+            quarantine.c.database == database,
+            quarantine.c.collection == collection,
+            quarantine.c.found_dag_id == dag_id,
+            quarantine.c.resolved_at.is_(None),
+        )
+    )
+    return list(conn.scalars(query))
+
+
+def resolve(connection: psycopg.Connection, place: Place, keys: Sequence[str]) -> int:
+    """Resolve what the place's workflow entered of these records, whatever the rule; how many.
+
+    Args:
+        connection: to the state database, in a transaction; may be repeated.
+        place: database, collection, workflow and run.
+        keys: as they stand in the register.
+    """
+    return connection.execute(_SETTLE, {**place.__dict__, "keys": list(keys)}).rowcount

@@ -28,7 +28,7 @@ from include.reports.widths import kept_columns
 
 MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
 
-# What an outsider types in the bundle's folder; the same lines as include.evidence.commands, which
+# What an outsider types in the bundle's folder; the same lines as include.evidence.names, which
 # a test compares. The line of the bundle before is left out: its folder may not be at hand.
 CHECK_COMMANDS = (
     r"grep -v '  \.\./' SHA256SUMS | sha256sum -c -",

@@ -7,10 +7,9 @@ from include.evidence.model import Outcome
 from include.evidence.pending import lock_end
 from include.evidence.prune import LONGEST_PAUSE, Pruned, Pruning, Waits
 from include.evidence.register_figures import HOLDS
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _
-from include.policy.spans import later
+from include.policy.period import later
 from include.reports.model import Fact
 from include.workflow.run_context import RunContext
 

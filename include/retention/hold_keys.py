@@ -1,4 +1,4 @@
-"""Check by the types of keys whether legal holds and erasure requests can match records."""
+"""Check by key types whether legal holds and erasure requests match records, and how many."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Composable
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
@@ -16,20 +17,25 @@ from include.holds.registry import RECORD_KINDS, Hold, HoldKind
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.document import read_bytes, read_document
+from include.policy.fragments import either
 from include.policy.loader import RETENTION
 from include.policy.model import PolicyPack
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule
+from include.retention.database import RetentionDatabase
+from include.retention.planning.counting import each_hold
+from include.retention.planning.graph import FALSE
+from include.retention.planning.schedule import schedule_of
 from include.retention.postgres.key_types import (
     KeyType,
     UnusableKey,
     each_expression,
+    may_name,
     read_key_types,
     why_unusable,
 )
 from include.retention.postgres.relations import read_relations, require
 from include.retention.postgres.session import one_view, prepare
-from include.retention.postgres.typed_keys import may_name
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 
@@ -239,3 +245,37 @@ def require_match(answers: Sequence[bool], kind: HoldKind) -> None:
             "Compare the value with the file of the case. Keys are written as PostgreSQL shows "
             "them; docs/holds.md, *Keys and their types*.",
         )
+
+
+def count_held(database: RetentionDatabase, hold: Hold) -> dict[str, int]:
+    """Count the records of each record class that a hold is on, expired or not.
+
+    Classes whose records are not found by a hold of its kind are left out.
+
+    Args:
+        database: a mapped database.
+        hold: that counts.
+
+    Raises:
+        UsageError: the schedule does not fit the database, or a right is missing.
+        ServiceError: the database was lost, a lock was not free, or a statement took too long.
+    """
+    found: dict[str, int] = {}
+    with database.reader.connect(autocommit=True) as connection:
+        prepare(connection, database.mapped)
+        with one_view(connection, database.mapped):
+            graph = schedule_of(database, database.run.clock.now()).graph(connection)
+            values = [value for one, value in each_hold(graph.holds) if one.id == hold.id]
+            for one in (it for classes in graph.classes.values() for it in classes):
+                each: list[Composable] = [
+                    held for value in values if (held := graph.held_by(one, hold, value)) != FALSE
+                ]
+                if not each:
+                    continue
+                query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
+                    one.relation.identifier, either(each)
+                )
+                row = connection.execute(query, {}).fetchone()
+                assert row is not None
+                found[one.name] = row[0]
+    return found

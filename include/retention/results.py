@@ -1,4 +1,4 @@
-"""The results of the steps of `enforce_retention`.
+"""The results of the steps of `enforce_retention`, and the names that the steps share.
 
 They have numbers, file numbers and people of the registries; never a key or a value of a record.
 """
@@ -13,12 +13,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from include.approvals.reasons import COMMAND_LINE
 from include.approvals.registry import APPROVE, Cause
 from include.erasure.restore_points import StoredRestorePoint
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepResult
 from include.holds.registry import HoldKind
 from include.retention.certificate.count.inspection import Left, Orphans
 from include.retention.execution.counts import Stop
 from include.retention.planning.breaker import Tripped
 from include.retention.planning.plan import PlannedClass, Reaction
+
+CLAUSE = "5.3"
+STEP_PLAN, STEP_APPROVE, STEP_EXECUTE, STEP_VERIFY = "plan", "approve", "execute", "verify"
+KIND = "retention"
+
 
 RequestState = Literal[
     "closed", "closed_late", "restricted", "restricted_late", "overdue", "open", "not_found"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from include.approvals.answer import Answer
-from include.approvals.question import Question
+from include.approvals.question import Answer, Question
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.step_findings import StepFindings
 from include.messages import _
@@ -15,9 +14,13 @@ from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
 from include.retention.evidence_pruning import PruningResult
 from include.retention.execution import execute_step
-from include.retention.names import CLAUSE, STEP_APPROVE, STEP_EXECUTE, STEP_PLAN, STEP_VERIFY
 from include.retention.planning import approval, plan_step
 from include.retention.results import (
+    CLAUSE,
+    STEP_APPROVE,
+    STEP_EXECUTE,
+    STEP_PLAN,
+    STEP_VERIFY,
     ApprovalResult,
     ExecutionResult,
     PlanResult,

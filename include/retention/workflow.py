@@ -10,7 +10,7 @@ import psycopg
 
 from include.messages import _
 from include.retention.certificate import report
-from include.retention.planning.approvers import people_of
+from include.retention.planning.approval import people_of
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
 from include.workflow.run_context import RunContext

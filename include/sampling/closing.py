@@ -10,17 +10,16 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact, record_step
 from include.findings import register
 from include.messages import Message, _
 from include.policy.period import Period
-from include.sampling import issue, results
+from include.sampling import issue
 from include.sampling.evaluation import Deviation, Verdict, evaluate
-from include.sampling.issue import HandedIn, Issued
+from include.sampling.issue import HandedIn, Issued, stage_papers
 from include.sampling.names import CLAUSE, FINDINGS, answers_file, stage_file, verdict_file
-from include.sampling.papers import stage_papers
+from include.sampling.register import conclude, of_audit
 from include.sampling.rules import AUDIT, AuditRules
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers
@@ -149,7 +148,7 @@ LOOK = Step(
 
 def _is_open(conn: Connection, issued: Issued) -> bool:
     """Return whether the verdict on any of their populations is still to be reached."""
-    reached = results.of_audit(conn, issued.audit)
+    reached = of_audit(conn, issued.audit)
     later = {
         paper.population
         for other in issue.all_issued(conn, issued.audit)
@@ -180,7 +179,7 @@ def evaluate_returned(run: RunContext[None], findings: StepFindings) -> Evaluati
             verdict = evaluate(issued.committed[name], issued.samples[name], answers, issued.stage)
             if verdict.decision != "next_stage":
                 now = run.clock.now()
-                verdict = results.conclude(conn, run.run, issued.audit, verdict, now)
+                verdict = conclude(conn, run.run, issued.audit, verdict, now)
             _open_findings(conn, run, rules, issued.audit, paper, verdict)
             _judge(findings, rules, paper, verdict)
             verdicts.append(verdict)

@@ -6,9 +6,8 @@ import hashlib
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import StoreFolder, Sums
 from include.evidence.names import LARGEST_SUMS, SUMS
-from include.evidence.sums import Sums
 from include.policy.rates import ExactRate
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.names import COMMITMENT_FILE

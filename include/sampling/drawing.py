@@ -9,14 +9,14 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact
 from include.messages import _
 from include.sampling import issue, register
 from include.sampling.commitment import Commitment, Committed, sealed_content
 from include.sampling.frame import PIECE
 from include.sampling.freezing import COMMIT
+from include.sampling.issue import workpapers
 from include.sampling.names import (
     CLAUSE,
     COMMITMENT_FILE,
@@ -24,11 +24,9 @@ from include.sampling.names import (
     WORKPAPERS_FILE,
     sample_file,
 )
-from include.sampling.papers import workpapers
 from include.sampling.rules import AuditRules
-from include.sampling.samples import Sample, sample
+from include.sampling.samples import STAND_IN, Sample, Seed, sample
 from include.sampling.seed_entry import SEED
-from include.sampling.seeds import STAND_IN, Seed
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
 from include.state.connect import StateLock, lock_for_transaction

@@ -17,11 +17,14 @@ from pydantic import BaseModel, ConfigDict
 
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
-from include.sampling.exact.chances import hypergeometric
 from include.sampling.exact.limits import PLACES, Limit, upper_limit
-from include.sampling.exact.sizes import smallest
-from include.sampling.exact.stages import chance_of_accepting
-from include.sampling.exact.strata import Allocation, chance_over_strata, stratified_limit
+from include.sampling.exact.sizes import hypergeometric, smallest
+from include.sampling.exact.strata import (
+    Allocation,
+    chance_of_accepting,
+    chance_over_strata,
+    stratified_limit,
+)
 from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers

@@ -12,16 +12,16 @@ from datetime import date
 from pydantic import BaseModel
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
 from include.findings.following import remind
 from include.findings.register import Found, State
 from include.messages import Message, _
-from include.sampling import issue, results
+from include.sampling import issue
 from include.sampling.closing import EVALUATE
 from include.sampling.issue import Issued
 from include.sampling.names import CLAUSE, NOTICE
+from include.sampling.register import latest
 from include.sampling.rules import AUDIT, AuditRules
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
@@ -56,7 +56,7 @@ def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings
     with run.state.begin() as conn:
         remind(conn, NOTICE, roles=run.roles, rules=run.notices, run=run.run, now=run.now)
         open_findings = register.listed(conn)
-        last = results.latest(conn)
+        last = latest(conn)
         issued = [] if last else issue.all_issued(conn)
     rules = run.pack.section(AUDIT)
     if rules is not None:

@@ -1,4 +1,4 @@
-r"""The sampling frame: every item of a population, a line each, frozen before anything is drawn.
+r"""The sampling frame: every item of a quarter's population, a line each, frozen before the draw.
 
 A frame is what PostgreSQL's ``COPY ... TO STDOUT`` writes in its text format, in the order of the
 ids: an id, and behind a tab its stratum where there are strata. A backslash before a letter stands
@@ -14,19 +14,87 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from operator import eq
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.policy.datamap import MappedDatabase
-from include.sampling.quarters import Quarter
 from include.sampling.rules import Population
 from include.services.client_program import ClientProgram
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
+
+_ID = re.compile(r"(?P<year>20\d\d)Q(?P<number>[1-4])", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """Three months.
+
+    Attributes:
+        year: of the calendar.
+        number: 1 to 4.
+        zone: in which its days begin.
+    """
+
+    year: int
+    number: int
+    zone: ZoneInfo
+
+    @property
+    def id(self) -> str:
+        """``2026Q3``."""
+        return f"{self.year}Q{self.number}"
+
+    @property
+    def starts(self) -> datetime:
+        """Its first moment."""
+        return datetime(self.year, 3 * self.number - 2, 1, tzinfo=self.zone)
+
+    @property
+    def ends(self) -> datetime:
+        """The first moment of the next one."""
+        return self.next.starts
+
+    @property
+    def next(self) -> Quarter:
+        """The quarter after it."""
+        following = self.year * 4 + self.number
+        return Quarter(following // 4, following % 4 + 1, self.zone)
+
+
+def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
+    """Return the quarter that is to be audited.
+
+    Args:
+        text: ``2026Q3``; the last one that is over where nothing is said.
+        now: the moment, timezone-aware.
+        timezone: of the pack.
+
+    Raises:
+        UsageError: it is no quarter, or not over yet: its populations still grow.
+    """
+    zone = ZoneInfo(timezone)
+    local = now.astimezone(zone)
+    if not text:
+        before = local.year * 4 + (local.month - 1) // 3 - 1
+        return Quarter(before // 4, before % 4 + 1, zone)
+    found = _ID.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no quarter.", "Write 2026Q3.")
+    quarter = Quarter(int(found["year"]), int(found["number"]), zone)
+    if quarter.ends > now:
+        raise UsageError(
+            f"The quarter {text} is not over: its populations still grow.",
+            f"Audit it from {quarter.ends:%Y-%m-%d} on.",
+        )
+    return quarter
+
 
 PIECE = 256 * 1024  # bytes read at a time
 _SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted

@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from include.policy.rates import ceiling
 from include.sampling.exact.sizes import CENSUS, smallest_size
-from include.sampling.exact.stages import smallest_stages
-from include.sampling.exact.strata import Allocation, stratified_size, stratified_stages
+from include.sampling.exact.strata import (
+    Allocation,
+    smallest_stages,
+    stratified_size,
+    stratified_stages,
+)
 from include.sampling.frame import WHOLE
 from include.services.errors import UsageError
 

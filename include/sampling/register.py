@@ -1,4 +1,4 @@
-"""What the state database remembers of audits: commitments, seeds, and who was drawn already."""
+"""The register of audits: commitments, seeds, drawn samples and verdicts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from include.evidence import ledger
 from include.notify.outbox import Run
 from include.sampling.commitment import Sealed
+from include.sampling.evaluation import Verdict
 from include.sampling.names import COMMITMENT_WORKFLOW
-from include.sampling.samples import Sample
-from include.sampling.seeds import Cause, Seed
-from include.state.audits import audit_commitment, audit_sample, audit_seed
+from include.sampling.samples import Cause, Sample, Seed
+from include.sampling.tables import audit_commitment, audit_result, audit_sample, audit_seed
 
 
 @dataclass(frozen=True)
@@ -219,3 +219,38 @@ def remember_sample(
     )
     earlier = drawn_by(conn, sample.audit, sample.population)
     return earlier is not None and earlier.run_id == run.run_id
+
+
+def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datetime) -> Verdict:
+    """Keep a verdict; the first one of a quarter and population stands and is returned."""
+    row = {
+        "audit": audit,
+        "population": verdict.population,
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "concluded_at": at,
+        "accepted": verdict.decision == "accepted",
+        "verdict": verdict.model_dump(mode="json"),
+    }
+    conn.execute(insert(audit_result).values(row).on_conflict_do_nothing())
+    return of_audit(conn, audit)[verdict.population]
+
+
+def of_audit(conn: Connection, audit: str) -> dict[str, Verdict]:
+    """Return the verdicts of a quarter, by population."""
+    table = audit_result.c
+    found = conn.execute(
+        select(table.population, table.verdict)
+        .where(table.audit == audit)
+        .order_by(table.population)
+    )
+    return {row.population: Verdict.model_validate(row.verdict) for row in found}
+
+
+def latest(conn: Connection) -> dict[str, tuple[str, bool]]:
+    """Return the last verdict of each population: its quarter, and whether it was accepted."""
+    table = audit_result.c
+    found = conn.execute(
+        select(table.population, table.audit, table.accepted).order_by(table.audit)
+    )
+    return {row.population: (row.audit, row.accepted) for row in found}  # the last one stays

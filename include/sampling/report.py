@@ -20,16 +20,16 @@ from include.reports.model import (
     Table,
     table_of,
 )
-from include.sampling import register, seeds
+from include.sampling import register
 from include.sampling.commitment import Commitment, sealed_content
+from include.sampling.commitment_report import plans_table, quarter_fact
 from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.names import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, sample_file
-from include.sampling.plans_table import plans_table, quarter_fact
 from include.sampling.register import Refusal
 from include.sampling.rules import AuditRules
+from include.sampling.samples import Cause, Seed, why
 from include.sampling.seed_entry import SEED
-from include.sampling.seeds import Seed
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -247,7 +247,7 @@ def _seed(
                 [
                     (_("Entered by"), "code", lambda draw: draw.entered_by),
                     (_("Entered"), "datetime", lambda draw: draw.entered_at),
-                    (_("Why"), "text", lambda draw: seeds.why(seeds.Cause(draw.cause))),
+                    (_("Why"), "text", lambda draw: why(Cause(draw.cause))),
                 ],
             )
         )

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from include.messages import Message
-from include.policy.people import Group, Staff, staff_faults
+from include.policy.mapping import Group, Staff, staff_faults
 from include.policy.period import Period, PositivePeriod
 from include.policy.rates import ExactRate
 from include.policy.rules import (

@@ -6,25 +6,133 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from include.approvals.answer import Answer
 from include.approvals.form import Field
 from include.approvals.names import is_among
 from include.approvals.people import members
-from include.approvals.question import AskAgain, Question
+from include.approvals.question import (
+    LANGUAGES,
+    Answer,
+    AskAgain,
+    Question,
+    harmless,
+    in_both,
+    markdown_table,
+    names,
+)
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
-from include.messages import _, verbatim
+from include.evidence.step_findings import StepFindings, StepResult
+from include.messages import Message, _, verbatim
 from include.policy import PolicyPack
-from include.sampling import register, seeds
-from include.sampling.commitment import Commitment
+from include.policy.rates import percent
+from include.reports.i18n import Translator
+from include.sampling import register, samples
+from include.sampling.commitment import Commitment, Sealed
+from include.sampling.commitment_report import accepted_by, items_of
 from include.sampling.freezing import kept_commitment
 from include.sampling.names import CLAUSE
-from include.sampling.question import question
+from include.sampling.register import Refusal
 from include.sampling.rules import AUDIT, SEED_RESPONSE, AuditRules
 from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 from include.workflow.step import HumanTask
+
+MOST_NAMES = 10  # of those who may answer; the others are counted
+
+
+def question(
+    commitment: Commitment,
+    sha256: str,
+    sealed: Sealed,
+    rules: AuditRules,
+    auditors: Sequence[str],
+    refused: Sequence[Refusal],
+    timezone: str,
+) -> Question:
+    """Make the page of a question.
+
+    Args:
+        commitment: of the run.
+        sha256: hex digest of commitment.json.
+        sealed: where it was sealed.
+        rules: audit.yaml.
+        auditors: user ids of those who may answer.
+        refused: seeds of this run that were not taken, oldest first.
+        timezone: of times that people read.
+    """
+    subject = in_both(
+        _("Audit {audit}: enter another seed, the last one was refused", audit=commitment.audit)
+        if refused
+        else _("Audit {audit}: enter the seed", audit=commitment.audit)
+    )
+    parts = []
+    for language, name in LANGUAGES.items():
+        words = Translator(language, timezone)
+        facts = _facts(sha256, sealed, rules, auditors, refused)
+        parts.append(f"### {name}")
+        parts.append("\n".join(f"- {words.text(fact)}" for fact in facts))
+        parts.append(_table(commitment, rules, words))
+    return Question(subject, "\n\n".join(parts) + "\n", list(auditors), sha256)
+
+
+def _facts(
+    sha256: str,
+    sealed: Sealed,
+    rules: AuditRules,
+    auditors: Sequence[str],
+    refused: Sequence[Refusal],
+) -> list[Message]:
+    shown, more = names(auditors[:MOST_NAMES]), len(auditors[MOST_NAMES:])
+    facts = [
+        _("The seed: {source}.", source=rules.seed.message),
+        _(
+            "It has to be published after {at}, when the commitment was sealed; a seed that was "
+            "known before is refused.",
+            at=sealed.sealed_at,
+        ),
+        _(
+            "Commitment, SHA-256: {sha256}. Write it down before you look up the seed.",
+            sha256=sha256,
+        ),
+        _("Only {people} and {more} more may answer", people=shown, more=more)
+        if more
+        else _("Only {people} may answer", people=shown),
+        _(
+            "Enter: the samples follow from the seed, and nobody can change them. Cancel: nothing "
+            "is drawn, and the run is red."
+        ),
+    ]
+    if refused:
+        last = samples.Cause(refused[-1].cause)
+        facts.insert(0, _("The seed entered last was refused: {why}.", why=samples.why(last)))
+    return facts
+
+
+def _table(commitment: Commitment, rules: AuditRules, words: Translator) -> str:
+    head = [
+        _("Population"),
+        _("Items"),
+        _("Tolerable rate"),
+        _("Expected rate"),
+        _("Confidence"),
+        _("Items to draw"),
+        _("Accepted deviations"),
+    ]
+    rows = []
+    for frame in commitment.populations:
+        title = rules.population(frame.population).message
+        rows.append(
+            [
+                harmless(words.text(title)),
+                words.value(frame.items),
+                percent(frame.tolerable),
+                percent(frame.expected),
+                percent(frame.confidence),
+                words.value(items_of(frame.plan)),
+                words.value(accepted_by(frame.plan)),
+            ]
+        )
+    return markdown_table([words.text(title) for title in head], rows)
+
 
 ENTER, CANCEL = "Enter", "Cancel"
 FORM = (
@@ -32,13 +140,13 @@ FORM = (
         "seed",
         _("Seed"),
         help=_("Exactly as published; every character counts."),
-        longest=seeds.LONGEST,
+        longest=samples.LONGEST,
     ),
     Field(
         "source",
         _("Read at"),
         help=_("Where others can read it: page, date."),
-        longest=seeds.LONGEST,
+        longest=samples.LONGEST,
     ),
     Field(
         "published_at",
@@ -141,7 +249,7 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
     entered_at = answer.at or run.clock.now()
     seed = answer.given.get("seed", "").strip()
     source = " ".join(answer.given.get("source", "").split())
-    published_at = seeds.moment_of(answer.given.get("published_at", ""), run.now)
+    published_at = samples.moment_of(answer.given.get("published_at", ""), run.now)
     with run.state.begin() as conn:
         sealed = register.commitment_of(conn, run.run)
         if sealed is None:
@@ -156,11 +264,11 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
             return SeedAnswer(
                 seed=True, decided_by=earlier.entered_by, entered_at=earlier.entered_at
             )
-        shown = seeds.readable(seed)
+        shown = samples.readable(seed)
         cause = (
-            seeds.Cause.STRANGER
+            samples.Cause.STRANGER
             if is_stranger
-            else seeds.fault_of(
+            else samples.fault_of(
                 seed,
                 source,
                 published_at,
@@ -172,15 +280,15 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
         refused = register.keep_seed(
             conn,
             run.run,
-            seed=shown[: seeds.LONGEST],
-            source=seeds.readable(source)[: seeds.LONGEST],
+            seed=shown[: samples.LONGEST],
+            source=samples.readable(source)[: samples.LONGEST],
             published_at=published_at,
             entered_by=user,
             entered_at=entered_at,
             refused=cause,
         )
     if refused is not None:
-        why = seeds.why(seeds.Cause(refused))
+        why = samples.why(samples.Cause(refused))
         raise AskAgain(_("The seed was refused: {why}.", why=why))
     return SeedAnswer(seed=True, decided_by=user, entered_at=entered_at)
 
@@ -196,5 +304,5 @@ SEED = HumanTask(
     response=response,
     choices=(ENTER, CANCEL),
     form=FORM,
-    in_advance=seeds.in_advance,
+    in_advance=samples.in_advance,
 )

@@ -21,8 +21,7 @@ from include.sampling.exact.selection import ALGORITHM
 from include.sampling.frame import PIECE, WHOLE, plain
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, sample_file
 from include.sampling.plans import Plan, plan_for
-from include.sampling.samples import Sample, sample
-from include.sampling.seeds import Seed
+from include.sampling.samples import Sample, Seed, sample
 from include.services.errors import ParcelSealError, UsageError
 from include.services.objectstore.base import ObjectMissing
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from include.evidence.model import Outcome
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.schema.live import LiveSchema, LiveTable, Name
-from include.schema.types import agrees, fides_type
+from include.schema.live import LiveSchema, LiveTable, Name, agrees, fides_type
 
 
 class DriftKind(StrEnum):

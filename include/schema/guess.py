@@ -12,7 +12,17 @@ from collections.abc import Iterator, Mapping
 
 from include.schema.context import Context, by_value, contexts, is_actor, named_key
 from include.schema.guesses import Confidence, Guess
-from include.schema.holders import (
+from include.schema.live import LiveColumn, LiveSchema, Name
+from include.schema.naming import (
+    WHOSE,
+    Subject,
+    category_of,
+    person_word,
+    phrase,
+    subject_of,
+    words,
+)
+from include.schema.patterns import (
     BOOLS,
     BYTES,
     DATES,
@@ -26,18 +36,9 @@ from include.schema.holders import (
     REACHES,
     TEXT,
     TEXT_OR_NUMBER,
+    Counts,
+    TableCounts,
 )
-from include.schema.live import LiveColumn, LiveSchema, Name
-from include.schema.naming import (
-    WHOSE,
-    Subject,
-    category_of,
-    person_word,
-    phrase,
-    subject_of,
-    words,
-)
-from include.schema.patterns import Counts, TableCounts
 from include.schema.vocabulary import (
     ABOUT,
     FREE_TEXT,

@@ -10,11 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.schema.draft import Draft, draft_pack
+from include.schema.draft import Draft, draft_pack, explained, first_refusal
 from include.schema.guess import guess
 from include.schema.live import read_schema
 from include.schema.patterns import NO_RIGHT, count_patterns
-from include.schema.reading_notes import explained, first_refusal
 from include.services.database import unreadable_text
 from include.services.errors import ServiceError, UsageError
 

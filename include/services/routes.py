@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
+from include.services.aws import kms_transport
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from include.services.kms import kms_transport
 from include.services.material import listed
 from include.services.stores import store_transport
 from include.services.transport import Destination, Route, Transport

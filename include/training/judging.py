@@ -8,10 +8,9 @@ from datetime import timedelta
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import _, listed, verbatim
-from include.training.ladder import is_beyond
-from include.training.names import TOPICS
+from include.training.keys import TOPICS
 from include.training.obligations import Due
-from include.training.rules import TrainingRules
+from include.training.rules import TrainingRules, is_beyond
 from include.training.standing import Standing
 from include.training.waivers import Waived
 from include.workflow.run_context import RunContext

@@ -1,4 +1,4 @@
-"""The keys of notices about training: what makes a reminder the same one.
+"""Names of `remind_training`, and the keys by which a reminder is sent once.
 
 One line of text, so that anybody can read it in the state database; a slash inside a part is
 written as ``%2F``, and so are the other signs that mean something here.
@@ -10,7 +10,30 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote, unquote
 
+from include.messages import _
 from include.training.obligations import Due
+
+CLAUSE = "6.2"
+STEP_PLAN = "plan"
+OVERDUE_FILE = "overdue.csv"
+
+REMINDER = "training.reminder"  # kinds of notices
+COPY = "training.copy"
+DEPARTMENT = "training.department"
+
+TOPICS = {
+    "onboarding": _("onboarding"),
+    "law": _("law"),
+    "protection": _("protection skills"),
+    "emergency": _("emergency handling"),
+}
+
+
+def week_of(day: date) -> str:
+    """The ISO week of a day, ``2026-W48``; the first days of January may lie in the year before."""
+    year, week, _weekday = day.isocalendar()
+    return f"{year}-W{week:02d}"
+
 
 _SIGNS = "%/#"
 

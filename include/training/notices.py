@@ -1,18 +1,37 @@
-"""What people are told about courses: their own reminders, copies to supervisors, summaries."""
+"""Letters about courses: reminders, copies to supervisors, summaries; checked before sending.
+
+Between queueing and sending lie minutes, or days where the mail server was down. Whoever took the
+course meanwhile, left, or went on leave, is not told of it any more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from include.messages import Message, _
-from include.notify.notice import Notice
-from include.notify.roles import to_role
+from include.notify.notice import Notice, to_role
 from include.policy.rules import Role
-from include.training.keys import told_of, weekly
-from include.training.names import COPY, DEPARTMENT, REMINDER
+from include.training import waivers
+from include.training.keys import (
+    COPY,
+    DEPARTMENT,
+    REMINDER,
+    Told,
+    read,
+    read_weekly,
+    told_of,
+    week_of,
+    weekly,
+)
 from include.training.obligations import SOON, Department, Due
 from include.training.people import Person
+from include.training.rules import TrainingRules
+from include.training.sources import open_sources
+from include.training.standing import reached_by
+from include.workflow.run_context import RunContext
 
 MOST_LINES = 20  # of a summary; the report has the rest
 _OWN = _("Training that you have to take")
@@ -124,3 +143,44 @@ def _overdue(due: Due, name: str) -> Message:
         title=due.title,
         day=due.due_on,
     )
+
+
+T = TypeVar("T")
+
+
+def still_due(run: RunContext[TrainingRules], keys: Sequence[str], kind: str) -> set[str]:
+    """Return the keys of notifications that are still due.
+
+    A key that cannot be read is not due: an older release or a person wrote it.
+
+    Args:
+        run: the run that sends.
+        keys: of the notifications.
+        kind: of the notifications.
+    """
+    if kind != DEPARTMENT:
+        return _standing(run, _read(keys, read))
+    now = week_of(run.today)
+    lines = {key: told for key, (week, told) in _read(keys, read_weekly).items() if week == now}
+    named = {key: told for key, told in lines.items() if told is not None}
+    return (lines.keys() - named.keys()) | _standing(run, named)
+
+
+def _read(keys: Sequence[str], reader: Callable[[str], T]) -> dict[str, T]:
+    found = {}
+    for key in keys:
+        with suppress(ValueError):
+            found[key] = reader(key)
+    return found
+
+
+def _standing(run: RunContext[TrainingRules], about: dict[str, Told]) -> set[str]:
+    """Those whose obligation stands on the same rung as when they were queued."""
+    if not about:
+        return set()
+    people = sorted({one.person for one in about.values()})
+    with run.state.connect() as conn:
+        waived = waivers.current(conn, run.today)
+    with open_sources(run, people) as sources:
+        standing = reached_by(run, sources, people, waived)
+    return {key for key, told in about.items() if told.key in standing}

@@ -28,8 +28,7 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Literal
 
-from include.training.ladder import Reached
-from include.training.rules import TOPICS
+from include.training.rules import TOPICS, Reached
 from include.training.sources import Sources, telling
 
 SOON = 30  # days in which a course that is due is counted as due soon

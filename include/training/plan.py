@@ -10,28 +10,25 @@ from datetime import date, timedelta
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact
 from include.notify import outbox
-from include.notify.names import NOT_WANTED
-from include.notify.notice import Notice
+from include.notify.notice import NOT_WANTED, Notice
 from include.state.locks import exclusive
-from include.training import checks, coverage, judging, notices, waivers
-from include.training.keys import told_of
-from include.training.ladder import is_copied
-from include.training.names import (
+from include.training import checks, judging, notices, waivers
+from include.training.keys import (
     COPY,
     DEPARTMENT,
     OVERDUE_FILE,
     REMINDER,
+    told_of,
+    week_of,
 )
 from include.training.obligations import Department, Due, Topic, Untrained, codes
 from include.training.people import Roster
-from include.training.rules import TrainingRules
+from include.training.rules import TrainingRules, is_copied
 from include.training.sources import open_sources
-from include.training.standing import Standing, standing
-from include.training.weeks import week_of
+from include.training.standing import Standing, keep, last, standing
 from include.workflow.run_context import RunContext
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
@@ -112,9 +109,9 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
         late = current.overdue(run.today)
         roster = Roster(sources, run.today)
         with run.state.begin() as conn:
-            before = coverage.last(conn, run.clock.now())
+            before = last(conn, run.clock.now())
             told = _tell(conn, run, current, roster)
-            coverage.keep(conn, run.run, run.today, run.clock.now(), current.departments)
+            keep(conn, run.run, run.today, run.clock.now(), current.departments)
             listing = _listing(late, run.today)
             keep_artifact(conn, run.run.dag_id, run.run.run_id, OVERDUE_FILE, listing)
         people, courses = roster.find(waiver.person for waiver in waived), codes(sources)

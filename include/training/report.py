@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_result import result_of
+from include.evidence.step_findings import result_of
 from include.messages import Message, _
 from include.notify.report import messages
 from include.notify.sending import STEP_SEND
@@ -26,12 +26,12 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.training import coverage
-from include.training.coverage import Point
-from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
+from include.training import standing
+from include.training.keys import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
 from include.training.obligations import SOON
 from include.training.plan import TrainingPlan
 from include.training.rules import TrainingRules
+from include.training.standing import Point
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -47,7 +47,7 @@ def conclude(run: RunContext[TrainingRules], records: RunRecords) -> Conclusion:
     sent = records.find(STEP_SEND)
     target = _target(run.controls)
     with run.state.connect() as conn:
-        trend = coverage.trend(conn, run.clock.now())
+        trend = standing.trend(conn, run.clock.now())
     sections = _sections(plan, target, trend) if plan else []
     return Conclusion(
         title=_TITLE,

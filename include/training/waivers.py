@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 from include.approvals.names import same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.services.errors import UsageError
-from include.state.training import training_waiver as table
 from include.training.obligations import Waiver
+from include.training.tables import training_waiver as table
 
 LONGEST = timedelta(days=366)
 _LONGEST_CODE = 100  # characters of a staff number or of a course's code

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from include.messages import _
 from include.training import report
-from include.training.confirm import still_due
-from include.training.names import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
+from include.training.keys import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
+from include.training.notices import still_due
 from include.training.plan import TrainingPlan, plan_reminders
 from include.training.rules import TRAINING, TrainingRules
 from include.workflow.declaration import (

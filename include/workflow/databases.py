@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.services.errors import UsageError
 from include.workflow.run_context import RunContext

@@ -15,8 +15,13 @@ from include.messages import Message
 from include.notify.outbox import Run
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion, worst
-from include.workflow.reaction import PartnerIncident, PartnerReaction
-from include.workflow.run_context import OUTSIDE_OF_RUNS, RunContext, RunRules
+from include.workflow.run_context import (
+    OUTSIDE_OF_RUNS,
+    PartnerIncident,
+    PartnerReaction,
+    RunContext,
+    RunRules,
+)
 from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
 from include.workplace import Workplace

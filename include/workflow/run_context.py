@@ -11,26 +11,56 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from include.evidence.ahead import FolderAhead
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
 from include.evidence.names import bundle_path
-from include.evidence.steps import artifacts_of, keep_artifact, steps_of
-from include.messages import in_english
+from include.evidence.steps import FolderAhead, artifacts_of, keep_artifact, steps_of
+from include.messages import Message, in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
-from include.policy.notices import NoticeRules
-from include.policy.rules import Control, Role
+from include.policy.rules import Control, NoticeRules, Role
 from include.policy.section import Rules, RuleSection, SectionRules
 from include.reports.conclusion import Conclusion
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 from include.workdays.calendar import Workdays
-from include.workflow.reaction import PartnerIncident, PartnerReaction
 from include.workflow.run_records import Recorded, Result_co, RunRecords
 from include.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class PartnerIncident:
+    """An incident at a partner.
+
+    Attributes:
+        partner: number of the partner.
+        incident: number of the incident.
+        because: what happened, in plain words.
+        by: who opened the incident.
+        at: when it was opened.
+    """
+
+    partner: str
+    incident: str
+    because: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class PartnerReaction:
+    """What a workflow did about an incident at a partner.
+
+    Attributes:
+        review: number of the security review that was opened again; None if none was.
+        words: for the timeline of the incident.
+    """
+
+    review: int | None
+    words: Message
+
 
 OUTSIDE_OF_RUNS = Run("", "")
 RunRules = TypeVar("RunRules", bound=SectionRules | None)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol, TypeVar
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.evidence.step_result import StepResult, result_of
+from include.evidence.step_findings import StepResult, result_of
 from include.messages import Message
 from include.reports.conclusion import missing_record
 

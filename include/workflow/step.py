@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
-from include.approvals.answer import Answer
 from include.approvals.form import Field
-from include.approvals.question import Question
+from include.approvals.question import Answer, Question
 from include.approvals.registry import APPROVE, REJECT
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import Result
+from include.evidence.step_findings import Result, StepFindings
 from include.messages import Message
 from include.policy import PolicyPack
 from include.workflow.run_context import RunContext, RunRules

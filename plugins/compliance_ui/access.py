@@ -17,7 +17,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import Depends, HTTPException, status
 
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 
 READ: ResourceMethod = "GET"
 ANSWER: ResourceMethod = "PUT"

@@ -12,14 +12,13 @@ from fastapi.responses import Response
 
 from include.approvals.registry import APPROVE, REJECT
 from include.evidence.check import Refused, SignedSums
-from include.evidence.commands import check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE, SUMS
+from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.shelf import BundleCheck
 from include.evidence.verify import link_before
 from include.messages import _
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
 from plugins.compliance_ui.files import Number, Reader, in_turn, row_of
 from plugins.compliance_ui.language import locale_of

@@ -12,14 +12,13 @@ from fastapi.responses import Response
 from include.evidence.model import Outcome
 from include.incident import register
 from include.incident.clocks import clock_words
-from include.incident.clocks.clock import Clock, ClockState, for_people
-from include.incident.clocks.standing import clocks_at
+from include.incident.clocks.clock import Clock, ClockState, clocks_at, for_people
 from include.incident.incident_run import IncidentRecord, record_in
 from include.incident.names import WORKFLOW, State
 from include.incident.register import Incident
 from include.incident.rule_checks import INCIDENT
 from include.messages import Message, _, verbatim
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.policy.rules import in_languages
 from include.services.errors import UsageError
 from plugins.compliance_ui.access import Visitor, opening

@@ -16,7 +16,7 @@ from include.evidence.index import Order, Wanted, Way
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.messages import _
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.names import dag_of, title_of

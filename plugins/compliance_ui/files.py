@@ -20,7 +20,7 @@ from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, SUMS
 from include.evidence.shelf import IN_MEMORY, LARGEST
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.reports.i18n import language_tag
 from include.services.objectstore.base import ObjectMissing
 from plugins.compliance_ui.access import Visitor, opening

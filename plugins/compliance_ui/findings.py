@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from include.findings import register
 from include.findings.register import State
 from include.messages import Message, _, verbatim
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
 from include.policy.rules import in_languages
 from plugins.compliance_ui.access import Visitor, opening

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.messages import _
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import services

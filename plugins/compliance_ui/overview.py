@@ -13,7 +13,7 @@ from include.evidence.model import Outcome
 from include.evidence.standing import Age, ClauseStanding, Standing, by_clause, standings
 from include.findings import register
 from include.messages import Message, _
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import Anybody
 from plugins.compliance_ui.names import dag_of_findings, title_of

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from include.evidence.model import Outcome
 from include.messages import Message, _
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.reports.i18n import LOCALES, Translator, language_tag
 from include.reports.jinja import environment
 from plugins.compliance_ui import PREFIX, language

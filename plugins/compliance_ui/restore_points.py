@@ -17,7 +17,7 @@ from include.backup.point_folder import HiddenObject
 from include.backup.proved import Proof
 from include.evidence.model import Outcome
 from include.holds.registry import restore_points_held
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.policy.datamap import MappedDatabase
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.rendering import show

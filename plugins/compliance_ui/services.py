@@ -21,11 +21,10 @@ from sqlalchemy.exc import ProgrammingError
 from include.composition import pages_engine, workplace_of
 from include.evidence import index
 from include.evidence.check import Refused
-from include.evidence.ledger import head
+from include.evidence.ledger import LedgerWatch, Watched, head
 from include.evidence.pending import pending_signature
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
-from include.evidence.watch import LedgerWatch, Watched
 from include.orchestration.run import airflow_connections
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectStore, StoreError

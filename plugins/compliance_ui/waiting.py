@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.messages import Message
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.names import title_of
 from plugins.compliance_ui.rendering import show

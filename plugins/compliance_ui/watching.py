@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.evidence.watch import LedgerWatch, Watched
+from include.evidence.ledger import LedgerWatch, Watched
 from include.services.errors import ParcelSealError
 
 AT_ONCE = 500  # lines that are looked at while a visitor waits: some 50 ms

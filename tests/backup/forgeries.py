@@ -8,8 +8,8 @@ from pathlib import Path
 
 from include.backup.manifest import DUMP_NAME, Manifest
 from include.encryption.crypto import FRAME, encrypting
-from include.encryption.packing import packed
 from include.encryption.recipients import Recipient
+from include.encryption.stream import packed
 from include.services.objectstore.directory import DirectoryReader, DirectoryStore
 
 

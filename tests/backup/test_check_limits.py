@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from include.backup.check_limits import CheckRefusesRows, check_that_refused
 from include.backup.drill import DrillTarget
+from include.backup.explain import CheckRefusesRows, check_that_refused
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome

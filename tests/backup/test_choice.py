@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from include.backup import choice
-from include.backup.choice import CHOOSE, Choice, pick
+from include.backup import drill
+from include.backup.drill import CHOOSE, Choice, pick
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_result import result_of
+from include.evidence.step_findings import result_of
 from include.services.errors import ControlFailed
 from include.workflow.run_context import RunContext
 from tests.backup.test_drill import codes
@@ -47,10 +47,10 @@ def record_of_choice(
     monkeypatch: pytest.MonkeyPatch, points: list[RestorePoint], *rejected: Rejected
 ) -> StepRecord:
     """Return the record of a choice; the first restore point was never drilled, the last was."""
-    monkeypatch.setattr(choice, "listed", lambda *_: (points, rejected))
-    monkeypatch.setattr(choice, "drilled_points", lambda *_: {points[-1].id})
+    monkeypatch.setattr(drill, "listed", lambda *_: (points, rejected))
+    monkeypatch.setattr(drill, "drilled_points", lambda *_: {points[-1].id})
     for name in ("drop_left_over", "require_drill_server", "offsite_of"):
-        monkeypatch.setattr(choice, name, lambda *_: SimpleNamespace(store=None))
+        monkeypatch.setattr(drill, name, lambda *_: SimpleNamespace(store=None))
     services: Any = SimpleNamespace(
         state=None, clock=None, database=lambda _connection: None, drill_key=lambda: None
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.backup.archive import read_archive, restored_definitions
-from include.backup.archive_entry import Entry
-from include.backup.column_versions import loadable_head, without_column_versions
+from include.backup.archive_entry import Entry, loadable_head, without_column_versions
 from include.services.database import DatabaseAddress
 from tests.backup.support import pg_dump, run
 

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from include.backup import drill as module
-from include.backup.choice import drilled_points
-from include.backup.drill import DrillTarget, remember
+from include.backup.drill import DrillTarget, drilled_points, remember
 from include.backup.drill_report import past_drills
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import judge_refusals, prove_refusals

@@ -12,7 +12,7 @@ from include.backup.drill import DrillTarget, RestoreDrill
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
-from include.evidence.step_result import result_of
+from include.evidence.step_findings import result_of
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
 from tests.backup.drill_rig import Rig

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from include.backup.in_memory import in_memory
+from include.backup.restore_program import in_memory
 
 MEBIBYTE = 1 << 20
 

@@ -12,8 +12,7 @@ from sqlalchemy import Engine
 
 from include.backup import begun
 from include.backup.begun import Ending, Work
-from include.backup.choice import Choice
-from include.backup.drill import DRILL
+from include.backup.drill import DRILL, Choice
 from include.backup.drill_report import past_drills
 from include.backup.listing import (
     PointRemoved,

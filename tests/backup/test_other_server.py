@@ -10,8 +10,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.backup.choice import require_drill_server
-from include.backup.drill import DrillTarget
+from include.backup.drill import DrillTarget, require_drill_server
 from include.backup.restore import restore
 from include.backup.source import Source
 from include.encryption.recipients import Recipient

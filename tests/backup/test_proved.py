@@ -15,14 +15,13 @@ from sqlalchemy import Connection, Engine
 from include.backup.proved import LOOKED_AT, STEPS, WORKFLOW, Proof, State, proofs
 from include.evidence.adopt import recover_ledger
 from include.evidence.bundle import seal
-from include.evidence.controls import judge
 from include.evidence.ledger import rows
-from include.evidence.model import Finding, Metric, Outcome, Result, RunContext, StepSummary
+from include.evidence.model import Finding, Metric, Outcome, Result, RunContext, StepSummary, judge
 from include.evidence.shelf import LARGEST, Shelf
 from include.evidence.signing import Signer, TrustedKeys
 from include.messages import verbatim
 from include.policy import SHIPPED
-from include.policy.spans import later
+from include.policy.period import later
 from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.services.objectstore.base import StoreError

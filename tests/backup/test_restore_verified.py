@@ -15,8 +15,7 @@ from include.backup.compare import Definitions, compare
 from include.backup.manifest import Manifest, folder
 from include.backup.restore import restore
 from include.backup.restore_program import RestoreTarget
-from include.backup.source import Source
-from include.backup.verified import VerifiedObject
+from include.backup.source import Source, VerifiedObject
 from include.encryption.crypto import FRAME, Refused, encrypting
 from include.encryption.recipients import Recipient
 from include.encryption.stream import PIECE

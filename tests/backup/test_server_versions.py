@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 
 from include.backup.compare import compare
 from include.backup.drill import DrillTarget
-from include.backup.quiet_sessions import without_event_triggers
 from include.backup.restore import restore
+from include.backup.scratch import without_event_triggers
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, select
 
-from include.backup import target_version
+from include.backup import server_needs
 from include.backup.drill import DrillTarget
 from include.backup.restore import restore
-from include.backup.target_version import require_reader
+from include.backup.server_needs import require_reader
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey
 from include.services.database import DatabaseAddress
@@ -33,7 +33,7 @@ def test_require_reader_refuses_programs_older_than_the_archive(
     taken: Taken, monkeypatch: pytest.MonkeyPatch, writer: str, reader: str, fits: bool
 ) -> None:
     """Versions 17 and 18 write one layout; each before has its own."""
-    monkeypatch.setattr(target_version, "pg_version", lambda _name: reader)
+    monkeypatch.setattr(server_needs, "pg_version", lambda _name: reader)
     manifest = taken.manifest.model_copy(update={"tools": {"pg_dump": writer}})
     if fits:
         require_reader(manifest)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.backup.object_record import ObjectRecord
-from include.backup.verified import VerifiedObject
+from include.backup.point_folder import ObjectRecord
+from include.backup.source import VerifiedObject
 from include.encryption.crypto import Refused
 
 

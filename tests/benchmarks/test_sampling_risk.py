@@ -10,9 +10,8 @@ import pytest
 
 from benchmarks import _sampling_risk_cases as risks
 from benchmarks import sampling_risk
-from include.sampling.exact.chances import hypergeometric
-from include.sampling.exact.sizes import smallest_size
-from include.sampling.exact.stages import chance_of_accepting
+from include.sampling.exact.sizes import hypergeometric, smallest_size
+from include.sampling.exact.strata import chance_of_accepting
 from include.sampling.frame import WHOLE
 from include.sampling.plans import Plan
 

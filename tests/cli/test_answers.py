@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from include.cli.answers import REASON, Answering
+from include.sampling.samples import STAND_IN
 from include.sampling.seed_entry import SEED
-from include.sampling.seeds import STAND_IN
 from include.services.clock import SystemClock
 
 

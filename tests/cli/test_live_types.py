@@ -7,9 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from include.cli import live_types
-from include.cli.config_connect import mapped_databases
-from include.cli.live_types import type_problems
+from include.cli import config_connect
+from include.cli.config_connect import mapped_databases, type_problems
 from include.composition import new_workplace
 from include.services.errors import ServiceError
 from include.workplace import Workplace
@@ -72,7 +71,7 @@ def test_expectations_are_checked_where_keys_cannot_be(
     def locked(*_: object) -> None:
         raise ServiceError("Another session holds a lock.")
 
-    monkeypatch.setattr(live_types, "key_problems", locked)
+    monkeypatch.setattr(config_connect, "key_problems", locked)
     (problem,) = type_problems(place)
     assert problem.file == "quality/t.yaml"
 

@@ -19,12 +19,11 @@ from include.composition import workplace_of
 from include.deployment import layout, settings
 from include.deployment.private import ALL_CONNECTIONS, SAMPLE_PEOPLE
 from include.deployment.zones import ZONES, without_overrides
-from include.local.sample import staff
-from include.local.sample.answers import Notes
-from include.local.sample.rates import Rates
-from include.local.sample.staff import DEPARTMENTS
-from include.local.sample.world import World
 from include.orchestration.access.roles import ROLES
+from include.sample_company import staff
+from include.sample_company.answers import Notes
+from include.sample_company.staff import DEPARTMENTS
+from include.sample_company.world import Rates, World
 from include.services.connections import FILE_BACKEND, configured
 from include.services.database import DatabaseAddress
 from include.services.mail import MailServer

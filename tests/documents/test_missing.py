@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from include.documents.missing import missing
 from include.documents.model import Document, Entry, Form, Section
+from include.documents.words import missing
 from include.messages import Message, _, listed, verbatim
 from tests.documents import sample
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 
 from include.documents.html import breakable
-from include.documents.model import Section
-from include.documents.widths import shares
+from include.documents.model import Section, shares
 from include.documents.words import Words, numbers
 from include.messages import _, verbatim
 from tests.documents import sample

@@ -16,11 +16,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from include.drill_sandbox import schema
 from include.drill_sandbox.schema import Sandbox, find_sandbox, name_of, open_sandbox
+from include.partners.tables import partner_answer, partner_review
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.state.connect import StateLock, engine, lock_for_transaction
 from include.state.locks import exclusive
 from include.state.migrate import current_revision, newest_revision
-from include.state.partners import partner_answer, partner_review
 from include.state.tables import run_step
 from tests.support.state_snapshot import differences, snapshot
 

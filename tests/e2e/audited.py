@@ -17,16 +17,15 @@ import psycopg
 
 from include.local.profile import LocalProfile
 from include.local.roles import COURIER
-from include.local.sample import load
-from include.local.sample.answers import AnswerSheet
-from include.local.sample.load import statements
 from include.policy import SHIPPED
+from include.sample_company import load
+from include.sample_company.answers import AnswerSheet
+from include.sample_company.load import statements
 from include.sampling import issue
 from include.sampling.commitment import Committed
-from include.sampling.frame import freeze
+from include.sampling.frame import Quarter, freeze, quarter_of
 from include.sampling.issue import Issued
 from include.sampling.plans import plan_for
-from include.sampling.quarters import Quarter, quarter_of
 from include.sampling.rules import AUDIT
 from include.sampling.samples import sample
 from include.sampling.workpapers import form

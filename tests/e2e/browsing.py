@@ -32,7 +32,11 @@ WITHOUT_GPU = (
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, which asks nobody but this machine for anything."""
+    """Debian's Chromium, which reaches this machine only.
+
+    Expectations wait 30 s: Playwright's 5 s are short on a busy machine.
+    """
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -57,7 +61,7 @@ def logged_in(browser: Browser, airflow: Standalone, user: str) -> Iterator[Page
         page.locator("input[name=username]").fill(user)
         page.locator("input[name=password]").fill(airflow.passwords[user])
         page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("heading", name="Welcome")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
         yield page
 
 
@@ -66,7 +70,7 @@ def open_question(page: Page, batch: str) -> None:
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Required Actions").click()
     page.get_by_role("link", name=re.compile(batch)).click()
-    expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
 
 
 def compliance_pages(page: Page, name: str) -> FrameLocator:
@@ -74,7 +78,7 @@ def compliance_pages(page: Page, name: str) -> FrameLocator:
     page.get_by_role("link", name="Compliance").first.click()
     pages = page.frame_locator("iframe")
     pages.locator("header nav").get_by_role("link", name=name).click()
-    expect(pages.get_by_role("heading", level=1)).to_contain_text(name, timeout=30_000)
+    expect(pages.get_by_role("heading", level=1)).to_contain_text(name)
     return pages
 
 

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import yaml
 
-from include.cli.run_start import require_services
+from include.cli.run import require_services
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.orchestration.retrying import RetryTime
 from include.services.errors import UsageError

@@ -10,9 +10,9 @@ import pytest
 
 from include.encryption.crypto import Refused, decrypting, encrypting
 from include.encryption.recipients import KMS_KIND, OpeningKey, Recipient, recipient_from_kms
+from include.services.aws import kms_client
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError
-from include.services.kms import kms_client
 from tests.support.holders import Holder
 from tests.support.s3 import ACCESS_KEY, REGION, SECRET_KEY, MotoServer
 

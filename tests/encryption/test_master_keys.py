@@ -31,7 +31,7 @@ from include.encryption.recipients import (
     opening_key_from_pem,
     recipient_from_kms,
 )
-from include.services.kms import kms_client
+from include.services.aws import kms_client
 from tests.encryption.test_kms import new_key, spec
 from tests.support.holders import Holder
 from tests.support.s3 import MotoServer

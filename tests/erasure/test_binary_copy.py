@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from include.erasure import binary_copy
+from include.erasure import ledger
 from include.local.postgres import EmbeddedPostgres
 
 COPY = "COPY pg_temp.given (number, name, key) FROM STDIN (FORMAT binary)"
@@ -17,11 +17,9 @@ def test_the_server_reads_what_was_given(postgres: EmbeddedPostgres):
         connection.execute("CREATE TEMP TABLE given (number bigint, name text, key bytea)")
         for some in ([], rows):
             fields = [
-                b"".join(
-                    map(binary_copy.field, (number.to_bytes(8, signed=True), name.encode(), key))
-                )
+                b"".join(map(ledger.field, (number.to_bytes(8, signed=True), name.encode(), key)))
                 for number, name, key in some
             ]
             with connection.cursor().copy(COPY) as into:
-                into.write(binary_copy.stream(3, fields))
+                into.write(ledger.stream(3, fields))
             assert connection.execute("SELECT * FROM given").fetchall() == some

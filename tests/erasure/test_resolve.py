@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from include.erasure import resolve as module
-from include.erasure.identity import is_known, server_of, transaction_of
 from include.erasure.ledger import (
     Action,
     ErasureKeys,
@@ -27,7 +26,7 @@ from include.erasure.ledger import (
 from include.erasure.masks import Mask
 from include.erasure.matching import matches
 from include.erasure.places import Place
-from include.erasure.resolve import PATIENCE, resolve
+from include.erasure.resolve import PATIENCE, is_known, resolve, server_of, transaction_of
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_batch
@@ -43,7 +42,7 @@ SHORT = timedelta(milliseconds=300)
 CHILD = """
 import signal, sys
 import psycopg
-from include.erasure.identity import server_of, transaction_of
+from include.erasure.resolve import server_of, transaction_of
 from include.erasure.ledger import intend
 from include.state.connect import engine
 from tests.erasure.test_resolve import KEYS, NOW, origin

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from include.erasure.ledger import ErasureKeys
-from include.erasure.same_keys import require_same
+from include.erasure.matching import require_same
 from include.services.errors import UsageError
 from include.state.connect import engine
 

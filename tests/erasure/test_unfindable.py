@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys, settle, unsettled
+from include.erasure.matching import require_same
 from include.erasure.places import Place
 from include.erasure.replay import Replay, Schedule, replay
-from include.erasure.same_keys import require_same
 from include.services.errors import ControlFailed, UsageError
 from tests.erasure.test_replay import KEYS, NOW, entered, left
 from tests.support.registers import unguarded

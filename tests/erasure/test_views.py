@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.erasure.views import refresh_materialized_views
+from include.erasure.restored_copy import refresh_materialized_views
 from tests.erasure.test_replay import entered
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 

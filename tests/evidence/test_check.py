@@ -9,9 +9,8 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused, check_row, check_signature
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import StoreFolder, Sums
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Sums
 from tests.evidence.support import Evidence
 
 

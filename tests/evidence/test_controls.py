@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.evidence.controls import judge, unexplained
-from include.evidence.model import ControlState, Metric, Outcome
+from include.evidence.model import ControlState, Metric, Outcome, judge, unexplained
 from include.policy.rules import Control
 
 

@@ -13,12 +13,10 @@ import pytest
 from sqlalchemy import Connection, update
 
 from include.evidence import ledger
-from include.evidence.checkpoint import Checkpoint, checkpoints
-from include.evidence.gaps import unpruned_gaps
+from include.evidence.checkpoint import Checkpoint, checkpoints, unpruned_gaps
 from include.evidence.ledger import LedgerRow
 from include.evidence.prune import KEPT, LONGEST_PAUSE, Pruned, Waits
-from include.evidence.sealed import refuse_sealed
-from include.evidence.shelf import Shelf
+from include.evidence.shelf import Shelf, refuse_sealed
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.evidence.unrecorded import search_unrecorded
 from include.evidence.verify import verify_one

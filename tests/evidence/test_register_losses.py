@@ -10,7 +10,7 @@ import pytest
 
 from include.evidence import ledger, registers
 from include.evidence.names import RESULT, SIGNATURE, SUMS
-from include.evidence.register_acceptance import accept_losses
+from include.evidence.registers import accept_losses
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed
 from include.services.objectstore.s3 import S3Store

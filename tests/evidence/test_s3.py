@@ -18,7 +18,7 @@ from include.evidence.pending import lock_end
 from include.evidence.prune import Pruned, Waits
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one
-from include.policy.evidence import EvidenceRules
+from include.policy.rules import EvidenceRules
 from include.services.clock import SystemClock
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectLocked

@@ -11,7 +11,7 @@ from include.evidence.adopt import recover_ledger
 from include.evidence.names import RESULT, SIGNATURE, SUMS
 from include.evidence.pending import lock_end
 from include.evidence.signing import TrustedKeys
-from include.policy.evidence import EvidenceRules
+from include.policy.rules import EvidenceRules
 from include.services.clock import SystemClock
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger

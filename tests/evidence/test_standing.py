@@ -124,7 +124,7 @@ def test_evidence_ages_by_its_cadence(minutes: int) -> None:
 def test_a_run_may_take_longer_than_the_last_one(cadence: str, hours: int) -> None:
     """A daily run is sealed a minute later than yesterday's now and then; a day at most."""
     from include.evidence.standing import _age
-    from include.policy.spans import later
+    from include.policy.period import later
 
     one = control(cadence=cadence)
     end = later(SEALED, Period.parse(cadence), ZONE) + timedelta(hours=hours)

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from include.evidence import ledger
 from include.evidence.names import RESULT, SIGNATURE
-from include.evidence.register_acceptance import accept_losses
 from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Register, take_figures
+from include.evidence.registers import accept_losses
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ControlFailed, UsageError

@@ -12,8 +12,7 @@ from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.model import AcceptedLoss, Finding
 from include.evidence.names import RESULT
-from include.evidence.register_acceptance import accept_losses
-from include.evidence.registers import EvidenceReader
+from include.evidence.registers import EvidenceReader, accept_losses
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.holds import registry
 from include.services.errors import ControlFailed

@@ -14,10 +14,10 @@ import pytest
 
 from include.evidence import adopt, ledger, unrecorded
 from include.evidence.check import SignedSums
+from include.evidence.folder import Link, Sums
 from include.evidence.names import SIGNATURE, SUMS
 from include.evidence.registers import EvidenceReader
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Link, Sums
 from include.evidence.unrecorded import UnrecordedBundle, UnrecordedBundles, search_unrecorded
 from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore, ObjectVersion

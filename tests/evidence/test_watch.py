@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
+from include.evidence.ledger import LedgerWatch, Watched
 from include.evidence.signing import Signer, TrustedKeys, generate_key
-from include.evidence.watch import LedgerWatch, Watched
 from include.state.tables import evidence_ledger
 from tests.evidence.support import Evidence
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from include.expectations.activity import Activity
+from include.expectations.check import Activity
 
 
 def test_prepared_transaction_counts_as_open(database: str) -> None:

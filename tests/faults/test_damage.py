@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.choice import CHOOSE
+from include.backup.drill import CHOOSE
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
 from include.backup.restore import restore

@@ -12,8 +12,7 @@ from include.findings import register
 from include.findings.following import remind, still_open
 from include.messages import verbatim
 from include.notify.outbox import Run
-from include.policy.notices import NoticeRules
-from include.policy.rules import Role
+from include.policy.rules import NoticeRules, Role
 from include.state.connect import engine
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

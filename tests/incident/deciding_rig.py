@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from include.incident.clocks.clock import Clock
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import Clock, clocks_of
 from include.incident.incident_run import IncidentRun
 from include.incident.names import INDIVIDUAL, UPDATES
-from include.incident.open_points import open_points
 from include.incident.selection import Selection
 from include.incident.steps import decide
 from include.incident.steps.answer import Given
+from include.incident.steps.close import open_points
 from include.notify.outbox import Run
 from include.notify.status import undelivered
 from tests.incident.desk_rig import BOSS, Case, Company, english, widen

@@ -17,13 +17,13 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from include.approvals.question import Question
-from include.documents.missing import missing
+from include.documents.words import missing
 from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
-from include.incident import assessing, scopes, updating
-from include.incident.clocks.standing import clocks_of
-from include.incident.evidence import kept_words as evidence_kept
+from include.incident import assessing, incident_run, updating
+from include.incident.clocks.clock import clocks_of
+from include.incident.evidence import kept as evidence_kept
 from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of, rules_of
 from include.incident.names import CLAUSE, UPDATES, WORKFLOW, Kind, Phase
 from include.incident.rule_checks import INCIDENT
@@ -31,7 +31,7 @@ from include.incident.rules import HoldRule, IncidentRules
 from include.incident.selection import Selection
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
-from include.incident.telling import authority_report, notifying, reached
+from include.incident.telling import authority_report, notifying
 from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
 from include.incident.workflow import ASSESS, OPEN, PRESERVE, WIDEN
@@ -39,7 +39,7 @@ from include.messages import Message
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.policy.datamap import MappedDatabase
-from include.policy.people import Staff
+from include.policy.mapping import Staff
 from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
@@ -318,7 +318,7 @@ class Case:
     def lacking(self, step: str, authority: str = "cac") -> list[Message]:
         """What the document of a step lacks."""
         run, record = self.context, self.record
-        scope = scopes.newest(run, record.incident.id)
+        scope = incident_run.newest(run, record.incident.id)
         clocks, kept = clocks_of(run, record), evidence_kept.lines(run, record)
         if step == "summary":
             return missing(authority_report.summary(run, record, scope, clocks, kept))
@@ -354,7 +354,7 @@ class Case:
     def settle(self) -> None:
         """Take note of what was sent."""
         with self.company.state.begin() as conn:
-            reached.told(conn, self.context, self.record)
+            notifying.told(conn, self.context, self.record)
 
     def update(self, action: Action, by: str = LEAD, words: str = "as said", **more: Any) -> Entry:
         """Add to it."""

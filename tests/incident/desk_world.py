@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from include.incident.rules import Duty
-from include.incident.scope_rules import AccessLog, Records, ScopeRule, ShareLog, Subject
+from include.incident.rules import AccessLog, Duty, Records, ScopeRule, ShareLog, Subject
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
-from include.policy.people import Group
+from include.policy.mapping import Group
 
 
 def _mapped(name: str, tables: Mapping[str, Mapping[str, str]]) -> MappedDatabase:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain
+from include.approvals.question import Answer, AskAgain
 from include.evidence.model import Outcome
 from include.incident.names import Kind
 from include.incident.steps import answer, decide, report, summary

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from include.incident import register, report, scopes, watching
-from include.incident.clocks.standing import clocks_of
+from include.incident import incident_run, register, report, watching
+from include.incident.clocks.clock import clocks_of
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
 from include.policy.rules import Text
@@ -48,7 +48,7 @@ def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) 
     assert "Call 12305" in case.page("report", authority="postal").body
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
     watching.settle(case.context, case.number)
-    scope = scopes.found(case.context, case.record.incident.id)
+    scope = incident_run.found(case.context, case.record.incident.id)
     found = report.conclude_incident(case.context, case.number, scope, [])
     assert english(found.summary).endswith("everything that was due was done in time.")
     assert english(found.facts[0].value) == "Larger"  # type: ignore[arg-type]

@@ -11,8 +11,7 @@ import pytest
 from include.approvals import registry
 from include.approvals.question import AskAgain
 from include.incident import register
-from include.incident.clocks.clock import ClockState
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.names import INDIVIDUAL, Kind, State
 from include.incident.steps import decide
 from include.incident.telling import notifying

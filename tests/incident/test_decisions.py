@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from include.incident import assessing, scopes
+from include.incident import assessing, incident_run
 from include.incident.names import UPDATES, Kind
 from include.incident.steps import decide
-from include.incident.telling import authority_report, notifying, reached
+from include.incident.telling import authority_report, notifying
 from include.notify.outbox import Run
 from include.services.errors import ControlFailed
 from tests.incident.deciding_rig import (
@@ -64,7 +64,7 @@ def test_who_got_the_letter_before_its_words_changed_gets_no_second_one(company:
     assert texts(case) == [first, notifying.plan(case.context, case.record).text_sha256]
     assert waits == first
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {"sent": 1, "pending": 1}
+        assert notifying.delivery(conn, case.number) == {"sent": 1, "pending": 1}
 
 
 def test_a_later_count_with_other_types_of_information_voids_waiting_letters(
@@ -74,9 +74,9 @@ def test_a_later_count_with_other_types_of_information_voids_waiting_letters(
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
-    counted = scopes.newest(case.context, case.record.incident.id).counted[0]
+    counted = incident_run.newest(case.context, case.record.incident.id).counted[0]
     more = {**counted.categories, "user.government_id": 2}
-    scope = scopes.newest(case.context, case.record.incident.id).model_copy(
+    scope = incident_run.newest(case.context, case.record.incident.id).model_copy(
         update={"counted": (counted.model_copy(update={"categories": more}),)}
     )
     assessing.correct(case.context, case.record, scope)
@@ -184,7 +184,7 @@ def test_who_is_put_on_the_list_while_letters_are_queued_gets_none(
             )  # fmt: skip
 
     real = notifying.lock_for_transaction
-    version = scopes.newest(case.context, case.record.incident.id).version
+    version = incident_run.newest(case.context, case.record.incident.id).version
     found = [(4, version), (3, version + 1)]
 
     def meanwhile(*given: object) -> object:
@@ -218,7 +218,7 @@ def test_letters_of_words_that_were_written_anew_stay_unwanted_if_they_are_the_s
     decide.take(run, case.record, given(case, reason="This one saw it"))
     case.notify()
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}
+        assert notifying.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}
 
 
 def test_where_nobody_can_say_whom_the_last_decision_was_about_the_next_is_about_all(
@@ -227,7 +227,7 @@ def test_where_nobody_can_say_whom_the_last_decision_was_about_the_next_is_about
     """Somebody was put on the list among those who were found before."""
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
-    version = scopes.newest(case.context, case.record.incident.id).version
+    version = incident_run.newest(case.context, case.record.incident.id).version
     with company.state.begin() as conn:
         conn.execute(
             text("INSERT INTO incident_subject (incident_id, database, key, version)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.incident.grading import propose
+from include.incident.assessing import propose
 from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Counted, Scope, Unknown, of_scenario
 from include.incident.selection import Selection

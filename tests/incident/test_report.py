@@ -9,9 +9,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from include.evidence.controls import judge
-from include.evidence.model import ControlState, Finding, Outcome, StepRecord
-from include.incident import report, scopes, timeline, watching
+from include.evidence.model import ControlState, Finding, Outcome, StepRecord, judge
+from include.incident import incident_run, report, timeline, watching
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.telling import notifying
@@ -31,7 +30,7 @@ DONE = StepRecord(step="close", outcome=Outcome.PASS)
 
 
 def concluded(case: Case, *records: StepRecord) -> Conclusion:
-    found = scopes.found(case.context, case.record.incident.id)
+    found = incident_run.found(case.context, case.record.incident.id)
     return report.conclude_incident(case.context, case.number, found, [DONE, *records])
 
 
@@ -241,7 +240,7 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     assert not [one for one in found.findings if "done later" in english(one.message)]
     company.broken = set()
     run = company.context(Run(UPDATES, "later"))
-    chosen = scopes.newest(run, case.record.incident.id).selection
+    chosen = incident_run.newest(run, case.record.incident.id).selection
     widen(run, case.number, chosen, by="L1")
     case.preserve(run.run)
     found = concluded(case, counted, secured)
@@ -330,7 +329,7 @@ def test_an_addition_is_concluded_by_its_entry(company: Company) -> None:
     case = company.open(1).until("grade")
     entry = case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
     run = company.context(Run(UPDATES, "u"))
-    scope = scopes.found(run, case.record.incident.id)
+    scope = incident_run.found(run, case.record.incident.id)
     found = report.conclude_entry(run, case.record, scope, entry.place, [DONE])
     assert found.outcome is Outcome.PASS
     said = f"{case.number}, entry {entry.place}: Graded Major. it is in the press"

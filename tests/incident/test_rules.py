@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from include.incident.rule_checks import INCIDENT
-from include.incident.scope_rules import Lookup
+from include.incident.rules import Lookup
 from include.policy import SHIPPED
 from include.registry import load_pack
 from tests.policy.packs import problems_of, write_pack

@@ -8,8 +8,8 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.response_times import score, score_sheet
 from include.incident.names import Kind
-from include.incident.score import score, score_sheet
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
 from tests.incident.clocks.clock_rig import entry, look, rule

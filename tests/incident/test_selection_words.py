@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from include.incident.selection import Selection
-from include.incident.selection_words import selection_line
+from include.incident.selection import Selection, selection_line
 from include.reports.i18n import Translator
 
 SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)

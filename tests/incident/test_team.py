@@ -9,7 +9,7 @@ from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.team import everybody, team_of
 from include.incident.updating import Action
-from include.policy.people import Group
+from include.policy.mapping import Group
 from include.services.errors import ServiceError
 from tests.incident.desk_rig import (
     BOSS,

@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from include.incident import timeline, updating
-from include.incident.clocks.clock import ClockState
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.names import UPDATES, Kind, State
 from include.incident.updating import Action, Update
 from include.notify.outbox import Run

@@ -19,10 +19,10 @@ from include.intake.checks import OwnChecks, SuiteChecks
 from include.intake.names import Incoming
 from include.intake.table import IncomingTable
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
 from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.registry import load_pack
+from include.sample_company import load
 from include.services.clock import Clock, FixedClock
 from include.services.database import DatabaseAddress
 from include.workflow.run_context import RunContext

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from include.approvals.answer import Answer
-from include.approvals.question import Question
+from include.approvals.question import Answer, Question
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
 from include.intake import review

@@ -24,7 +24,7 @@ def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
     rig: Rig, run_of_tasks: tuple[str, str], option: str, late: bool
 ) -> None:
     """The step skips the question and keeps the record that the killed task lost."""
-    from include.approvals.answer import Answer
+    from include.approvals.question import Answer
     from include.orchestration.tasks import ask_people, take_answer
 
     checked = rig.checked()

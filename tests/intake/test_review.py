@@ -248,7 +248,7 @@ def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
 
 def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> None:
     """grants.sql lets the shipped intake through; it can neither delete nor read other tables."""
-    from include.local.sample.load import statements
+    from include.sample_company.load import statements
 
     if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):
         rig.rows("CREATE ROLE courier_intake LOGIN PASSWORD 'x'")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from include.intake import sample
+from include.intake.question import sample_size
 from include.quarantine.keys import KeyNames
 from include.quarantine.register import key_of
 from tests.intake import steps
@@ -57,7 +57,7 @@ def test_a_key_that_tells_who_it_is_is_named_as_in_the_register(rig: Rig) -> Non
 )  # fmt: skip
 def test_the_sample_grows_as_the_standard_says(rows: int, level: str, shown: int) -> None:
     """GB/T 2828.1-2012, tables 1 and 2-A; never more than there are."""
-    assert sample.sample_size(rows, level) == shown
+    assert sample_size(rows, level) == shown
 
 
 def test_the_page_has_a_part_for_each_language_and_one_for_the_sample(rig: Rig) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from include.local.postgres import EmbeddedPostgres
-from include.local.trusted_extensions import TRUSTED
+from include.local.postgres import TRUSTED, EmbeddedPostgres
 
 
 @pytest.fixture

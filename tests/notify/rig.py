@@ -18,8 +18,7 @@ from include.notify.letters import Writer
 from include.notify.notice import Notice
 from include.notify.outbox import Queued, Run
 from include.notify.texts import LetterPart, LetterText
-from include.policy.notices import NoticeRules
-from include.policy.rules import Calendar
+from include.policy.rules import Calendar, NoticeRules
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.mail import MailServer

@@ -15,7 +15,7 @@ from include.notify.claims import Unsent
 from include.notify.notice import Notice
 from include.notify.outbox import Queued
 from include.notify.texts import LetterPart
-from include.policy.notices import NoticeRules
+from include.policy.rules import NoticeRules
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 from tests.notify.rig import KIND, LETTER, TOLD, Post, letter, notice

@@ -10,10 +10,9 @@ import pytest
 from include.messages import verbatim
 from include.notify import outbox
 from include.notify.claims import Unsent
+from include.notify.notice import to_role
 from include.notify.outbox import Queued
-from include.notify.roles import to_role
-from include.policy.notices import NoticeRules
-from include.policy.rules import Role
+from include.policy.rules import NoticeRules, Role
 from include.services.errors import ServiceError, UsageError
 from tests.notify.rig import HEADING, KIND, THURSDAY, Post, notice
 from tests.support.robots import RobotServer

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from include.drill_sandbox.channel import SandboxChannel, sandbox_office
 from include.notify.delivery import deliver
-from include.policy.notices import NoticeRules
+from include.policy.rules import NoticeRules
 from tests.notify.rig import KIND, THURSDAY, Post, letter, notice
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from include.messages import verbatim
 from include.notify import marks, outbox
-from include.policy.notices import NoticeRules
+from include.policy.rules import NoticeRules
 from tests.notify.rig import KIND, LETTER, THURSDAY, Post, letter, notice
 from tests.support.smtp import DROP, Received, Smtp
 

@@ -11,7 +11,7 @@ import pytest
 
 from include.messages import _, verbatim
 from include.notify.letters import Item, Letter, Writer
-from include.policy.notices import NoticeRules
+from include.policy.rules import NoticeRules
 from tests.notify.rig import THURSDAY, Post, notice
 from tests.support.smtp import Received, Smtp
 

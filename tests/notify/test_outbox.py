@@ -12,7 +12,7 @@ from include.messages import _
 from include.notify import outbox
 from include.notify.notice import Notice
 from include.notify.outbox import Queued
-from include.policy.notices import NoticeRules
+from include.policy.rules import NoticeRules
 from include.services.errors import UsageError
 from tests.notify.rig import KIND, RUN, THURSDAY, Post, notice
 

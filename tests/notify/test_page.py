@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 
 from include.cli import notices as command
-from include.notify import names
-from include.policy.notices import NoticeRules
+from include.notify import notice
+from include.policy.rules import NoticeRules
 from include.services.robot import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +54,14 @@ def test_every_cause_has_words() -> None:
     """People never read a code alone."""
     causes = [
         value
-        for name, value in vars(names).items()
+        for name, value in vars(notice).items()
         if name.isupper() and isinstance(value, str) and value not in ("refused", "not_written")
     ]
     assert len(causes) >= 8
     for one in causes:
-        assert names.explained(one).text != "{cause}", one
-    assert names.explained("refused 550 5.1.1").values == {"code": "550 5.1.1"}
-    assert names.explained("left the company").values == {"cause": "left the company"}
+        assert notice.explained(one).text != "{cause}", one
+    assert notice.explained("refused 550 5.1.1").values == {"code": "550 5.1.1"}
+    assert notice.explained("left the company").values == {"cause": "left the company"}
 
 
 def test_the_commands_of_the_page_exist() -> None:

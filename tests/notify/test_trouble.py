@@ -10,7 +10,7 @@ import pytest
 
 from include.notify import delivery, sending
 from include.notify.claims import LEASE, Unsent
-from include.policy.notices import InDoubt, NoticeRules
+from include.policy.rules import InDoubt, NoticeRules
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 from tests.notify.rig import KIND, MovingClock, Post, notice

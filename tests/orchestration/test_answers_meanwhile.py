@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import record_step
 from include.messages import verbatim
 from include.notify.outbox import Run
@@ -101,8 +100,7 @@ def test_an_answer_that_comes_meanwhile_is_asked_for_again(
     run: RunContext[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot be compared with a content that is not there yet."""
-    from include.approvals.answer import Answer
-    from include.approvals.question import AskAgain
+    from include.approvals.question import Answer, AskAgain
     from include.orchestration.tasks import take_answer
 
     keep(run, {})

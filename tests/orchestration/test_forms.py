@@ -122,8 +122,8 @@ def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
     """Without words, dice are thrown: the sample company has no public source."""
     from include.approvals.reasons import COMMAND_LINE
     from include.orchestration.tasks import HumanTaskMaker
+    from include.sampling.samples import STAND_IN
     from include.sampling.seed_entry import SEED
-    from include.sampling.seeds import STAND_IN
     from include.sampling.workflow import SAMPLE_AUDIT
 
     in_advance = HumanTaskMaker(SAMPLE_AUDIT, SEED)({"part": ""}).in_advance
@@ -145,12 +145,12 @@ def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
 def test_the_form_holds_no_more_than_a_seed_may_have() -> None:
     """Longer ones are refused where they are entered."""
     from include.orchestration.forms import params_of
-    from include.sampling import seeds
+    from include.sampling import samples
     from include.sampling.seed_entry import SEED
 
     form = params_of(SEED.form)
     for name in ("seed", "source"):
-        assert form[name].schema["maxLength"] == seeds.LONGEST
+        assert form[name].schema["maxLength"] == samples.LONGEST
 
 
 def test_a_run_waits_as_long_as_the_pack_says() -> None:

@@ -210,7 +210,7 @@ def test_a_step_that_asks_nobody_takes_no_answer() -> None:
 
 def test_where_nobody_can_answer_an_optional_question_is_unanswered() -> None:
     """It never waits, and is taken as silence: by nobody, no option, no moment."""
-    from include.approvals.answer import Answer
+    from include.approvals.question import Answer
 
     taken: list[Any] = []
     step = rarely(Nobody(), taken)

@@ -18,7 +18,7 @@ from include.evidence import ledger
 from include.incident import bundled, timeline
 from include.incident.incident_run import IncidentRun, record_of
 from include.incident.names import Kind
-from include.incident.telling.sealed_documents import sealed_document
+from include.incident.telling.authority_report import sealed_document
 from include.incident.workflow import OPEN, RESPOND_TO_INCIDENT
 from include.messages import verbatim
 from include.policy import SHIPPED

@@ -13,16 +13,15 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection
 
-from include.incident import opening, partner_review
+from include.incident import opening
 from include.incident.names import Kind
 from include.local.postgres import EmbeddedPostgres
-from include.partners import after_incident, history, reviews
+from include.partners import history, reviews
 from include.partners.history import Review
 from include.partners.register import partner_of
 from include.partners.rules import PartnerRules
 from include.services.database import DatabaseAddress
-from include.workflow.reaction import PartnerIncident, PartnerReaction
-from include.workflow.run_context import RunContext
+from include.workflow.run_context import PartnerIncident, PartnerReaction, RunContext
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
 from tests.partners.rig import Rig, new_rig
 
@@ -57,10 +56,10 @@ def reopen_review(case: Case, partners: RunContext[PartnerRules] | None) -> None
     """Let the workflow of partners react to an incident; None if the pack leaves it out."""
 
     def react(conn: Connection, incident: PartnerIncident) -> PartnerReaction | None:
-        return partners and after_incident.reopen_review(partners, conn, incident)
+        return partners and reviews.reopen_review(partners, conn, incident)
 
     task = replace(case.context.task, on_partner_incident=react)
-    partner_review.reopen_review(replace(case.context, task=task), case.record)
+    opening.reopen_review(replace(case.context, task=task), case.record)
 
 
 def review_of(shared: Rig, partner: str = PARTNER) -> Review | None:

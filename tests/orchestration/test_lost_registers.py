@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from include.backup.choice import Choice
-from include.backup.drill import DRILL
+from include.backup.drill import DRILL, Choice
 from include.backup.offsite import PRUNE
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import record_step

@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy.exc import ProgrammingError
 
 from include.services.clock import SystemClock
-from include.services.errors import ControlFailed, ServiceError, UsageError
-from include.services.permanent import is_permanent
+from include.services.errors import ControlFailed, ServiceError, UsageError, is_permanent
 
 pytestmark = pytest.mark.airflow
 

@@ -212,12 +212,12 @@ def test_records_of_a_run_stay_while_its_bundle_does_not_verify(
 def test_seal_is_done_though_earlier_records_cannot_be_removed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from include.orchestration import forgetting
+    from include.orchestration import run_bundle
 
     def lost(*_arguments: object, **_named: object) -> None:
         raise ServiceError("The state database cannot be used.")
 
-    monkeypatch.setattr(forgetting, "forget_sealed_runs", lost)
+    monkeypatch.setattr(run_bundle, "forget_sealed_runs", lost)
     run.step(Outcome.PASS)
     assert run.seal()["outcome"] == "pass"
 
@@ -342,7 +342,7 @@ def _calls(dag: Any) -> list[tuple[str, Any]]:
 
 
 def _arguments(function: Any) -> dict[str, Any]:
-    from include.approvals.answer import Answer
+    from include.approvals.question import Answer
 
     given: dict[str, Any] = {
         "part": "courier",

@@ -9,8 +9,7 @@ from datetime import date
 from openpyxl import Workbook, load_workbook
 
 from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued
-from include.partners.questionnaire.writing import write
+from include.partners.questionnaire.form import Issued, write
 from include.partners.score import Answer
 
 OTHERS = (("Cloud Ltd", "CN", "hosting"),)

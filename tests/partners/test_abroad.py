@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from include.partners import reviews
-from include.partners.abroad import abroad, countries
+from include.partners.history import abroad, countries
 from include.partners.questionnaire.reading import SubProcessor
 from include.reports.i18n import Translator
 from tests.partners.books import answered

@@ -15,9 +15,8 @@ from openpyxl import Workbook, load_workbook
 
 from include.messages import Message
 from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued
+from include.partners.questionnaire.form import Issued, write
 from include.partners.questionnaire.reading import Returned, issue_of, read
-from include.partners.questionnaire.writing import write
 from include.partners.score import Answer, Asked
 from include.reports.i18n import Translator
 from include.workbooks.faults import WorkbookRefused

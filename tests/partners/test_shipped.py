@@ -14,14 +14,14 @@ from sqlalchemy import Engine, text
 
 from include.evidence.model import StepRecord
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
-from include.local.sample.answers import AnswerSheet
-from include.local.sample.load import statements
 from include.notify.outbox import Run
 from include.partners.rules import PARTNERS
 from include.partners.workflow import CHECK
 from include.policy import SHIPPED
 from include.registry import load_pack
+from include.sample_company import load
+from include.sample_company.answers import AnswerSheet
+from include.sample_company.load import statements
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from include.workplace import ROOT

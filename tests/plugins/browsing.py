@@ -21,20 +21,20 @@ from playwright.sync_api import (
     expect,
 )
 
-from include.orchestration.access import pages
+from include.orchestration.access import permissions
 from include.orchestration.access.roles import all_roles
 from tests.plugins.company import PACK, XSS
 from tests.plugins.shown import Shown
 from tests.support.fab import ADMIN, account_of
 
-PATHS: Mapping[pages.Page, tuple[str, str, str]] = {
-    pages.Page.OVERVIEW: ("/", "Overview", "总览"),
-    pages.Page.EVIDENCE: ("/evidence", "Evidence", "证据"),
-    pages.Page.WAITING: ("/waiting", "Waiting for you", "待您处理"),
-    pages.Page.CLOCKS: ("/clocks", "Clocks", "时限"),
-    pages.Page.HOLDS: ("/holds", "Holds", "法律保全"),
-    pages.Page.FINDINGS: ("/findings", "Findings and actions", "发现事项与整改"),
-    pages.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),
+PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
+    permissions.Page.OVERVIEW: ("/", "Overview", "总览"),
+    permissions.Page.EVIDENCE: ("/evidence", "Evidence", "证据"),
+    permissions.Page.WAITING: ("/waiting", "Waiting for you", "待您处理"),
+    permissions.Page.CLOCKS: ("/clocks", "Clocks", "时限"),
+    permissions.Page.HOLDS: ("/holds", "Holds", "法律保全"),
+    permissions.Page.FINDINGS: ("/findings", "Findings and actions", "发现事项与整改"),
+    permissions.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),
 }
 """Address and heading of each page, in English and in Chinese."""
 EVERY_PAGE = (*(path for path, _en, _zh in PATHS.values()), "/evidence/2", "/nowhere")
@@ -56,10 +56,10 @@ ASK = """
 """
 
 
-def may_open(role: str) -> frozenset[pages.Page]:
+def may_open(role: str) -> frozenset[permissions.Page]:
     """Return the pages of a role, by the table."""
     if role == ADMIN:
-        return frozenset(pages.Page)
+        return frozenset(permissions.Page)
     return next(one.pages for one in all_roles(PACK) if one.name == role)
 
 

@@ -19,11 +19,10 @@ from sqlalchemy import Connection, Engine
 
 from include.backup import manifest as manifests
 from include.backup.manifest import LargeObjectsRecord, Manifest, TableRecord
-from include.backup.object_record import ObjectRecord
-from include.encryption.records import EncryptionRecord
+from include.backup.point_folder import ObjectRecord
+from include.encryption.crypto import EncryptionRecord
 from include.evidence import ledger
 from include.evidence.bundle import seal
-from include.evidence.controls import judge
 from include.evidence.model import (
     Approval,
     Finding,
@@ -32,6 +31,7 @@ from include.evidence.model import (
     Result,
     RunContext,
     StepSummary,
+    judge,
 )
 from include.evidence.signing import Signer, generate_key
 from include.findings import register as findings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser
 
 from tests.e2e.browsing import chromium
 from tests.plugins.browsing import OFFICER, People, ask
@@ -15,7 +15,6 @@ from tests.plugins.shown import Shown
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    expect.set_options(timeout=30_000)  # a slow moment of a busy machine is no finding
     with chromium() as made:
         yield made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from include.orchestration.access.roles import Role, all_roles
 from tests.plugins.company import DAG_OF, PACK, REGISTERS
 from tests.plugins.shown import Shown

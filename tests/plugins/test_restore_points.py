@@ -12,13 +12,11 @@ import requests
 from starlette.requests import Request
 
 from include.backup.manifest import RestorePoint
-from include.backup.object_record import ObjectRecord
-from include.backup.point_folder import HiddenObject
+from include.backup.point_folder import HiddenObject, ObjectRecord
 from include.backup.proved import LOOKED_AT, Drilled, Proof, State
-from include.evidence.ledger import LedgerRow
-from include.evidence.watch import Watched
+from include.evidence.ledger import LedgerRow, Watched
 from include.messages import verbatim
-from include.orchestration.access.pages import Page
+from include.orchestration.access.permissions import Page
 from tests.backup.support import mapped
 from tests.plugins.company import manifest_of, point_of
 from tests.plugins.shown import Shown

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
+from include.evidence.ledger import LedgerWatch, Watched
 from include.evidence.signing import TrustedKeys
-from include.evidence.watch import LedgerWatch, Watched
 from include.state.connect import engine
 from plugins.compliance_ui import watching
 from plugins.compliance_ui.watching import AGAIN, Watcher

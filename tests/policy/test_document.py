@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from include.policy.document import (
     MAX_BYTES,
+    AmbiguousScalar,
     Document,
     DocumentError,
     path_text,
+    plain_value,
     read_bytes,
     read_document,
 )
-from include.policy.scalars import AmbiguousScalar, plain_value
 
 
 def is_plain_text(text: str) -> bool:

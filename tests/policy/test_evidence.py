@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from include.policy import SHIPPED
-from include.policy.evidence import EvidenceRules
+from include.policy.rules import EvidenceRules
 from include.registry import load_pack
 from tests.policy.packs import said, write_pack
 

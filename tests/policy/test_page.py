@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from include.policy import SHIPPED, kwargs
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
-from include.policy.evidence import EvidenceRules
 from include.policy.expectations import AnyExpectation, Breakdown, Expectation, Suite
 from include.policy.purposes import Purpose
 from include.policy.retention import (
@@ -32,6 +31,7 @@ from include.policy.rules import (
     BackupRules,
     Calendar,
     Control,
+    EvidenceRules,
     Indicator,
     Role,
     Rule,

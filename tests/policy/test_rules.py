@@ -10,9 +10,8 @@ import yaml
 
 from include.messages import Message
 from include.policy import SHIPPED
-from include.policy.notices import NoticeRules
 from include.policy.retention import Window
-from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator
+from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator, NoticeRules
 from include.registry import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 

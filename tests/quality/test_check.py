@@ -17,15 +17,15 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.model import Outcome
 from include.expectations.docs import data_docs
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample.answers import RowSet
 from include.policy import SHIPPED
 from include.registry import load_pack
+from include.sample_company.answers import RowSet
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from tests.local.sample.conftest import AS_OF, Sample
-from tests.local.sample.conftest import sample as sample
 from tests.quality import support
 from tests.quality.support import MAP, SUITE, Company
+from tests.sample_company.conftest import AS_OF, Sample
+from tests.sample_company.conftest import sample as sample
 
 CHECKED = {"customer", "address", "waybill"}
 

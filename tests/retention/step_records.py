@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from include.approvals.answer import Answer
-from include.approvals.question import Question
+from include.approvals.question import Answer, Question
 from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import StepRecord
-from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import result_of
+from include.evidence.step_findings import StepFindings, result_of
 from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
 from include.retention.execution import execute_step

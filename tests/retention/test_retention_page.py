@@ -10,7 +10,7 @@ import yaml
 
 from include.approvals.registry import Cause
 from include.policy.retention import MaskKind, RetentionRule
-from include.retention.certificate.words import REQUESTS
+from include.retention.certificate.case import REQUESTS
 from include.retention.execution import batches, cycles, executor
 from include.retention.planning import breaker, counting
 from include.retention.planning.plan import PlannedClass

@@ -20,8 +20,6 @@ from include.evidence.model import Outcome, StepRecord
 from include.holds.records import RecordHolds
 from include.holds.registry import RECORD_KINDS, HoldKind, add
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import AnswerSheet, load
-from include.local.sample.load import statements
 from include.notify.outbox import Run as RunKey
 from include.policy import SHIPPED
 from include.registry import load_pack
@@ -30,15 +28,17 @@ from include.retention.planning.plan import Plan
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import Schedule, schedule_of
 from include.retention.postgres.session import prepare
+from include.sample_company import AnswerSheet, load
+from include.sample_company.load import statements
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
 from include.workplace import ROOT
-from tests.local.sample.test_expired import KEYS, RULES, SHEET, goes
 from tests.retention import step_records as steps
 from tests.retention.database_fixtures import DAG, retention_database
+from tests.sample_company.test_expired import KEYS, RULES, SHEET, goes
 
 PACK = load_pack(SHIPPED)
 DATABASE = PACK.database("courier")

@@ -12,9 +12,9 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of
 from include.findings import register
 from include.findings.register import Found
-from include.sampling import results
 from include.sampling.closing import EVALUATE, LOOK
 from include.sampling.following import FOLLOW_UP
+from include.sampling.register import of_audit
 from include.workflow.step import Step
 from tests.sampling.drawn import ISSUED, Draw, committed, concluding, draw, hand_in, returned
 from tests.support.contexts import step_record
@@ -63,7 +63,7 @@ class Audit:
 
     def decisions(self, audit: str = "2026Q3") -> dict[str, str]:
         with self.state.connect() as conn:
-            return {name: one.decision for name, one in results.of_audit(conn, audit).items()}
+            return {name: one.decision for name, one in of_audit(conn, audit).items()}
 
     def files(self, run: str = "r1") -> dict[str, bytes]:
         with self.state.connect() as conn:

@@ -14,13 +14,12 @@ from sqlalchemy import Connection, Engine
 
 from include.notify.outbox import Run
 from include.policy.rules import Role
-from include.sampling import issue, papers
+from include.sampling import issue
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.issue import Issued
 from include.sampling.plans import PlanKind, plan_for
 from include.sampling.rules import AUDIT, AuditRules
-from include.sampling.samples import Sample, sample
-from include.sampling.seeds import Seed
+from include.sampling.samples import Sample, Seed, sample
 from include.sampling.workpapers.form import WORDS, Answer
 from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Workpapers, write
@@ -181,7 +180,7 @@ def draw(*populations: Committed, audit: str = "2026Q3", at: datetime = ISSUED) 
     return Draw(
         {one.population: one for one in populations},
         samples,
-        papers.workpapers(made, files, asked, seed, 1, ZONE),
+        issue.workpapers(made, files, asked, seed, 1, ZONE),
         asked,
     )
 

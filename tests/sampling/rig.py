@@ -17,7 +17,7 @@ import psycopg
 import yaml
 from sqlalchemy import Engine
 
-from include.approvals.answer import Answer
+from include.approvals.question import Answer
 from include.evidence import ledger
 from include.evidence.bundle import SealedBundle, seal
 from include.evidence.ledger import LedgerRow
@@ -34,10 +34,9 @@ from include.registry import load_pack
 from include.sampling import report
 from include.sampling.commitment import Commitment
 from include.sampling.drawing import DRAW
-from include.sampling.frame import Frame, freeze
+from include.sampling.frame import Frame, Quarter, freeze, quarter_of
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.names import COMMITMENT_FILE
-from include.sampling.quarters import Quarter, quarter_of
 from include.sampling.rules import AUDIT, AuditRules
 from include.sampling.seed_entry import ENTER, take_seed
 from include.sampling.seed_entry import SEED as SEED_STEP

@@ -7,8 +7,7 @@ from functools import partial
 
 import pytest
 
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain, Question
+from include.approvals.question import Answer, AskAgain, Question
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.sampling.seed_entry import ENTER

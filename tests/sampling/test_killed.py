@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
+from include.sampling.tables import audit_sample, audit_seed
 from include.sampling.verify import redraw
-from include.state.audits import audit_sample, audit_seed
 from tests.sampling.rig import SEED, Rig, by_branch, population
 from tests.support.forking import Forked
 

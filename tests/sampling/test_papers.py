@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.reports.i18n import Translator
-from include.sampling import papers
+from include.sampling import issue
 from tests.sampling.drawn import ISSUED, committed, draw
 
 
@@ -11,7 +11,7 @@ def test_an_item_has_its_line_of_the_frame_not_its_place_in_the_stratum() -> Non
     """Whoever looks it up finds it there, in the second stage too."""
     made = draw(committed("intake", {"north": 60, "south": 60}, plan="staged"))
     sample = made.samples["intake"]
-    later = papers.stage_papers(made.papers, made.committed, made.samples, ["intake"], ISSUED)
+    later = issue.stage_papers(made.papers, made.committed, made.samples, ["intake"], ISSUED)
     told = [one for of_stage in (made.papers, later) for one in of_stage.papers[0].items]
     assert {one.number: one.ordinal for one in told} == {
         one.number: one.line for one in sample.items

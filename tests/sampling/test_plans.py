@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.sampling.exact.sizes import smallest_size
-from include.sampling.exact.stages import smallest_stages
+from include.sampling.exact.strata import smallest_stages
 from include.sampling.frame import WHOLE
 from include.sampling.plans import Plan, plan_for
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sampling.quarters import quarter_of
+from include.sampling.frame import quarter_of
 from include.services.errors import UsageError
 
 SHANGHAI = "Asia/Shanghai"

@@ -8,10 +8,10 @@ from typing import Any
 
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.plans import plan_for
-from include.sampling.question import MOST_NAMES, question
 from include.sampling.register import Refusal
 from include.sampling.rules import AuditRules
-from include.sampling.seeds import Cause
+from include.sampling.samples import Cause
+from include.sampling.seed_entry import MOST_NAMES, question
 from tests.sampling.rig import ZONE, by_branch, population, rules_of
 
 AT = datetime(2026, 10, 5, 0, 30, tzinfo=UTC)

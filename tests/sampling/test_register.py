@@ -13,14 +13,14 @@ from include.approvals.question import AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
 from include.notify.outbox import Run
-from include.sampling import register, seeds
+from include.sampling import register, samples
 from include.sampling.commitment import Sealed
 from include.sampling.drawing import DRAW
 from include.sampling.names import SEED_FILE, WORKPAPERS_FILE
 from include.sampling.seed_entry import CANCEL, ENTER
+from include.sampling.tables import audit_sample, audit_seed
 from include.sampling.verify import redraw
 from include.services.errors import ControlFailed
-from include.state.audits import audit_sample, audit_seed
 from tests.sampling.rig import AUDITOR, DAG, OTHER_AUDITOR, SEED, Rig, by_branch, population
 from tests.support.contexts import step_record
 
@@ -316,7 +316,7 @@ def test_the_first_commitment_of_a_run_stands(rig: Rig) -> None:
 
 def test_causes_of_refusals_are_those_that_can_be_said() -> None:
     """The report asks for the words of each."""
-    assert {one.value for one in seeds.Cause} == {
+    assert {one.value for one in samples.Cause} == {
         "none", "long", "unreadable", "no_source", "no_time", "older", "future", "used",
         "stranger",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
-from include.sampling import commitment_report, plans_table
+from include.sampling import commitment_report
 from include.sampling.workflow import SAMPLE_AUDIT
 from include.services.errors import ParcelSealError
 from tests.sampling.rig import SEED, Rig, population
@@ -188,7 +188,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
             one.file,
             one.sha256,
             str(one.plan.n),
-            plans_table.percent_of(one.plan.achieved_risk),
+            commitment_report.percent_of(one.plan.achieved_risk),
         ):
             assert words in text
     assert "d" * 64 in text
@@ -200,7 +200,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
 )
 def test_a_risk_is_never_told_too_low(risk: str, told: str) -> None:
     """Rounded up in the last place that is shown."""
-    assert plans_table.percent_of(risk) == told
+    assert commitment_report.percent_of(risk) == told
 
 
 def test_the_report_is_complete_in_chinese(rig: Rig) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sampling import seeds
+from include.sampling import samples
 from include.sampling.commitment import Sealed
-from include.sampling.seeds import LEEWAY, LONGEST, SHORTEST, Cause, Seed
+from include.sampling.samples import LEEWAY, LONGEST, SHORTEST, Cause, Seed
 
 SEALED = datetime(2026, 10, 5, 0, 30, tzinfo=UTC)
 NOW = SEALED + timedelta(days=1)
@@ -23,7 +23,7 @@ def fault(seed: str = "3391.76", source: str = "sse.com.cn", **more: Any) -> Cau
     given = {"published_at": SEALED + timedelta(hours=7)} | more
     published = given.pop("published_at")
     asked = {"sealed_at": SEALED, "now": NOW, "used": False} | given
-    return seeds.fault_of(seed, source, published, **asked)
+    return samples.fault_of(seed, source, published, **asked)
 
 
 @pytest.mark.parametrize("seed", ["3391.76", "1 2 3 4", "上证综指收盘", "a,b|c\\d'\"", "😀😀😀😀"])
@@ -88,9 +88,9 @@ def test_a_seed_is_used_once() -> None:
 @pytest.mark.parametrize("cause", Cause)
 def test_every_refusal_is_said_in_a_sentence(cause: Cause) -> None:
     """Of its own, and complete."""
-    said = seeds.why(cause)
+    said = samples.why(cause)
     assert said.text.format(**said.values)
-    assert len({seeds.why(one).text for one in Cause}) == len(Cause)
+    assert len({samples.why(one).text for one in Cause}) == len(Cause)
 
 
 LOCAL = datetime(2026, 10, 6, 8, tzinfo=ZoneInfo("Asia/Shanghai"))
@@ -110,7 +110,7 @@ def test_a_moment_without_an_offset_is_one_of_the_packs_timezone(
     text: str, moment: datetime
 ) -> None:
     """As the auditor's clock on the wall has it; a day is its first moment."""
-    assert seeds.moment_of(text, LOCAL) == moment
+    assert samples.moment_of(text, LOCAL) == moment
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_a_moment_without_an_offset_is_one_of_the_packs_timezone(
 )
 def test_what_is_no_moment_is_none(text: str) -> None:
     """It is asked for again."""
-    assert seeds.moment_of(text, LOCAL) is None
+    assert samples.moment_of(text, LOCAL) is None
 
 
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_reading_of_a_moment(text: str) -> None:
     """It is a moment with an offset, or none."""
-    found = seeds.moment_of(text, LOCAL)
+    found = samples.moment_of(text, LOCAL)
     assert found is None or found.utcoffset() is not None
 
 
@@ -145,6 +145,6 @@ def test_a_seed_is_read_back_as_it_was_written() -> None:
 
 def test_dice_are_thrown_anew_each_time() -> None:
     """Twenty of them: more than fifty bits."""
-    thrown = [seeds.in_advance("", NOW, "who asked")["seed"] for _turn in range(20)]
+    thrown = [samples.in_advance("", NOW, "who asked")["seed"] for _turn in range(20)]
     assert len(set(thrown)) == 20
     assert fault(thrown[0]) is None

@@ -11,12 +11,11 @@ import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
 from include.policy import SHIPPED
 from include.registry import load_pack
-from include.sampling.frame import Frame, freeze
+from include.sample_company import load
+from include.sampling.frame import Frame, freeze, quarter_of
 from include.sampling.plans import plan_for
-from include.sampling.quarters import quarter_of
 from include.sampling.rules import AUDIT
 from include.services.database import DatabaseAddress
 from tests.support.databases import fresh

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from include.approvals.answer import Answer
-from include.approvals.question import AskAgain
+from include.approvals.question import Answer, AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
+from include.sample_company import load
 from tests.schema.support import scratch
 
 AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)

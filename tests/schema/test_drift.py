@@ -15,8 +15,7 @@ from include.policy.datamap import MappedDatabase, MappedField
 from include.registry import load_pack
 from include.schema.drift import Drift, DriftKind, drift, mapped_schemas
 from include.schema.findings import findings
-from include.schema.live import LiveColumn, read_schema
-from include.schema.types import agrees, fides_type
+from include.schema.live import LiveColumn, agrees, fides_type, read_schema
 from tests.schema.support import field, fields, mapped, scratch
 
 CHINOOK = Path(__file__).parents[2] / "examples" / "packs" / "chinook"

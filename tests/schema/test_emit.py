@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.schema.emit import Lines, comment, flow_list, flow_map, scalar
+from include.schema.draft_rules import Lines, comment, flow_list, flow_map, scalar
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample.formats import id_check_character
+from include.sample_company.formats import id_check_character
 from include.schema.live import read_schema
 from include.schema.patterns import SAMPLE, Counts, TableCounts, count_patterns
 from tests.schema.support import scratch

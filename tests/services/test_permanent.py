@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from include.services.permanent import is_permanent
+from include.services.errors import is_permanent
 
 
 def test_statement_that_a_changed_table_outdates_is_repeated(database: str) -> None:

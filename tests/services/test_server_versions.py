@@ -7,7 +7,7 @@ import re
 import pytest
 
 from include.services.errors import UsageError
-from include.services.server_versions import (
+from include.services.programs import (
     SUPPORTED,
     listed,
     major_version,

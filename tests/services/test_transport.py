@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from include.services import transport
+from include.services.aws import kms_transport
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
-from include.services.kms import kms_transport
 from include.services.stores import store_transport
 from include.services.transport import Transport
 

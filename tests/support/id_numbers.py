@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from include.local.sample.formats import id_check_character
+from include.sample_company.formats import id_check_character
 
 
 def is_id_number(text: str) -> bool:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.services.programs import program_folder
-from include.services.server_versions import SUPPORTED
+from include.services.programs import SUPPORTED, program_folder
 
 EMBEDDED = 18
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}

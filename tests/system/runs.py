@@ -13,8 +13,7 @@ from unittest.mock import patch
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from include.backup.choice import CHOOSE
-from include.backup.drill import DRILL
+from include.backup.drill import CHOOSE, DRILL
 from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
 from include.backup.refusals import REFUSALS
 from include.backup.workflow import BACKUP_OFFSITE, DRILL_RESTORE

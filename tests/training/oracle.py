@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-from include.local.sample.duties import Duty
+from include.sample_company.employee import Duty
 from tests.workdays.test_calendar import OFF, WORKED, days
 
 RUNGS = (-30, -7, -1, 1, 7, 14)

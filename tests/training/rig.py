@@ -15,13 +15,11 @@ from sqlalchemy import Engine, text
 
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
-from include.policy.notices import NoticeRules
-from include.policy.rules import Calendar, Control, Role
+from include.policy.rules import Calendar, Control, NoticeRules, Role
 from include.services.clock import FixedClock
 from include.state.tables import metadata
-from include.training.ladder import reached
 from include.training.obligations import Due, Row, Waiver, everything
-from include.training.rules import TRAINING, TrainingRules
+from include.training.rules import TRAINING, TrainingRules, reached
 from include.training.sources import COLUMNS, Sources, open_sources
 from include.workdays.calendar import Workdays
 from include.workflow.run_context import RunContext

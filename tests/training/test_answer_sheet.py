@@ -14,15 +14,14 @@ import pytest
 from sqlalchemy import select, update
 
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import load
-from include.local.sample.answers import AnswerSheet
 from include.notify.outbox import Run
+from include.notify.tables import notice
 from include.policy import SHIPPED
 from include.registry import load_pack
+from include.sample_company import load
+from include.sample_company.answers import AnswerSheet
 from include.services.clock import FixedClock
-from include.state.notices import notice
-from include.training.keys import read
-from include.training.names import COPY, REMINDER
+from include.training.keys import COPY, REMINDER, read
 from include.training.rules import TRAINING
 from include.training.workflow import PLAN
 from tests.support.contexts import run_context, step_record

@@ -7,11 +7,11 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import select
 
+from include.notify.tables import notice
 from include.reports.i18n import Translator
-from include.state.notices import notice
 from include.training import waivers
-from include.training.confirm import still_due
-from include.training.names import REMINDER
+from include.training.keys import REMINDER
+from include.training.notices import still_due
 from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import Rig

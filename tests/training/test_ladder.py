@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.training.ladder import is_beyond, is_copied, overdue_rungs, reached
-from include.training.rules import Ladder
+from include.training.rules import Ladder, is_beyond, is_copied, overdue_rungs, reached
 from tests.training.rig import WORKDAYS
 
 LADDER = Ladder()

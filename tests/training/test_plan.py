@@ -12,12 +12,12 @@ from sqlalchemy import select
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of
 from include.messages import Message
+from include.notify.tables import notice
 from include.policy.rules import Calendar
 from include.reports.i18n import Translator
-from include.state.notices import notice
-from include.training import coverage, waivers
-from include.training.confirm import still_due
-from include.training.names import COPY, DEPARTMENT, REMINDER
+from include.training import standing, waivers
+from include.training.keys import COPY, DEPARTMENT, REMINDER
+from include.training.notices import still_due
 from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import DAG, HR, Rig
@@ -149,7 +149,7 @@ def test_a_clock_that_goes_back_tells_no_rung_again(rig: Rig):
         delivered(rig)
     assert record.data["told"]["reminders"] == 4  # a week before the day of P2
     with rig.engine.connect() as conn:
-        assert max(one.at for one in coverage.trend(conn, rig.now())) == rig.now()
+        assert max(one.at for one in standing.trend(conn, rig.now())) == rig.now()
 
 
 def test_a_leave_that_moves_the_day_begins_its_ladder_anew(rig: Rig):
@@ -340,6 +340,6 @@ def test_the_trend_has_the_last_run_of_each_day(rig: Rig):
     rig.today += timedelta(days=1)
     step_record(PLAN, rig.context("r3"))
     with rig.engine.connect() as conn:
-        points = coverage.trend(conn, rig.now())
+        points = standing.trend(conn, rig.now())
     assert [(one.people, one.covered) for one in points] == [(2, 1), (2, 1)]
     assert points[0].at < points[1].at

@@ -7,14 +7,14 @@ from psycopg.sql import SQL
 from sqlalchemy import insert
 
 from include.services.errors import ServiceError, UsageError
-from include.state.training import (
+from include.training.people import Roster
+from include.training.sources import open_sources
+from include.training.tables import (
     training_completion,
     training_course,
     training_roster,
     training_upload,
 )
-from include.training.people import Roster
-from include.training.sources import open_sources
 from tests.training.rig import Rig, rules
 
 UPLOAD = {"upload": True}

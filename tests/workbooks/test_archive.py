@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.sampling.workpapers.writing import write
-from include.workbooks.archive import archived, parts_of, utf8
+from include.workbooks.saving import archived, parts_of, utf8
 from tests.sampling.workpapers.support import workpapers
 
 LETTERS = st.text(

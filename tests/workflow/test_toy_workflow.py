@@ -27,7 +27,7 @@ from typing import Annotated
 from pydantic import Field
 
 from include.evidence.step_findings import StepFindings
-from include.evidence.step_result import StepResult
+from include.evidence.step_findings import StepResult
 from include.messages import _
 from include.policy.section import Loc, PackNames, RuleSection, SectionRules
 from include.reports.conclusion import Conclusion, worst

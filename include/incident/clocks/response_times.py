@@ -1,4 +1,4 @@
-"""How long incidents took: to be detected, contained, told to people and to an authority.
+"""Response times of incidents with their charts, and the score sheet of a drill.
 
 Figures are exact to the microsecond. What is not known, or has not happened, is counted apart and
 never taken for zero; what had happened before anybody was aware took no time at all.
@@ -12,10 +12,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from include.incident.clocks.clock import Clock, late
+from include.evidence.model import Outcome
+from include.incident.clocks.clock import Clock, ClockState, late
+from include.incident.clocks.clock_words import state
 from include.incident.clocks.milestones import INDIVIDUALS_TOLD, Reached, reported
 from include.incident.names import State
-from include.policy.spans import utc
+from include.messages import Message, _
+from include.policy.period import utc
+from include.reports.model import Bar, BarChart, Block, Cell, Column, Table, table_of
 
 _REPORTED = reported("")
 _NO_TIME = timedelta(0)
@@ -164,3 +168,162 @@ def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
     if begin is None or end is None:
         return None
     return max(utc(end) - utc(begin), _NO_TIME)
+
+
+_TITLES = {
+    Measure.DETECT: _("to detect"),
+    Measure.CONTAIN: _("to contain"),
+    Measure.NOTIFY: _("to tell people"),
+    Measure.REPORT: _("to the first report"),
+}
+_CHARTS = {
+    Measure.DETECT: _("Mean time from the beginning of a leak to awareness"),
+    Measure.CONTAIN: _("Mean time from awareness to containment"),
+    Measure.NOTIFY: _("Mean time from awareness until people are told, or need not be"),
+    Measure.REPORT: _("Mean time from awareness to the first report to an authority"),
+}
+
+
+def charts(found: Sequence[Figures]) -> list[BarChart]:
+    """One chart for each thing that is measured, with a bar a year; no bar where none is known.
+
+    Args:
+        found: as `include.incident.clocks.response_times.figures` gives them.
+    """
+    return [
+        BarChart(
+            caption=_CHARTS[what],
+            category=_("Year"),
+            unit="seconds",
+            bars=[Bar(label=_year(one), value=_seconds(one.took[what].mean)) for one in found],
+        )
+        for what in Measure
+    ]
+
+
+def figure_table(found: Sequence[Figures]) -> Table:
+    """The figures in rows: year and what was measured, with how many it is not known of."""
+    rows: list[list[Cell]] = [
+        [
+            _("{year}, {what}", year=_year(one), what=_TITLES[what]),
+            *_row(one.took[what]),
+        ]
+        for one in found
+        for what in Measure
+    ]
+    return Table(
+        caption=_("How long incidents took"),
+        columns=[
+            Column(label=_("Year")),
+            Column(label=_("Known of"), kind="number"),
+            Column(label=_("Not known of"), kind="number"),
+            Column(label=_("Mean"), kind="duration"),
+            Column(label=_("Median"), kind="duration"),
+            Column(label=_("Longest"), kind="duration"),
+        ],
+        rows=rows,
+    )
+
+
+def count_table(found: Sequence[Figures]) -> Table:
+    """How many incidents there were, and how many clocks ran out."""
+    return table_of(
+        _("Incidents"),
+        found,
+        [
+            (_("Year"), "text", _year),
+            (_("Incidents"), "number", lambda year: year.incidents),
+            (_("Cancelled"), "number", lambda year: year.cancelled),
+            (_("Clocks that ran out"), "number", lambda year: year.late),
+        ],
+    )
+
+
+def late_table(found: Iterable[Handled]) -> Table:
+    """Every clock that ran out, by incident."""
+    return Table(
+        caption=_("Clocks that ran out"),
+        columns=[
+            Column(label=_("Incident"), kind="code"),
+            Column(label=_("What")),
+            Column(label=_("Due"), kind="datetime"),
+            Column(label=_("Late by"), kind="duration"),
+            Column(label=_("State")),
+        ],
+        rows=[
+            [one.number, clock.rule.message, clock.due_at, clock.lateness.total_seconds(), words]
+            for one in found
+            for clock in one.late
+            for words in (state(clock),)
+        ],
+    )
+
+
+def blocks(years: Sequence[Figures], incidents: Iterable[Handled]) -> list[Block]:
+    """All of them for a section of a report."""
+    return [count_table(years), figure_table(years), *charts(years), late_table(incidents)]
+
+
+def _row(figure: Figure) -> list[Cell]:
+    return [
+        figure.known,
+        figure.missing,
+        _seconds(figure.mean),
+        _seconds(figure.median),
+        _seconds(figure.longest),
+    ]
+
+
+def _seconds(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
+
+
+def _year(one: Figures) -> Message | str:
+    return _("All years") if one.year is None else str(one.year)
+
+
+_NOT_COUNTED = (ClockState.STOPPED, ClockState.LAPSED, ClockState.NOT_YET)
+"""A person decided while there was time that it need not be done, or it was never a duty."""
+
+
+def score(clocks: Sequence[Clock]) -> tuple[int, int]:
+    """Points of a drill: one for each clock that was met, of all that had to be.
+
+    What a person decided in time need not be done counts neither for nor against.
+
+    Args:
+        clocks: as they stand at its end.
+    """
+    played = [one for one in clocks if one.due_at is not None and one.state not in _NOT_COUNTED]
+    return sum(one.state is ClockState.MET for one in played), len(played)
+
+
+def score_sheet(clocks: Sequence[Clock]) -> Table:
+    """What there was time for, how long it took, and whether that was in time.
+
+    Args:
+        clocks: as they stand at the end of the drill.
+    """
+    rows: list[list[Cell]] = []
+    for one in clocks:
+        if one.due_at is None or one.begins_at is None:
+            continue
+        allowed = (one.due_at - one.begins_at).total_seconds()
+        took = (one.done_at - one.begins_at).total_seconds() if one.done_at else None
+        rows.append([one.rule.message, allowed, took, _result(one)])
+    return Table(
+        caption=_("Times of the drill against its clocks"),
+        columns=[
+            Column(label=_("What")),
+            Column(label=_("Time that there was"), kind="duration"),
+            Column(label=_("Time that it took"), kind="duration"),
+            Column(label=_("Result"), kind="outcome"),
+        ],
+        rows=rows,
+    )
+
+
+def _result(one: Clock) -> Cell:
+    if one.state in _NOT_COUNTED:
+        return state(one)
+    return Outcome.PASS if one.state is ClockState.MET else Outcome.FAIL

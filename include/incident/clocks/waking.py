@@ -16,11 +16,9 @@ from include.incident.clocks.clock import Clock, ClockState
 from include.incident.names import ALERT, WORKFLOW
 from include.incident.rules import HumanStep, IncidentRules, Milestone, Wake
 from include.messages import Message, _
-from include.notify.notice import Notice
-from include.notify.roles import to_role
-from include.policy.period import Period
+from include.notify.notice import Notice, to_role
+from include.policy.period import Period, earlier, later, utc
 from include.policy.rules import Role
-from include.policy.spans import earlier, later, utc
 
 Phase = Literal["before", "after"]
 

@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg.sql import SQL, Composable
 
-from include.incident.counting.affected import Affected, affected
-from include.incident.counting.listed import printed
+from include.incident.counting.affected import Affected, affected, printed
 from include.incident.counting.live import look
 from include.incident.counting.logs import Logged
 from include.incident.counting.people import some

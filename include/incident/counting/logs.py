@@ -1,4 +1,4 @@
-"""Whose records accounts opened or a partner was given, by the logs of a database."""
+"""Find the records that accounts opened or that a partner received, by the logs of a database."""
 
 from __future__ import annotations
 
@@ -10,13 +10,42 @@ from typing import Any
 from psycopg.sql import SQL, Composable, Placeholder
 
 from include.incident.counting.live import Live, linked, plain_column
-from include.incident.counting.named import among, column, joined, table, value
-from include.incident.counting.reading import CannotCount, moment
-from include.incident.counting.window import in_window
-from include.incident.scope_rules import Lookup
+from include.incident.counting.reading import (
+    CannotCount,
+    among,
+    column,
+    joined,
+    moment,
+    table,
+    value,
+)
+from include.incident.rules import Lookup
 from include.incident.selection import Selection
 from include.messages import _
 from include.policy.fragments import both, pack_sql
+
+_DATE = 1082  # type oid of PostgreSQL
+
+
+def in_window(at: Composable, selection: Selection, kind: int | None = None) -> Composable:
+    """Whether a moment is in the window: from ``since`` on and before ``until``.
+
+    So windows that follow each other share nothing. A moment that nobody knows may be in any, and
+    what only has a day is in the window where a part of that day is.
+
+    Args:
+        at: the moment.
+        selection: its values are the parameters ``since`` and ``until``.
+        kind: oid of the moment's type, where it may be a day.
+    """
+    since = "%(since)s::timestamptz::date" if kind == _DATE else "%(since)s::timestamptz"
+    limits = []
+    if selection.since is not None:
+        limits.append(SQL("{} >= {}").format(at, SQL(since)))
+    if selection.until is not None:
+        limits.append(SQL("{} < %(until)s::timestamptz").format(at))
+    return SQL("({} OR {} IS NULL)").format(both(limits), at) if limits else SQL("true")
+
 
 MOST_KEYS = 3_000_000
 """So many people's keys are brought here, as one text, and given to what counts; where a log names

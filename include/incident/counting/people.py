@@ -1,22 +1,133 @@
-"""Counting affected people, by what is affected of them: their records put together by person."""
+"""Count affected records, and the people whom they are about with what is affected of each."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from include.incident.counting.affected import Affected, Pairs, each_key
-from include.incident.counting.bits import Bits
-from include.incident.counting.categories import is_below
-from include.incident.counting.named import column, joined, value
-from include.incident.counting.records import Rows, rows_of
-from include.incident.scope_rules import Lookup
+from include.incident.counting.live import Collected, is_below
+from include.incident.counting.reading import column, first_and_last, joined, span, value
+from include.incident.rules import Lookup
 from include.policy.fragments import either, pack_sql
+
+_BITS = 62  # of a bigint that stays positive
+
+
+class Bits:
+    """A bit for each name, in the columns ``m0``, ``m1`` and so on.
+
+    Args:
+        names: of data categories.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._places = {name: divmod(at, _BITS) for at, name in enumerate(names)}
+        self._masks = range(max(len(names) - 1, 0) // _BITS + 1)
+
+    def columns(self, values: Mapping[str, Composable], whole: Collection[str] = ()) -> Composable:
+        """The columns of a row.
+
+        Args:
+            values: by name, whether the row has a value; names without a bit are left out.
+            whole: names of which every row has one, so that nobody has to look.
+        """
+        constant = [0 for _ in self._masks]
+        parts: list[list[Composable]] = [[] for _ in self._masks]
+        for name, condition in values.items():
+            if name not in self._places:
+                continue
+            mask, bit = self._places[name]
+            if name in whole:
+                constant[mask] |= 1 << bit
+            else:
+                has = SQL("CASE WHEN {} THEN {}::bigint ELSE 0 END")
+                parts[mask].append(has.format(condition, Literal(1 << bit)))
+        return SQL(", ").join(
+            SQL("{} AS {}").format(
+                SQL(" | ").join([SQL("{}::bigint").format(Literal(constant[mask])), *parts[mask]]),
+                self._column(mask),
+            )
+            for mask in self._masks
+        )
+
+    @property
+    def merged(self) -> Composable:
+        """The columns of all rows of a person."""
+        return SQL(", ").join(
+            SQL("bit_or({0}) AS {0}").format(self._column(mask)) for mask in self._masks
+        )
+
+    def has(self, name: str) -> Composable:
+        """Whether the bit of a name is set."""
+        mask, bit = self._places[name]
+        return SQL("{} & {}::bigint <> 0").format(self._column(mask), Literal(1 << bit))
+
+    @staticmethod
+    def _column(mask: int) -> Composable:
+        return Identifier(f"m{mask}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Affected records of one collection.
+
+    Attributes:
+        count: each once.
+        undated: those without a moment.
+        first: moment of the oldest; None where none has one.
+        last: of the newest.
+        valued: how many have a value, by what was asked for; empty where that was not counted.
+    """
+
+    count: int = 0
+    undated: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    valued: Mapping[str, int] = field(default_factory=dict)
+
+
+def rows_of(found: Affected, one: Collected, values: Mapping[str, Composable]) -> Rows:
+    """Count records, in one look at the collection.
+
+    Args:
+        found: what is affected.
+        one: a collection of it.
+        values: conditions over ``r``: rows that meet them are counted too, where the collection is
+            looked through.
+    """
+    matches = found.matches(one)
+    if not matches:
+        return Rows()
+    at = one.at.sql if one.at else SQL("NULL::timestamptz")
+    if len(matches) == 1:
+        source = SQL("{} WHERE {}").format(matches[0].source, matches[0].where)
+    else:
+        parts = [
+            SQL("SELECT {}, {} AS made_at FROM {} WHERE {}").format(
+                SQL(", ").join(one.identity), at, match.source, match.where
+            )
+            for match in matches
+        ]
+        source = SQL("({}) AS r").format(SQL(" UNION ").join(parts))
+        at, values = SQL("made_at"), {}
+    valued = [SQL(", count(*) FILTER (WHERE {})").format(each) for each in values.values()]
+    query = SQL("SELECT count(*), count({}), {}{} FROM {}").format(
+        at, span(at, one.at.type if one.at else None), SQL("").join(valued), source
+    )
+    row = found.live.connection.execute(query, found.values).fetchone()
+    assert row is not None
+    count, dated, first, last, *rest = row
+    first, last = first_and_last(found.live.connection, [(first, last)], at, source, found.values)
+    undated = count - dated if one.at else 0
+    return Rows(count, undated, first, last, dict(zip(values, rest, strict=True)))
+
 
 _MOMENT = re.compile(r"(?<!:):moment\b")
 _BY_HASH = "SELECT set_config(name, %s, true) FROM unnest(%s::text[]) AS name"

@@ -16,11 +16,10 @@ import psycopg
 from psycopg.sql import SQL
 from sqlalchemy import Connection, Engine, text
 
-from include.incident.counting.affected import affected
-from include.incident.counting.listed import printed
+from include.incident.counting.affected import affected, printed
 from include.incident.counting.live import look
 from include.incident.counting.reading import reading
-from include.incident.scope_rules import ScopeRule
+from include.incident.rules import ScopeRule
 from include.incident.selection import Selection
 from include.policy.datamap import MappedDatabase
 from include.services.database import DatabaseAddress

@@ -14,12 +14,16 @@ from typing import Literal
 
 import zstandard
 
-from include.encryption.packing import COMPRESSION, packed
+from include.encryption.crypto import EncryptionRecord, Frozen, RecipientRecord
 from include.encryption.recipients import OpeningKey, Recipient
-from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
-from include.encryption.stream import PIECE, Filled, Stage
-from include.incident.evidence.copying import Copying, LogSnapshot, RowCounter, log_snapshot
-from include.incident.evidence.log_query import LogQuery
+from include.encryption.stream import COMPRESSION, PIECE, Filled, Stage, packed
+from include.incident.evidence.log_copy import (
+    Copying,
+    LogQuery,
+    LogSnapshot,
+    RowCounter,
+    log_snapshot,
+)
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError

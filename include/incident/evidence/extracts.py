@@ -1,16 +1,20 @@
-"""Extracts of the logs of an incident: of each database that has one, made once per count."""
+"""Make one extract of each log per count, with at least all rows that any count has read.
+
+Later counts say again what is affected, and somebody may leave out what was said before; figures
+never get less, so an extract that knew the newest words only could lack rows that were counted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.incident import scopes
-from include.incident.evidence import covering
+from include.incident import incident_run
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.results import KeptExtract
 from include.incident.scope import Counted, Scope
@@ -20,7 +24,65 @@ from include.services.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
     from include.incident.evidence.extract import Extract
-    from include.incident.evidence.log_query import LogQuery
+    from include.incident.evidence.log_copy import LogQuery
+
+
+BEFORE = timedelta(days=183)  # Cybersecurity Law (2026-01-01) 23(3): logs of six months at least
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Rows of a log.
+
+    Attributes:
+        since: from then on; None where nothing limits it.
+        until: before then.
+        whose: accounts or partners, sorted; everybody's where it is empty.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    whose: tuple[str, ...]
+
+
+def accesses(said: Sequence[Selection], begun: datetime) -> Wanted:
+    """Rows of the log of accesses.
+
+    Whoever names accounts and no time means all time, and is counted by that; who names no account
+    gets everybody's rows, of half a year before the leak and all since.
+
+    Args:
+        said: what is affected, by every count.
+        begun: when the leak began, or when the company became aware of it.
+    """
+    windows = [(one.since or (None if one.accounts else begun - BEFORE), one.until) for one in said]
+    everybody = any(not one.accounts for one in said)
+    names = {name for one in said for name in one.accounts}
+    return _wanted(windows, set() if everybody else names)
+
+
+def shares(said: Sequence[Selection]) -> Wanted | None:
+    """Rows of the log of sharing: all that were given to the partners; None where none is named.
+
+    Args:
+        said: what is affected, by every count.
+    """
+    naming = [one for one in said if one.partner is not None]
+    if not naming:
+        return None
+    names = {one.partner for one in naming if one.partner is not None}
+    return _wanted([(one.since, one.until) for one in naming], names)
+
+
+def _wanted(windows: Sequence[tuple[datetime | None, datetime | None]], whose: set[str]) -> Wanted:
+    sinces = [since for since, _until in windows if since is not None]
+    untils = [until for _since, until in windows if until is not None]
+    return Wanted(
+        since=min(sinces) if len(sinces) == len(windows) else None,
+        until=max(untils) if len(untils) == len(windows) else None,
+        whose=tuple(sorted(whose)),
+    )
+
 
 LOCKED = timedelta(days=5 * 366)  # the company's default of incident files: closure and five years
 
@@ -42,7 +104,7 @@ def take(
         ServiceError: a service failed, and another try comes; what was made stays.
     """
     with run.state.connect() as conn:
-        every = [one.selection for one in scopes.every(conn, record.incident.id)]
+        every = [one.selection for one in incident_run.every(conn, record.incident.id)]
     extracted: dict[str, KeptExtract] = {}
     for one in scope.counted:
         if run.rules.scope_of(one.database).access is None:
@@ -74,17 +136,17 @@ def _queries(
     run: IncidentRun, record: IncidentRecord, database: str, said: Sequence[Selection]
 ) -> list[LogQuery]:
     """What is extracted of a database: rows that any count counted, if not more."""
-    from include.incident.evidence.log_query import LogQuery
+    from include.incident.evidence.log_copy import LogQuery
 
     rule, mapped = run.rules.scope_of(database), run.database(database)
     found = []
     if rule.access is not None:
-        rows = covering.accesses(said, record.incident.began_at or record.incident.aware_at)
+        rows = accesses(said, record.incident.began_at or record.incident.aware_at)
         found.append(
             LogQuery(mapped, rule.access, rows.since, rows.until, accounts=rows.whose,
                      timezone=run.zone.key)
         )  # fmt: skip
-    if rule.shares is not None and (given := covering.shares(said)) is not None:
+    if rule.shares is not None and (given := shares(said)) is not None:
         found.append(
             LogQuery(mapped, rule.shares, given.since, given.until, partners=given.whose,
                      timezone=run.zone.key)

@@ -9,10 +9,9 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
-from include.approvals.answer import Answer
 from include.approvals.form import Entry as Entered
 from include.approvals.form import Field, read_form
-from include.approvals.question import AskAgain
+from include.approvals.question import Answer, AskAgain
 from include.approvals.reasons import says_something
 from include.incident import timeline
 from include.incident.entries import EntryData

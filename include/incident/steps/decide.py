@@ -1,4 +1,4 @@
-"""Whether affected people are told: decided by another person than who wrote the impact.
+"""Decide whether affected people are notified; another person than the impact's author decides.
 
 They need not be told where measures avoid the harm (PIPL (2021-11-01) 57); that is a decision with
 reasons too. It is bound to the letter's words and the list of people, by their digest. An addition
@@ -17,7 +17,7 @@ from include.approvals.form import Field
 from include.approvals.names import same_person
 from include.approvals.question import Question, in_both
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
-from include.incident import decisions, scopes, timeline
+from include.incident import decisions, incident_run, timeline
 from include.incident.entries import Decided
 from include.incident.incident_run import (
     IncidentRecord,
@@ -26,23 +26,67 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
-from include.incident.rules import HumanStep
+from include.incident.rules import HumanStep, Letter
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given
-from include.incident.steps.human_task import human_task
+from include.incident.steps.page import human_task
 from include.incident.team import team_of, who_answered
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook, Reach
+from include.incident.telling.authority_report import sealed_document
 from include.incident.telling.letter_document import letter_document
-from include.incident.telling.letter_words import letter_lines, reach_lines
 from include.incident.telling.notifying import NoticePlan
-from include.incident.telling.sealed_documents import sealed_document
 from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed, verbatim
 from include.notify import outbox
-from include.notify.names import NOT_WANTED
-from include.notify.texts import digest
+from include.notify.notice import NOT_WANTED
+from include.notify.texts import LetterText, digest
 from include.services.errors import ControlFailed
+
+
+def letter_lines(letter: LetterText) -> list[Message]:
+    """The letter as it would be sent, part by part."""
+    parts = [_("“{title}”: {words}", title=one.title, words=one.words) for one in letter.parts]
+    return [_("The letter: {heading}", heading=letter.heading), letter.opening, *parts]
+
+
+def reach_lines(plan: NoticePlan, reach: Reach | None, rules: Letter) -> list[Message]:
+    """Whom it would go to: the dry run.
+
+    Args:
+        plan: whom it is meant for.
+        reach: who has a usable address; None in a drill.
+        rules: of incident.yaml.
+    """
+    lines = [
+        _(
+            "{people} people are affected; {new} of them were sent nothing before.",
+            people=plan.people,
+            new=plan.new,
+        )
+    ]
+    if reach is None:
+        return [*lines, _("DRILL: no address was looked up.")]
+    lines.append(
+        _(
+            "{usable} have an address of their own; {without} have none, of {malformed} it cannot "
+            "be used, {shared} share one with at least {most} others.",
+            usable=reach.usable,
+            without=reach.without,
+            malformed=reach.malformed,
+            shared=reach.shared,
+            most=rules.shared_by - 1,
+        )
+    )
+    if plan.people and reach.unusable > rules.unusable_at_most * plan.people:
+        lines.append(
+            _(
+                "UNUSUALLY MANY cannot be reached by mail: is this the right list? Tick that it "
+                "was looked at, or do not tell yet."
+            )
+        )
+    return lines
+
 
 STEP: HumanStep = "decide"
 TELL, DO_NOT_TELL = "Tell people", "Do not tell"
@@ -128,7 +172,7 @@ def ask(run: IncidentRun, record: IncidentRecord) -> Question | None:
     asked = question(run, record)
     if asked is None:
         return None
-    document = letter_document(run, record, scopes.newest(run, record.incident.id).categories)
+    document = letter_document(run, record, incident_run.newest(run, record.incident.id).categories)
     # Other words are another document: what somebody may have printed is not made anew.
     name = f"notice-{digest(notifying.text_of(run, record))[:8]}"
     path = sealed_document(run, record, document, name)

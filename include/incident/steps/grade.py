@@ -8,17 +8,16 @@ from sqlalchemy import Connection
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.incident import register, scopes
-from include.incident.grading import propose
-from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
+from include.incident import incident_run, register
+from include.incident.assessing import propose
+from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of, told
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given, Values
-from include.incident.steps.human_task import human_task
+from include.incident.steps.page import human_task
 from include.incident.timeline import last_of
-from include.incident.words import told
 from include.messages import Message, _
 
 STEP: HumanStep = "grade"
@@ -49,7 +48,7 @@ def form(run: IncidentRun, record: IncidentRecord, proposed: str | None = None) 
 
 def ask(run: IncidentRun, record: IncidentRecord) -> Question:
     """Confirm the grade that the counts propose, or another one with reasons."""
-    proposed = propose(scopes.newest(run, record.incident.id), rules_of(run, record))
+    proposed = propose(incident_run.newest(run, record.incident.id), rules_of(run, record))
     return page.question(
         run,
         record,
@@ -63,7 +62,7 @@ def ask(run: IncidentRun, record: IncidentRecord) -> Question:
 
 
 def _lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
-    scope = scopes.newest(run, record.incident.id)
+    scope = incident_run.newest(run, record.incident.id)
     graded = last_of(record.entries, Kind.GRADED)
     return [
         _("What happened: {what}", what=told(run, record)),
@@ -96,7 +95,7 @@ def take(run: IncidentRun, record: IncidentRecord, given: Given) -> Answered:
     who = answer.person(run, record, STEP, given)
     values = answer.read(run, record, STEP, given, form(run, record))
     chosen = values.text(GRADE)
-    proposed = propose(scopes.newest(run, record.incident.id), rules_of(run, record))
+    proposed = propose(incident_run.newest(run, record.incident.id), rules_of(run, record))
     if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
         answer.refuse(run, record, STEP, given, cause, values)

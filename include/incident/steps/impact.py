@@ -8,14 +8,13 @@ from functools import partial
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.incident.entries import ImpactAssessed
-from include.incident.incident_run import IncidentRecord, IncidentRun
+from include.incident.incident_run import IncidentRecord, IncidentRun, told
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given
-from include.incident.steps.human_task import human_task
+from include.incident.steps.page import human_task
 from include.incident.timeline import last_of
-from include.incident.words import told
 from include.messages import Message, _, listed
 
 STEP: HumanStep = "impact"

@@ -11,21 +11,18 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.documents.missing import missing
-from include.incident.clocks.clock import Bearing, bearing
+from include.documents.words import missing
+from include.incident.clocks.clock import Bearing, bearing, facts_from
 from include.incident.clocks.milestones import is_declined, outgrown
-from include.incident.clocks.standing import facts_from
 from include.incident.entries import Reported
-from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
+from include.incident.incident_run import IncidentRecord, IncidentRun, report_title, rules_of, told
 from include.incident.names import Kind, Phase
 from include.incident.rules import Authority, HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given
-from include.incident.steps.human_task import human_task_by_part
-from include.incident.telling.authority_report import document_version, report_of
-from include.incident.telling.sealed_documents import sealed_document
+from include.incident.steps.page import human_task_by_part
+from include.incident.telling.authority_report import document_version, report_of, sealed_document
 from include.incident.timeline import Entry, of_kind
-from include.incident.words import report_title, told
 from include.messages import Message, _
 from include.policy.rules import in_languages
 

@@ -18,11 +18,11 @@ from include.incident.names import FINDING_KIND, Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given, Values
-from include.incident.steps.human_task import human_task
+from include.incident.steps.page import human_task
 from include.incident.timeline import last_of
 from include.messages import _
+from include.policy.period import later
 from include.policy.rules import in_languages
-from include.policy.spans import later
 
 STEP: HumanStep = "review"
 REVIEWED = "Reviewed"

@@ -7,15 +7,14 @@ from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.documents.missing import missing
+from include.documents.words import missing
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Answered, Given
-from include.incident.steps.human_task import human_task
-from include.incident.telling.authority_report import document_version, summary_of
-from include.incident.telling.sealed_documents import sealed_document
+from include.incident.steps.page import human_task
+from include.incident.telling.authority_report import document_version, sealed_document, summary_of
 from include.messages import Message, _
 
 STEP: HumanStep = "summary"

@@ -1,4 +1,4 @@
-"""Addresses of affected people: looked up when a letter is sent, and kept nowhere.
+"""Look up addresses of affected people when a letter is sent, and whether it is still due.
 
 An address that many people share is nobody's own: a branch's, or a wrong list. Such people are told
 otherwise, as those without an address are.
@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
 from psycopg.sql import SQL, Composable
 from sqlalchemy import Connection
 
+from include.incident.clocks import waking
+from include.incident.clocks.clock import clocks_of
 from include.incident.counting import subjects
-from include.incident.counting.listed import Listed, printed
+from include.incident.counting.affected import Listed, printed
 from include.incident.counting.live import Live, people_of
-from include.incident.counting.named import column
-from include.incident.counting.reading import CannotCount, reading
-from include.incident.incident_run import IncidentRun
-from include.notify.addresses import fault
-from include.notify.names import NO_ADDRESS
-from include.services.errors import ServiceError
+from include.incident.counting.reading import CannotCount, column, reading
+from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
+from include.incident.rule_checks import INCIDENT
+from include.incident.telling import notifying
+from include.notify.notice import NO_ADDRESS, fault
+from include.services.errors import ServiceError, UsageError
+from include.workflow.run_context import context_of
+from include.workplace import Workplace
 
 BATCH = 5_000  # keys that are looked up at once
 
@@ -158,3 +163,38 @@ def _batches(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]
         for database, key in batch:
             by_database.setdefault(database, []).append(key)
         yield from by_database.items()
+
+
+def alerts_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
+    """Return the keys of calls and wake-ups that are still due."""
+    due: set[str] = set()
+    for number, record in _records(run, keys).items():
+        if record.incident.is_led:
+            due |= waking.wanted(keys, number, clocks_of(run, record), run.zone)
+    return due
+
+
+def letters_due(run: IncidentRun, keys: Sequence[str]) -> set[str]:
+    """Return the keys of letters to people that are still due."""
+    return notifying.wanted(run, _records(run, keys), keys)
+
+
+def addresses(run: IncidentRun, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return the addresses of letters to people, by key; nothing stores them."""
+    return _book(run.services).look_up(keys)
+
+
+@lru_cache(maxsize=4)  # which addresses many people share is looked up once for all letters
+def _book(services: Workplace) -> AddressBook:
+    return AddressBook(context_of(INCIDENT, services))
+
+
+def _records(run: IncidentRun, keys: Iterable[str]) -> dict[str, IncidentRecord]:
+    records: dict[str, IncidentRecord] = {}
+    with run.state.connect() as conn:
+        for number in {key.partition("/")[0] for key in keys}:
+            try:
+                records[number] = record_in(conn, number)
+            except UsageError:  # there is no such incident, so nothing is due
+                continue
+    return records

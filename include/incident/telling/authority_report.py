@@ -1,4 +1,4 @@
-"""What an authority is handed: the first report, what is known later, and the summary at the end.
+"""Reports to authorities: first report, follow-up and summary, each sealed before it is handed in.
 
 First unit and system, time, place, type, grade, impact, measures; then trend, preliminary cause,
 leads, next steps and the evidence that is kept: National Cybersecurity Incident Reporting Measures
@@ -12,22 +12,30 @@ from datetime import datetime
 from hashlib import sha256
 
 from include.documents.model import Document, Entry, EntryValue, Form, Section
-from include.incident import scopes
-from include.incident.clocks.clock import Clock, ClockState
+from include.documents.render import render_forms
+from include.evidence.model import Outcome
+from include.incident import bundled, incident_run
+from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.clocks.clock_words import document_table
-from include.incident.clocks.standing import clocks_of
 from include.incident.entries import Reported, Reviewed
-from include.incident.evidence import kept_words
-from include.incident.incident_run import IncidentRecord, IncidentRun, rules_of
-from include.incident.names import Kind, Phase
+from include.incident.evidence import kept
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    action_lines,
+    marked,
+    rules_of,
+    told,
+)
+from include.incident.names import WORKFLOW, Kind, Phase
 from include.incident.rules import Authority
 from include.incident.scope import Scope
-from include.incident.telling.information import types_of
+from include.incident.scope_words import types_of
 from include.incident.telling.letter import texts_of
 from include.incident.timeline import last_of, of_kind
-from include.incident.words import action_lines, marked, told
 from include.messages import Message, _, listed, verbatim
 from include.policy.rules import in_languages
+from include.reports.conclusion import Conclusion
 from include.reports.model import Paragraph
 
 _NOT_KNOWN = _("not known yet")
@@ -62,11 +70,11 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
     return report(
         run,
         record,
-        scopes.newest(run, record.incident.id),
+        incident_run.newest(run, record.incident.id),
         clocks_of(run, record),
         rules_of(run, record).authority(authority),
         phase,
-        kept_words.lines(run, record),
+        kept.lines(run, record),
     )
 
 
@@ -75,9 +83,9 @@ def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
     return summary(
         run,
         record,
-        scopes.newest(run, record.incident.id),
+        incident_run.newest(run, record.incident.id),
         clocks_of(run, record),
-        kept_words.lines(run, record),
+        kept.lines(run, record),
     )
 
 
@@ -274,3 +282,36 @@ def _clocks(clocks: Sequence[Clock], authority: Authority | None = None) -> Sect
         none = Paragraph(text=_("No period runs for this authority."))
         return Section(heading=_("Time limits and when they were met"), blocks=(none,))
     return Section(heading=_("Time limits and when they were met"), blocks=(document_table(shown),))
+
+
+def sealed_document(run: IncidentRun, record: IncidentRecord, document: Document, name: str) -> str:
+    """Seal a document once for each version of its content, and return its path in the store.
+
+    A document that somebody may have handed in is not made again; after another grade or count
+    there is another one beside it. The document of a drill is a file of the drill's own bundle.
+
+    Args:
+        run: the run that asks for it.
+        record: the incident.
+        document: the document.
+        name: of its files: ``first-cac``.
+    """
+    if run.services.is_drill:
+        for file_name, content in render_forms(document, run.zone.key, name).files.items():
+            run.keep_file(file_name, content)
+        return "-"
+    phase = Phase.FIRST if name.startswith(Phase.FIRST) else None
+    workflow = f"{WORKFLOW}.{name}-{document_version(record, phase)}"
+    row = run.task.find_interim(workflow)
+    if row is None:
+        conclusion = Conclusion(
+            title=document.title,
+            summary=_("{title}, {reference}", title=document.title, reference=document.reference),
+            outcome=Outcome.PASS,
+            findings=[],
+            metrics=[],
+        )
+        files = render_forms(document, run.zone.key, name).files
+        records = [bundled.record(record)]
+        row = run.task.seal_interim(workflow, conclusion, files, records=records, pdf=False)
+    return f"{run.services.store('evidence_store').description}/{row.bundle}"

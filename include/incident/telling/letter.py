@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from include.incident.entries import ImpactAssessed
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
-from include.incident.telling.information import types_of
+from include.incident.scope_words import types_of
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed
 from include.notify.texts import LetterPart, LetterText

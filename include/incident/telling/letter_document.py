@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from include.documents.model import Document, Entry, Form, Section
-from include.incident.incident_run import IncidentRecord, IncidentRun
+from include.incident.incident_run import IncidentRecord, IncidentRun, marked
 from include.incident.names import Kind
-from include.incident.telling.information import types_of
+from include.incident.scope_words import types_of
 from include.incident.telling.letter import PARTS, texts_of
 from include.incident.timeline import last_of
-from include.incident.words import marked
 from include.messages import _
 from include.policy.rules import in_languages
 from include.reports.model import Paragraph

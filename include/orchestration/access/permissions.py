@@ -1,4 +1,6 @@
-"""What FAB calls the things that may be done in Airflow; no import of Airflow is needed here.
+"""Permissions of Airflow and of the compliance pages, by FAB's names; imports no Airflow.
+
+The pages ask for these views, the roles grant them. No import of Airflow is needed here.
 
 A permission is an action on a resource. FAB knows one DAG apart from the others (``DAG:<dag_id>``)
 but not its parts: who may read logs at all may read those of every DAG that they may read, and two
@@ -11,6 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
+
+
+class Page(StrEnum):
+    """One compliance page; the value is the resource's name in FAB."""
+
+    OVERVIEW = "Compliance Overview"
+    EVIDENCE = "Compliance Evidence"
+    WAITING = "Compliance Waiting"
+    CLOCKS = "Compliance Clocks"
+    HOLDS = "Compliance Holds"
+    FINDINGS = "Compliance Findings"
+    RESTORE_POINTS = "Compliance Restore Points"
 
 
 class Action(StrEnum):

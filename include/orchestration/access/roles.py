@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from include.orchestration.access.pages import Page
 from include.orchestration.access.permissions import (
     Action,
+    Page,
     Part,
     Permission,
     menus,

@@ -1,4 +1,4 @@
-"""The form of a questionnaire: what the writer and the reader of a workbook have to agree on.
+"""The form of a questionnaire, declared once for its writer and its reader.
 
 The words here are part of the file's format and stand in no catalogue: a better translation must
 not make a workbook unreadable that was issued before it. Who changes one changes `FORMAT` too.
@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from openpyxl.worksheet.worksheet import Worksheet
 from pydantic import TypeAdapter
 
-from include.messages import _
+from include.messages import Message, _
 from include.partners.score import Answer, Asked
 from include.policy.rates import parse_rate
+from include.reports.i18n import Translator
+from include.workbooks.drawing import draw, draw_choice, draw_cover, draw_table
 from include.workbooks.forms import (
     Binding,
     Choice,
     Choices,
     Column,
+    Cover,
     Field,
     Line,
     Note,
     RowFaults,
     Table,
 )
-from include.workbooks.words import both, plain
+from include.workbooks.words import beside, both, plain
 
 FORMAT = "parcelseal.questionnaire/1"
 INSTRUCTIONS = "填写说明 Instructions"
@@ -230,3 +235,50 @@ def to_json(issued: Issued) -> Any:
 def from_json(content: Any) -> Issued:
     """What was issued, from its JSON."""
     return _ISSUED.validate_python(content)
+
+
+_STEPS = (
+    _("Answer every question of the next sheet: choose Yes, No or N/A from the list in the cell."),
+    _("Yes means that it is so today and that you can show it. N/A is taken only where the list "
+      "of the cell offers it."),
+    _("Every answer but Yes needs a note: what is missing and by when it will be mended, or why "
+      "the question does not apply."),
+    _("On the sheet of sub-processors, say whether anybody else processes our customers' "
+      "information for you, and name every one of them."),
+    _("Write nothing about any customer: no names, addresses, telephone or ID numbers."),
+    _("Only the yellow cells are filled in. Sheets, rows and columns are not added, removed or "
+      "renamed, and no formulas, links or macros put in: the file would be refused."),
+    _("Save as .xlsx without a password, with Excel, WPS or LibreOffice, and send the file back "
+      "to whom you have it from. The file's name does not matter."),
+)  # fmt: skip
+
+
+def write(issued: Issued) -> bytes:
+    """Write the workbook to be filled in (.xlsx)."""
+    cover = Cover(_("Security review of partners: questionnaire"), _facts(issued), (BY, ON), _STEPS)
+    sheets: dict[str, Callable[[Worksheet], None]] = {
+        INSTRUCTIONS: lambda sheet: draw_cover(sheet, cover, issued.issued_at),
+        QUESTIONS: lambda sheet: draw_table(sheet, issued.table, beside(_("Questions"))),
+    }
+    if issued.sub_processors:
+        sheets[SUB_PROCESSORS] = lambda sheet: _sub_processors(sheet, issued)
+    title = f"{plain(issued.partner)} · {issued.review}"
+    return draw(title, issued.issued_at, sheets, issued.binding)
+
+
+def _facts(issued: Issued) -> list[tuple[Message, str]]:
+    name = f"{issued.name} ({issued.partner})" if issued.name else issued.partner
+    moment = Translator("en", issued.timezone).datetime(issued.issued_at)
+    return [
+        (_("Partner"), plain(name)),
+        (_("Review no."), str(issued.review)),
+        (_("Issued"), moment),
+        (_("Digest of the questionnaire (SHA-256)"), issued.sha256),
+    ]
+
+
+def _sub_processors(sheet: Worksheet, issued: Issued) -> None:
+    draw_choice(sheet, ANY_ROW, ANY_SUB_PROCESSORS, YES_OR_NO)
+    title = beside(_("Who processes our customers' information for you"))
+    footer = f"{sheet.title} · {issued.partner}"
+    draw_table(sheet, SUB_PROCESSORS_TABLE, title, footer)

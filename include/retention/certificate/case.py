@@ -1,4 +1,4 @@
-"""The results of a run's steps for one database, as its certificate reads them."""
+"""The results of a run for one database, as its certificate reads and words them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from include.messages import Message
+from include.holds.registry import HoldKind
+from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.policy.retention import RetentionRule
+from include.policy.period import Period
+from include.policy.retention import Clock, RetentionRule, SqlClock
+from include.policy.rules import Source
 from include.retention.certificate.count.inspection import Left
-from include.retention.planning.plan import PlannedClass
+from include.retention.execution.batch_actions import Kept
+from include.retention.planning.plan import KeptBy, PlannedClass
+from include.retention.postgres.transaction_counters import ChangedUnrecorded
 from include.retention.results import (
     ApprovalResult,
     ExecutionResult,
     PlanResult,
+    RequestState,
     VerificationResult,
 )
 
@@ -103,3 +109,209 @@ class Case:
         """Return what the count afterwards found of a class."""
         left = self.proof.left if self.proof else ()
         return next((each for each in left if each.name == name), None)
+
+
+HOLDS = {
+    HoldKind.SUBJECT: _("a person"),
+    HoldKind.WAYBILL: _("a waybill"),
+    HoldKind.CASE: _("a case"),
+    HoldKind.CLASS: _("a record class"),
+    HoldKind.DATABASE: _("the database"),
+}
+REQUESTS: dict[RequestState, Message] = {
+    "closed": _("erased; closed"),
+    "closed_late": _("erased late; closed"),
+    "restricted": _("restricted: kept by a hold, a law or another record"),
+    "restricted_late": _("restricted only after its day: kept by a hold, a law or another record"),
+    "overdue": _("overdue"),
+    "open": _("open"),
+    "not_found": _("open: no record was found under its key"),
+}
+
+
+def length(period: Period) -> Message:
+    """A period of the calendar, "3 years"."""
+    years, months = divmod(period.months, 12)
+    minutes, seconds = divmod(period.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [
+        message
+        for count, message in (
+            (years, _("1 year") if years == 1 else _("{n} years", n=years)),
+            (months, _("1 month") if months == 1 else _("{n} months", n=months)),
+            (period.days, _("1 day") if period.days == 1 else _("{n} days", n=period.days)),
+            (hours, _("{n} h", n=hours)),
+            (minutes, _("{n} min", n=minutes)),
+            (seconds, _("{n} s", n=seconds)),
+        )
+        if count
+    ]
+    return joined(parts) if parts else _("no time")
+
+
+def joined(parts: Sequence[Message]) -> Message:
+    """Several words of one kind, one after the other."""
+    made = parts[0]
+    for one in parts[1:]:
+        made = _("{first}, {second}", first=made, second=one)
+    return made
+
+
+def kept(rule: RetentionRule) -> Message:
+    """How long a class is kept, and from when on."""
+    made = _since(rule.period, rule.clock)
+    for one in rule.minimum:
+        made = _(
+            "{rule}; at least {minimum} by {source}",
+            rule=made,
+            minimum=_since(one.period, one.clock) if one.clock else length(one.period),
+            source=one.basis.message,
+        )
+    return made
+
+
+def _since(period: Period, clock: Clock) -> Message:
+    if isinstance(clock, SqlClock):
+        start = _("the moment that retention.yaml computes")
+    elif len(clock) > 1:
+        start = _("the latest of {columns}", columns=", ".join(clock))
+    else:
+        start = verbatim(clock[0])
+    if not (period.months or period.days or period.seconds):
+        return _("until {start}", start=start)
+    return _("{period} after {start}", period=length(period), start=start)
+
+
+def basis(rule: RetentionRule) -> Message:
+    """The source of a period."""
+    if isinstance(rule.basis, Source):
+        return rule.basis.message
+    return _("the company's own choice")
+
+
+def action(rule: RetentionRule) -> Message:
+    """What is done with a record that is over."""
+    match rule.action:
+        case "delete":
+            made = _("deleted")
+        case "drop_partition":
+            made = _("deleted, by whole partitions where every record goes")
+        case "mask":
+            made = _("masked by GB/T 41833-2022: {columns}", columns=", ".join(rule.mask))
+        case _:
+            made = _("kept")
+    return _("{action}; before that on request", action=made) if rule.on_request else made
+
+
+def staying(case: Case) -> list[tuple[Message | str, Message, int | None]]:
+    """Why records stay that no hold keeps: class, reason, records."""
+    rows: list[tuple[Message | str, Message, int | None]] = []
+    for one in case.classes:
+        rows += [(case.title(one.name), reason, count) for reason, count in _of_class(case, one)]
+    return rows
+
+
+def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]:
+    found: list[tuple[Message, int | None]] = []
+    rule = case.rule(one.name)
+    if one.suspended:
+        found.append(
+            (rule.suspended.message if rule and rule.suspended else _SUSPENDED, one.suspended)
+        )
+    if one.kept_longer:
+        found.append((_("another class of the same records keeps them longer"), one.kept_longer))
+    found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
+    if one.minimum_not_started:
+        reason = _(
+            "the start date of a legal period is missing, so that they never expire: fill in the "
+            "date, or have the schedule compute it"
+        )
+        found.append((reason, one.minimum_not_started))
+    if one.ahead:
+        found.append((_("their clock lies in the future: see that it is right"), one.ahead))
+    if case.execution and (more := case.execution.waiting.get(one.name)):
+        found.append((_("they came after the plan was made, and wait for the next"), more))
+    return found + _shortfall(case, one)
+
+
+def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
+    if by.collection is None:
+        return _("{table}, which the data map lacks, refers to them", table=by.table)
+    if [one.table for one in others].count(by.table) > 1:
+        return _(
+            "records of {table} refer to them ({constraint})",
+            table=by.table,
+            constraint=by.constraint,
+        )
+    return _("records of {table} refer to them", table=by.table)
+
+
+_REFUSED = {
+    Kept.sqlstate: _("a trigger of the database kept them and raised no error"),
+    ChangedUnrecorded.sqlstate: _(
+        "a trigger or rule of the database changed other records with them, so that their deletion "
+        "was rolled back"
+    ),
+}
+_SUSPENDED = _("a condition of retention.yaml keeps them")
+
+
+def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]:
+    """Return why planned records remain: the database refused them, else the weightiest reason."""
+    left, execution = case.not_reached(one), case.execution
+    if not left:
+        return []
+    found: list[tuple[Message, int | None]] = []
+    for code, count in (execution.refusals(one.name) if execution else {}).items():
+        refused = _("the database refused them (SQLSTATE {code})", code=code)
+        found.append((_REFUSED.get(code, refused), count))
+        left -= count
+    if left <= 0:
+        return found
+    if reason := _why(case, one):
+        return [*found, (reason, left)]
+    for reason_name, counted in (execution.staying.get(one.name, {}) if execution else {}).items():
+        records = min(left, counted)
+        if records:
+            found.append((_STAYING[reason_name], records))
+            left -= records
+    return found + ([(_NOT_SEEN, left)] if left > 0 else [])
+
+
+_NOT_SEEN = _("the run did not reach them; no change and no legal hold was found")
+_STAYING = {
+    "held": _("a legal hold was placed on them after the plan was made"),
+    "suspended": _("since the plan was made, a condition of the record class keeps them"),
+    "kept_longer": _("since the plan was made, another class of the same records keeps them"),
+    "kept_by_reference": _("records that were not erased refer to them"),
+    "due": _NOT_SEEN,
+    "not_due": _("they were changed or deleted after the plan was made"),
+}
+
+
+def _why(case: Case, one: PlannedClass) -> Message | None:
+    """Return the weightiest reason that the execution recorded for a whole class; None if none."""
+    name, left = one.name, case.left(one.name)
+    if execution := case.execution:
+        if name in execution.not_approved:
+            return _("nobody approved")
+        if execution.stopped == "budget":
+            return _("the run's time was used up; the next run goes on")
+        if execution.stopped == "window":
+            return _("the time of day for deletions ended; the next run goes on")
+        if name in execution.knots:
+            return _("they refer to each other in a circle that one transaction cannot delete")
+        if name in execution.given_up:
+            return _("not tried any more: the database had refused too many of the class")
+        if name in execution.slow:
+            return _("statements on them took too long; see the finding")
+        if execution.locked.get(name):
+            return _("other sessions kept them locked; the next run tries again")
+        if times := execution.busy.get(name):
+            return _(
+                "other sessions held locks, {times} times; the next run tries again", times=times
+            )
+    # Those of other classes that were not approved, for one.
+    if left and left.referred > one.kept_by_reference:
+        return _("records that were not erased refer to them")
+    return None

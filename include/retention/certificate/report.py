@@ -17,8 +17,7 @@ from include.retention import evidence_pruning
 from include.retention.certificate import section
 from include.retention.certificate.case import Case, Past
 from include.retention.certificate.count.inspection import Left
-from include.retention.names import CLAUSE
-from include.retention.results import VerificationResult
+from include.retention.results import CLAUSE, VerificationResult
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.state.tables import disposition
 from include.workflow.run_context import RunContext

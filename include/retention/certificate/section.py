@@ -1,4 +1,4 @@
-"""The section of a certificate about one database."""
+"""The section of a certificate about one database, and its record of deletion."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from include.reports.model import (
     BarChart,
     Block,
     Cell,
+    Code,
     Column,
     Paragraph,
     Section,
@@ -19,12 +20,128 @@ from include.reports.model import (
     TrendPoint,
     table_of,
 )
-from include.retention.certificate import record, words
-from include.retention.certificate.case import Case
-from include.retention.certificate.record import NOTHING
+from include.retention.certificate.case import HOLDS, REQUESTS, Case, action, basis, kept, staying
+from include.retention.planning.approval import why
 from include.retention.planning.counting import MOST_HOLDS
-from include.retention.planning.question import why
-from include.retention.results import ApprovalResult, PlanResult
+from include.retention.planning.plan import file_name, rule_digest
+from include.retention.results import ApprovalResult, LedgerEntries, PlanResult
+
+NOTHING = "—"
+
+
+def record(case: Case, plan: PlanResult) -> Table:
+    """Return the record of deletion as a table."""
+    done, proof = case.execution, case.proof
+    entered = proof.ledger if proof else None
+    rows: list[list[Cell]] = [
+        [_("What was over at"), plan.as_of],
+        [_("Begun by"), plan.started_by or _("the schedule, or a command")],
+        [_("Approved by"), _approver(case.approval, plan)],
+        [_("Erased by"), _("database user {user}", user=done.executed_as or "?")]
+        if done
+        else [_("Erased by"), None],
+        [
+            _("Holds that were asked"),
+            _(
+                "{count} on records; asked anew inside of each transaction",
+                count=plan.holds_that_counted,
+            ),
+        ],
+        [_("Named in the ledger by"), _named(entered) if entered else None],
+        [_("Ledger's batches"), _batches(entered) if entered else None],
+        [_("Erased from"), (entered.begun or NOTHING) if entered else None],
+        [_("Erased until"), (entered.ended or NOTHING) if entered else None],
+        [_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None],
+        [_("Counted afterwards"), proof.verified_at if proof else None],
+        [
+            _("Records whose foreign key leads nowhere"),
+            sum(orphans.records for orphans in proof.orphans) if proof else None,
+        ],
+    ]
+    return Table(
+        caption=_("Record of deletion"),
+        columns=[Column(label=_("What")), Column(label=_("In this run"))],
+        rows=rows,
+    )
+
+
+def _approver(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
+    if answer and answer.is_approved:
+        return decider(answer)
+    return _("nobody") if plan.tripped else _("nobody had to")
+
+
+def decider(answer: ApprovalResult) -> Message | str:
+    """Return who decided; the name in an answer of the command line proves no person."""
+    name = answer.decided_by or NOTHING
+    if answer.is_from_command_line:
+        return _("answered for {person} on the command line", person=name)
+    return name
+
+
+def _named(entered: LedgerEntries) -> Message | str:
+    if not entered.key_ids:
+        return NOTHING
+    return _("HMAC-SHA-256 of the primary key, key {ids}", ids=", ".join(entered.key_ids))
+
+
+def _batches(entered: LedgerEntries) -> Message | str:
+    if not entered.batches:
+        return NOTHING
+    return _(
+        "{count}, between the numbers {first} and {last}",
+        count=entered.batches,
+        first=entered.first,
+        last=entered.last,
+    )
+
+
+def _seconds(milliseconds: int) -> Message:
+    return _("{time:duration}", time=milliseconds / 1000)
+
+
+def rules(case: Case) -> Table | Paragraph:
+    """Return the schedule in words, unless the pack changed since the plan."""
+    planned = {planned.name: planned.rule_sha256 for planned in case.classes}
+    if planned != {rule.record_class: rule_digest(rule) for rule in case.rules}:
+        return Paragraph(
+            text=_(
+                "retention.yaml changed after the plan was made: the schedule that was applied is "
+                "not printed here. The hashes say which rules it had."
+            )
+        )
+    return table_of(
+        _("The schedule that was applied (retention.yaml)"),
+        case.rules,
+        [
+            (_("Record class"), "text", lambda rule: rule.message),
+            (_("Kept for"), "text", kept),
+            (_("Source"), "text", basis),
+            (_("Then"), "text", action),
+        ],
+    )
+
+
+def hashes(case: Case) -> Table:
+    """Return the hash of each rule."""
+    return table_of(
+        _("SHA-256 of each rule; the ledger names it beside every batch"),
+        case.classes,
+        [
+            (_("Rule"), "code", lambda planned: planned.name),
+            (_("SHA-256"), "code", lambda planned: planned.rule_sha256),
+        ],
+    )
+
+
+def check(case: Case, plan: PlanResult) -> Code:
+    """Return the command that checks the plan's file."""
+    line = f"{plan.sha256}  {file_name(case.database.name)}"
+    return Code(
+        caption=_("To check in the bundle's folder that its plan is the one that was approved"),
+        lines=[f"echo '{line}' | sha256sum --check"],
+    )
+
 
 MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
 MOST_NAMES = 5  # owners who are named; the others are counted
@@ -60,10 +177,10 @@ def section(case: Case) -> Section:
             *_approval(case, plan),
             *_requests(case),
             *_backups(case),
-            record.record(case, plan),
-            record.rules(case),
-            record.hashes(case),
-            record.check(case, plan),
+            record(case, plan),
+            rules(case),
+            hashes(case),
+            check(case, plan),
         ],
     )
 
@@ -172,7 +289,7 @@ def _holds(case: Case, plan: PlanResult) -> list[Table]:
             rows.append(
                 [
                     str(held.hold),
-                    words.HOLDS[hold.kind] if hold else NOTHING,
+                    HOLDS[hold.kind] if hold else NOTHING,
                     hold.reason if hold else NOTHING,
                     hold.owner if hold else NOTHING,
                     hold.review_on if hold else NOTHING,
@@ -213,7 +330,7 @@ def _stays(case: Case) -> Table:
             Column(label=_("Why it stays")),
             Column(label=_("Records"), kind="number"),
         ],
-        rows=[list(row) for row in words.staying(case)],
+        rows=[list(row) for row in staying(case)],
     )
 
 
@@ -293,7 +410,7 @@ def _approval(case: Case, plan: PlanResult) -> list[Block]:
                 plan.asked_at,
                 _some(plan.asked_for),
                 _decision(answer),
-                record.decider(answer),
+                decider(answer),
                 answer.decided_at or NOTHING,
                 answer.reason or NOTHING,
             ]
@@ -323,7 +440,7 @@ def _requests(case: Case) -> list[Table]:
                 (_("Received"), "text", lambda request: request.received_on),
                 (_("Due"), "text", lambda request: request.due_on),
                 (_("Records left"), "number", lambda request: request.left),
-                (_("State"), "text", lambda request: words.REQUESTS[request.state]),
+                (_("State"), "text", lambda request: REQUESTS[request.state]),
             ],
         )
     ]

@@ -20,8 +20,7 @@ from include.retention.certificate.count.inspection import Inspection, Left, Orp
 from include.retention.certificate.requests import judge
 from include.retention.database import RetentionDatabase
 from include.retention.execution.execute_step import erased_by_class
-from include.retention.postgres.clocks import APART
-from include.retention.postgres.session import one_view, prepare
+from include.retention.postgres.session import APART, one_view, prepare
 from include.retention.results import (
     ExecutionResult,
     LedgerEntries,

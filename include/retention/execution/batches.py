@@ -21,8 +21,7 @@ from include.holds.records import RecordHolds
 from include.policy.fragments import fixed, negated
 from include.retention.execution.batch_actions import Act, Kept, as_array
 from include.retention.execution.state import ExecutionState, Key
-from include.retention.planning.bounds import is_attached
-from include.retention.planning.classes import RecordClass
+from include.retention.planning.classes import RecordClass, is_attached
 from include.retention.planning.graph import Graph
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.session import WRITE_AT_ONCE, set_locally

@@ -10,8 +10,8 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
+from include.erasure.resolve import transaction_of
 from include.policy.fragments import both, fixed, literal, negated
 from include.retention.execution.batch_actions import Going, Kept, detach, record_nulled
 from include.retention.execution.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits

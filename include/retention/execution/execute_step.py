@@ -9,8 +9,8 @@ from psycopg.sql import Identifier
 
 from include.approvals import registry
 from include.erasure import ledger
-from include.erasure.entry_losses import require_no_entry_missing
-from include.erasure.identity import are_one_database, server_of
+from include.erasure.ledger import require_no_entry_missing
+from include.erasure.resolve import are_one_database, server_of
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
@@ -20,12 +20,11 @@ from include.retention.execution.counts import ExecutionCounts
 from include.retention.execution.executor import Executor
 from include.retention.execution.state import Progress
 from include.retention.planning import breaker
-from include.retention.planning.approval import plan_file
+from include.retention.planning.approval import plan_file, why
 from include.retention.planning.breaker import Tripped
 from include.retention.planning.plan import Plan
 from include.retention.planning.plan_step import tripped as limits_tripped
 from include.retention.planning.planner import make_plan
-from include.retention.planning.question import why
 from include.retention.planning.schedule import schedule_of
 from include.retention.postgres.session import ONE_CORE, prepare
 from include.retention.postgres.transaction_counters import ChangedUnrecorded, SideEffect

@@ -18,12 +18,10 @@ from sqlalchemy.exc import OperationalError as StateLost
 from sqlalchemy.exc import PendingRollbackError
 
 from include.erasure import ledger
-from include.erasure.identity import server_of
 from include.erasure.masks import masks_of
-from include.erasure.matching import check_keys
+from include.erasure.matching import check_keys, require_same
 from include.erasure.places import places_of, types_of_key
-from include.erasure.resolve import resolve
-from include.erasure.same_keys import require_same
+from include.erasure.resolve import resolve, server_of
 from include.holds.records import HoldGuard
 from include.retention.database import RetentionDatabase
 from include.retention.execution import batches, cycles, partitions
@@ -34,8 +32,14 @@ from include.retention.planning.plan import Plan
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import Schedule
 from include.retention.planning.subjects import remember
-from include.retention.postgres.clocks import require_agreement
-from include.retention.postgres.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare, refusals
+from include.retention.postgres.session import (
+    ONE_CORE,
+    WRITE_AT_ONCE,
+    one_view,
+    prepare,
+    refusals,
+    require_agreement,
+)
 from include.services.errors import ControlFailed, ServiceError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one

@@ -1,6 +1,6 @@
 """Dropping whole partitions of which every record goes.
 
-Only partitions that end before the cutoff are dropped (`include.retention.planning.bounds`): into
+Only partitions that end before the cutoff are dropped (`include.retention.planning.classes`): into
 others an application still writes. The run reads the keys and enters them in the ledger before it
 locks the partition. Then it locks out writers and checks again that the partition has the entered
 records and no others, each expired, not on hold and without references. Only then it detaches and
@@ -15,8 +15,8 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable
 
-from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
+from include.erasure.resolve import transaction_of
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.execution.batches import (
     PAUSE,
@@ -27,8 +27,7 @@ from include.retention.execution.batches import (
     set_limits,
 )
 from include.retention.execution.state import ExecutionState
-from include.retention.planning.bounds import past_partitions
-from include.retention.planning.classes import RecordClass
+from include.retention.planning.classes import RecordClass, past_partitions
 from include.retention.planning.counting import key_hash, key_seed
 from include.retention.planning.detaching import detached_columns, to_null
 from include.retention.planning.plan import PlannedPartition

@@ -15,8 +15,8 @@ from sqlalchemy import Connection as StateConnection
 from sqlalchemy.exc import DBAPIError
 
 from include.erasure import ledger, request_records, requests
-from include.erasure.identity import transaction_of
 from include.erasure.ledger import Origin
+from include.erasure.resolve import transaction_of
 from include.holds.records import HoldGuard, RecordHolds
 from include.policy.retention import Disposition
 from include.retention.execution.counts import ExecutionCounts, Stop

@@ -1,4 +1,4 @@
-"""Record classes bound to the tables and the moment of one plan, as SQL conditions.
+"""Record classes as SQL conditions, and the partitions of which every record has expired.
 
 Conditions speak of one record, ``t``. Sessions that use them are set up by
 `include.retention.postgres.session`: they run in UTC, so that keys print the same everywhere, and
@@ -7,10 +7,12 @@ the moments here say for themselves in which timezone a date or a time without o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+import psycopg
 from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, Shape, to_mask
@@ -19,10 +21,10 @@ from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, fixed, literal, pack_sql
-from include.policy.retention import RetentionRule
-from include.retention.postgres.key_types import KeyType, expressions
-from include.retention.postgres.relations import Relation
-from include.retention.postgres.typed_keys import TypedKeys
+from include.policy.retention import RetentionRule, SqlClock
+from include.retention.planning.links import own_column
+from include.retention.postgres.key_types import KeyType, TypedKeys, expressions
+from include.retention.postgres.relations import Leaf, Relation
 
 
 @dataclass(frozen=True)
@@ -231,3 +233,82 @@ class RecordClass:
 
 
 _TRUE, _FALSE = SQL("true"), SQL("false")
+
+
+# The bounds of each level between the table and the partition count. A partition that an
+# application is detaching has no bounds any more.
+_UP = """
+WITH RECURSIVE path (leaf, part, parent) AS (
+    SELECT l.oid, i.inhrelid, i.inhparent FROM unnest(%(leaves)s::oid[]) AS l (oid)
+    JOIN pg_inherits AS i ON i.inhrelid = l.oid AND NOT i.inhdetachpending
+    UNION ALL
+    SELECT p.leaf, i.inhrelid, i.inhparent FROM path AS p
+    JOIN pg_inherits AS i ON i.inhrelid = p.parent AND NOT i.inhdetachpending
+)
+"""
+# CASE, since a bound of another column may be no time, and PostgreSQL may cast it first.
+_PAST = f"""
+{_UP}, upper AS (
+    SELECT p.leaf, CASE WHEN k.partstrat = 'r' AND k.partnatts = 1 AND a.attname = %(clock)s
+        THEN substring(pg_get_expr(c.relpartbound, c.oid) FROM ' TO [(]''([^'']*)''[)]$')
+        END AS bound
+    FROM path AS p JOIN pg_class AS c ON c.oid = p.part
+    JOIN pg_partitioned_table AS k ON k.partrelid = p.parent
+    JOIN pg_attribute AS a ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
+)
+SELECT DISTINCT leaf::bigint FROM upper WHERE bound::{{type}} <= %(cutoff)s::{{type}}
+AND EXISTS (SELECT FROM path AS p WHERE p.leaf = upper.leaf AND p.parent = %(root)s::oid)
+AND NOT EXISTS (SELECT FROM pg_constraint AS f WHERE f.contype = 'f' AND f.confrelid = leaf
+                AND f.conparentid = 0)
+"""  # noqa: S608 - fixed text
+_ATTACHED = f"{_UP} SELECT EXISTS (SELECT FROM path WHERE parent = %(root)s::oid)"  # noqa: S608 - fixed text
+
+
+def is_attached(connection: psycopg.Connection[Any], relation: Relation, leaf: Leaf) -> bool:
+    """Return whether a partition belongs to its table, and no application is detaching it."""
+    if leaf.oid == relation.oid:
+        return True
+    row = connection.execute(_ATTACHED, {"leaves": [leaf.oid], "root": relation.oid}).fetchone()
+    return row is not None and bool(row[0])
+
+
+def past_partitions(
+    connection: psycopg.Connection[Any],
+    record_class: RecordClass,
+    leaves: Sequence[Leaf] | None = None,
+) -> list[int]:
+    """Return the oids of the partitions whose upper bound is not after the cutoff of a class.
+
+    A partition counts if it, or a table between it and the class's table, is a range partition by
+    the clock column alone, and its upper bound is not after the cutoff. No application writes new
+    records into such a partition. LIST, HASH and DEFAULT partitions do not count, nor partitions by
+    an expression, by another column or by several columns. A partition that a foreign key
+    references directly does not count either, since PostgreSQL does not drop it.
+
+    Args:
+        connection: to the mapped database, set up by `include.retention.postgres.session`.
+        record_class: a class that is bound to the moment of a plan.
+        leaves: partitions to judge; by default, all partitions of the table.
+    """
+    column = _clock_column(record_class)
+    if column is None or not record_class.relation.partitioned:
+        return []
+    clock = record_class.clock
+    query = SQL(_PAST).format(type=SQL("timestamptz" if clock.zoned else "timestamp"))
+    values = {
+        "root": record_class.relation.oid,
+        "leaves": [
+            leaf.oid for leaf in (record_class.relation.leaves if leaves is None else leaves)
+        ],
+        "clock": column,
+        "cutoff": (clock.cutoff.zoned if clock.zoned else clock.cutoff.local)[0],
+    }
+    return [row[0] for row in connection.execute(query, values)]
+
+
+def _clock_column(record_class: RecordClass) -> str | None:
+    """Return the clock column of a class, or None if the clock is not a single column."""
+    clock = record_class.rule.clock
+    if isinstance(clock, SqlClock):
+        return own_column(clock.sql)
+    return clock[0] if len(clock) == 1 else None

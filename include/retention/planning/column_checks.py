@@ -1,16 +1,27 @@
-"""Try new values of columns against a table's CHECK constraints, before anything is written."""
+"""Check before anything is written that tables accept new values of columns and masked values.
+
+A mask that a column, check or unique index refuses would fail in the middle of the execution. The
+check computes masked values of some records and writes nothing. A constraint that refuses only some
+records does not refuse the plan: the execution reports these records (`retention.refused`) and
+masks the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.policy.fragments import pack_sql, quoted
+from include.erasure.masks import masked_value
+from include.policy.fragments import both, either, fixed, pack_sql, quoted
+from include.retention.planning.classes import RecordClass
+from include.retention.planning.graph import Graph
 from include.retention.postgres.relations import Relation
+from include.services.errors import UsageError
 
 TRIED = 200  # records that are tried against each check
 _CHECKS = """
@@ -78,3 +89,184 @@ def _columns(
         )
         for column, kind in zip(columns, types, strict=True)
     )
+
+
+SINGLE = 20  # records that are tried one by one if some are refused
+_COLUMNS = """
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       y.typcategory AS category, a.attgenerated <> '' AS is_generated,
+       a.attidentity = 'a' AS is_identity,
+       (SELECT k.conname::text FROM pg_constraint k WHERE k.contype = 'f'
+        AND k.conrelid = a.attrelid AND a.attnum = ANY (k.conkey) LIMIT 1) AS refers_by,
+       (SELECT k.conname::text FROM pg_constraint k WHERE k.contype = 'f'
+        AND k.confrelid = a.attrelid AND a.attnum = ANY (k.confkey) LIMIT 1) AS referred_by
+FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attname = ANY (%s)
+"""
+_UNIQUE = """
+SELECT c.relname::text AS name, used.columns, used.types,
+       array(SELECT pg_get_indexdef(i.indexrelid, place, true)
+             FROM generate_series(1, i.indnkeyatts) AS place) AS parts,
+       to_jsonb(i) ->> 'indnullsnotdistinct' = 'true' AS nulls_repeat,
+       coalesce(pg_get_expr(i.indpred, i.indrelid), 'true') AS predicate
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+CROSS JOIN LATERAL (
+    SELECT array_agg(a.attname::text ORDER BY a.attnum) AS columns,
+           array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types
+    FROM pg_attribute a WHERE a.attrelid = i.indrelid AND (a.attnum = ANY (i.indkey)
+        OR EXISTS (SELECT FROM pg_depend d WHERE d.objid = i.indexrelid
+                   AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+                   AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))
+) AS used
+WHERE i.indrelid = %s AND i.indisunique AND used.columns && %s::text[]
+ORDER BY 1
+"""
+
+
+def require_masks_fit(connection: psycopg.Connection[Any], graph: Graph) -> None:
+    """Refuse a plan with a mask that the table does not accept.
+
+    Args:
+        connection: inside of the plan's view of the database.
+        graph: the classes of the plan.
+
+    Raises:
+        UsageError: a mask does not fit; the message names class, column, reason and action.
+    """
+    for record_class in graph.masking:
+        _MaskCheck(connection, record_class).require()
+
+
+class _MaskCheck:
+    def __init__(self, connection: psycopg.Connection[Any], record_class: RecordClass) -> None:
+        self.connection = connection
+        self.record_class = record_class
+        self.relation = record_class.relation
+        self.kinds = record_class.mask.columns
+
+    def require(self) -> None:
+        names = [*self.kinds, *filter(None, [self.record_class.mask.stamp])]
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(_COLUMNS, [self.relation.oid, names]).fetchall()
+        columns = {row["name"]: row for row in rows}
+        for name in names:
+            if name in columns:
+                self._require_writable(name, columns[name])
+        assigned = {name: self._assigned(name) for name in self.kinds if name in columns}
+        for name, value in assigned.items():
+            self._require_type(name, columns[name]["type"], value)
+        if check := failing_check(self.connection, self.relation, assigned, self._filled()):
+            raise self._refusal(
+                ", ".join(assigned), f"the CHECK constraint {check} refuses the masked record"
+            )
+        for name, clash in self._clashes(assigned):
+            raise self._refusal(name, f"masked values repeat in the unique index {clash}")
+
+    def _require_writable(self, name: str, column: Mapping[str, Any]) -> None:
+        reason = None
+        erased = self.kinds.get(name) == "erase" and not self.record_class.shapes[name].filled
+        if column["is_generated"] or column["is_identity"]:
+            reason = "PostgreSQL generates its values"
+        elif column["referred_by"]:
+            reason = f"the foreign key {column['referred_by']} refers to it"
+        elif column["refers_by"] and name in self.kinds and not erased:
+            reason = f"the foreign key {column['refers_by']} requires that its value exists"
+        elif name == self.record_class.mask.stamp and column["category"] != "D":
+            reason = "its type cannot hold the moment of the stamp"
+        if reason is not None:
+            raise self._refusal(name, reason)
+
+    def _assigned(self, name: str) -> Composable:
+        """Return the masked value of a column, as UPDATE would compute it."""
+        try:
+            value = masked_value(name, self.record_class.shapes[name], self.kinds[name])
+        except UsageError as error:
+            raise UsageError(
+                f"The class {self.record_class.name} cannot be masked. {error.message}",
+                error.action,
+            ) from None
+        return fixed(value)
+
+    def _require_type(self, name: str, kind: str, assigned: Composable) -> None:
+        """Refuse a mask whose values cannot be cast to the column's type, such as a domain."""
+        if self._casts(name, kind, assigned, SQL("LIMIT {}").format(TRIED)) is not False:
+            return
+        for place in range(SINGLE):
+            single = SQL("OFFSET {} LIMIT 1").format(place)
+            if (fits := self._casts(name, kind, assigned, single)) is True:
+                return
+            if fits is None:
+                break
+        raise self._refusal(name, f"its type {kind} refuses the masked value")
+
+    def _casts(self, name: str, kind: str, assigned: Composable, limit: Composable) -> bool | None:
+        """Return whether the masked values of some records fit; None if there is no record."""
+        query = SQL(
+            "SELECT count(v::text), count(*) FROM (SELECT ({value})::{kind} AS v FROM {table} AS t "
+            "WHERE {name} IS NOT NULL AND {belongs} {limit}) AS s"
+        ).format(
+            value=assigned,
+            kind=pack_sql(kind),
+            table=self.relation.identifier,
+            name=quoted("t", name),
+            belongs=self.record_class.belongs,
+            limit=fixed(limit),
+        )
+        try:
+            with self.connection.transaction():
+                row = self.connection.execute(query, {}).fetchone()
+        except (psycopg.DataError, psycopg.IntegrityError):
+            return False
+        return None if row is None or not row[1] else True
+
+    def _clashes(self, assigned: Mapping[str, Composable]) -> Iterator[tuple[str, str]]:
+        """Yield unique indexes in which masked values repeat, as masked columns and name."""
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
+        for index in indexes:
+            parts = [SQL("({})").format(pack_sql(part)) for part in index["parts"]]
+            filled = [SQL("({})").format(pack_sql(index["predicate"]))]
+            if not index["nulls_repeat"]:
+                filled += [SQL("{} IS NOT NULL").format(part) for part in parts]
+            columns = [
+                SQL("({})::{} AS {}").format(
+                    assigned[column] if column in assigned else quoted("t", column),
+                    pack_sql(kind),
+                    quoted(column),
+                )
+                for column, kind in zip(index["columns"], index["types"], strict=True)
+            ]
+            query = SQL(
+                "SELECT count(*) > count(DISTINCT ROW({parts})) FROM (SELECT {columns} "
+                "FROM {table} AS t WHERE {which} LIMIT {tried}) AS t WHERE {filled}"
+            ).format(
+                parts=SQL(", ").join(parts),
+                columns=SQL(", ").join(columns),
+                table=self.relation.identifier,
+                which=self._filled(),
+                tried=TRIED,
+                filled=both(filled),
+            )
+            try:
+                with self.connection.transaction():
+                    row = self.connection.execute(query, {}).fetchone()
+            except errors.InsufficientPrivilege:
+                continue
+            if row is not None and row[0]:
+                yield (
+                    ", ".join(column for column in index["columns"] if column in assigned),
+                    index["name"],
+                )
+
+    def _filled(self) -> Composable:
+        """Return the condition that a record of the class has a value in a masked column."""
+        filled = [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
+        return both([self.record_class.belongs, either(filled)])
+
+    def _refusal(self, columns: str, reason: str) -> UsageError:
+        return UsageError(
+            f"The class {self.record_class.name} cannot mask {self.relation.schema}."
+            f"{self.relation.name} ({columns}): {reason}.",
+            "Nothing was erased. Use another mask for the column, remove the column from `mask` in "
+            "retention.yaml, or change the table.",
+        )

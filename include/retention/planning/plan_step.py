@@ -7,7 +7,7 @@ from datetime import date
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.erasure import ledger
-from include.erasure.entry_losses import require_no_entry_missing
+from include.erasure.ledger import require_no_entry_missing
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.evidence.steps import keep_artifact
@@ -16,13 +16,12 @@ from include.holds import registry as holds
 from include.messages import _
 from include.retention.database import RetentionDatabase
 from include.retention.hold_keys import find_unmatched
-from include.retention.names import KIND
 from include.retention.planning import breaker
 from include.retention.planning.approval import may_be_approved, people_for
 from include.retention.planning.breaker import Tripped
 from include.retention.planning.plan import Plan, file_name
 from include.retention.planning.planner import plan_of
-from include.retention.results import EffectiveHold, PlanResult
+from include.retention.results import KIND, EffectiveHold, PlanResult
 
 
 def plan(
@@ -33,7 +32,7 @@ def plan(
     Args:
         database: to plan for.
         findings: of the step.
-        as_of: see `include.retention.planning.moments.moment_of`; never in the future.
+        as_of: see `include.retention.planning.planner.moment_of`; never in the future.
 
     Raises:
         ControlFailed: clocks disagree, or the erasure ledger lacks entries of the database.

@@ -1,10 +1,12 @@
-"""Make a plan: count in PostgreSQL, from one view of the database; no key leaves it."""
+"""Make a plan: count in PostgreSQL, in one snapshot; no key leaves the database."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.sql import SQL, Composable
@@ -13,8 +15,7 @@ from include.erasure.masks import to_mask
 from include.policy.fragments import both, either, fixed, literal
 from include.policy.retention import SqlClock
 from include.retention.database import RetentionDatabase
-from include.retention.planning.bounds import past_partitions
-from include.retention.planning.classes import RecordClass
+from include.retention.planning.classes import RecordClass, past_partitions
 from include.retention.planning.counting import (
     Counted,
     Scan,
@@ -27,7 +28,6 @@ from include.retention.planning.counting import (
 from include.retention.planning.deletable import Detail, KeptRecords
 from include.retention.planning.detaching import detached_columns
 from include.retention.planning.graph import FALSE, Graph, Reference
-from include.retention.planning.moments import moment_of
 from include.retention.planning.plan import (
     HeldBy,
     KeptBy,
@@ -40,10 +40,54 @@ from include.retention.planning.plan import (
 from include.retention.planning.reactions import read_reactions
 from include.retention.planning.schedule import Schedule, schedule_of
 from include.retention.planning.subjects import remember
-from include.retention.postgres.clocks import require_agreement
-from include.retention.postgres.session import NOTHING, one_view, prepare, set_up_joins
+from include.retention.postgres.session import (
+    NOTHING,
+    one_view,
+    prepare,
+    require_agreement,
+    set_up_joins,
+)
 from include.retention.postgres.transaction_counters import require_counting
 from include.services.errors import UsageError
+
+YEARS = range(1900, 9000)  # far enough from the ends of what dates can be to add any period
+
+
+def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
+    """Return the moment for which a plan is made.
+
+    Args:
+        as_of: a date, which is 00:00 of that day in the pack's timezone, or a moment with an offset
+            from UTC, both by ISO 8601; the present day if it is empty.
+        now: the moment, timezone-aware.
+        timezone: of the pack.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    zone = ZoneInfo(timezone)
+    if not as_of:
+        return datetime.combine(now.astimezone(zone).date(), time(), zone)
+    try:
+        if len(as_of) <= len("2026-01-01"):
+            moment = datetime.combine(date.fromisoformat(as_of), time(), zone)
+        else:
+            moment = datetime.fromisoformat(as_of)
+    except ValueError:
+        raise _unreadable(as_of) from None
+    if moment.tzinfo is None:
+        raise _unreadable(as_of)
+    if moment.year not in YEARS:
+        raise UsageError(f"{as_of!r} is too far away.", "Write a year from 1900 to 8999.")
+    return moment
+
+
+def _unreadable(as_of: str) -> UsageError:
+    return UsageError(
+        f"{as_of!r} is no day and no moment.",
+        "Write 2026-11-25, or 2026-11-25T03:30:00+08:00 with the offset from UTC.",
+    )
+
 
 Connection = psycopg.Connection[Any]
 

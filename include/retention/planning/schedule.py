@@ -1,27 +1,229 @@
-"""The record classes of a database, for one moment."""
+"""The record classes of a database, bound to its tables and to the moment of a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Composable
 
 from include.erasure import request_records, requests
 from include.erasure.ledger import ErasureKeys
+from include.erasure.masks import shapes
+from include.erasure.places import Place
 from include.erasure.request_records import NamedRecord, Reader
 from include.erasure.requests import ErasureRequest
 from include.holds.records import RecordHolds, on_records
 from include.policy.datamap import MappedDatabase
-from include.policy.retention import RetentionRule
+from include.policy.fragments import literal, pack_sql, quoted
+from include.policy.period import Period
+from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.database import RetentionDatabase
-from include.retention.planning.binding import bind
+from include.retention.planning.classes import BoundClock, Cutoff, RecordClass
+from include.retention.planning.column_checks import require_masks_fit
 from include.retention.planning.detaching import require_detachable
 from include.retention.planning.graph import Graph
-from include.retention.planning.mask_checks import require_masks_fit
-from include.retention.postgres.relations import read_relations, require
+from include.retention.postgres.key_types import (
+    KeyType,
+    TypedKeys,
+    UnusableKey,
+    each_expression,
+    read_key_types,
+    why_unusable,
+)
+from include.retention.postgres.relations import Relation, read_relations, require
+from include.services.errors import UsageError
+
+_DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
+# Return the moments at which "over" begins or ends; the first is an end. Adding months or days is
+# not monotonic: with a period of a year, at noon of 28 February, a clock in the morning of the 29th
+# of a leap year is over, and a clock in the afternoon of the 28th before it is not. So the query
+# samples clocks near the start of the period each quarter of an hour, since days and daylight
+# saving time change at full quarters, and bisects each interval in which the answer changes.
+_CUTOFF = """
+WITH RECURSIVE given AS (
+    SELECT %(as_of)s::timestamptz AS as_of,
+           make_interval(months => %(months)s, days => %(days)s, secs => %(seconds)s) AS period
+), looked_at AS (
+    SELECT moment, moment::timestamptz + period < as_of AS over
+    FROM given,
+    LATERAL (SELECT date_trunc('hour', as_of - period)::{type} AS about) AS a,
+    generate_series(about - interval '5 days', about + interval '5 days', '15 minutes') AS quarter,
+    LATERAL (VALUES (quarter - interval '1 microsecond'), (quarter)) AS p (moment)
+), changes AS (
+    SELECT lag(moment) OVER (ORDER BY moment) AS before, moment, over,
+           lag(over) OVER (ORDER BY moment) AS over_before
+    FROM looked_at
+), search (start, before, moment, over) AS (
+    SELECT before, before, moment, over FROM changes WHERE over <> over_before
+    UNION ALL
+    SELECT start, CASE WHEN same THEN before ELSE middle END,
+           CASE WHEN same THEN middle ELSE moment END, over
+    FROM (SELECT *, before + (moment - before) / 2 AS middle FROM search
+          WHERE moment - before > interval '1 microsecond') AS n, given,
+    LATERAL (SELECT (middle::timestamptz + period < as_of) = over AS same) AS s
+)
+SELECT array_agg(edge ORDER BY edge) FROM (SELECT min(moment) AS edge FROM search GROUP BY start) e
+"""
+
+
+def bind(
+    connection: psycopg.Connection[Any],
+    rules: Sequence[RetentionRule],
+    relations: Mapping[str, Relation],
+    *,
+    as_of: datetime,
+    now: datetime,
+    timezone: str,
+) -> list[RecordClass]:
+    """Bind record classes to their tables, and compute which periods are over at a moment.
+
+    Args:
+        connection: to the mapped database, inside of `include.retention.postgres.session`.
+        rules: rules of one database.
+        relations: tables by collection.
+        as_of: the moment for which the plan is made; timezone-aware.
+        now: the moment of planning.
+        timezone: IANA name of the timezone of dates and times without one.
+
+    Raises:
+        UsageError: the database does not understand the SQL of a clock or condition, a clock is
+            neither a date nor a time, or a mask is on a column of the primary key.
+    """
+    binder = _Binder(connection, as_of, now, timezone)
+    types = [binder.key_types(rule, relations[rule.collection]) for rule in rules]
+    keys = TypedKeys.of([rule.keys for rule in rules], types)
+    return [
+        binder.record_class(rule, relations[rule.collection], key_types, keys)
+        for rule, key_types in zip(rules, types, strict=True)
+    ]
+
+
+class _Binder:
+    def __init__(
+        self, connection: psycopg.Connection[Any], as_of: datetime, now: datetime, timezone: str
+    ) -> None:
+        self.connection = connection
+        self.as_of = as_of
+        self.timezone = timezone
+        self.cutoffs: dict[Period, Cutoff] = {}
+        self.now = self._cutoff(now, Period("P0D"))
+
+    def record_class(
+        self,
+        rule: RetentionRule,
+        relation: Relation,
+        key_types: Mapping[str, KeyType],
+        keys: TypedKeys,
+    ) -> RecordClass:
+        if masked := [column for column in rule.mask if column in relation.key]:
+            raise UsageError(
+                f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
+                "The erasure ledger identifies masked records by this key.",
+                "Remove the column from `mask` in retention.yaml.",
+            )
+        clock = self._clock(rule, rule.clock, relation)
+        bound = BoundClock(*clock, self._of_period(rule.period), self.now)
+        minima = tuple(self._minimum(rule, minimum, relation, bound) for minimum in rule.minimum)
+        place = Place(relation.schema, relation.name)
+        held = shapes(self.connection, place) if rule.action == "mask" else {}
+        record_class = RecordClass(rule, relation, bound, minima, held, key_types, keys)
+        for text in (rule.where, rule.suspended and rule.suspended.where):
+            if text:
+                self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
+        return record_class
+
+    def key_types(self, rule: RetentionRule, relation: Relation) -> dict[str, KeyType]:
+        with self._refusals(rule), self.connection.transaction():
+            types = read_key_types(self.connection, rule.keys, relation)
+        for kind, _place, text in each_expression(rule.keys):
+            if reason := why_unusable(kind, types[text]):
+                fault, action = reason
+                raise UnusableKey(f"In the class {rule.record_class}, {fault}.", action)
+        return types
+
+    def _minimum(
+        self, rule: RetentionRule, minimum: Minimum, relation: Relation, own: BoundClock
+    ) -> BoundClock:
+        cutoff = self._of_period(minimum.period)
+        if minimum.clock is None:
+            return BoundClock(own.sql, own.zoned, cutoff, self.now)
+        return BoundClock(*self._clock(rule, minimum.clock, relation), cutoff, self.now)
+
+    def _clock(
+        self, rule: RetentionRule, clock: tuple[str, ...] | SqlClock, relation: Relation
+    ) -> tuple[Composable, bool]:
+        if isinstance(clock, SqlClock):
+            expression: Composable = SQL("({})").format(pack_sql(clock.sql))
+        else:
+            columns = [quoted("t", column) for column in clock]
+            only = len(columns) == 1
+            kinds = (
+                [self._type_of(rule, column, relation) for column in columns] if not only else []
+            )
+            if _TIMESTAMPTZ in kinds:  # PostgreSQL would read the others in the session's timezone
+                columns = [
+                    column if kind == _TIMESTAMPTZ else self._zoned(column)
+                    for column, kind in zip(columns, kinds, strict=True)
+                ]
+            expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
+        kind = self._type_of(rule, expression, relation)
+        if kind not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
+            raise UsageError(
+                f"The clock of the class {rule.record_class} is neither a date nor a timestamp.",
+                "Correct `clock` in retention.yaml.",
+            )
+        return expression, kind == _TIMESTAMPTZ
+
+    def _zoned(self, column: Composable) -> Composable:
+        zone = literal(self.timezone)
+        return SQL("({}::timestamp AT TIME ZONE {})").format(column, zone)
+
+    def _type_of(self, rule: RetentionRule, expression: Composable, relation: Relation) -> int:
+        query = SQL("SELECT {} FROM {} AS t LIMIT 0").format(expression, relation.identifier)
+        with self._refusals(rule), self.connection.transaction():
+            cursor = self.connection.execute(query, {})
+        assert cursor.description is not None
+        return cursor.description[0].type_code
+
+    @contextmanager
+    def _refusals(self, rule: RetentionRule) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise
+            kind = type(error).__name__
+            raise UsageError(
+                f"The database does not understand a clock, condition or key of the class "
+                f"{rule.record_class} ({kind}, SQLSTATE {error.sqlstate}).",
+                "Correct the SQL in retention.yaml; it names columns of the record as t.column.",
+            ) from None
+
+    def _of_period(self, period: Period) -> Cutoff:
+        if period not in self.cutoffs:
+            self.cutoffs[period] = self._cutoff(self.as_of, period)
+        return self.cutoffs[period]
+
+    def _cutoff(self, as_of: datetime, period: Period) -> Cutoff:
+        span = {"months": period.months, "days": period.days, "seconds": period.seconds}
+        with self.connection.transaction():
+            self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
+            zoned = self._look("timestamptz", as_of, span)
+            plain = self._look("timestamp", as_of, span)
+            self.connection.execute("SET LOCAL TimeZone = 'UTC'")
+        return Cutoff(zoned, plain)
+
+    def _look(self, kind: str, as_of: datetime, span: Mapping[str, int]) -> tuple[datetime, ...]:
+        query = SQL(_CUTOFF).format(type=SQL(kind))
+        row = self.connection.execute(query, {"as_of": as_of, **span}).fetchone()
+        assert row is not None
+        return tuple(row[0])
+
 
 Connection = psycopg.Connection[Any]
 

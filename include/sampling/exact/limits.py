@@ -13,8 +13,16 @@ from decimal import Decimal
 from fractions import Fraction
 
 from include.policy.rates import between, ceiling
-from include.sampling.exact.chances import binomial, hypergeometric, no_more_than
-from include.sampling.exact.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, MOST, smallest
+from include.sampling.exact.sizes import (
+    BINOMIAL,
+    CENSUS,
+    HYPERGEOMETRIC,
+    MOST,
+    binomial,
+    hypergeometric,
+    no_more_than,
+    smallest,
+)
 from include.services.errors import UsageError
 
 PLACES = 12  # digits after the point of a limit, rounded up

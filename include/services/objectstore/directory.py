@@ -24,17 +24,19 @@ from include.services.objectstore.base import (
     StoreProblem,
     read_whole,
 )
-from include.services.objectstore.directory_errors import naming
 from include.services.objectstore.directory_files import (
+    DirectoryWriter,
     folders_in,
     link_above,
+    lock_path,
+    naming,
     open_regular,
+    preflight,
+    read_lock,
     sync_directory,
     walk,
+    write_lock,
 )
-from include.services.objectstore.directory_lock import lock_path, read_lock, write_lock
-from include.services.objectstore.directory_preflight import preflight
-from include.services.objectstore.directory_writer import DirectoryWriter
 from include.services.objectstore.keys import (
     checked_key,
     checked_list_prefix,

@@ -1,14 +1,65 @@
-"""The file system calls that the directory store is made of."""
+"""Files of the directory store: streamed writing, locks, the check before use, clear errors."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from include.services.objectstore.keys import MAX_KEY_BYTES
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    StoredObject,
+    StoreError,
+    StoreProblem,
+)
+from include.services.objectstore.keys import MAX_KEY_BYTES, partial_name
+
+_ACTIONS = {
+    errno.ENOSPC: "Free space there or use a larger disk.",
+    errno.EDQUOT: "Raise the quota.",
+    errno.EFBIG: "Raise the limit on file sizes.",
+    errno.EACCES: "Give the account that runs this the right to it.",
+    errno.EPERM: "Give the account that runs this the right to it.",
+    errno.EROFS: "Mount it writable.",
+    errno.EIO: "Check the disk.",
+    errno.ESTALE: "Mount it again.",
+}
+
+
+@contextmanager
+def naming(doing: str, key: str, store: str) -> Iterator[None]:
+    """Turn OSError inside the block into a StoreError naming store, key and what to do.
+
+    Raises:
+        ObjectMissing: an object was to be read and there is no such file.
+        StoreError: everything else.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if doing == "read" and key:
+            raise ObjectMissing(f"There is no object {key!r} in {store}.") from error
+        raise _translated(error, doing, key, store) from error
+    except OSError as error:
+        raise _translated(error, doing, key, store) from error
+
+
+def _translated(error: OSError, doing: str, key: str, store: str) -> StoreError:
+    what = f"{doing} {key!r} in {store}" if key else f"{doing} {store}"
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    action = _ACTIONS.get(error.errno or 0, "Check that the directory is there and in order.")
+    return StoreError(f"Cannot {what}: {reason}.", action)
+
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without O_NONBLOCK, the opening of a FIFO waits until somebody writes into it.
@@ -137,3 +188,251 @@ def sync_directory(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+_MAX_LOCK_BYTES = 4096  # a lock is one short line
+
+
+def lock_path(path: Path) -> Path:
+    """Return where the lock of an object is kept."""
+    return path.with_name(f".{path.name}.lock.json")
+
+
+def read_lock(root: Path, names: Sequence[str], key: str, store: str) -> datetime | None:
+    """Return the end of an object's lock, which may have passed; None without one.
+
+    Args:
+        root: the store's directory.
+        names: of the folders below it and, last, of the object's file.
+        key: of the object, for the error.
+        store: the store's description, for the error.
+
+    Raises:
+        ObjectDamaged: the lock is unreadable, so it holds.
+    """
+    lock = lock_path(root.joinpath(*names))
+    try:
+        with os.fdopen(open_regular(root, lock.relative_to(root).parts), "rb") as file:
+            text = file.read(_MAX_LOCK_BYTES)
+        end = datetime.fromisoformat(json.loads(text)["locked_until"])
+    except NotRegularFile as error:
+        raise _unreadable(key, store, lock) from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(key, store, lock) from error
+    if end.tzinfo is None:
+        raise ObjectDamaged(f"The lock of {key!r} in {store} names no timezone.")
+    return end
+
+
+def _unreadable(key: str, store: str, lock: Path) -> ObjectDamaged:
+    return ObjectDamaged(
+        f"The lock of {key!r} in {store} cannot be read, so it holds.",
+        f"Look at the file {lock.name!r} beside it.",
+    )
+
+
+def write_lock(path: Path, end: datetime) -> None:
+    """Write the lock of a file, durably; it replaces the present one.
+
+    Args:
+        path: of the object's file.
+        end: of its retention, timezone-aware.
+    """
+    text = json.dumps({"locked_until": end.astimezone(UTC).isoformat()})
+    partial = path.with_name(partial_name(path.name))
+    try:
+        write_durably(partial, text.encode())
+        partial.replace(lock_path(path))
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def preflight(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
+    """Return what keeps the directory from being a proper off-site store.
+
+    Always reports ``no_object_lock``: a directory cannot enforce a lock.
+
+    Args:
+        root: created when its parent exists.
+        live_paths: where the live data are; on the same device a copy is no backup.
+    """
+    problem = _reach(root)
+    if problem:
+        return [problem]
+    problems = _same_device(root, live_paths)
+    probe = root / partial_name("probe")
+    try:
+        write_durably(probe, b"probe")
+        probe.unlink()
+    except OSError as error:
+        problems.append(StoreProblem("not_writable", _detail(root, "cannot be written to", error)))
+    problems.append(
+        StoreProblem(
+            "no_object_lock",
+            f"The directory {root} cannot keep anyone with write access from deleting backups "
+            "before their retention ends. Use S3 with Object Lock for that.",
+        )
+    )
+    return problems
+
+
+def _reach(root: Path) -> StoreProblem | None:
+    try:
+        root.mkdir(exist_ok=True)
+        with os.scandir(root):
+            return None
+    except PermissionError as error:
+        return StoreProblem("denied", _detail(root, "cannot be used", error))
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        return StoreProblem("missing", _detail(root, "is not there", error))
+    except OSError as error:
+        return StoreProblem("unreachable", _detail(root, "cannot be used", error))
+
+
+def _same_device(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
+    device = root.stat().st_dev
+    return [
+        StoreProblem(
+            "same_device",
+            f"The directory {root} is on the same device as {live}: "
+            "what destroys the one destroys the other. Use another disk at another site.",
+        )
+        for live in live_paths
+        if live.exists() and live.stat().st_dev == device
+    ]
+
+
+def _detail(root: Path, what: str, error: OSError) -> str:
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    return f"The directory {root} {what}: {reason}. Create or mount it, writable for this account."
+
+
+# The disk works while the producer does: the final fsync then finds little left to write, which
+# nearly doubles the speed of large objects. (Hashing in another thread was tried: no gain.)
+_FLUSH_EVERY_BYTES = 32 * 1024 * 1024
+_CREATE_ATTEMPTS = 5
+
+
+class DirectoryWriter:
+    """Stream into one file; see ``ObjectWriter``.
+
+    Writes to ``.<name>.partial-<random>`` beside the final name, then fsync, rename, fsync of the
+    directories. Data are hashed as they come and never copied.
+    """
+
+    def __init__(
+        self, path: Path, key: str, store: str, publish: Callable[[Path, str, int], StoredObject]
+    ) -> None:
+        self._key = key
+        self._store = store
+        self._publish = publish
+        self._partial = path.with_name(partial_name(path.name))
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._flushed = 0
+        self._flusher: ThreadPoolExecutor | None = None
+        self._flush: Future[None] | None = None
+        self._failed = False
+        with naming("write", key, store):
+            self._fd = _create(self._partial)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes.
+
+        Raises:
+            StoreError: the file system refused; the writer is then unusable.
+        """
+        self._check_usable()
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        try:
+            with naming("write", self._key, self._store):
+                _write_all(self._fd, view)
+                self._size += len(view)
+                self._flush_early()
+        except BaseException:
+            self._failed = True
+            raise
+        return len(view)
+
+    def commit(self) -> StoredObject:
+        """Make the file durable, then visible.
+
+        Raises:
+            ObjectLocked: an object of that name is locked.
+            StoreError: the file system refused.
+        """
+        self._check_usable()
+        try:
+            with naming("write", self._key, self._store):
+                self._stop_flusher()
+                if self._flush is not None:
+                    self._flush.result()
+                os.fsync(self._fd)
+                self._close()
+            return self._publish(self._partial, self._hash.hexdigest(), self._size)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def abort(self) -> None:
+        """Remove what was written, unless it was committed."""
+        with naming("remove the unfinished", self._key, self._store):
+            self._stop_flusher()
+            self._close()
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _check_usable(self) -> None:
+        if self._fd < 0 or self._failed:
+            raise StoreError(f"The writer of {self._key!r} in {self._store} is closed or failed.")
+
+    def _flush_early(self) -> None:
+        if self._size - self._flushed < _FLUSH_EVERY_BYTES:
+            return
+        if self._flusher is None:
+            self._flusher = ThreadPoolExecutor(1, thread_name_prefix="directory-flush")
+        if self._flush is not None:
+            self._flush.result()
+        self._flush = self._flusher.submit(os.fdatasync, self._fd)
+        self._flushed = self._size
+
+    def _stop_flusher(self) -> None:
+        if self._flusher is not None:
+            self._flusher.shutdown(wait=True)
+            self._flusher = None
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def _create(partial: Path) -> int:
+    """Create the temporary file and the directories it needs below the store's root."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    for _ in range(_CREATE_ATTEMPTS):
+        try:
+            return os.open(partial, flags, 0o666)
+        except FileNotFoundError:
+            # Also when a deletion just removed the directory because it was empty.
+            partial.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(partial, flags, 0o666)
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]

@@ -33,18 +33,16 @@ from include.services.objectstore.keys import (
     is_own_name,
 )
 from include.services.objectstore.s3_answers import (
+    S3Errors,
     described,
+    error_code,
     is_comparable,
+    is_missing,
     is_same_checksum,
     stored_object,
 )
-from include.services.objectstore.s3_errors import (
-    S3Errors,
-    error_code,
-    is_missing,
-)
 from include.services.objectstore.s3_preflight import preflight
-from include.services.objectstore.s3_reader import S3Reader
+from include.services.objectstore.s3_streams import S3Reader, S3Writer, SentObject, checksum_text
 from include.services.objectstore.s3_versions import (
     Version,
     folders_under,
@@ -53,7 +51,6 @@ from include.services.objectstore.s3_versions import (
     versions_to_delete,
     versions_under,
 )
-from include.services.objectstore.s3_writer import S3Writer, SentObject, checksum_text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

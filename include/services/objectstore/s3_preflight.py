@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include.services.objectstore.base import StoreProblem
 from include.services.objectstore.keys import partial_name
-from include.services.objectstore.s3_errors import (
+from include.services.objectstore.s3_answers import (
     error_code,
     is_denied,
     is_missing,

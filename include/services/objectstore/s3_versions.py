@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from include.services.objectstore.base import ObjectVersion
-from include.services.objectstore.s3_errors import is_denied, is_lock_refusal, is_missing
+from include.services.objectstore.s3_answers import is_denied, is_lock_refusal, is_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -1,7 +1,9 @@
-"""The columns of each kind of file: their names in English and Chinese, and how they are read."""
+"""The columns of each kind of file in English and Chinese, and the templates to fill in."""
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -140,3 +142,15 @@ def contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
 def _before(row: Row, first: str, second: str) -> bool:
     one, other = row[first], row[second]
     return isinstance(one, date) and isinstance(other, date) and one < other
+
+
+def template(kind: Kind, *, chinese: bool = False) -> bytes:
+    """Return a CSV file with nothing but its header.
+
+    Args:
+        kind: what the file is to hold.
+        chinese: whether its columns are named in Chinese.
+    """
+    text = io.StringIO()
+    csv.writer(text).writerow([one.chinese if chinese else one.name for one in COLUMNS[kind]])
+    return text.getvalue().encode("utf-8-sig")  # without the mark Excel takes it for another one

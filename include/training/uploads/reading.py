@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from include.training.uploads import cells, encodings
-from include.training.uploads.cells import Unreadable, Value
+from include.training.uploads import cells
+from include.training.uploads.cells import Faults, Unreadable, UploadRefused, Value
 from include.training.uploads.columns import (
     COLUMNS,
     Column,
@@ -17,8 +17,7 @@ from include.training.uploads.columns import (
     known_names,
     same,
 )
-from include.training.uploads.faults import Faults, UploadRefused
-from include.training.uploads.lines import DELIMITERS, Lines, Record
+from include.training.uploads.lines import DELIMITERS, Lines, Record, recognise
 
 _REMEMBERED = 4096  # cells of a column: days and courses come again and again
 _MOST_COURSES = 100_000  # lines; each is kept in memory, to find those that come twice
@@ -67,7 +66,7 @@ class Upload:
             UploadRefused: there are faults; at the end, or where it cannot be read any further.
         """
         faults = Faults()
-        encoding = encodings.recognise(self.stream, self.name)
+        encoding = recognise(self.stream, self.name)
         lines = Lines(self.stream, encoding, faults)
         try:
             records = lines.records()

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError
 
 from include.services.errors import ServiceError, UsageError
-from include.state.training import (
+from include.training.tables import (
     training_completion,
     training_course,
     training_roster,

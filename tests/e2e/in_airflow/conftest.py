@@ -12,7 +12,9 @@ from include.local.airflow import ADMIN, AirflowApi
 from tests.e2e.browsing import chromium
 from tests.e2e.running import Running, running_airflow
 
-CUSTOMERS = 300  # of 100, some quarters have no record opened: tests/local/sample/test_quarters.py
+CUSTOMERS = (
+    300  # of 100, some quarters have no record opened: tests/sample_company/test_quarters.py
+)
 WORKFLOWS = len(list((Path(__file__).parents[3] / "dags").glob("*.py")))
 ON_DEMAND = {"respond_to_incident", "update_incident"}  # have no schedule
 REVIEWER = "E00003"

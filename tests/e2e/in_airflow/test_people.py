@@ -193,7 +193,7 @@ def in_browser(
     with logged_in(browser, running.airflow, REVIEWER) as page:
         pages = compliance_pages(page, "Waiting for you")
         pages.get_by_role("link", name=re.compile(BROWSER)).click()
-        expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("button", name="Approve")).to_be_visible()
         shown = page.locator("body").inner_text()
         assert press(page, "Approve") == 200
         page.reload()

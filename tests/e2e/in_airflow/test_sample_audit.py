@@ -107,7 +107,7 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
         page.get_by_role("button", name="Browse").click()
         page.get_by_role("menuitem", name="Required Actions").click()
         page.get_by_role("link", name=re.compile("enter another seed")).click()
-        expect(page.get_by_role("button", name="Enter")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("button", name="Enter")).to_be_visible()
         shown = page.locator("body").inner_text()
         page.locator("input[name=element_seed]").fill(SEED)
         page.locator("input[name=element_source]").fill(SOURCE)

@@ -20,8 +20,7 @@ from include.incident.clocks.clock import (
     late,
 )
 from include.incident.clocks.milestones import Graded, Reached
-from include.policy.period import Period
-from include.policy.spans import earlier, later, utc
+from include.policy.period import Period, earlier, later, utc
 from include.services.errors import UsageError
 from tests.incident.clocks.clock_rig import SHANGHAI, look, rule, shipped
 

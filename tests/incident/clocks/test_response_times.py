@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.incident.clocks.milestones import milestones
-from include.incident.clocks.response_times import Figure, Handled, Measure, figures, handled
-from include.incident.clocks.response_words import (
+from include.incident.clocks.response_times import (
+    Figure,
+    Handled,
+    Measure,
     blocks,
     charts,
     count_table,
     figure_table,
+    figures,
+    handled,
     late_table,
 )
 from include.incident.names import Kind, State

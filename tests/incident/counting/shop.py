@@ -14,8 +14,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from include.incident.scope import Counted
-from include.incident.scope_rules import (
+from include.incident.rules import (
     AccessLog,
     Lookup,
     Records,
@@ -23,6 +22,7 @@ from include.incident.scope_rules import (
     ShareLog,
     Subject,
 )
+from include.incident.scope import Counted
 from include.incident.selection import Selection
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from include.incident.counting import subjects
 from include.incident.incident_run import IncidentRun
 from include.incident.rule_checks import INCIDENT
-from include.incident.scope_rules import ScopeRule
+from include.incident.rules import ScopeRule
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run

@@ -18,7 +18,7 @@ from include.incident.counting.affected import Affected, affected
 from include.incident.counting.database import count
 from include.incident.counting.live import look
 from include.incident.counting.people import some
-from include.incident.scope_rules import ScopeRule
+from include.incident.rules import ScopeRule
 from include.incident.selection import Selection
 from include.local.postgres import EmbeddedPostgres
 from tests.incident.counting.shop import (

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from include.incident.assessing import propose
 from include.incident.counting.database import count_all
-from include.incident.grading import propose
 from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Counted, Scope
 from include.incident.selection import Selection, checked

@@ -17,8 +17,8 @@ from include.incident.counting.affected import affected
 from include.incident.counting.database import count, count_all
 from include.incident.counting.live import look
 from include.incident.rule_checks import INCIDENT
+from include.incident.rules import AccessLog, Records, ScopeRule
 from include.incident.scope import Scope
-from include.incident.scope_rules import AccessLog, Records, ScopeRule
 from include.incident.scope_words import scope_lines
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres

@@ -10,17 +10,17 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.incident.assessing import propose
 from include.incident.counting.database import count_all
-from include.incident.grading import propose
 from include.incident.rule_checks import INCIDENT
 from include.incident.scope import Scope, from_json
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
-from include.local.sample import AnswerSheet, load
-from include.local.sample.answers import IncidentAnswer
-from include.local.sample.load import statements
 from include.policy import SHIPPED
 from include.registry import load_pack
+from include.sample_company import AnswerSheet, load
+from include.sample_company.answers import IncidentAnswer
+from include.sample_company.load import statements
 from include.services.database import DatabaseAddress
 from include.workplace import ROOT
 from tests.support.databases import fresh

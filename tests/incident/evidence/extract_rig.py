@@ -18,14 +18,14 @@ import psycopg
 
 from include.encryption.recipients import Recipient, recipient_from_pem
 from include.incident.evidence.extract import Extract, context_of, extract, key_of
-from include.incident.evidence.log_query import LogQuery
-from include.incident.scope_rules import AccessLog, Lookup
+from include.incident.evidence.log_copy import LogQuery
+from include.incident.rules import AccessLog, Lookup
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
-from include.services.objectstore.directory_writer import DirectoryWriter
+from include.services.objectstore.directory_files import DirectoryWriter
 
 NUMBER, DATABASE = "INC-2026-0001", "courier"
 KEY, CONTEXT = key_of(NUMBER, DATABASE), context_of(NUMBER, DATABASE)

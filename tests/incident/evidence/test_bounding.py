@@ -5,10 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.incident.evidence.bounding import bounded
-from include.incident.scope import Counted, Scope
+from include.incident.evidence.listing import bounded
+from include.incident.scope import Counted, Scope, widened
 from include.incident.selection import Selection
-from include.incident.widening import widened
 
 PEOPLE = st.sets(st.integers(0, 9))
 YOUNG, AGELESS = {0, 1, 2}, {3, 4}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.incident.evidence.copying import Copying, RowCounter, log_snapshot
+from include.incident.evidence.log_copy import Copying, RowCounter, log_snapshot
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from tests.incident.evidence.extract_rig import FILL, WHOLE, run

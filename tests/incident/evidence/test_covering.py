@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.incident.evidence.covering import BEFORE, Wanted, accesses, shares
+from include.incident.evidence.extracts import BEFORE, Wanted, accesses, shares
 from include.incident.selection import Selection
 
 BEGUN = datetime(2026, 11, 1, tzinfo=UTC)

@@ -19,7 +19,7 @@ import zstandard
 from include.encryption.crypto import Refused, decrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.incident.evidence.extract import Extract, opened
-from include.incident.evidence.log_query import LogQuery
+from include.incident.evidence.log_copy import LogQuery
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import (

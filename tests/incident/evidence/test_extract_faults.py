@@ -18,7 +18,7 @@ import pytest
 
 from include.encryption.recipients import Recipient
 from include.incident.evidence.extract import opened
-from include.incident.evidence.log_query import LogQuery
+from include.incident.evidence.log_copy import LogQuery
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import UsageError
 from include.services.objectstore.base import StoreError

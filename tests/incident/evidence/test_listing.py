@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from include.evidence.model import Outcome
-from include.incident import assessing, report, scopes
+from include.incident import assessing, incident_run, report
 from include.incident.names import Kind
-from include.incident.open_points import open_points
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes
 from include.incident.selection import Selection
+from include.incident.steps.close import open_points
 from include.incident.updating import Action
 from tests.incident.desk_rig import Case, Company, assess, english, widen
 
@@ -30,7 +30,7 @@ def chosen(*keys: int) -> Selection:
 
 
 def newest(case: Case) -> Scope:
-    return scopes.newest(case.context, case.record.incident.id)
+    return incident_run.newest(case.context, case.record.incident.id)
 
 
 def add(company: Company, *keys: int) -> None:

@@ -13,8 +13,8 @@ import pytest
 from include.evidence.model import Outcome
 from include.evidence.steps import artifacts_of
 from include.holds import registry
-from include.incident import scopes
-from include.incident.evidence import holding, kept_words
+from include.incident import incident_run
+from include.incident.evidence import kept, preserving
 from include.incident.evidence.extract import Extract, opened
 from include.incident.names import UPDATES, Kind
 from include.incident.rules import HoldRule
@@ -105,7 +105,7 @@ def test_a_key_that_looks_like_a_persons_number_is_not_kept_in_the_registry(
     """Its database is held instead."""
     case = company.open(1)
     with company.state.begin() as conn:
-        made = holding.place(
+        made = preserving.place(
             conn, case.context, case.number, {"courier": 2, "archive": 1},
             [("courier", "1"), ("courier", "11010119900307123X"), ("archive", "7")],
         )  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_thousand_people_are_held_in_a_moment(company: Company) -> None:
     keys = [("courier", str(one)) for one in range(1, 1_001)]
     before = process_time()
     with company.state.begin() as conn:
-        made = holding.place(conn, case.context, case.number, {"courier": 1_000}, keys)
+        made = preserving.place(conn, case.context, case.number, {"courier": 1_000}, keys)
     assert made == {"database": 0, "subject": 1_000}
     assert process_time() - before < 3  # seconds of this process; most of it waits for the server
 
@@ -226,7 +226,7 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
             assert [row[:3] for row in rows] == log_rows(company, mine + window)
             assert (
                 len(rows)
-                == scopes.newest(case.context, case.record.incident.id).counted[0].log_rows
+                == incident_run.newest(case.context, case.record.incident.id).counted[0].log_rows
             )
     finally:
         company.run("DELETE FROM opened WHERE number = 'OLD'")
@@ -245,7 +245,7 @@ def test_what_a_partner_was_given_is_extracted_beside_the_log_of_accesses(compan
     made = entry.data["extracts"]["courier.shares"]
     assert (made["database"], made["log"], made["rows"]) == ("courier", "shares", 2)
     assert made["key"] == f"incidents/{case.number}/shares.courier.1.csv.zst.enc"
-    said = [english(one) for one in kept_words.lines(case.context, case.record)]
+    said = [english(one) for one in kept.lines(case.context, case.record)]
     assert (
         f"Extract of the log of sharing of courier: 2 rows, SHA-256 {made['sha256_clear']}" in said
     )

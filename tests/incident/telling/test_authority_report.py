@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from include.documents.missing import missing
 from include.documents.model import Document, Form
-from include.incident import scopes
-from include.incident.clocks.standing import clocks_of
-from include.incident.evidence import kept_words as evidence_kept
+from include.documents.words import missing
+from include.incident import incident_run
+from include.incident.clocks.clock import clocks_of
+from include.incident.evidence import kept as evidence_kept
 from include.incident.names import Kind
 from include.incident.telling import authority_report
 from include.incident.telling.authority_report import Phase
@@ -20,14 +20,14 @@ from tests.incident.desk_rig import COMP, LEAD, Case, Company, english
 def report(case: Case, phase: Phase, authority: str = "cac") -> Document:
     run, record = case.context, case.record
     return authority_report.report(
-        run, record, scopes.newest(run, record.incident.id), clocks_of(run, record),
+        run, record, incident_run.newest(run, record.incident.id), clocks_of(run, record),
         run.rules.authority(authority), phase, evidence_kept.lines(run, record),
     )  # fmt: skip
 
 
 def summary(case: Case) -> Document:
     run, record = case.context, case.record
-    scope = scopes.newest(run, record.incident.id)
+    scope = incident_run.newest(run, record.incident.id)
     kept = evidence_kept.lines(run, record)
     return authority_report.summary(run, record, scope, clocks_of(run, record), kept)
 

@@ -11,10 +11,9 @@ from sqlalchemy import text
 
 from include.incident import opening
 from include.incident.clocks import waking
-from include.incident.clocks.clock import ClockState
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.names import ALERT, INDIVIDUAL, Kind
-from include.incident.telling import notifying, reached
+from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook
 from include.incident.updating import Action
 from include.incident.watching import look, settle
@@ -89,7 +88,7 @@ def test_each_person_with_an_address_gets_the_letter_once(
         assert words in body
     assert case.said(Kind.TOLD) == ["Notices: 2 sent, 2 not; who got none is told otherwise."]
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {"sent": 2, "undeliverable": 2}
+        assert notifying.delivery(conn, case.number) == {"sent": 2, "undeliverable": 2}
 
 
 def test_while_the_mail_server_is_down_letters_wait_and_nobody_is_told(
@@ -102,7 +101,7 @@ def test_while_the_mail_server_is_down_letters_wait_and_nobody_is_told(
     sent(post, case)
     assert case.entries(Kind.TOLD) == []
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {"pending": 2}
+        assert notifying.delivery(conn, case.number) == {"pending": 2}
     server.rule = lambda *_: None
     company.clock.on(hours=1)
     sent(post, case)
@@ -120,7 +119,7 @@ def test_letters_of_a_cancelled_incident_are_taken_back(
     sent(post, case)
     assert boxes(server) == []
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {"withdrawn": 2}
+        assert notifying.delivery(conn, case.number) == {"withdrawn": 2}
 
 
 def test_a_decision_against_it_after_one_for_it_takes_back_what_waits(
@@ -254,7 +253,7 @@ def test_a_drill_tells_nobody_and_says_so(company: Company) -> None:
     assert english(entry.words) == "DRILL: nobody was told."
     assert entry.happened_at == at
     with company.state.connect() as conn:
-        assert reached.delivery(conn, case.number) == {}
+        assert notifying.delivery(conn, case.number) == {}
 
 
 def test_while_mail_waits_it_is_looked_at_every_minute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.clock import clocks_of
 from include.incident.names import Kind
 from include.incident.steps import decide
 from include.incident.updating import Action

@@ -15,7 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from include.local.postgres import EmbeddedPostgres
-from include.orchestration.access.failed_logins import PER_ACCOUNT
+from include.orchestration.access.throttle import PER_ACCOUNT
 from tests.support.fab import ADMIN, FabAirflow, account_of, fab_airflow
 from tests.support.nginx import PROGRAM, nginx_before
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from include.orchestration.access.pages import Page
-from include.orchestration.access.permissions import Action, Part
+from include.orchestration.access.permissions import Action, Page, Part
 from include.orchestration.access.roles import (
     ALL,
     DEPARTMENT,

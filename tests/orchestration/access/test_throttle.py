@@ -11,14 +11,15 @@ from fastapi import FastAPI, Form, HTTPException
 from fastapi.responses import RedirectResponse
 from starlette.testclient import TestClient
 
-from include.orchestration.access.failed_logins import (
+from include.orchestration.access.throttle import (
+    MOST_BYTES,
     PER_ACCOUNT,
     PER_ADDRESS,
     WINDOW,
     Attempt,
     FailedLogins,
+    LoginThrottle,
 )
-from include.orchestration.access.throttle import MOST_BYTES, LoginThrottle
 
 RIGHT = "the right one"
 WRONG = "a wrong one"

@@ -13,7 +13,7 @@ from include.policy.period import Period
 from include.reports.html import render_html
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Report, TrendChart
-from include.retention.certificate import words
+from include.retention.certificate import case
 from include.retention.certificate.case import Past
 from include.retention.planning.plan import rule_digest
 from tests.retention.certificate.certified import (
@@ -314,13 +314,13 @@ def test_charts_set_what_was_erased_against_what_was_over() -> None:
 )
 def test_periods_are_told_in_words(given: dict[str, Any], text: str) -> None:
     """Of the calendar, with their clock and what a law asks at least."""
-    assert english(words.kept(a_rule(**given))) == text
+    assert english(case.kept(a_rule(**given))) == text
 
 
 def test_periods_in_chinese_have_no_plural() -> None:
     """And the clock comes first."""
-    assert Translator("zh_CN").text(words.kept(a_rule())) == "自 created_at 起 3 年"
-    assert Translator("zh_CN").text(words.length(Period.parse("P1M"))) == "1 个月"
+    assert Translator("zh_CN").text(case.kept(a_rule())) == "自 created_at 起 3 年"
+    assert Translator("zh_CN").text(case.length(Period.parse("P1M"))) == "1 个月"
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])

@@ -9,7 +9,7 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.policy.retention import Approval
-from include.retention.planning.approvers import People, people_of
+from include.retention.planning.approval import People, people_of
 from tests.retention.yard import Yard, yard
 
 STAFF = """

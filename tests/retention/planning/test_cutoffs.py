@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
 from include.policy.period import Period
-from include.retention.planning.binding import bind
 from include.retention.planning.classes import BoundClock
+from include.retention.planning.schedule import bind
 from include.retention.postgres.relations import Relation, read_relations
 from include.services.errors import UsageError
 from tests.retention.yard import AS_OF, Yard, rule, yard

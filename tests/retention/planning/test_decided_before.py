@@ -23,7 +23,7 @@ def test_approval_goes_on_with_a_registered_decision_after_its_task_was_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     """The step skips the question and keeps the record that the killed task lost."""
-    from include.approvals.answer import Answer
+    from include.approvals.question import Answer
     from include.orchestration.tasks import ask_people, take_answer
 
     rig = rig.but(rules_of_disposition=disposition(limit=EVERYTHING_WAITS))

@@ -10,8 +10,8 @@ import pytest
 
 from include.local.postgres import EmbeddedPostgres
 from include.retention.planning.breaker import remember
-from include.retention.planning.moments import moment_of
-from include.retention.postgres.clocks import APART, require_agreement
+from include.retention.planning.planner import moment_of
+from include.retention.postgres.session import APART, require_agreement
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import disposition

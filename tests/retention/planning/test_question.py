@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from include.approvals.question import Question
-from include.retention.planning.approvers import People
+from include.retention.planning.approval import People, question
 from include.retention.planning.breaker import Tripped
 from include.retention.planning.plan import Plan, PlannedClass
-from include.retention.planning.question import question
 from tests.retention.yard import rule
 
 HOSTILE = "x](http://y) ![i](http://z) <b>*e*\n# head | cell\u202e"

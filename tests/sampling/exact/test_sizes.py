@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.exact.chances import at_most, binomial, hypergeometric, no_more_than
-from include.sampling.exact.sizes import CENSUS, MOST, smallest_size
+from include.sampling.exact.sizes import (
+    CENSUS,
+    MOST,
+    at_most,
+    binomial,
+    hypergeometric,
+    no_more_than,
+    smallest_size,
+)
 from include.services.errors import UsageError
 from tests.sampling.exact.published import rows
 

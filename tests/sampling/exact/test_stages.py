@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.exact.chances import at_most, binomial, hypergeometric
-from include.sampling.exact.sizes import smallest_size
-from include.sampling.exact.stages import chance_of_accepting, smallest_stages, unplanned_risk
+from include.sampling.exact.sizes import at_most, binomial, hypergeometric, smallest_size
+from include.sampling.exact.strata import chance_of_accepting, smallest_stages, unplanned_risk
 from include.services.errors import UsageError
 
 FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)

@@ -18,8 +18,8 @@ from include.messages import Message
 from include.reports.i18n import Translator
 from include.sampling.workpapers.reading import Returned, read
 from include.sampling.workpapers.writing import Attribute, Item, Paper, Workpapers, form, write
-from include.workbooks.archive import parts_of, utf8
 from include.workbooks.faults import WorkbookRefused
+from include.workbooks.saving import parts_of, utf8
 
 HOSTILE = (
     "=1+1",

@@ -22,7 +22,7 @@ from include.services.objectstore.base import (
     StoredObject,
 )
 from include.services.objectstore.keys import checked_key
-from include.services.objectstore.s3_writer import FIRST_PART_BYTES
+from include.services.objectstore.s3_streams import FIRST_PART_BYTES
 
 BIG = FIRST_PART_BYTES + 12_345
 THREE_PARTS = FIRST_PART_BYTES * 2 + 1_000_000

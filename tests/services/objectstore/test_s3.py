@@ -20,7 +20,7 @@ from include.services.objectstore.base import (
     StoreError,
 )
 from include.services.objectstore.s3 import S3Store, make_s3_client
-from include.services.objectstore.s3_writer import (
+from include.services.objectstore.s3_streams import (
     FIRST_PART_BYTES,
     MAX_OBJECT_BYTES,
     MAX_PARTS,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from include.services.objectstore import s3_reader
+from include.services.objectstore import s3_streams
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.s3 import S3Store
 from tests.services.objectstore.test_behaviour import content
@@ -208,7 +208,7 @@ def test_a_download_that_keeps_breaking_ends_in_an_error(
 ) -> None:
     """Without progress the reader gives up after some tries."""
     rig.sound.put("x", content(9_000_000))
-    monkeypatch.setattr(s3_reader, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(s3_streams, "_FIRST_PAUSE_SECONDS", 0.01)
     rig.proxy.rule = lambda request: Fault(reset_download_after=0) if is_get(request) else None
     with rig.store().open_reader("x") as reader, pytest.raises(StoreError, match="Cannot read 'x'"):
         reader.read()

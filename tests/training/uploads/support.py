@@ -10,8 +10,8 @@ from datetime import date
 
 import pytest
 
+from include.training.uploads.cells import UploadRefused
 from include.training.uploads.columns import COLUMNS, Kind
-from include.training.uploads.faults import UploadRefused
 from include.training.uploads.reading import Upload, Values
 
 ROSTER = [

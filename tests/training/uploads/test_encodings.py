@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.training.uploads.encodings import recognise
-from include.training.uploads.faults import UploadRefused
+from include.training.uploads.cells import UploadRefused
+from include.training.uploads.lines import recognise
 
 HEAD = "person,name\r\n"
 NAMES = "E1,王芳\r\nE2,李娜\r\nE3,张伟\r\n"

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from include.state.connect import engine
-from include.state.training import training_completion, training_upload
+from include.training.tables import training_completion, training_upload
 
 LINES = 200_000
 HEADER = "person,course,version,completed_on,passed\n"

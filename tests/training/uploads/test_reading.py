@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.training.uploads.cells import UploadRefused
 from include.training.uploads.columns import COLUMNS, Kind
-from include.training.uploads.faults import UploadRefused
 from include.training.uploads.reading import Values
 from tests.training.uploads.support import (
     COMPLETIONS,

@@ -17,8 +17,8 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ServiceError, UsageError
 from include.state.connect import engine
 from include.training.uploads import storing
+from include.training.uploads.cells import UploadRefused
 from include.training.uploads.columns import Kind
-from include.training.uploads.faults import UploadRefused
 from include.training.uploads.storing import Stored
 from tests.support.databases import fresh
 from tests.training.uploads.support import (

@@ -27,17 +27,16 @@ from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.certificate.count.counting import (
+    LeadingKeys,
     Member,
     Referring,
     State,
     StateCounts,
     count_left,
 )
-from include.retention.certificate.count.leading_keys import LeadingKeys
 from include.retention.certificate.count.remembered import Remembered, Subject
-from include.retention.postgres.key_types import KeyType, expressions, read_key_types
+from include.retention.postgres.key_types import KeyType, TypedKeys, expressions, read_key_types
 from include.retention.postgres.relations import ForeignKey, Relation, Relations, read_relations
-from include.retention.postgres.typed_keys import TypedKeys
 
 Connection = psycopg.Connection[Any]
 

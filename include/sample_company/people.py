@@ -1,0 +1,208 @@
+"""Who a customer is and where they live: functions of the customer's number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from include.sample_company.chance import Ints, Mask, coprime_step, pick
+from include.sample_company.columns import (
+    Part,
+    Strings,
+    characters,
+    choose,
+    dates,
+    digits,
+    put,
+    strings,
+)
+from include.sample_company.formats import ID_CHECKS, ID_WEIGHTS
+from include.sample_company.pools import CANARY_PREFIX, MOBILE_PREFIXES
+from include.sample_company.world import World
+
+_NUMBERS = np.array([b"%d" % n for n in range(1000)], "S3")
+_CHECKS = np.array([ord(c) for c in ID_CHECKS], np.uint8)
+_FIRST_BIRTH = int(np.datetime64("1950-01-02").astype(int))
+CANARY_SURNAME, CANARY_STREET = "金", "金丝雀路"
+CANARY_BIRTH = b"19491001"  # before every other customer's
+_SEQUENCES = 998
+
+
+@dataclass
+class People:
+    """Names and phones of some customers."""
+
+    surname: Strings
+    first: Strings
+    second: Strings
+    pinyin: Strings
+    phone: Strings
+
+    @property
+    def name(self) -> tuple[Strings, Strings, Strings]:
+        """The parts of the name."""
+        return self.surname, self.first, self.second
+
+
+def originals(world: World, ids: Ints) -> Ints:
+    """The customer whose identity each has: their own, or that of the one they duplicate."""
+    twins = np.flatnonzero(world.kinds(ids) == world.customer_plan.code("duplicate_customer"))
+    if not twins.size:
+        return ids
+    found = ids.copy()
+    found[twins] = world.customer_plan.partners(ids[twins])
+    return found
+
+
+def people(world: World, ids: Ints) -> People:
+    """Valid names and phones, no two customers' phones alike save a duplicate's."""
+    ids = originals(world, ids)
+    pools = world.pools
+    bits = world.chance.bits(ids, "name")
+    surname = pick(bits, len(pools.surnames))
+    found = People(
+        surname=pools.surnames[surname],
+        first=pools.firsts[pick(bits, len(pools.firsts), 20)],
+        second=pools.seconds[pick(bits, len(pools.seconds), 40)],
+        pinyin=pools.pinyin[surname],
+        phone=_phones(world, ids),
+    )
+    for canary in world.canaries[np.isin(world.canaries, ids)]:
+        mine = ids == canary
+        found.surname = put(found.surname, mine, canary_name(world, canary).encode())
+        found.first = put(found.first, mine, b"")
+        found.second = put(found.second, mine, b"")
+        found.phone = put(found.phone, mine, canary_phone(world, canary).encode())
+    return found
+
+
+def canary_name(world: World, canary: int) -> str:
+    """The marked name of a canary."""
+    return f"{CANARY_SURNAME}丝雀{world.token(canary)}"
+
+
+def canary_phone(world: World, canary: int) -> str:
+    """The marked phone of a canary: a prefix that no other customer has, 77, and its own digits."""
+    return f"{CANARY_PREFIX.decode()}77{int(world.token(canary), 16) % 1_000_000:06d}"
+
+
+def canary_email(world: World, canary: int) -> str:
+    """The marked e-mail address of a canary."""
+    return f"canary-{world.token(canary)}@example.com"
+
+
+def canary_street(world: World, canary: int) -> str:
+    """The marked street of a canary."""
+    return f"{CANARY_STREET}{world.token(canary)}号"
+
+
+def _phones(world: World, ids: Ints) -> Strings:
+    prefixes = len(MOBILE_PREFIXES)
+    modulus = prefixes * 10**8
+    step = coprime_step(modulus, 2_654_435_761 + world.seed % 1_000_003)
+    number = (ids * step + world.seed) % modulus
+    prefix = number // 10**8
+    text = np.empty((len(ids), 11), np.uint8)
+    text[:, :3] = characters(choose(MOBILE_PREFIXES, prefix))
+    text[:, 3:] = characters(digits(number - prefix * 10**8, 8))
+    return strings(text)
+
+
+def id_numbers(world: World, ids: Ints) -> tuple[Strings, Strings]:
+    """Resident ID numbers with a right check character, and the birth dates in them.
+
+    No two customers' numbers are alike save a duplicate's. About 1 in 80 ends in a lower-case x.
+    Adults were born before the first code of a division was withdrawn, minors under one in force.
+    """
+    ids = originals(world, ids)
+    minor = _minors(world, ids)
+    latest = min(world.today - 16 * 366, int(world.pools.first_retired.astype(int)))
+    codes = np.where(minor, world.pools.active, len(world.pools.codes))
+    number = np.where(
+        minor,
+        _scattered(world, ids, world.pools.active * 3000 * _SEQUENCES),
+        _scattered(world, ids, len(world.pools.codes) * (latest - _FIRST_BIRTH) * _SEQUENCES),
+    )
+    rest, sequence = np.divmod(number, _SEQUENCES)
+    day, division = np.divmod(rest, codes)
+    # A minor is between 3 and 12 years old.
+    birth = dates(np.where(minor, world.today - 3 * 366 - day, _FIRST_BIRTH + day))
+    written = characters(birth)
+    text = np.empty((len(ids), 18), np.uint8)
+    text[:, :6] = characters(world.pools.codes[division])
+    text[:, 6:10] = written[:, :4]
+    text[:, 10:12] = written[:, 5:7]
+    text[:, 12:14] = written[:, 8:]
+    text[:, 14:17] = characters(digits(sequence + 1, 3))
+    for place in np.flatnonzero(np.isin(ids, world.canaries)):
+        text[place, 6:14] = np.frombuffer(CANARY_BIRTH, np.uint8)
+    check = check_characters(text[:, :17])
+    lower = (check == ord("X")) & (world.chance.below(ids, 8, "lower x") == 0)
+    text[:, 17] = np.where(lower, ord("x"), check)
+    return strings(text), put(birth, np.isin(ids, world.canaries), b"1949-10-01")
+
+
+def check_characters(
+    first_17: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """``formats.id_check_character`` for a matrix of characters."""
+    total = np.zeros(len(first_17), np.int32)
+    for place, weight in enumerate(ID_WEIGHTS):
+        total += (first_17[:, place].astype(np.int32) - ord("0")) * weight
+    return _CHECKS[total % 11]
+
+
+def _scattered(world: World, ids: Ints, modulus: int) -> Ints:
+    step = coprime_step(modulus, 1_640_531_527 + world.seed % 999_983)
+    return (ids * step + world.seed) % modulus
+
+
+def _minors(world: World, ids: Ints) -> Mask:
+    plan = world.customer_plan
+    return np.isin(
+        world.kinds(ids), [plan.code("minor"), plan.code("minor_without_guardian_consent")]
+    )
+
+
+@dataclass
+class Places:
+    """Addresses; ``division`` is an index into the pools."""
+
+    division: Ints
+    street: Strings
+    house: Sequence[Part]
+    unit: Sequence[Part]
+
+    @property
+    def line(self) -> list[Part]:
+        """Street, house and unit."""
+        return [self.street, *self.house, *self.unit]
+
+
+def places(world: World, addresses: Ints) -> Places:
+    """Addresses by number; customer c has 2c - 1 and perhaps 2c."""
+    bits = world.chance.bits(addresses, "address")
+    more = world.chance.bits(addresses, "unit")
+    house: list[Part] = [
+        _NUMBERS[pick(bits, 380, 40) + 1], "号".encode(),
+        _NUMBERS[pick(more, 28) + 1], "号楼".encode(),
+    ]  # fmt: skip
+    unit: list[Part] = [
+        _NUMBERS[pick(more, 4, 16) + 1], "单元".encode(),
+        _NUMBERS[pick(more, 9, 24) + 1], b"0", _NUMBERS[pick(more, 4, 36) + 1], "室".encode(),
+    ]  # fmt: skip
+    street = world.pools.streets[pick(bits, len(world.pools.streets), 20)]
+    first = world.canaries * 2 - 1
+    if np.isin(addresses, first).any():
+        for canary in world.canaries:
+            mine = addresses == canary * 2 - 1
+            street = put(street, mine, canary_street(world, canary).encode())
+            house = [np.where(mine, b"", part).astype("S") for part in house]
+    return Places(pick(bits, world.pools.active), street, house, unit)
+
+
+def has_second_address(world: World, ids: Ints) -> Mask:
+    """Which customers have address 2c."""
+    return world.chance.below(ids, 1000, "second address") < world.rates.second_address

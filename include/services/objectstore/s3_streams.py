@@ -1,0 +1,404 @@
+"""Streams into S3 (multipart, SHA-256 of each part) and out of it (resumed after a drop)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from include.services.objectstore.base import StoredObject, StoreError
+from include.services.objectstore.s3_answers import (
+    BODY_ERRORS,
+    S3Errors,
+    error_code,
+    reason_and_action,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
+
+
+log = logging.getLogger(__name__)
+
+# What is lost when a connection drops is read again, so pieces are small.
+_PIECE_BYTES = 1024 * 1024
+_MAX_DROPS_WITHOUT_PROGRESS = 6
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 10.0
+_random = random.SystemRandom()
+
+
+class S3Reader:
+    """Stream out of one version of one S3 object; see ``ObjectReader``.
+
+    A broken body is asked for again from the current offset, bound to the version and ETag of the
+    first answer, so that two versions never mix. Requests as such are retried by boto3.
+    """
+
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        full_key: str,
+        key: str,
+        errors: S3Errors,
+        version_id: str = "",
+    ) -> None:
+        self._client = client
+        self._key = key
+        self._errors = errors
+        self._request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": full_key}
+        if version_id:
+            self._request["VersionId"] = version_id
+        self._offset = 0
+        self._drops = 0
+        answer = self._ask()
+        self._size = answer["ContentLength"]
+        self._request["IfMatch"] = answer["ETag"]
+        if answer.get("VersionId", "null") != "null":
+            self._request["VersionId"] = answer["VersionId"]
+
+    def read(self, size: int = -1) -> bytes:
+        """Return ``size`` bytes, fewer only at the end; all that is left for -1.
+
+        Raises:
+            StoreError: the connection kept dropping, or the object was replaced meanwhile.
+        """
+        left = self._size - self._offset
+        wanted = left if size < 0 else min(size, left)
+        pieces = []
+        while wanted:
+            piece = self._read_piece(min(wanted, _PIECE_BYTES))
+            pieces.append(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._body.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_piece(self, size: int) -> bytes:
+        while True:
+            try:
+                piece: bytes = self._body.read(size)
+            except BODY_ERRORS as error:
+                self._resume(error)
+                continue
+            if piece:
+                self._offset += len(piece)
+                self._drops = 0
+                return piece
+            self._resume(ConnectionError("the body ended early"))
+
+    def _resume(self, cause: Exception) -> None:
+        self._drops += 1
+        reason, _ = reason_and_action(cause)
+        if self._drops > _MAX_DROPS_WITHOUT_PROGRESS:
+            raise self._errors.translated(cause, "read", self._key) from cause
+        log.info("Reading %r goes on at byte %d: %s.", self._key, self._offset, reason)
+        self._body.close()
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self._drops - 1))
+        time.sleep(_random.uniform(longest / 2, longest))
+        if self._offset:
+            self._request["Range"] = f"bytes={self._offset}-"
+        answer = self._ask()
+        if self._offset and not answer.get("ContentRange", "").startswith(f"bytes {self._offset}-"):
+            raise StoreError(
+                f"Cannot read {self._key!r} in {self._errors.store}: "
+                "the service ignores byte ranges, so a broken transfer cannot go on."
+            )
+
+    def _ask(self) -> GetObjectOutputTypeDef:
+        with self._errors.naming("read", self._key):
+            answer = self._client.get_object(**self._request)
+        self._body = answer["Body"]
+        return answer
+
+
+FIRST_PART_BYTES = 16 * 1024 * 1024
+MAX_PARTS = 10_000
+MAX_OBJECT_BYTES = 5 * 1024**4
+# A part grows by this share of what was sent before it, so that MAX_PARTS reach MAX_OBJECT_BYTES
+# while parts stay below 25 MiB for the first 16 GiB.
+_GROWTH = 1900
+_PARTS_IN_FLIGHT = 2
+
+
+def part_bytes(sent: int) -> int:
+    """Return the size of the part that follows ``sent`` bytes."""
+    return FIRST_PART_BYTES + sent // _GROWTH
+
+
+def checksum_text(digest: bytes) -> str:
+    """Return a digest as S3 writes checksums."""
+    return base64.b64encode(digest).decode()
+
+
+@dataclass(frozen=True)
+class SentPart:
+    """One uploaded part, as the completing request needs it."""
+
+    number: int
+    etag: str
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class SentObject:
+    """What a writer knows of the object it has just completed."""
+
+    size: int
+    sha256: str
+    checksum: str
+    version_id: str
+
+
+class S3Writer:
+    """Stream into one S3 object; see ``ObjectWriter``.
+
+    Up to 16 MiB go out as one put. More becomes a multipart upload of which two parts are sent
+    while the producer fills the next, so memory is three parts: 48 MiB, growing slowly for
+    objects beyond 16 GiB (three times 70 MiB at 100 GiB).
+    """
+
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        full_key: str,
+        key: str,
+        errors: S3Errors,
+        describe: Callable[[str, SentObject], StoredObject],
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._full_key = full_key
+        self._key = key
+        self._errors = errors
+        self._describe = describe
+        # File-like bodies are sent in blocks, each with a timeout of its own; a bytearray would
+        # have to be sent whole within one timeout, which slow lines miss.
+        self._part = io.BytesIO()
+        self._part_limit = FIRST_PART_BYTES
+        self._handed_over = 0
+        self._hash = hashlib.sha256()
+        self._upload_id = ""
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: set[Future[SentPart]] = set()
+        self._parts: list[SentPart] = []
+        self._next_number = 1
+        self._open = True
+        self._failed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes; blocks while two parts are still on their way.
+
+        Raises:
+            StoreError: the service refused a part, after retries; the writer is then unusable.
+        """
+        self._check_usable()
+        view = memoryview(data).cast("B")
+        taken = 0
+        while taken < len(view):
+            if self._part.tell() == self._part_limit:
+                self._send_part()
+            room = self._part_limit - self._part.tell()
+            piece = view[taken : taken + room]
+            self._hash.update(piece)
+            taken += self._part.write(piece)
+        return taken
+
+    def commit(self) -> StoredObject:
+        """Finish the upload and read back what the service says it holds.
+
+        Raises:
+            StoreError: the service did not accept the object.
+            ObjectDamaged: it reports another size or checksum than what was sent.
+        """
+        self._check_usable()
+        try:
+            sent = self._finish_parts() if self._upload_id else self._put_whole()
+        except BaseException:
+            self._failed = True
+            raise
+        self._open = False
+        self._stop_pool()
+        return self._describe(self._key, sent)
+
+    def abort(self) -> None:
+        """Give up; what the service still holds of a broken upload is left to clear_abandoned."""
+        if not self._open:
+            return
+        self._open = False
+        self._stop_pool()
+        if not self._upload_id:
+            return
+        try:
+            self._client.abort_multipart_upload(
+                Bucket=self._bucket, Key=self._full_key, UploadId=self._upload_id
+            )
+        except (BotoCoreError, ClientError) as error:
+            if error_code(error) != "NoSuchUpload":
+                reason, _ = reason_and_action(error)
+                log.warning(
+                    "An unfinished upload of %r stays in %s until the next run clears it: %s.",
+                    self._key,
+                    self._errors.store,
+                    reason,
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _check_usable(self) -> None:
+        if not self._open or self._failed:
+            raise StoreError(
+                f"The writer of {self._key!r} in {self._errors.store} is closed or has failed."
+            )
+
+    def _send_part(self) -> None:
+        """Hand the full buffer to the pool; waits for a free place first."""
+        try:
+            if not self._upload_id:
+                self._begin()
+            while len(self._pending) >= _PARTS_IN_FLIGHT:
+                self._collect(wait(self._pending, return_when=FIRST_COMPLETED).done)
+            self._check_part_number()
+        except BaseException:
+            self._failed = True
+            raise
+        assert self._pool is not None
+        full, self._part = self._part, io.BytesIO()
+        self._handed_over += full.tell()
+        self._pending.add(self._pool.submit(self._upload_part, self._next_number, full))
+        self._next_number += 1
+        self._part_limit = part_bytes(self._handed_over)
+
+    def _check_part_number(self) -> None:
+        if self._next_number > MAX_PARTS:
+            raise StoreError(
+                f"Cannot write {self._key!r} in {self._errors.store}: "
+                f"it is larger than {MAX_OBJECT_BYTES} bytes.",
+                "Split the database into shards.",
+            )
+
+    def _begin(self) -> None:
+        with self._errors.naming("write", self._key):
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=self._full_key, ChecksumAlgorithm="SHA256"
+            )
+        self._upload_id = answer["UploadId"]
+        self._pool = ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
+
+    def _upload_part(self, number: int, body: io.BytesIO) -> SentPart:
+        digest = hashlib.sha256(body.getbuffer()).digest()
+        body.seek(0)
+        # The algorithm is named beside the value: Object Lock buckets insist on its header.
+        answer = self._client.upload_part(
+            Bucket=self._bucket,
+            Key=self._full_key,
+            UploadId=self._upload_id,
+            PartNumber=number,
+            Body=body,
+            ChecksumAlgorithm="SHA256",
+            ChecksumSHA256=checksum_text(digest),
+        )
+        return SentPart(number, answer["ETag"], digest)
+
+    def _collect(self, done: set[Future[SentPart]]) -> None:
+        self._pending -= done
+        with self._errors.naming("write", self._key):
+            self._parts.extend(future.result() for future in done)
+
+    def _finish_parts(self) -> SentObject:
+        if self._part.tell():
+            self._send_part()
+        self._collect(wait(self._pending).done)
+        parts = sorted(self._parts, key=lambda part: part.number)
+        combined = hashlib.sha256(b"".join(part.digest for part in parts)).digest()
+        checksum = f"{checksum_text(combined)}-{len(parts)}"
+        version_id = self._complete(parts)
+        return SentObject(self._handed_over, self._hash.hexdigest(), checksum, version_id)
+
+    def _complete(self, parts: list[SentPart]) -> str:
+        """Return the new version, empty when the answer was lost.
+
+        When the answer to a completion is lost, the repeated request finds no upload any more.
+        The caller's comparison of size and checksum then tells whether the object is ours.
+        """
+        with self._errors.naming("write", self._key):
+            try:
+                answer = self._client.complete_multipart_upload(
+                    Bucket=self._bucket,
+                    Key=self._full_key,
+                    UploadId=self._upload_id,
+                    MpuObjectSize=self._handed_over,
+                    MultipartUpload={
+                        "Parts": [
+                            {
+                                "PartNumber": part.number,
+                                "ETag": part.etag,
+                                "ChecksumSHA256": checksum_text(part.digest),
+                            }
+                            for part in parts
+                        ]
+                    },
+                )
+            except ClientError as error:
+                if error_code(error) != "NoSuchUpload":
+                    raise
+                log.info("The upload of %r was completed by an earlier attempt.", self._key)
+                return ""
+        return answer.get("VersionId", "")
+
+    def _put_whole(self) -> SentObject:
+        size = self._part.tell()
+        self._part.seek(0)
+        digest = self._hash.digest()
+        with self._errors.naming("write", self._key):
+            answer = self._client.put_object(
+                Bucket=self._bucket,
+                Key=self._full_key,
+                Body=self._part,
+                ChecksumAlgorithm="SHA256",
+                ChecksumSHA256=checksum_text(digest),
+            )
+        version_id = answer.get("VersionId", "")
+        return SentObject(size, digest.hex(), checksum_text(digest), version_id)
+
+    def _stop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        self._pending.clear()
+        self._part = io.BytesIO()
