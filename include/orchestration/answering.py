@@ -1,31 +1,22 @@
-"""`--answer` of `./parcelseal run`: a helper thread that answers human steps as Airflow's API does.
+"""`--answer` of `./parcelseal run`: answers that are given before the run asks.
 
-An in-process run waits for an answer in Airflow's database and nobody else has its API. The answer
-goes through the very function behind `PATCH .../hitlDetails`, as a person whom the step names.
+A human step of an in-process run enters such an answer as soon as it has shown its question. It
+uses the function behind Airflow's `PATCH .../hitlDetails`, in the name of a person whom it asks.
 """
 
 from __future__ import annotations
 
-import _thread
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Event, Thread
 from typing import Any
 
 from include.approvals.reasons import COMMAND_LINE
-from include.orchestration.unforeseen import value_free
 from include.services.clock import SystemClock
 from include.services.errors import UsageError
 
-INTERVAL = 0.5  # seconds between looks
-MOST_FAILURES = 30  # looks in a row that may fail before the run is given up
 REASON = COMMAND_LINE
-
-log = logging.getLogger(__name__)
 
 
 def _human() -> Any:
@@ -134,100 +125,28 @@ def _how(dag: Any, steps: Mapping[str, Any]) -> str:
     return f"Write {' '.join(examples)}."
 
 
-@contextmanager
-def answering(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -> Iterator[None]:
-    """Answer the human steps of one in-process run while it goes on.
+def give(answer: Given, task: Any) -> dict[str, Any]:
+    """Answer the question of a task in this process; return the event that a task resumes with.
 
     Args:
-        dag_id: of the run.
-        logical_date: of the run, by which it is told from others.
-        given: answers by task id.
+        answer: to the question.
+        task: Airflow's task instance, which has shown the question.
     """
-    if not given:
-        yield
-        return
-    _import_all()
-    ended = Event()
-    helper = Thread(target=_answer_until, args=(ended, dag_id, logical_date, given), daemon=True)
-    helper.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        helper.join()
-
-
-def _import_all() -> None:
-    """Import here what the helper thread needs, and map Airflow's models.
-
-    Two threads that import Airflow at once may wait for each other for ever: one has the lock of a
-    module and wants that of SQLAlchemy's mappers, the other has those the other way about.
-    """
-    import airflow.api_fastapi.app
-    import airflow.api_fastapi.auth.managers.simple.user
-    import airflow.api_fastapi.core_api.routes.public.hitl
-    import airflow.models.dagrun
-    import airflow.models.hitl
-    import airflow.models.taskinstance
-    import airflow.models.trigger
-    import airflow.triggers.base  # noqa: F401 - imported for what it does
-    from sqlalchemy.orm import configure_mappers
-
-    configure_mappers()
-
-
-def _answer_until(
-    ended: Event, dag_id: str, logical_date: datetime, given: Mapping[str, Given]
-) -> None:
-    failures = 0
-    while not ended.wait(INTERVAL):
-        try:
-            _answer_waiting(dag_id, logical_date, given)
-            failures = 0
-        except Exception as error:  # noqa: BLE001 - tried again; its words may quote the question
-            failures += 1
-            log.error(  # noqa: TRY400 - not the traceback: it ends with the words
-                "The answer could not be given:\n%s", value_free(error)
-            )
-            if failures >= MOST_FAILURES:
-                _thread.interrupt_main()  # the run would wait for ever
-                return
-
-
-def _answer_waiting(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -> None:
-    from airflow.models.dagrun import DagRun
     from airflow.models.hitl import HITLDetail
-    from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    query = (
-        select(TaskInstance, HITLDetail)
-        .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
-        .join(
-            DagRun, (DagRun.dag_id == TaskInstance.dag_id) & (DagRun.run_id == TaskInstance.run_id)
-        )
-        .where(
-            DagRun.dag_id == dag_id,
-            DagRun.logical_date == logical_date,
-            TaskInstance.state == "awaiting_input",
-        )
-    )
     with create_session() as session:
-        for task, detail in session.execute(query).all():
-            answer = given.get(task.task_id)
-            if detail.response_received:
-                _resume(task, detail.as_resume_event_payload(), session)
-            elif answer is None or not detail.assigned_users:
-                log.error("%s names nobody who may answer it.", task.task_id)
-            elif (filled := _filled(detail, answer)) is None:
-                _resume(task, _unfit(detail, answer), session)
-            else:
-                _respond(task, detail.assigned_users[0]["id"], answer.option, filled, session)
+        detail = session.scalars(select(HITLDetail).where(HITLDetail.ti_id == task.id)).one()
+        filled = _filled(detail, answer)
+        if filled is None:
+            return _unfit(detail, answer)
+        _respond(task, detail.assigned_users[0]["id"], answer.option, filled, session)
+        return dict(detail.as_resume_event_payload())
 
 
 def _filled(detail: Any, answer: Given) -> dict[str, Any] | None:
-    """What stands in the form and what was given; None where they do not fit the question."""
+    """Return the filled form of a question; None if the answer does not fit the question."""
     form = {name: one["value"] for name, one in (detail.params or {}).items()}
     given = answer.fill(answer.words, SystemClock().now())
     if answer.option not in detail.options or set(given) - set(form) - {"reason"}:
@@ -236,7 +155,7 @@ def _filled(detail: Any, answer: Given) -> dict[str, Any] | None:
 
 
 def _unfit(detail: Any, answer: Given) -> dict[str, str]:
-    """The event that fails the step, as an answer that it cannot take."""
+    """Return the event that fails the step: an answer that it cannot take."""
     fields = [name for name in detail.params or {} if name != _human().CONTENT]
     words = (
         f"The answer that was given with --answer does not fit the question. It has the choices "
@@ -261,17 +180,5 @@ def _respond(task: Any, user: str, option: str, form: dict[str, Any], session: A
         ),
         user=SimpleAuthManagerUser(username=user, role="user"),
         session=session,
-        map_index=task.map_index,
+        map_index=-1 if task.map_index is None else task.map_index,
     )
-
-
-def _resume(task: Any, event: dict[str, Any], session: Any) -> None:
-    """Wake a task whose answer came while the runner was still parking it, over which it wrote.
-
-    So does one whose answer does not fit: it has to fail by itself.
-    """
-    from airflow.models.trigger import handle_event_submit
-    from airflow.triggers.base import TriggerEvent
-
-    found = TriggerEvent(event)  # type: ignore[no-untyped-call]
-    handle_event_submit(found, task_instance=task, session=session)

@@ -101,7 +101,9 @@ class HumanStep(HITLOperator):
         take: takes the answer for a part; what it returns goes into XCom: ids and the outcome.
         response_timeout: how long the step waits. Then ``take`` is told that nobody answered.
         unattended: whether nobody can answer, as in an in-process run; see `attend`.
-        answered_ahead: whether the answer was given with the command; see `attend`.
+        answer_ahead: enters the answer that was given with the command, for the task instance, and
+            returns Airflow's event of it; see `attend`.
+        asks_again: whether the step asks anew where `take` raises `AskAgain`; else it fails.
     """
 
     template_fields = ("about",)
@@ -117,7 +119,8 @@ class HumanStep(HITLOperator):
         form: Mapping[str, Param] | None = None,
         in_advance: Callable[[str, datetime], Mapping[str, Any]] | None = None,
         unattended: bool = False,
-        answered_ahead: bool = False,
+        answer_ahead: Callable[[Any], Mapping[str, Any]] | None = None,
+        asks_again: bool = True,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("params", None)  # the DAG's own; the form asks for a reason only
@@ -133,7 +136,8 @@ class HumanStep(HITLOperator):
         self.ask = ask
         self.optional = optional
         self.unattended = unattended
-        self.answered_ahead = answered_ahead
+        self.answer_ahead = answer_ahead
+        self.asks_again = asks_again
         self.take = take
         self.in_advance = in_advance
         self.doc_md = self.doc_md or ask.__doc__
@@ -154,6 +158,8 @@ class HumanStep(HITLOperator):
         if question.choices:
             self.options = list(question.choices)
         self._show(context)
+        if self.answer_ahead:
+            return self._take(answer_of(self.answer_ahead(context["task_instance"])))
         raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -188,7 +194,7 @@ class HumanStep(HITLOperator):
             return self.take(self._part, answer)
         except AskAgain as again:
             words = str(again)
-        if self.unattended or self.answered_ahead:
+        if not self.asks_again:
             raise AirflowFailException(f"Nobody can be asked again here. {words}")
         self.log.info("Asking again: %s", words)
         then = SystemClock().now() + AGAIN_AFTER
@@ -241,18 +247,18 @@ def options(task: Any) -> list[str]:
     return [str(one) for one in setting(task, "choices") or (APPROVE, REJECT)]
 
 
-def attend(task: Any, *, answered: bool) -> None:
+def attend(task: Any, answer: Callable[[Any], Mapping[str, Any]] | None) -> None:
     """Tell a human step that it is in an in-process run, where nobody can be asked again.
 
     Args:
         task: the step, mapped or not.
-        answered: whether an answer was given with the command.
+        answer: enters the answer that was given with the command; None if there is none.
     """
-    told = {"unattended": not answered, "answered_ahead": answered}
+    settings = {"unattended": answer is None, "answer_ahead": answer, "asks_again": False}
     if hasattr(task, "partial_kwargs"):
-        task.partial_kwargs.update(told)
+        task.partial_kwargs.update(settings)
     else:
-        for name, value in told.items():
+        for name, value in settings.items():
             setattr(task, name, value)
 
 

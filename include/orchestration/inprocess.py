@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from airflow.listeners import hookimpl
 
-from include.orchestration.answering import Given, answering, read_answers
+from include.orchestration.answering import give, read_answers
 from include.orchestration.left_over import SEAL, locked_run, seal_left_over, seal_run_now
 from include.orchestration.retrying import cause_of, note_success
 from include.services import stopping
@@ -48,12 +49,10 @@ class Prepared:
     Attributes:
         dag: Airflow's.
         parameters: of the run.
-        given: answers by task id.
     """
 
     dag: Any
     parameters: Mapping[str, Any]
-    given: Mapping[str, Given]
 
     def run(self, announce: Callable[[str], None] = lambda _: None) -> Finished:
         """Run the workflow now, in this process, on the database of Airflow's settings.
@@ -85,8 +84,7 @@ class Prepared:
     def _run(self, logical_date: datetime, outcomes: Outcomes) -> Finished:
         serve_newest_api()
         try:
-            with answering(self.dag.dag_id, logical_date, self.given):
-                run = self.dag.test(logical_date=logical_date, run_conf=dict(self.parameters))
+            run = self.dag.test(logical_date=logical_date, run_conf=dict(self.parameters))
         except KeyboardInterrupt:
             run_id = seal_run_now(self.dag, logical_date)
             if run_id is None:
@@ -188,9 +186,9 @@ def prepare(
     dag = _find(folder, dag_id)
     given = read_answers(dag, answers)
     for task_id, step in human_steps(dag).items():
-        attend(step, answered=task_id in given)
+        attend(step, partial(give, given[task_id]) if task_id in given else None)
     _check_parameters(dag, parameters)
-    return Prepared(dag, parameters, given)
+    return Prepared(dag, parameters)
 
 
 @contextmanager

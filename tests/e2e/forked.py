@@ -36,6 +36,8 @@ from include.workplace import ROOT
 from tests.support.without_pdf import without_pdf
 
 ALL = (
+    "airflow.api_fastapi.app",
+    "airflow.api_fastapi.core_api.routes.public.hitl",
     "airflow.dag_processing.dagbag",
     "airflow.jobs.scheduler_job_runner",
     "include.encryption.keyrings",
@@ -63,11 +65,11 @@ def preload(names: Sequence[str]) -> None:
         import_module(name)
     from airflow import settings
     from airflow.sdk.execution_time.supervisor import in_process_api_server
+    from sqlalchemy.orm import configure_mappers
 
-    from include.orchestration.answering import _import_all
     from include.orchestration.inprocess import serve_newest_api
 
-    _import_all()
+    configure_mappers()
     serve_newest_api()
     in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
     settings.dispose_orm()

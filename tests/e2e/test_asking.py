@@ -18,6 +18,7 @@ TIMES = 3  # the question of `one` is asked
 SCRIPT = f"""
 import json, os, sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from include.cli.console import output_to
 from include.cli.stack import workplace
@@ -26,18 +27,19 @@ from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT
 os.environ.update(local_airflow.settings(LocalProfile(workplace().home), ROOT, AIRFLOW_RUNS, None))
 from include.orchestration import human
+from include.orchestration.answering import Given, give
 from include.orchestration.inprocess import prepare
 human.AGAIN_AFTER = timedelta(0)  # no scheduler looks at workers here
 with output_to(Path(sys.argv[1])):
     ready = prepare(Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]), "asks", {{}}, [
         'one=done:{{"words": ""}}', 'each=Done:{{"words": "seen"}}'
     ])
-    ready.dag.task_dict["one"].answered_ahead = False  # asked again, as where people are
-    ahead, asked = ready.given["one"], []
+    step, asked = ready.dag.task_dict["one"], []
     def fill(words, at):
         asked.append(words)
         return {{"words": "seen" if len(asked) == {TIMES} else ""}}
-    ready.given["one"] = type(ahead)(ahead.option, ahead.words, fill)
+    step.answer_ahead = partial(give, Given("Done", "", fill))
+    step.asks_again = True  # as where people are
     done = ready.run()
     from airflow import settings
     settings.configure_orm()

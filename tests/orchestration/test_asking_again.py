@@ -53,7 +53,7 @@ def test_an_answer_given_with_the_command_is_not_asked_for_again() -> None:
     from include.orchestration.human import attend
 
     step = refusing()
-    attend(step, answered=True)
+    attend(step, lambda _task: EVENT)
     with pytest.raises(AirflowFailException, match="incomplete"):
         step.execute_complete({}, EVENT)
 
@@ -103,10 +103,8 @@ def test_a_mapped_step_is_prepared_as_any_other(
     with pytest.raises(UsageError, match="each has no option Approve"):
         prepare(tmp_path, "asks_each", {}, ["each=Approve"])
     prepared = prepare(tmp_path, "asks_each", {}, ["each=not yet:w"])
-    answer = prepared.given["each"]
+    each, rarely = (prepared.dag.task_dict[name].partial_kwargs for name in ("each", "rarely"))
+    (answer,) = each["answer_ahead"].args
     assert (answer.option, answer.fill("w", EVENT["responded_at"])) == ("Not yet", {"reason": "w"})
-    told = {
-        name: (one.partial_kwargs["unattended"], one.partial_kwargs["answered_ahead"])
-        for name, one in prepared.dag.task_dict.items()
-    }
-    assert told == {"each": (False, True), "rarely": (True, False)}
+    assert (each["unattended"], each["asks_again"]) == (False, False)
+    assert (rarely["unattended"], rarely["answer_ahead"]) == (True, None)

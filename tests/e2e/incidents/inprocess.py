@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -60,11 +59,11 @@ def _prepared(dags: Path, wanted: dict[str, Any]) -> Any:
     nobodys = [f"{name}={options(task)[0]}" for name, task in steps.items()]
     made = prepare(dags, DAG, wanted["conf"], nobodys)
     for task in human_steps(made.dag).values():
-        told = getattr(task, "partial_kwargs", None) or task.__dict__
-        told["answered_ahead"] = False  # asked again, as where people are
+        settings = getattr(task, "partial_kwargs", None) or task.__dict__
+        settings |= {"answer_ahead": None, "asks_again": True}  # as where people are
     if name := wanted.get("hasty"):
         _hasty(made.dag.task_dict[name])
-    return replace(made, given={})
+    return made
 
 
 def _hasty(step: Any) -> None:
@@ -144,10 +143,10 @@ def _wake_answered() -> None:
     """Wake a task whose answer came while the runner was still parking it, over which it wrote."""
     from airflow.models.hitl import HITLDetail
     from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import handle_event_submit
+    from airflow.triggers.base import TriggerEvent
     from airflow.utils.session import create_session
     from sqlalchemy import select
-
-    from include.orchestration.answering import _resume
 
     query = (
         select(TaskInstance, HITLDetail)
@@ -156,7 +155,8 @@ def _wake_answered() -> None:
     )
     with create_session() as session:
         for task, detail in session.execute(query).all():
-            _resume(task, detail.as_resume_event_payload(), session)
+            event = TriggerEvent(detail.as_resume_event_payload())  # type: ignore[no-untyped-call]
+            handle_event_submit(event, task_instance=task, session=session)
 
 
 if __name__ == "__main__":
