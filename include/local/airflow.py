@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ READY_TIMEOUT = 600  # seconds; a busy machine takes several minutes
 TELL_EVERY = 30  # seconds
 STOP_TIMEOUT = 6  # seconds; a command ends within 15 s of a signal
 FIRST_PORT = 8080
-_CLAIMED: list[IO[str]] = []  # open for the life of this process
+_CLAIMED: list[socket.socket] = []  # open for the life of this process
 
 
 def settings(
@@ -102,18 +101,18 @@ def free_port() -> int:
 
 
 def _claim(port: int) -> bool:
-    """Hold a port until this process ends; the system lets go of it then, however it ends."""
-    path = Path(tempfile.gettempdir()) / f"parcelseal-port-{port}.lock"
+    """Hold a port until this process ends, by a socket of Linux's abstract namespace.
+
+    Such a name belongs to no folder: processes with different TMPDIR compete for it, as for the
+    port. The system frees it when the process ends, however it ends.
+    """
+    claim = socket.socket(socket.AF_UNIX)
     try:
-        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "a")
-    except OSError:
-        return False  # somebody else's
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+        claim.bind(f"\0parcelseal-port-{port}")
+    except OSError:  # EADDRINUSE: another process was given the port
+        claim.close()
         return False
-    _CLAIMED.append(lock)
+    _CLAIMED.append(claim)
     return True
 
 

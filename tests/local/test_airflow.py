@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -28,13 +29,20 @@ def test_a_home_is_held_by_one_up_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_no_two_servers_that_are_started_at_once_get_the_same_port() -> None:
-    """None of them listens yet; a process that ended leaves its port to others."""
+def test_no_two_servers_that_are_started_at_once_get_the_same_port(tmp_path: Path) -> None:
+    """No server listens yet, and processes have different folders of temporary files."""
     mine = free_port()
     words = "from include.local.airflow import free_port; print(free_port())"
     others = [
-        int(subprocess.run([sys.executable, "-c", words], check=True, capture_output=True).stdout)
-        for _ in range(2)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", words],
+                check=True,
+                capture_output=True,
+                env={**os.environ, "TMPDIR": str(folder)},
+            ).stdout
+        )
+        for folder in (tmp_path, tmp_path.parent)
     ]
     assert mine not in others
     assert len({free_port(), free_port(), mine}) == 3
