@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from include.backup import drill_report, offsite_report
 from include.backup.drill import CHOOSE, DRILL
-from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
+from include.backup.offsite import BACKUP, MANIFEST_PREFIX, PREFLIGHT, PRUNE
 from include.backup.refusals import REFUSALS
 from include.messages import _
+from include.workflow.assets import Asset, AssetEvent, SealedRecords
 from include.workflow.declaration import AccessGroup, Cadence, Queue, Workflow
+
+
+def restore_points(sealed: SealedRecords) -> Iterator[AssetEvent]:
+    """Yield the restore point of each database that a run backed up."""
+    for database, backup in sealed.records.results(BACKUP).items():
+        yield AssetEvent(
+            database,
+            sealed.outcome_of((PREFLIGHT.name, ""), (BACKUP.name, database)),
+            {
+                "database": database,
+                "restore_point": backup.restore_point,
+                "manifest_sha256": sealed.digests.get(f"{MANIFEST_PREFIX}{database}.json"),
+            },
+        )
+
 
 BACKUP_OFFSITE = Workflow[None](
     id="backup_offsite",
@@ -22,6 +40,7 @@ BACKUP_OFFSITE = Workflow[None](
     queue=Queue.BACKUP,
     steps=(PREFLIGHT, BACKUP, PRUNE),
     conclude=offsite_report.conclude,
+    produces=(Asset("restore-point", restore_points),),
 )
 
 DRILL_RESTORE = Workflow[None](

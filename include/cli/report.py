@@ -59,7 +59,7 @@ def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) 
         state=state,
         outcome=str(sealed.result.outcome),
         bundle=base,
-        reports=[f"{base}/{name}" for name in sorted(sealed.files) if name.startswith("report.")],
+        reports=[f"{base}/{name}" for name in sorted(sealed.digests) if name.startswith("report.")],
         findings=len(findings),
         error=_line(failing[0]) if failing else None,
     )

@@ -292,12 +292,12 @@ class SealedRun:
     Attributes:
         row: of the ledger.
         result: the bundle's result.json.
-        files: names of the files that were sealed.
+        digests: SHA-256 of the files that were sealed, by name.
     """
 
     row: LedgerRow
     result: Result
-    files: frozenset[str]
+    digests: Mapping[str, str]
 
 
 def read_sealed(
@@ -321,7 +321,7 @@ def read_sealed(
         return None
     shelf = Shelf(store, trusted)
     try:
-        return SealedRun(row, shelf.result(row), frozenset(shelf.signed(row).sums.files))
+        return SealedRun(row, shelf.result(row), shelf.signed(row).sums.files)
     except Refused as refusal:
         raise ControlFailed(
             f"The evidence bundle {row.bundle} cannot be verified: {in_english(refusal.message)}.",

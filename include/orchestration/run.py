@@ -217,8 +217,12 @@ def step(
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 
 
-def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:
-    """Write the run's sealed bundle from what its steps left, and return what was sealed.
+def seal_run(
+    conclude: Conclude,
+    make: Callable[[], Workplace] | None = None,
+    announce: Callable[[SealedRun], None] | None = None,
+) -> dict[str, Any]:
+    """Write the run's sealed bundle from the records of its steps, and return what was sealed.
 
     The first seal of a run stands. Whatever its steps left since, outcome and findings are read
     back from the bundle.
@@ -228,6 +232,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
             run that is sealed.
         make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
             the live store and ledger, then its state is dropped.
+        announce: is called with the sealed run, by each try.
 
     Returns:
         The bundle's path, the digest of its SHA256SUMS, the outcome and the number of findings.
@@ -249,6 +254,8 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
             place.drop()
     if live is place:  # a drill changes nothing live but the ledger
         forget_earlier_runs(live, key)
+    if announce is not None:
+        announce(sealed)
     return {
         "bundle": sealed.row.bundle,
         "sums_sha256": sealed.row.sums_sha256,

@@ -17,12 +17,14 @@ from include.approvals.reasons import COMMAND_LINE
 from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers, live_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.shelf import SealedRun
 from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notices, watching
+from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.forms import params_of
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
@@ -150,7 +152,7 @@ class Tasks:
         """
         workflow = self._workflow
 
-        @task(**SEAL_ARGS)  # type: ignore[untyped-decorator] # of Airflow
+        @task(**SEAL_ARGS | {"outlets": outlets_of(workflow)})  # type: ignore[untyped-decorator] # of Airflow
         def seal() -> dict[str, Any]:
             """Write the sealed bundle, whatever happened before."""
             return seal_workflow(workflow)
@@ -464,7 +466,13 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
         assert workflow.conclude is not None
         return workflow.conclude(run, RunRecords(records, artifacts))
 
-    return seal_run(conclude, _drill_services(workflow))
+    make = _drill_services(workflow)
+
+    def announce(sealed: SealedRun) -> None:
+        events = get_current_context()["outlet_events"]
+        raise_events(events, workflow, sealed, is_drill=make is not None)
+
+    return seal_run(conclude, make, announce)
 
 
 def _drill_services(

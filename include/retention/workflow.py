@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from include.messages import _
 from include.retention.certificate import report
 from include.retention.planning.approval import people_of
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
+from include.workflow.assets import Asset, AssetEvent, SealedRecords
 from include.workflow.declaration import AccessGroup, Cadence, DatabaseLogin, Queue, Workflow
 from include.workflow.run_context import RunContext
 
@@ -27,6 +28,25 @@ def respondents(run: RunContext[None]) -> list[Sequence[str]]:
     with suppress(psycopg.Error), run.services.staff(holder) as connection:
         return [people_of(connection, holder, rule, ()).approvers]
     return [()]
+
+
+def certificates(sealed: SealedRecords) -> Iterator[AssetEvent]:
+    """Yield the deletion certificate of each database whose expired records were counted."""
+    for database, count in sealed.records.results(VERIFY).items():
+        plan = sealed.records.result(PLAN, database)
+        steps = [(step.name, database) for step in (PLAN, APPROVE, EXECUTE, VERIFY)]
+        yield AssetEvent(
+            database,
+            sealed.outcome_of(*steps),
+            {
+                "database": database,
+                "plan_sha256": plan.sha256 if plan else None,
+                "erased": sum(count.done.values()),
+                "unexplained": count.unexplained,
+                "first_batch": count.ledger.first,
+                "last_batch": count.ledger.last,
+            },
+        )
 
 
 ENFORCE_RETENTION = Workflow[None](
@@ -45,4 +65,5 @@ ENFORCE_RETENTION = Workflow[None](
     conclude=report.conclude,
     login=DatabaseLogin("retention_db", Path(__file__).with_name("sample_grants.sql")),
     respondents=respondents,
+    produces=(Asset("deletion-certificate", certificates),),
 )

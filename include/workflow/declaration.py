@@ -15,6 +15,7 @@ from include.messages import Message
 from include.notify.outbox import Run
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion, worst
+from include.workflow.assets import Asset
 from include.workflow.run_context import (
     OUTSIDE_OF_RUNS,
     PartnerIncident,
@@ -147,6 +148,7 @@ class Workflow(Generic[RunRules]):
         notifications: the kinds that it queues.
         seals_during_run: whether steps seal bundles of their own; such steps run in the sealing
             queue, whose workers then have the workflow's login.
+        produces: its assets, beside the sealed bundle that every workflow produces.
         interim_bundles: id and title of bundles that it seals while a run goes on.
         finding_kind: kind of its findings in the register of findings; empty if it has none.
         respondents: returns the user ids of everyone whom its human tasks may ask, in groups of
@@ -182,6 +184,7 @@ class Workflow(Generic[RunRules]):
     pages_read: tuple[Table, ...] = ()
     notifications: tuple[NotificationKind[RunRules], ...] = ()
     seals_during_run: bool = False
+    produces: tuple[Asset, ...] = ()
     interim_bundles: Mapping[str, Message] = field(default_factory=dict)
     finding_kind: str = ""
     respondents: Callable[[RunContext[RunRules]], list[Sequence[str]]] | None = None

@@ -45,14 +45,19 @@ def task_policy(task):
 WITH_MANY_RECORDS = {"test_corpus.py", "test_your_own_database.py"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Search for canaries last, when every run was made that a test before needed.
+LAST = {"test_assets.py"}
 
-    Incidents come just before: they hold records, and open a partner's review again.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Search for canaries when every run was made that a test before needed.
+
+    Incidents come just before: they hold records, and open a partner's review again. The last ones
+    make runs whose results other tests would take for their own.
     """
     items.sort(
         key=lambda item: (
             item.path.name in WITH_MANY_RECORDS,
+            item.path.name in LAST,
             item.path.name == "test_canary.py",
             _is_incident(item),
         )

@@ -39,6 +39,8 @@ def play(tmp_path: Path, migrated_database: str) -> Play:
 
 def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
     """What the DAG's tasks see of Airflow; the form as it was filled in."""
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
     from include.orchestration import run, starter, tasks
 
     dag_run = SimpleNamespace(
@@ -51,7 +53,12 @@ def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dic
         triggering_user_name="E00003",
     )
     task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=2)
-    context = {"dag_run": dag_run, "ti": task, "params": params}
+    context = {
+        "dag_run": dag_run,
+        "ti": task,
+        "params": params,
+        "outlet_events": OutletEventAccessors(),
+    }
     for module in (run, starter, tasks):
         monkeypatch.setattr(module, "get_current_context", lambda: context)
     for module in (run, tasks):

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from include.backup.drill import CHOOSE, DRILL
 from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
@@ -118,6 +119,7 @@ class Run:
                 get_task_states=lambda **_of_run: {self.run_id: {}},
             ),
             "params": self.parameters,
+            "outlet_events": OutletEventAccessors(),
         }
         with ExitStack() as stack:
             for module in (run, starter, tasks):

@@ -50,6 +50,8 @@ OPERATION = frozenset(
 )
 # Who triggered, paused, cleared and answered what, of the DAGs that one may read.
 EVENTS = frozenset({*to_read("Audit Logs"), *menus("Audit Logs")})
+# What workflows produce. Events are shown only of workflows that one may read.
+ASSETS = frozenset({*to_read("Assets", "Asset Aliases"), *menus("Assets")})
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ ROLES: tuple[Role, ...] = (
         xcoms=SCHEDULED,
         code=SCHEDULED,
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.FINDINGS, Page.RESTORE_POINTS}),
-        views=OPERATION,
+        views=OPERATION | ASSETS,
     ),
     Role(
         "Compliance Officer",
@@ -187,7 +189,7 @@ ROLES: tuple[Role, ...] = (
         reads=ALL,
         code=ALL,
         pages=frozenset(Page) - {Page.WAITING},
-        views=EVENTS,
+        views=EVENTS | ASSETS,
     ),
     Role(
         "Audit Seed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 import requests
 
@@ -118,3 +119,41 @@ def test_lists_have_no_workflow_that_a_role_may_not_read(airflow: FabAirflow, ro
         assert seen == ROLES[role].reads, path
     path = "dags/~/dagRuns/~/taskInstances/~/xcomEntries"
     assert session.get(f"{airflow.url}/api/v2/{path}", timeout=30).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def incident_asset(airflow: FabAirflow) -> str:
+    """The asset of an incident's bundle, with an event."""
+    name = "x-parcelseal://sealed-bundle/respond_to_incident"
+    with psycopg.connect(airflow.database) as connection:
+        connection.execute(
+            """
+            WITH made AS (
+                INSERT INTO asset (name, uri, "group", extra, created_at, updated_at)
+                VALUES (%(name)s, %(name)s, 'asset', '{}', now(), now()) RETURNING id
+            )
+            INSERT INTO asset_event
+                (asset_id, extra, source_task_id, source_dag_id, source_run_id, source_map_index,
+                 timestamp)
+            SELECT id, '{}', 'seal', 'respond_to_incident', %(run)s, -1, now() FROM made
+            """,
+            {"name": name, "run": RUN},
+        )
+    return name
+
+
+@pytest.mark.parametrize("role", [*role_names(), STRANGER])
+def test_assets_are_shown_to_who_runs_workflows_and_who_audits_them(
+    airflow: FabAirflow, role: str, incident_asset: str
+) -> None:
+    """Only Admin makes events by hand; nobody sees events of workflows that they may not read."""
+    session = airflow.session(None if role == STRANGER else role)
+    may_see = role in {ADMIN, "Data Engineer", "Auditor"}
+    for path in ("assets", "assets/aliases", "assets/events"):
+        assert asked(session, airflow, "GET", path) == may_see, path
+    assert asked(session, airflow, "POST", "assets/events") == (role == ADMIN)
+    if may_see:
+        url = f"{airflow.url}/api/v2/assets/events"
+        events = session.get(url, timeout=30).json()["asset_events"]
+        shown = {event["name"] for event in events}
+        assert (incident_asset in shown) == (role != "Data Engineer")

@@ -1,0 +1,142 @@
+"""Events of the assets that a run produced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from include.evidence.model import Outcome, StepRecord
+from include.messages import verbatim
+from include.reports.conclusion import Conclusion
+from include.services.errors import ControlFailed
+from include.workflow.assets import Asset, AssetEvent, SealedRecords
+from include.workflow.declaration import AccessGroup, AnyWorkflow, Cadence, Workflow
+from include.workflow.run_context import RunContext
+from include.workflow.run_records import RunRecords
+from tests.drill_sandbox.test_workplace import RUN
+from tests.orchestration.test_sealed_runs import Run, conclude, run
+
+pytestmark = pytest.mark.airflow
+__all__ = ["run"]
+
+BUNDLE = f"x-parcelseal://sealed-bundle/{RUN[0]}"
+
+
+def checks(sealed: SealedRecords) -> Iterator[AssetEvent]:
+    """Yield the step `check`, if it left a record."""
+    if (record := sealed.records.find("check")) is not None:
+        yield AssetEvent("all", record.outcome, {"report": sealed.digests["report.en.html"]})
+
+
+def conclusion(context: RunContext[None], records: RunRecords) -> Conclusion:
+    return conclude(context.services, records.records, {})
+
+
+def workflow_with(events: Callable[[SealedRecords], Iterator[AssetEvent]]) -> AnyWorkflow:
+    """Return a workflow that produces assets of one kind."""
+    return Workflow[None](
+        id=RUN[0],
+        title=verbatim("A check"),
+        summary="",
+        topic="quality",
+        clauses=("4.1",),
+        cadence=Cadence.DAILY,
+        owner="it",
+        access=AccessGroup.RECORDS,
+        conclude=conclusion,
+        produces=(Asset("check", events),),
+    )
+
+
+def events_of_seal(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    events: Callable[[SealedRecords], Iterator[AssetEvent]] = checks,
+) -> dict[str, dict[str, Any]]:
+    """Seal a run as its task does, and return the events that Airflow would register."""
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+    from airflow.sdk.execution_time.task_runner import _serialize_outlet_events
+
+    from include.orchestration import tasks
+
+    accessors = OutletEventAccessors()
+    context = run.context() | {"outlet_events": accessors}
+    monkeypatch.setattr(tasks, "get_current_context", lambda: context)
+    tasks.seal_workflow(workflow_with(events))
+    registered: Sequence[Any] = list(_serialize_outlet_events(accessors))
+    return {event["dest_asset_key"]["uri"]: event["extra"] for event in registered}
+
+
+def test_cleared_seal_raises_the_events_of_its_sealed_bundle_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cause of the failure is gone by then, and the records say "pass"."""
+    run.step(Outcome.FAIL)
+    first = events_of_seal(run, monkeypatch)
+    assert set(first) == {BUNDLE, "x-parcelseal://check/all"}
+    assert {(extra["outcome"], extra["run_outcome"]) for extra in first.values()} == {
+        ("fail", "fail")
+    }
+    assert not any(extra["is_drill"] for extra in first.values())
+    assert first[BUNDLE]["findings"] == 1
+    with run.live.state.begin() as conn:
+        conn.exec_driver_sql('UPDATE run_step SET record = record || \'{"outcome": "pass"}\'')
+    run.try_number = 2
+    assert events_of_seal(run, monkeypatch) == first
+
+
+def test_step_without_record_has_no_event(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asset that a run did not produce starts nothing; its bundle has an event always."""
+    run.step(Outcome.FAIL, "another")
+    assert set(events_of_seal(run, monkeypatch)) == {BUNDLE}
+
+
+def test_no_event_is_raised_of_a_bundle_that_does_not_verify(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.step(Outcome.FAIL)
+    events = events_of_seal(run, monkeypatch)
+    result = run.store / events[BUNDLE]["bundle"] / "result.json"
+    result.write_text(result.read_text().replace('"fail"', '"pass"'))
+    with pytest.raises(ControlFailed, match=r"result\.json"):
+        events_of_seal(run, monkeypatch)
+
+
+def test_run_is_sealed_though_its_events_cannot_be_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task `gate` then reports the outcome as for every run."""
+
+    def unreadable(sealed: SealedRecords) -> Iterator[AssetEvent]:
+        raise ValueError(f"{sealed.records.records} cannot be read")
+
+    run.step(Outcome.PASS)
+    assert set(events_of_seal(run, monkeypatch, unreadable)) == {BUNDLE}
+    assert "no further events" in caplog.text
+
+
+def test_a_run_raises_at_most_a_thousand_events(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bundle's is among them."""
+    from include.orchestration.assets import MOST_EVENTS
+
+    def many(_sealed: SealedRecords) -> Iterator[AssetEvent]:
+        for number in range(MOST_EVENTS):
+            yield AssetEvent(str(number), Outcome.PASS, {})
+
+    run.step(Outcome.PASS)
+    events = events_of_seal(run, monkeypatch, many)
+    assert BUNDLE in events
+    assert len(events) == MOST_EVENTS
+    assert "Only 1000 assets" in caplog.text
+
+
+def test_outcome_is_the_worst_of_the_steps_with_a_record() -> None:
+    records = [StepRecord(step="a", part="x", outcome=Outcome.PASS)]
+    records += [StepRecord(step="b", part="x", outcome=Outcome.ATTENTION)]
+    sealed = SealedRecords(RunRecords(records), {})
+    assert sealed.outcome_of(("a", "x"), ("b", "x"), ("c", "x")) is Outcome.ATTENTION
+    assert sealed.outcome_of(("a", "y")) is Outcome.FAIL
