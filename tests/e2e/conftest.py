@@ -45,7 +45,7 @@ def task_policy(task):
 WITH_MANY_RECORDS = {"test_corpus.py", "test_your_own_database.py"}
 
 
-LAST = {"test_assets.py"}
+LAST = ["test_assets.py", "test_airflow_dags_test.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             item.path.name in WITH_MANY_RECORDS,
-            item.path.name in LAST,
+            LAST.index(item.path.name) + 1 if item.path.name in LAST else 0,
             item.path.name == "test_canary.py",
             _is_incident(item),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,6 +218,24 @@ def test_where_nobody_can_answer_an_optional_question_is_unanswered() -> None:
     step.unattended = True
     assert step.execute({}) == {"part": "p"}
     assert taken == [("p", Answer("", "", None, None))]
+
+
+@pytest.mark.parametrize(
+    ("user", "is_asked"), [("dag_test", False), ("E00003", True), (None, True)]
+)
+def test_airflow_dags_test_asks_nobody(user: str | None, *, is_asked: bool) -> None:
+    """Its question counts as unanswered at once; a run of Airflow waits for people."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    taken: list[Any] = []
+    context: Any = {"dag_run": SimpleNamespace(triggering_user_name=user)}
+    step = rarely(Nobody(), taken)
+    if is_asked:
+        with pytest.raises(AirflowFailException, match="Nobody may answer"):
+            step.execute(context)
+    else:
+        assert step.execute(context) == {"part": "p"}
+    assert bool(taken) != is_asked
 
 
 def test_a_question_of_an_optional_step_is_asked_where_people_are() -> None:
