@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Table
 
 from include.policy import PolicyPack, kept, loader
+from include.policy.problems import PackError, PackProblem
 from include.policy.section import RuleSection
 from include.services.errors import UsageError
 from include.workflow.declaration import AccessGroup, AnyWorkflow, DatabaseLogin, NotificationKind
@@ -83,9 +84,21 @@ def _distinct(declared: Iterable[_Declared | None]) -> list[_Declared]:
 
 def load_pack(folder: Path) -> PolicyPack:
     """Read a policy pack with the sections of all workflows; see `loader.load_pack`."""
-    return loader.load_pack(folder, sections())
+    return _with_known_workflows(loader.load_pack(folder, sections()))
 
 
 def kept_pack(folder: Path, forms: Path | None = None) -> PolicyPack:
     """Read a policy pack, or return the last one if no file changed; see `kept.kept_pack`."""
-    return kept.kept_pack(folder, sections(), forms)
+    return _with_known_workflows(kept.kept_pack(folder, sections(), forms))
+
+
+def _with_known_workflows(pack: PolicyPack) -> PolicyPack:
+    """Return a pack whose operations.yaml names no unknown workflow; raises PackError."""
+    problems = [
+        PackProblem("operations.yaml", None, f"workflows.{name}", "there is no such workflow")
+        for name in pack.operations.workflows
+        if name not in WORKFLOWS
+    ]
+    if problems:
+        raise PackError(pack.folder, problems)
+    return pack

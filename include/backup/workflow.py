@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from include.backup import drill_report, offsite_report
 from include.backup.drill import CHOOSE, DRILL
@@ -38,6 +39,7 @@ BACKUP_OFFSITE = Workflow[None](
     access=AccessGroup.BACKUPS,
     chooses_databases=True,
     queue=Queue.BACKUP,
+    time_limit=timedelta(hours=8),
     steps=(PREFLIGHT, BACKUP, PRUNE),
     conclude=offsite_report.conclude,
     produces=(Asset("restore-point", restore_points),),
@@ -54,6 +56,7 @@ DRILL_RESTORE = Workflow[None](
     owner="data_engineering",
     access=AccessGroup.BACKUPS,
     queue=Queue.DRILL,
+    time_limit=timedelta(hours=24),
     steps=(CHOOSE, REFUSALS, DRILL),
     conclude=drill_report.conclude,
 )

@@ -25,6 +25,7 @@ from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notices, watching
 from include.orchestration.assets import outlets_of, raise_events
+from include.orchestration.deadline import deadline_alert, test_without_deadline
 from include.orchestration.forms import params_of
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
@@ -84,6 +85,8 @@ def dag_settings(
     """
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
     paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
+    period = policy().operations.of(workflow.id).time_limit
+    limit = period.span if period else workflow.time_limit
     return {
         **paused,
         "dag_id": workflow.id,
@@ -93,6 +96,7 @@ def dag_settings(
         "schedule": timetable,
         "catchup": False,
         "max_active_runs": workflow.concurrent_runs,
+        "deadline": deadline_alert(limit) if limit else None,
         "default_args": DEFAULT_ARGS | {"owner": workflow.owner, "queue": workflow.queue},
         "tags": workflow.tags,
         "params": dict(params or {}),
@@ -164,7 +168,8 @@ class Tasks:
 
         sealed = seal()
         last >> sealed
-        gate(sealed)
+        last_task: Any = gate(sealed)
+        test_without_deadline(last_task.operator.dag)
 
 
 def tasks_of(workflow: AnyWorkflow) -> Tasks:

@@ -52,6 +52,7 @@ from include.policy.rules import (
     Control,
     EvidenceRules,
     NoticeRules,
+    Operations,
     Role,
     Rule,
 )
@@ -321,6 +322,7 @@ def _opened(content: bytes, folder: Path, sections: Sections) -> PolicyPack:
         },
         calendar=section("calendar.yaml", Calendar),
         notices=section("notices.yaml", NoticeRules),
+        operations=section("operations.yaml", Operations),
         roles={role.id: role for role in items("roles.yaml", Role)},
         suites=ByDatabase(index.suites, suites_of),
         purposes=purposes,

@@ -37,6 +37,7 @@ from include.policy.rules import (
     Control,
     EvidenceRules,
     NoticeRules,
+    Operations,
     Role,
     Targets,
 )
@@ -54,9 +55,15 @@ _WITH_DEFAULT = (
     "notices.yaml",
     "roles.yaml",
 )
-# They name collections of a company's databases, so the shipped files are no default. Neither are
-# those of the sections.
-_WITHOUT_DEFAULT = ("disposition.yaml", "intake.yaml", "purposes.yaml", RETENTION)
+# They name collections of a company's databases, or say how its Airflow runs, so shipped files are
+# no default. Neither are those of the sections.
+_WITHOUT_DEFAULT = (
+    "disposition.yaml",
+    "intake.yaml",
+    "operations.yaml",
+    "purposes.yaml",
+    RETENTION,
+)
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -142,6 +149,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
     notices = reader.section("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
+    operations = reader.section("operations.yaml", TypeAdapter(Operations)) or Operations()
     names = PackNames(
         datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())
     )
@@ -183,6 +191,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         sections=own,
         calendar=calendar or Calendar(),
         notices=notices,
+        operations=operations,
         roles={one.id: one for one in roles.values()},
         suites=with_unneeded(suites, tuple(purposes.values()), sound),
         purposes=tuple(purposes.values()),

@@ -20,6 +20,7 @@ from include.policy.rules import (
     Control,
     EvidenceRules,
     NoticeRules,
+    Operations,
     Role,
     Rule,
 )
@@ -99,6 +100,7 @@ class PolicyPack(Rule):
         sections: of single workflows, by file; use `section`.
         calendar: of calendar.yaml.
         notices: of notices.yaml.
+        operations: of operations.yaml.
         roles: of roles.yaml, by id.
         suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
         purposes: of purposes.yaml.
@@ -118,6 +120,7 @@ class PolicyPack(Rule):
     sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
+    operations: Operations = Operations()
     roles: Mapping[str, Role]
     suites: Sequence[Suite] = ()
     purposes: tuple[Purpose, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
@@ -473,3 +473,28 @@ class NoticeRules(Rule):
     in_doubt: InDoubt = InDoubt()
     domains: tuple[Domain, ...] = ()
     may_opt_out: tuple[Literal["training.department"], ...] = ()
+
+
+class WorkflowOperations(Rule):
+    """How a workflow runs.
+
+    Attributes:
+        time_limit: from the queueing of a run until it should have ended; None for the workflow's
+            own limit.
+    """
+
+    time_limit: PositivePeriod | None = None
+
+
+class Operations(Rule):
+    """operations.yaml.
+
+    Attributes:
+        workflows: by id of the workflow; one that is left out runs as it was declared.
+    """
+
+    workflows: Mapping[Identifier, WorkflowOperations] = {}
+
+    def of(self, workflow: str) -> WorkflowOperations:
+        """Return how a workflow runs."""
+        return self.workflows.get(workflow) or WorkflowOperations()

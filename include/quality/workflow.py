@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from include.evidence.model import Outcome
 from include.messages import _
@@ -42,6 +43,7 @@ CHECK_QUALITY = Workflow[None](
     owner="information_management",
     access=AccessGroup.RECORDS,
     chooses_databases=True,
+    time_limit=timedelta(hours=8),
     steps=(CHECK,),
     conclude=report.conclude,
     produces=(Asset("checked-collection", checked_collections),),

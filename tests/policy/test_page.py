@@ -33,9 +33,11 @@ from include.policy.rules import (
     Control,
     EvidenceRules,
     Indicator,
+    Operations,
     Role,
     Rule,
     Source,
+    WorkflowOperations,
 )
 from include.registry import load_pack
 from tests.policy.packs import said, write_pack
@@ -72,6 +74,7 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
         ("`retention.yaml`", [RetentionRule, Keys, Minimum]),
         ("`disposition.yaml`", [Disposition, Limit, Batch, Approval, Window, Group, Staff]),
         ("`calendar.yaml` and `roles.yaml`", [Calendar, Role]),
+        ("`operations.yaml`", [Operations, WorkflowOperations]),
     ],
     ids=str,
 )
@@ -112,15 +115,17 @@ def test_the_shipped_controls_are_listed(tmp_path: Path) -> None:
 
 def test_the_examples_are_a_pack(tmp_path: Path) -> None:
     """The page's YAML, put together, loads; and its mistake is reported as printed."""
-    shop, backup, evidence, controls, quality, purposes, retention, disposition = EXAMPLES
+    shop, backup, evidence, controls, quality, purposes, retention, *rest = EXAMPLES
+    disposition, operations = rest
     files = {"backup": backup, "evidence": evidence, "controls": controls, "retention": retention}
-    files["disposition"] = disposition
+    files |= {"disposition": disposition, "operations": operations}
     files |= {"quality__customer": quality, "purposes": purposes}
     pack = load_pack(write_pack(tmp_path, datamap__shop=shop, **files))
     assert pack.backup.keep.daily == 14
     assert pack.evidence.keep.months == 120
     assert [one.record_class for one in pack.retention] == ["order", "contact"]
     assert pack.disposition.limit.percent == 2
+    assert str(pack.operations.of("backup_offsite").time_limit) == "PT4H"
     assert [one.id for one in pack.suites[0].expectations] == ["invalid_mobile"]
     assert pack.remarks == ()
     wrong = shop.replace("user.contact.phone_number", "user.phone")

@@ -80,6 +80,20 @@ def test_what_was_approved_in_airflow_is_gone_and_the_evidence_says_by_whom(
         assert conn.execute(query).fetchone() == (0,)
 
 
+def test_a_run_beyond_its_time_limit_is_reported_to_the_owner_once(
+    running: Running, retention: dict[str, Any]
+) -> None:
+    """Airflow's deadline alert queues the notification and sends it, while the run waits."""
+
+    def notices() -> list[tuple[str, str]]:
+        with running.place.state.connect() as conn:
+            query = "SELECT recipient, state FROM notice WHERE kind = 'runs.late' AND key = %(key)s"
+            key = {"key": f"enforce_retention/{retention['run']['dag_run_id']}"}
+            return [tuple(row) for row in conn.exec_driver_sql(query, key)]
+
+    until(lambda: notices() == [("role:information_management", "sent")], "the notice is sent")
+
+
 def test_a_retention_run_over_rest_wants_a_day_as_text(api: AirflowApi) -> None:
     """What is no text is refused before anything is planned."""
     refused = api.session.post(

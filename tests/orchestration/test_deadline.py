@@ -1,0 +1,138 @@
+"""Runs that miss their time limit are reported to the workflow's owner."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.policy import SHIPPED
+from include.policy.problems import PackError
+from include.registry import WORKFLOWS, load_pack, workflow
+from include.workplace import ROOT
+from tests.drill_sandbox.test_workplace import Play
+
+pytestmark = pytest.mark.airflow
+
+# Of these, people decide how long a run takes.
+WITHOUT_LIMIT = {"sample_audit", "respond_to_incident", "update_incident"}
+
+
+@pytest.fixture
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The shipped pack, to be changed, as that of DAG files."""
+    folder = tmp_path / "policy"
+    shutil.copytree(SHIPPED, folder)
+    monkeypatch.setenv("PARCELSEAL_POLICY", str(folder))
+    monkeypatch.setenv("PARCELSEAL_HOME", str(tmp_path / "home"))
+    return folder
+
+
+def operations(pack: Path, **workflows: Any) -> None:
+    (pack / "operations.yaml").write_text(yaml.safe_dump({"workflows": workflows}))
+
+
+def dag(dag_id: str) -> Any:
+    return runpy.run_path(str(ROOT / "dags" / f"{dag_id}.py"))[dag_id]()
+
+
+@pytest.mark.parametrize("dag_id", WORKFLOWS)
+def test_a_dag_has_the_time_limit_of_its_declaration(pack: Path, dag_id: str) -> None:
+    """Airflow's serialized DAG has it too, and names the function that it calls."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    del pack
+    limit = workflow(dag_id).time_limit
+    assert (limit is None) == (dag_id in WITHOUT_LIMIT)
+    made = dag(dag_id)
+    assert [alert.interval for alert in made.deadline or []] == ([limit] if limit else [])
+    serialized = DagSerialization.serialize_dag(made)
+    assert ("include.orchestration.deadline.report_late" in str(serialized)) == (limit is not None)
+
+
+def test_the_policy_pack_sets_another_time_limit(pack: Path) -> None:
+    operations(pack, backup_offsite={"time_limit": "PT90M"}, sample_audit={"time_limit": "P30D"})
+    assert [alert.interval for alert in dag("backup_offsite").deadline] == [timedelta(minutes=90)]
+    assert [alert.interval for alert in dag("sample_audit").deadline] == [timedelta(days=30)]
+
+
+def test_operations_of_an_unknown_workflow_are_refused(pack: Path) -> None:
+    """A mistyped name would leave the limit as it was."""
+    operations(pack, backup_ofsite={"time_limit": "PT90M"})
+    with pytest.raises(PackError, match=r"operations\.yaml: workflows\.backup_ofsite: there is no"):
+        load_pack(pack)
+
+
+def test_a_late_run_is_reported_once(
+    tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner's address gets it at once; a cleared run that is late again is reported no more."""
+    from include.orchestration import deadline
+
+    play = Play(tmp_path, migrated_database)
+    sent: list[bool] = []
+    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    monkeypatch.setattr(deadline, "deliver", lambda _office: sent.append(True))
+    context = {
+        "dag_run": {"dag_id": "backup_offsite", "dag_run_id": "scheduled__1"},
+        "deadline": {"id": "1", "deadline_time": "2026-11-28T19:00:00+00:00"},
+    }
+    for _ in range(2):
+        deadline.report_late(context)
+    with play.live.state.connect() as conn:
+        rows = conn.exec_driver_sql(
+            "SELECT kind, key, recipient, address, urgent, state, line->>'text' FROM notice"
+        ).all()
+    ((kind, key, recipient, address, urgent, state, line),) = rows
+    assert (kind, key) == ("runs.late", "backup_offsite/scheduled__1")
+    assert (recipient, address) == ("role:data_engineering", "data@courier.example")
+    assert (urgent, state) == (True, "pending")
+    assert "had not ended by" in line
+    assert sent == [True, True]
+
+
+def test_a_late_run_waits_for_the_next_sending_without_a_mail_server(
+    tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.orchestration import deadline
+
+    play = Play(tmp_path, migrated_database)  # nothing listens at its mail server
+    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    deadline.report_late(
+        {
+            "dag_run": {"dag_id": "review_intake", "dag_run_id": "manual__1"},
+            "deadline": {"deadline_time": play.clock.now()},
+        }
+    )
+    with play.live.state.connect() as conn:
+        assert conn.exec_driver_sql("SELECT state FROM notice").scalar() == "pending"
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_denied_connection_is_of_the_local_profile_or_an_error(
+    pack: Path, monkeypatch: pytest.MonkeyPatch, *, is_local: bool
+) -> None:
+    """A stand-in for a connection that Airflow's database may have would be a wrong database."""
+    from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+
+    from include.orchestration import deadline
+
+    def denied(_conn_id: str) -> None:
+        raise AirflowSecretsBackendAccessDenied("denied")
+
+    monkeypatch.setattr(deadline, "airflow_connections", lambda: denied)
+    home = pack.parent / "home"
+    home.mkdir()
+    monkeypatch.setenv("AIRFLOW_HOME", str(home / "airflow" if is_local else "/opt/airflow"))
+    services = deadline.services()
+    if is_local:
+        assert services.connection("mail").conn_type == "smtp"
+    else:
+        with pytest.raises(AirflowSecretsBackendAccessDenied):
+            services.connection("mail")
