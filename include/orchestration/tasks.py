@@ -45,7 +45,14 @@ from include.orchestration.run_lock import at_work
 from include.orchestration.starter import started_by
 from include.orchestration.unforeseen import value_free
 from include.orchestration.watching import ENDED, others
-from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, cron, policy
+from include.orchestration.workflow import (
+    DEFAULT_ARGS,
+    SEAL_ARGS,
+    SEND_ARGS,
+    cron,
+    operate,
+    policy,
+)
 from include.registry import workflows
 from include.reports.conclusion import Conclusion
 from include.services.errors import ParcelSealError, ServiceError, UsageError
@@ -151,6 +158,8 @@ class Tasks:
     def seal_after(self, last: Any) -> None:
         """Make the tasks `seal` and `gate`, which follow the last task of every run.
 
+        Then set what operations.yaml says of the DAG's tasks.
+
         Args:
             last: task or tasks before them.
         """
@@ -169,7 +178,9 @@ class Tasks:
         sealed = seal()
         last >> sealed
         last_task: Any = gate(sealed)
-        test_without_deadline(last_task.operator.dag)
+        dag = last_task.operator.dag
+        test_without_deadline(dag)
+        operate(dag, policy().operations.of(workflow.id), workflow.queue)
 
 
 def tasks_of(workflow: AnyWorkflow) -> Tasks:

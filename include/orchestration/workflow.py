@@ -6,11 +6,13 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
 
 from include.composition import workplace_of
 from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
+from include.policy.rules import TaskOperations, WorkflowOperations
+from include.services.errors import UsageError
 from include.workflow.declaration import Queue
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -58,6 +60,33 @@ def databases_param() -> Param:
         title="Databases",
         description="Names from the data map; empty means all of them.",
     )
+
+
+def operate(dag: DAG, operations: WorkflowOperations, usual_queue: str) -> None:
+    """Set pools, priorities and queues of a workflow's tasks as the policy pack says.
+
+    Args:
+        dag: with all of its tasks.
+        operations: of the workflow.
+        usual_queue: of its tasks; one that has another keeps it, unless it is named itself.
+
+    Raises:
+        UsageError: the pack names a task that the workflow does not have.
+    """
+    names = {str(task.label) for task in dag.tasks}
+    if unknown := [name for name in operations.tasks if name not in names]:
+        raise UsageError(
+            f"operations.yaml names no task of {dag.dag_id}: {', '.join(unknown)}.",
+            f"It has: {', '.join(sorted(names))}.",
+        )
+    for task in dag.tasks:
+        own = operations.tasks.get(str(task.label), TaskOperations())
+        if queue := own.queue or (operations.queue if task.queue == usual_queue else None):
+            task.queue = queue
+        if pool := own.pool or operations.pool:
+            task.pool = pool
+        if priority := own.priority or operations.priority:
+            task.priority_weight = priority
 
 
 def cron(expression: str) -> CronTriggerTimetable:

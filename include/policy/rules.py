@@ -475,15 +475,31 @@ class NoticeRules(Rule):
     may_opt_out: tuple[Literal["training.department"], ...] = ()
 
 
-class WorkflowOperations(Rule):
-    """How a workflow runs.
+class TaskOperations(Rule):
+    """Where tasks run, and how urgent they are; None for what was declared.
+
+    Attributes:
+        pool: of Airflow, whose slots they take.
+        priority: Airflow's ``priority_weight``; a higher one starts first when slots are rare.
+        queue: of the workers that do them.
+    """
+
+    pool: Text | None = None
+    priority: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    queue: Text | None = None
+
+
+class WorkflowOperations(TaskOperations):
+    """How a workflow runs. Its queue is for tasks that have no queue of their own.
 
     Attributes:
         time_limit: from the queueing of a run until it should have ended; None for the workflow's
             own limit.
+        tasks: by name of the task; before what the workflow has.
     """
 
     time_limit: PositivePeriod | None = None
+    tasks: Mapping[Identifier, TaskOperations] = {}
 
 
 class Operations(Rule):

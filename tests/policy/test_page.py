@@ -37,6 +37,7 @@ from include.policy.rules import (
     Role,
     Rule,
     Source,
+    TaskOperations,
     WorkflowOperations,
 )
 from include.registry import load_pack
@@ -74,7 +75,7 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
         ("`retention.yaml`", [RetentionRule, Keys, Minimum]),
         ("`disposition.yaml`", [Disposition, Limit, Batch, Approval, Window, Group, Staff]),
         ("`calendar.yaml` and `roles.yaml`", [Calendar, Role]),
-        ("`operations.yaml`", [Operations, WorkflowOperations]),
+        ("`operations.yaml`", [Operations, WorkflowOperations, TaskOperations]),
     ],
     ids=str,
 )
