@@ -44,7 +44,7 @@ from include.erasure.places import places_of
 from include.erasure.replay import Schedule, replay, schedule_of
 from include.evidence.model import Metric, Outcome
 from include.evidence.register_figures import ERASURES
-from include.evidence.step_findings import StepFindings
+from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.services.database import DatabaseAddress, connected
@@ -419,6 +419,35 @@ def remember(
         )
 
 
+class DroppedScratch(StepResult):
+    """The removal of what killed drills left.
+
+    Attributes:
+        databases: names of the scratch databases that were dropped.
+    """
+
+    databases: list[str]
+
+
+def drop_scratch(run: RunContext[None], findings: StepFindings) -> DroppedScratch:
+    """Drop the scratch databases that killed drills left; a drill that ends drops its own.
+
+    Raises:
+        ServiceError: the server cannot be reached.
+    """
+    del findings
+    server = run.services.database("drill_db")
+    return DroppedScratch(databases=drop_left_over(server, run.state, run.clock))
+
+
+DROP_SCRATCH = Step(
+    name="drop_scratch",
+    title=_("The removal of scratch databases"),
+    clause=CLAUSE,
+    work=drop_scratch,
+    result=DroppedScratch,
+    runs_always=True,
+)
 DRILL = Step(
     name="drill",
     title=_("The restore of {part}", part=""),

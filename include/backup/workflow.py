@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from include.backup import drill_report, offsite_report
-from include.backup.drill import CHOOSE, DRILL
+from include.backup.drill import CHOOSE, DRILL, DROP_SCRATCH
 from include.backup.offsite import BACKUP, MANIFEST_PREFIX, PREFLIGHT, PRUNE
 from include.backup.refusals import REFUSALS
 from include.messages import _
@@ -57,6 +57,6 @@ DRILL_RESTORE = Workflow[None](
     access=AccessGroup.BACKUPS,
     queue=Queue.DRILL,
     time_limit=timedelta(hours=24),
-    steps=(CHOOSE, REFUSALS, DRILL),
+    steps=(CHOOSE, REFUSALS, DRILL, DROP_SCRATCH),
     conclude=drill_report.conclude,
 )

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select
 
 from include.backup import begun
 from include.backup import manifest as manifests
-from include.backup.drill import DrillTarget, restore_and_compare
+from include.backup.drill import DROP_SCRATCH, DrillTarget, restore_and_compare
 from include.backup.dump import Progress
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.offsite import Offsite, back_up
@@ -45,7 +45,7 @@ from include.state.locks import LockHeld, exclusive
 from include.state.tables import scratch_database
 from include.workflow.run_context import RunContext, TaskState
 from tests.backup.offsite_support import manifest_of
-from tests.support.contexts import offsite_services, services_stub
+from tests.support.contexts import offsite_services, services_stub, step_record
 from tests.support.forking import Forked
 from tests.support.s3 import client_for
 
@@ -166,6 +166,13 @@ class Rig:
         )
         assert rejected == []
         return points
+
+    def drop_scratch(self) -> StepRecord:
+        """Do the last step of `drill_restore`."""
+        server = DatabaseAddress.from_conninfo(self.server)
+        services = services_stub({}, self.engine(), self.clock, database=lambda _conn_id: server)
+        run = RunContext(services, None, Run("drill_restore", RUN))
+        return step_record(DROP_SCRATCH, run)
 
     def drill(
         self,
