@@ -30,10 +30,10 @@ from include.services.connections import ConnectionSpec
 from include.services.mail import MailServer
 from include.state.connect import engine
 from include.training import notices, obligations
-from include.training.keys import COPY, DEPARTMENT, REMINDER
 from include.training.obligations import Due, Untrained
 from include.training.rules import TRAINING, TrainingRules, reached
 from include.training.sources import COLUMNS, open_sources
+from include.training.standing import COPY, DEPARTMENT, REMINDER
 from include.training.workflow import PLAN
 from include.workflow.run_context import RunContext
 from tests.support.contexts import pack_of, run_context, step_record

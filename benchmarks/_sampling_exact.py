@@ -9,9 +9,8 @@ from statistics import median
 
 from benchmarks import _sampling_data as data
 from include.policy.rates import parse_rate
-from include.sampling.exact.limits import upper_limit
 from include.sampling.exact.selection import draw
-from include.sampling.exact.sizes import smallest_size
+from include.sampling.exact.sizes import smallest_size, upper_limit
 from include.services.errors import UsageError
 
 TURNS = 3  # of each; the median counts, so that another process that is let in once does not

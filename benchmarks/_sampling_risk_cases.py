@@ -9,11 +9,10 @@ from fractions import Fraction
 from math import ceil, prod
 
 from include.policy.rates import percent
-from include.sampling.commitment import Committed
+from include.sampling.commitment import Committed, Plan, PlanKind, plan_for
 from include.sampling.exact.sizes import at_most, binomial, hypergeometric, smallest_size
 from include.sampling.exact.strata import chance_of_accepting, smallest_stages
 from include.sampling.frame import WHOLE
-from include.sampling.plans import Plan, PlanKind, plan_for
 
 VERY_MANY = 1_000_000_000  # items of a population whose size the plan does not know
 TIMES = (Fraction(1), Fraction(5, 4), Fraction(3, 2))  # of the tolerable rate

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from include.approvals.names import is_invisible
+from include.approvals.people import is_invisible
 
 LONGEST_REASON = 500  # characters
 BLOTTED = "…"

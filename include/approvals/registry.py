@@ -15,7 +15,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.names import as_compared, is_among
+from include.approvals.people import as_compared, is_among
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.model import Approval
 from include.services.clock import Clock

@@ -287,8 +287,7 @@ def _warn(review: Review) -> None:
 
 
 def _told(run: RunContext[PartnerRules], one: PartnerObligations) -> dict[str, Any]:
-    from include.partners.partner_status import of
-    from include.partners.terms import ObligationKind
+    from include.partners.partner_status import ObligationKind, of
 
     def ends(*what: ObligationKind) -> dict[str, Any] | None:
         term = one.term(*what)
@@ -321,7 +320,7 @@ def _ends(term: dict[str, Any] | None) -> str:
 
 def _review(one: Review) -> dict[str, Any]:
     from include.partners.history import abroad
-    from include.partners.score import shown
+    from include.partners.rules import shown
 
     found = one.score
     share = found.share if found else None

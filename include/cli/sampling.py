@@ -110,7 +110,7 @@ def limit(
 ) -> int:
     """Say how bad the population may be, given what the sample held: the one-sided limit."""
     from include.policy.rates import parse_rate
-    from include.sampling.exact.limits import upper_limit
+    from include.sampling.exact.sizes import upper_limit
 
     found = upper_limit(n, deviations, parse_rate(confidence, "confidence"), population)
     if as_json:

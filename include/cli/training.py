@@ -18,7 +18,7 @@ from include.training.rules import TRAINING
 
 if TYPE_CHECKING:
     from include.policy import PolicyPack
-    from include.training.uploads.columns import Kind
+    from include.training.uploads.reading import Kind
     from include.training.uploads.storing import Stored
     from include.training.waivers import Waived
     from include.workplace import Workplace
@@ -120,7 +120,7 @@ def template(
     as_json: AsJson = False,
 ) -> int:
     """Write a CSV file with the header alone, which Excel opens."""
-    from include.training.uploads.columns import template as made
+    from include.training.uploads.reading import template as made
 
     content = made(_kind(kind), chinese=chinese)
     try:
@@ -231,7 +231,7 @@ def _told(one: Waived) -> dict[str, Any]:
 
 
 def _kind(text: str) -> Kind:
-    from include.training.uploads.columns import Kind
+    from include.training.uploads.reading import Kind
 
     try:
         return Kind(text)

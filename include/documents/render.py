@@ -9,8 +9,7 @@ from include.documents.html import render_html
 from include.documents.model import Document
 from include.documents.word import render_docx
 from include.reports.i18n import LOCALES, language_tag
-from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdfs
-from include.reports.render import Rendered
+from include.reports.render import PdfNotMade, Rendered, pdf_unavailable_reason, render_pdfs
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 

@@ -14,8 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from include.expectations import formats
 from include.expectations.core import broken_sql
-from include.expectations.days import before, local_form
-from include.expectations.types import ColumnType, Kind
+from include.expectations.types import ColumnType, Kind, before, local_form
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation
 from include.policy.kwargs import (

@@ -11,8 +11,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from include.expectations.days import in_zone, local_form
-from include.expectations.types import CALENDAR, NUMBERS, ColumnType, Kind, text_literal
+from include.expectations.types import (
+    CALENDAR,
+    NUMBERS,
+    ColumnType,
+    Kind,
+    in_zone,
+    local_form,
+    text_literal,
+)
 from include.policy.expectations import Expectation
 from include.policy.kwargs import Between, ColumnPair, Lengths, Regex, ValueSet
 

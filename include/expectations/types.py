@@ -1,14 +1,18 @@
-"""Types of columns in the live database, and how expectations compare their values."""
+"""Types of columns in the live database, and days and moments in the pack's timezone, as SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 from psycopg.sql import SQL
+
+from include.policy.period import Period
 
 # A domain counts as its base type.
 _COLUMNS = """
@@ -77,7 +81,6 @@ WRITTEN = frozenset(
 )
 """Kinds whose values have one canonical text."""
 RANGED = NUMBERS | CALENDAR | {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD}
-RANGED = RANGED | {Kind.TIME, Kind.INTERVAL}
 
 
 @dataclass(frozen=True)
@@ -144,3 +147,49 @@ def text_literal(text: str) -> str:
         return f"'{quoted}'"
     escaped = quoted.replace("\\", "\\\\")
     return f"E'{escaped}'"
+
+
+def in_zone(timestamp: str, timezone: str) -> str:
+    """Return a local timestamp as the moment that it is in a timezone, or a moment as a local one.
+
+    Args:
+        timestamp: as SQL.
+        timezone: IANA name.
+    """
+    return f"({timestamp} AT TIME ZONE {text_literal(timezone)})"
+
+
+def local_form(column: str, kind: ColumnType, timezone: str, as_day: bool) -> str:
+    """Return a day or moment as a local one: a date, or a timestamp without timezone.
+
+    Args:
+        column: as SQL.
+        kind: of the column.
+        timezone: IANA name of the pack's timezone.
+        as_day: whether a date is wanted.
+    """
+    local = in_zone(column, timezone) if kind.kind is Kind.MOMENT else column
+    return f"{local}::date" if as_day else f"{local}::timestamp"
+
+
+def before(
+    now: datetime, period: Period, timezone: str, kind: Kind
+) -> sa.ColumnElement[date] | sa.ColumnElement[datetime]:
+    """Return the day or moment that lies a period before another moment.
+
+    PostgreSQL counts back once, not for every record, and in its own calendar.
+
+    Args:
+        now: the moment.
+        period: years to days are counted in the timezone, hours to seconds are of equal length.
+        timezone: IANA name.
+        kind: of the column that is compared: a day, a local timestamp or a moment.
+    """
+    days = sa.func.make_interval(0, period.months, 0, period.days)
+    seconds = sa.func.make_interval(0, 0, 0, 0, 0, 0, period.seconds)
+    local = sa.func.timezone(timezone, sa.cast(now, sa.DateTime(timezone=True))) - days
+    moment = sa.func.timezone(timezone, local) - seconds
+    if kind in (Kind.DAY, Kind.LOCAL):
+        moment = sa.func.timezone(timezone, moment)
+    type_ = sa.Date() if kind is Kind.DAY else sa.DateTime(timezone=kind is not Kind.LOCAL)
+    return sa.select(sa.cast(moment, type_)).scalar_subquery()

@@ -1,13 +1,13 @@
-"""The one register of findings: what somebody has to answer for, mend, and show to be mended.
+"""The register of findings, and the weekly reminders of their owners.
 
-A finding has an owner and a day. The owner answers with a cause and a corrective action; then
-somebody else tests again. Only a test that is met closes it: an answer alone never does. Nothing is
-overwritten, every step is an event with who and when. Whoever ever answered it may not test it.
+A finding has an owner and a due date. The owner answers with a cause and a corrective action; then
+another person tests again. Only a successful test closes it; an answer never does. Nothing is
+overwritten: every step is an event with person and time. A person who answered may not test it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -15,9 +15,13 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.names import is_among
+from include.approvals.people import is_among
 from include.approvals.reasons import says_something, value_free_reason
-from include.messages import Message
+from include.messages import Message, _
+from include.notify import outbox
+from include.notify.notice import Notice, to_role
+from include.notify.outbox import Run
+from include.policy.rules import NoticeRules, Role
 from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 
@@ -205,8 +209,8 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
     return one(conn, number)
 
 
-def remind(conn: Connection, number: int, *, by: str, at: datetime) -> None:
-    """Keep that the owner of a finding was reminded."""
+def record_reminder(conn: Connection, number: int, *, by: str, at: datetime) -> None:
+    """Record that the owner of a finding was reminded."""
     _happened(conn, number, Event.REMINDED, by, at)
 
 
@@ -292,3 +296,67 @@ def _happened(
 ) -> None:
     values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | words
     conn.execute(insert(finding_event).values(values))
+
+
+_HEADING = _("Findings that you answer for")
+
+
+def remind(
+    conn: Connection,
+    notice: str,
+    *,
+    roles: Mapping[str, Role],
+    rules: NoticeRules,
+    run: Run,
+    now: datetime,
+) -> list[int]:
+    """Remind the owners of open findings that are due soon or over, each once a week.
+
+    Whatever work they are of: there is one register, and nobody else reminds. It keeps that they
+    were reminded, and their notices are queued with it.
+
+    Args:
+        conn: the state database, in a transaction.
+        notice: kind of the notices, ``audit.finding``.
+        roles: of roles.yaml; an owner that is none of them is not told.
+        rules: of notices.yaml.
+        run: that reminds.
+        now: the moment, in the timezone whose days count.
+
+    Returns:
+        Numbers of the findings whose owners were reminded.
+    """
+    due = [
+        finding
+        for finding in listed(conn)
+        if finding.to_be_reminded(now) and finding.owner in roles  # others cannot be notified
+    ]
+    for found in due:
+        record_reminder(conn, found.id, by=run.dag_id, at=now)
+    outbox.queue(conn, _notices(due, notice, roles, now), run, now, rules)
+    return [finding.id for finding in due]
+
+
+def still_open(conn: Connection, keys: Sequence[str]) -> set[str]:
+    """Of these keys of notices, those whose finding nobody closed since."""
+    open_ones = {str(finding.id) for finding in listed(conn)}
+    return {key for key in keys if key.partition("/")[0] in open_ones}
+
+
+def _notices(
+    due: Sequence[Found], kind: str, roles: Mapping[str, Role], now: datetime
+) -> Iterator[Notice]:
+    for found in due:
+        values = {"number": found.id, "what": found.what, "day": found.due_on}
+        if found.overdue(now.date()):
+            line = _("No. {number}, was due on {day} and is overdue: {what}", **values)
+        else:
+            line = _("No. {number}, due on {day}: {what}", **values)
+        yield from to_role(
+            roles[found.owner],
+            kind=kind,
+            key=f"{found.id}/{now.date()}",
+            heading=_HEADING,
+            line=line,
+            due_on=found.due_on,
+        )

@@ -15,8 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL
 
-from include.approvals.names import is_among, same_person, without
-from include.approvals.people import members
+from include.approvals.people import is_among, members, same_person, without
 from include.incident.entries import EntryData, OfPerson, Scoped
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from include.approvals.names import is_among, same_person
+from include.approvals.people import is_among, same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline

@@ -10,7 +10,7 @@ from include.approvals.question import Answer, AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal, Request
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
-from include.intake import batches, people, question
+from include.intake import batches, question
 from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
 from include.intake.names import CLAUSE, rule_and_batch
 from include.intake.question import Facts, body, subject
@@ -218,13 +218,13 @@ def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
         content = batches.content(connection, incoming, batch)
         if not content.rows:
             raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
-        who = people.people_of(connection, incoming, batch)
+        who = batches.people_of(connection, incoming, batch)
         where = incoming.pending(batch)
         verdicts, broken = broken_by_rule(table.checkers, connection, where, table.clock.now())
     _faults(findings, verdicts)
     if content.undated:
         _undated(findings, content.undated, content.rows, findings.part)
-    unknown = [account for account in who.enterers if account.startswith(people.UNKNOWN_STAFF)]
+    unknown = [account for account in who.enterers if account.startswith(batches.UNKNOWN_STAFF)]
     if unknown:
         findings.find(
             "intake.no_enterer",
@@ -317,7 +317,7 @@ def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
             raise ControlFailed(
                 f"{batch} changed between its check and the question.", "The next run asks anew."
             )
-        who = people.people_of(connection, incoming, batch)
+        who = batches.people_of(connection, incoming, batch)
         rows = question.masked_rows(
             connection, incoming, batch, content.sha256, content.rows, table.names
         )
@@ -362,7 +362,7 @@ def take(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review
         table.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
     ):
-        entitled = people.people_of(connection, incoming, checked.batch).reviewers
+        entitled = batches.people_of(connection, incoming, checked.batch).reviewers
     with table.state.begin() as conn:
         request = registry.request(conn, request_id)
         decision = registry.decide(

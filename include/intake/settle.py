@@ -14,12 +14,12 @@ from include.approvals import registry
 from include.approvals.registry import Decision
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
-from include.intake import aside, batches, people
+from include.intake import batches
 from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
 from include.intake.names import CLAUSE, rule_and_batch
 from include.intake.promote import Settled, promote, reject, settled_by
 from include.intake.review import REVIEW, BatchCheck, Review, checked_batch
-from include.intake.table import IncomingTable, on_table, table_of
+from include.intake.table import IncomingTable, on_table, resolve, table_of
 from include.messages import _
 from include.services.errors import ControlFailed
 from include.state.locks import exclusive
@@ -162,7 +162,7 @@ def _settle(table: IncomingTable, batch: str, decision: Decision, progress: Prog
     incoming = table.incoming
     with table.writer.connect(autocommit=True) as connection:
         with batches.unit_of_work(connection, incoming, write=True):
-            reviewer = people.staff_key(connection, incoming, decision.decided_by)
+            reviewer = batches.staff_key(connection, incoming, decision.decided_by)
             act = {"reviewer": reviewer, "at": decision.decided_at}
             done = settled_by(connection, incoming, batch, approved=decision.approved, **act)
             if not done.rows:
@@ -244,7 +244,7 @@ def verified(
             for batch, at in _decided(table, records.results(REVIEW)):
                 rows, bad = _unreviewed(connection, table, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad
-            resolved += aside.resolve(table, connection)
+            resolved += resolve(table, connection)
     findings.measure("intake.resolved", resolved, "rows")
     reported = sum(settled.promoted for settled in records.results(SETTLE).values())
     if reported != promoted:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import psycopg
 
-from include.intake.batches import unit_of_work
+from include.intake.batches import reviewers, unit_of_work
 from include.intake.names import Incoming
-from include.intake.people import reviewers
 from include.intake.report import TITLE, conclude
 from include.intake.review import CHECK, FIND, REVIEW
 from include.intake.settle import SETTLE, VERIFY

@@ -14,9 +14,8 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import quote
 
-from include.notify.letters import LONGEST_NAME, Letter, Writer
+from include.notify.letters import LONGEST_NAME, Letter, Page, Writer, one_line, page
 from include.notify.notice import NO_ROBOT, NOT_WRITTEN
-from include.notify.pages import Page, one_line, page
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.services.fate import Fate, Reply

@@ -1,7 +1,7 @@
-"""The step with which every workflow ends its telling: deliver, and say what came of it.
+"""The step that sends notifications, its result, and its section of the report.
 
-What it says is read from the state database, not from the delivery alone: a task that was killed
-and repeated says the same as one that was not.
+The result is read from the state database, not from the delivery alone: a task that was killed and
+repeated reports the same as one that was not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from include.messages import _
 from include.notify.claims import Unsent
 from include.notify.delivery import Delivery, Office, deliver
 from include.notify.notice import IN_DOUBT, explained
+from include.reports.model import Block, Cell, Column, Paragraph, Section, Table
 
 STEP_SEND = "send"
 MOST_NAMED = 20  # recipients in one finding
@@ -228,3 +229,68 @@ def _again(done: Delivery, zone: ZoneInfo) -> str:
         until = _clock(done.in_hand_until, zone)
         return f"Another process has {done.in_hand} messages in hand until {until}."
     return ""
+
+
+def messages(record: StepRecord) -> Section:
+    """The section "Messages": what was sent, what waits, what did not arrive, what may have.
+
+    Args:
+        record: of the step `send`; where that did not finish, the section says so.
+    """
+    data = record.data
+    if "messages" not in data:
+        text = _("The step that sends did not finish; what was sent is told by the next run.")
+        return Section(heading=_HEADING, blocks=[Paragraph(text=text)])
+    blocks: list[Block] = [
+        Paragraph(
+            text=_(
+                "Messages sent since the run began, those of other workflows in the same digests "
+                "included: {messages}. Notices that wait for their time: {waiting}; that are due "
+                "and wait for another try: {deferred}.",
+                messages=data["messages"],
+                waiting=data["waiting"],
+                deferred=data["deferred"],
+            )
+        )
+    ]
+    if data["kinds"]:
+        blocks.append(
+            Table(
+                caption=_("Sent"),
+                columns=[
+                    Column(label=_("Kind"), kind="code"),
+                    Column(label=_("Notices"), kind="number"),
+                    Column(label=_("Recipients"), kind="number"),
+                ],
+                rows=[list(row) for row in data["kinds"]],
+            )
+        )
+    for name, caption in _TABLES.items():
+        if rows := data[name]:
+            blocks.append(_unsent_table(caption, rows))
+            if (count := data[f"{name}_count"]) > len(rows):
+                more = _("And {count} more: ./parcelseal notices list.", count=count - len(rows))
+                blocks.append(Paragraph(text=more))
+    return Section(heading=_HEADING, blocks=blocks)
+
+
+_HEADING = _("Messages")
+_TABLES = {
+    "undeliverable": _("Could not be delivered"),
+    "in_doubt": _("May have arrived or not"),
+}
+
+
+def _unsent_table(caption: Any, rows: list[list[str]]) -> Table:
+    cells: list[list[Cell]] = [
+        [recipient, kind, explained(cause)] for kind, recipient, cause in rows
+    ]
+    return Table(
+        caption=caption,
+        columns=[
+            Column(label=_("Recipient"), kind="code"),
+            Column(label=_("Kind"), kind="code"),
+            Column(label=_("Cause")),
+        ],
+        rows=cells,
+    )

@@ -17,19 +17,27 @@ from include.notify.outbox import Run
 from include.notify.tables import notice
 from include.partners import history, reminders
 from include.partners.history import Known, Review, abroad, countries
-from include.partners.names import (
+from include.partners.partner_status import (
+    ObligationKind,
+    PartnerObligations,
+    State,
+    Term,
+    after,
+    blocking_reason,
+    bound_of,
+    of,
+)
+from include.partners.register import Partner, Register, register_of
+from include.partners.rules import (
     CLAUSE_BOUND,
     CLAUSE_REVIEW,
     CONTACT,
     REMINDER,
     UNBOUND,
     UNREVIEWED,
+    PartnerRules,
+    shown,
 )
-from include.partners.partner_status import PartnerObligations, blocking_reason, bound_of, of
-from include.partners.register import Partner, Register, register_of
-from include.partners.rules import PartnerRules
-from include.partners.score import shown
-from include.partners.terms import ObligationKind, State, Term, after
 from include.workflow.run_context import RunContext
 
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, select
 from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued
 from include.partners.questionnaire.reading import Given, SubProcessor
-from include.partners.score import Answer, Score, score
+from include.partners.rules import Answer, Score, score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
 from include.policy.rates import parse_rate
-from include.workbooks.words import same
+from include.workbooks.forms import same
 
 _MOST = 5  # countries that are named
 _CHINA = frozenset(

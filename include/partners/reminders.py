@@ -13,11 +13,18 @@ from datetime import date
 from include.messages import Message, _
 from include.notify.notice import Notice, to_role
 from include.partners import history
-from include.partners.names import CONTACT, REMINDER
-from include.partners.partner_status import PartnerObligations, blocking_reason, bound_of
+from include.partners.partner_status import (
+    RUNS_EVERY,
+    ObligationKind,
+    PartnerObligations,
+    State,
+    Term,
+    blocking_reason,
+    bound_of,
+    rung,
+)
 from include.partners.register import register_of
-from include.partners.rules import PartnerRules
-from include.partners.terms import RUNS_EVERY, ObligationKind, State, Term, rung
+from include.partners.rules import CONTACT, REMINDER, PartnerRules
 from include.workflow.run_context import RunContext
 
 _OWN = _("Partner reviews")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from include.evidence.model import Metric, Outcome
 from include.evidence.step_findings import result_of
 from include.messages import Message, _
-from include.notify.report import messages
-from include.notify.sending import STEP_SEND
+from include.notify.sending import STEP_SEND, messages
 from include.partners.check import (
     CheckedPartner,
     NamedSubProcessor,
@@ -16,9 +15,8 @@ from include.partners.check import (
     PartnerCheck,
     TermState,
 )
-from include.partners.names import CLAUSE_BOUND, STEP_CHECK, UNBOUND, UNREVIEWED
-from include.partners.rules import PartnerRules
-from include.partners.terms import ObligationKind, State
+from include.partners.partner_status import ObligationKind, State
+from include.partners.rules import CLAUSE_BOUND, STEP_CHECK, UNBOUND, UNREVIEWED, PartnerRules
 from include.reports.conclusion import Conclusion, worst
 from include.reports.model import (
     Bar,

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, delete, insert, null, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
-from include.approvals.names import is_among
+from include.approvals.people import is_among
 from include.approvals.reasons import names_a_person, says_something, value_free_reason
 from include.messages import _
 from include.partners.history import Review, one, open_one
@@ -22,8 +22,7 @@ from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued
 from include.partners.questionnaire.reading import Returned, issue_of, read
 from include.partners.register import Partner, register_of
-from include.partners.rules import PartnerRules
-from include.partners.score import Asked, Score
+from include.partners.rules import Asked, PartnerRules, Score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
 from include.policy.rates import exact
 from include.services.errors import ParcelSealError, UsageError

@@ -9,10 +9,17 @@ from pathlib import Path
 from include.messages import _
 from include.partners import report
 from include.partners.check import PartnerCheck, check_partners
-from include.partners.names import CLAUSE_BOUND, CLAUSE_REVIEW, CONTACT, REMINDER, STEP_CHECK
 from include.partners.reminders import still_due
 from include.partners.reviews import reopen_review
-from include.partners.rules import PARTNERS, PartnerRules
+from include.partners.rules import (
+    CLAUSE_BOUND,
+    CLAUSE_REVIEW,
+    CONTACT,
+    PARTNERS,
+    REMINDER,
+    STEP_CHECK,
+    PartnerRules,
+)
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,

@@ -21,8 +21,7 @@ from include.expectations.conditions import RECORD, Condition, Records, quoted
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
-from include.quality import counts, history
-from include.quality.counts import Counts, part_of
+from include.quality import history
 from include.quality.history import RuleCheck, close_dropped
 from include.quality.incremental import (
     IncrementalCheck,
@@ -31,7 +30,15 @@ from include.quality.incremental import (
     examines_all,
     incremental_check,
 )
-from include.quality.judge import Figures, as_judged, is_about_the_table, judge
+from include.quality.judge import (
+    Counts,
+    Figures,
+    as_judged,
+    count,
+    is_about_the_table,
+    judge,
+    part_of,
+)
 from include.quality.watermark import Watermark, tracking
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
@@ -323,7 +330,7 @@ class CollectionCheck:
 
     def _count(self, records: Records) -> bool:
         """Count the records; False where they may not be read."""
-        self.counts = counts.count(self.view, records, self.suite.expectations, self.at)
+        self.counts = count(self.view, records, self.suite.expectations, self.at)
         return self.counts is not None
 
     def _mapped_key(self) -> tuple[str, ...]:

@@ -1,16 +1,136 @@
-"""Whether one expectation is met, and how people are told when it is not."""
+"""Count the records of a collection by rule, and judge each expectation by the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.expectations.check import RuleResult
+from include.expectations.check import RuleResult, Snapshot
+from include.expectations.conditions import OTHER, RECORD, Records, quoted, selected, table_of
 from include.messages import Message, _
-from include.policy.expectations import Expectation, are_enough
+from include.policy.expectations import Expectation, Suite, are_enough
 from include.policy.kwargs import Uncollected
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of records.
+
+    Attributes:
+        rows: all records of the collection.
+        about: records to which a rule applies, by rule; all records if the rule is missing.
+        unknown: rules whose records could not be counted.
+        by_last_full: the last full check counted them.
+    """
+
+    rows: int
+    about: Mapping[str, int] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    by_last_full: bool = False
+
+    def of(self, rule: str) -> int:
+        """Return the number of records to which a rule applies."""
+        return self.about.get(rule, self.rows)
+
+
+def count(
+    view: Snapshot, records: Records, expectations: Sequence[Expectation], now: datetime
+) -> Counts | None:
+    """Count the records; return None where they cannot be counted, or not all of them."""
+    wanted = {
+        one.id: condition for one in expectations if (condition := selected(one, now)) is not None
+    }
+    different = {str(one): one for one in wanted.values()}
+    found = _count(view, records, list(different.values()))
+    if found is not None:
+        rows, *about = found
+        amounts = dict(zip(different, about, strict=True))
+    elif view.first_failure.startswith("57"):
+        return None  # whoever cancelled the query does not want to see it again
+    else:  # one of the conditions is wrong, as its own rule will say
+        alone = _count(view, records, [])
+        if alone is None:
+            return None
+        (rows,) = alone
+        each = {name: _count(view, records, [one]) for name, one in different.items()}
+        amounts = {name: one[1] for name, one in each.items() if one is not None}
+    known = {rule: amounts[str(one)] for rule, one in wanted.items() if str(one) in amounts}
+    return Counts(rows, known, unknown=frozenset(wanted.keys() - known.keys()))
+
+
+def _count(
+    view: Snapshot, records: Records, conditions: Sequence[sa.ColumnElement[bool]]
+) -> list[int] | None:
+    """Count all records and those that meet each condition; return None where that fails."""
+    number = sa.func.count()
+    query = sa.select(number, *(number.filter(one) for one in conditions))
+    try:
+        with view.savepoint(), view.engine.connect() as conn:
+            return list(conn.execute(query.select_from(records.selectable)).one())
+    except SQLAlchemyError:
+        return None
+
+
+LONGEST = 200  # characters of a name; it stands beside every broken record
+
+
+def part_of(
+    view: Snapshot, records: Records, suite: Suite, seen: StepFindings, subject: str
+) -> sa.ColumnElement[Any] | None:
+    """SQL for what a record belongs to; None where nobody asked, or it cannot be read.
+
+    Args:
+        view: the snapshot that is checked.
+        records: of the suite.
+        suite: says what its records belong to.
+        seen: gets a finding where that cannot be read.
+        subject: of the finding.
+    """
+    part = _named(records, suite)
+    if part is None:
+        return None
+    try:
+        with view.savepoint(), view.engine.connect() as conn:
+            conn.execute(sa.select(part).select_from(records.selectable).limit(0))
+    except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
+        seen.find(
+            "quality.no_breakdown",
+            Outcome.ATTENTION,
+            _("What the broken records belong to could not be read."),
+            _("Correct the breakdown in the policy pack, or grant the reader what it names."),
+            subject=subject,
+        )
+        return None
+    return part
+
+
+def _named(records: Records, suite: Suite) -> sa.ColumnElement[Any] | None:
+    by = suite.breakdown
+    if by is None or by.column not in records.columns:
+        return None
+    mine: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
+    if by.collection is None or by.label is None:  # the pack's check lets no personal one pass
+        return _short(mine)
+    other = records.database.collections[by.collection]
+    key = other.primary_key
+    if len(key) != 1:
+        return _short(mine)
+    named = table_of(other, (*key, by.label)).alias(OTHER)
+    label: sa.ColumnElement[Any] = sa.literal_column(quoted(OTHER, by.label))
+    same = sa.literal_column(quoted(OTHER, key[0])) == mine
+    # The least, since only the data map says that there is one.
+    return sa.select(sa.func.min(_short(label))).select_from(named).where(same).scalar_subquery()
+
+
+def _short(name: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.left(sa.cast(name, sa.Text), LONGEST)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def version_of(files: Iterable[Path], *others: str) -> str:
 
 
 # The modules of include.expectations that judge a record, with all that they import of it.
-JUDGING = ("broken", "conditions", "core", "days", "fit", "formats", "gx", "types")
+JUDGING = ("broken", "conditions", "core", "fit", "formats", "gx", "types")
 VERSION = version_of(
     (Path(conditions.__file__).parent / f"{name}.py" for name in JUDGING),
     version("great-expectations"),

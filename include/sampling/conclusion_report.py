@@ -10,8 +10,7 @@ from include.evidence.model import Outcome
 from include.findings import register
 from include.findings.register import Found, State
 from include.messages import Message, _, listed
-from include.notify.report import messages
-from include.notify.sending import STEP_SEND
+from include.notify.sending import STEP_SEND, messages
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion, missing_records, worst
 from include.reports.model import Block, Column, Fact, Paragraph, Section, Table, table_of

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
-from include.sampling.exact.limits import PLACES, Limit, upper_limit
-from include.sampling.exact.sizes import hypergeometric, smallest
+from include.sampling.exact.sizes import PLACES, Limit, hypergeometric, smallest, upper_limit
 from include.sampling.exact.strata import (
     Allocation,
     chance_of_accepting,

@@ -14,8 +14,7 @@ from pydantic import BaseModel
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
-from include.findings.following import remind
-from include.findings.register import Found, State
+from include.findings.register import Found, State, remind
 from include.messages import Message, _
 from include.sampling import issue
 from include.sampling.closing import EVALUATE

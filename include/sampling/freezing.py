@@ -10,11 +10,15 @@ from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact
 from include.messages import _
 from include.sampling import register
-from include.sampling.commitment import Commitment, Committed, Sealed
-from include.sampling.commitment_report import commitment_conclusion
+from include.sampling.commitment import (
+    Commitment,
+    Committed,
+    Sealed,
+    commitment_conclusion,
+    plan_for,
+)
 from include.sampling.frame import Frame, Quarter, freeze, quarter_of
 from include.sampling.names import CLAUSE, COMMITMENT_FILE, COMMITMENT_WORKFLOW, frame_file
-from include.sampling.plans import plan_for
 from include.sampling.rules import AuditRules
 from include.sampling.workpapers.form import MOST_ITEMS
 from include.services.errors import ControlFailed, UsageError

@@ -21,8 +21,7 @@ from include.reports.model import (
     table_of,
 )
 from include.sampling import register
-from include.sampling.commitment import Commitment, sealed_content
-from include.sampling.commitment_report import plans_table, quarter_fact
+from include.sampling.commitment import Commitment, plans_table, quarter_fact, sealed_content
 from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.names import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, sample_file

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from include.approvals.form import Field
-from include.approvals.names import is_among
-from include.approvals.people import members
+from include.approvals.people import is_among, members
 from include.approvals.question import (
     LANGUAGES,
     Answer,
@@ -26,8 +25,7 @@ from include.policy import PolicyPack
 from include.policy.rates import percent
 from include.reports.i18n import Translator
 from include.sampling import register, samples
-from include.sampling.commitment import Commitment, Sealed
-from include.sampling.commitment_report import accepted_by, items_of
+from include.sampling.commitment import Commitment, Sealed, accepted_by, items_of
 from include.sampling.freezing import kept_commitment
 from include.sampling.names import CLAUSE
 from include.sampling.register import Refusal

@@ -16,11 +16,10 @@ from pydantic import BaseModel, ValidationError
 
 from include.evidence.folder import Folder
 from include.evidence.names import SUMS
-from include.sampling.commitment import Commitment, Committed
+from include.sampling.commitment import Commitment, Committed, Plan, plan_for
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.frame import PIECE, WHOLE, plain
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, sample_file
-from include.sampling.plans import Plan, plan_for
 from include.sampling.samples import Sample, Seed, sample
 from include.services.errors import ParcelSealError, UsageError
 from include.services.objectstore.base import ObjectMissing

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.approvals.people import members
-from include.findings.following import still_open
+from include.findings.register import still_open
 from include.messages import _
 from include.sampling import conclusion_report, report
 from include.sampling.closing import EVALUATE, LOOK

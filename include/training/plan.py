@@ -15,20 +15,23 @@ from include.evidence.steps import keep_artifact
 from include.notify import outbox
 from include.notify.notice import NOT_WANTED, Notice
 from include.state.locks import exclusive
-from include.training import checks, judging, notices, waivers
-from include.training.keys import (
+from include.training import checks, notices, waivers
+from include.training.notices import Roster
+from include.training.obligations import Department, Due, Topic, Untrained, codes
+from include.training.rules import TrainingRules, is_copied
+from include.training.sources import open_sources
+from include.training.standing import (
     COPY,
     DEPARTMENT,
     OVERDUE_FILE,
     REMINDER,
+    Standing,
+    keep,
+    last,
+    standing,
     told_of,
     week_of,
 )
-from include.training.obligations import Department, Due, Topic, Untrained, codes
-from include.training.people import Roster
-from include.training.rules import TrainingRules, is_copied
-from include.training.sources import open_sources
-from include.training.standing import Standing, keep, last, standing
 from include.workflow.run_context import RunContext
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
@@ -120,9 +123,9 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
             for waiver in waived
             if waiver.person not in people or waiver.course not in courses
         ]
-    whole = judging.judge(findings, run, current, late, faults)
-    judging.waivers_of_nothing(findings, unknown)
-    judging.shrunk(findings, current.people, before)
+    whole = checks.judge(findings, run, current, late, faults)
+    checks.waivers_of_nothing(findings, unknown)
+    checks.shrunk(findings, current.people, before)
     return TrainingPlan(
         day=run.today,
         workday=run.workdays.is_workday(run.today),

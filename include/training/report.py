@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.step_findings import result_of
 from include.messages import Message, _
-from include.notify.report import messages
-from include.notify.sending import STEP_SEND
+from include.notify.sending import STEP_SEND, messages
 from include.policy.rules import Control
 from include.reports.conclusion import Conclusion, worst
 from include.reports.model import (
@@ -27,11 +26,10 @@ from include.reports.model import (
     TrendPoint,
 )
 from include.training import standing
-from include.training.keys import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
 from include.training.obligations import SOON
 from include.training.plan import TrainingPlan
 from include.training.rules import TrainingRules
-from include.training.standing import Point
+from include.training.standing import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS, Point
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 

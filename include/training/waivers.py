@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.names import same_person
+from include.approvals.people import same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.services.errors import UsageError
 from include.training.obligations import Waiver

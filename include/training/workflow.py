@@ -9,10 +9,10 @@ from pathlib import Path
 
 from include.messages import _
 from include.training import report
-from include.training.keys import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
 from include.training.notices import still_due
 from include.training.plan import TrainingPlan, plan_reminders
 from include.training.rules import TRAINING, TrainingRules
+from include.training.standing import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,

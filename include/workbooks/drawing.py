@@ -20,9 +20,20 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from include.messages import Message, _
 from include.workbooks import style
-from include.workbooks.forms import ANSWER_TITLE, Binding, Choice, Column, Cover, Entry, Table
+from include.workbooks.forms import (
+    ANSWER_TITLE,
+    Binding,
+    Choice,
+    Column,
+    Cover,
+    Entry,
+    Table,
+    beside,
+    both,
+    each,
+    plain,
+)
 from include.workbooks.saving import saved
-from include.workbooks.words import beside, both, each, plain
 
 _NOTE_TITLE = "备注 Note"
 

@@ -17,8 +17,7 @@ from include.reports.i18n import visible
 from include.workbooks.cells import Grid, grids, other_sheets, place
 from include.workbooks.faults import Fault, WorkbookRefused
 from include.workbooks.file import examine
-from include.workbooks.forms import AnswerT, Binding, Choice, Field, Line, Note, Table
-from include.workbooks.words import plain, same
+from include.workbooks.forms import AnswerT, Binding, Choice, Field, Line, Note, Table, plain, same
 
 AS_ISSUED = _("Put it back as it was issued.")
 _QUOTED = 30  # characters that a fault quotes of a cell

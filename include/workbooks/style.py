@@ -15,7 +15,7 @@ from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from include.messages import _
-from include.workbooks.words import both, plain
+from include.workbooks.forms import both, plain
 
 LINE = 15.5  # points
 TITLE = Font(name="Calibri", size=14, bold=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.approvals.names import as_compared, is_among, same_person, without
+from include.approvals.people import as_compared, is_among, same_person, without
 from include.workplace import ROOT
 
 SPELLINGS = [

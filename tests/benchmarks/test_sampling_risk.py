@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import _sampling_risk_cases as risks
 from benchmarks import sampling_risk
+from include.sampling.commitment import Plan
 from include.sampling.exact.sizes import hypergeometric, smallest_size
 from include.sampling.exact.strata import chance_of_accepting
 from include.sampling.frame import WHOLE
-from include.sampling.plans import Plan
 
 COARSE = risks.Rates(Fraction(30, 100), confidence=Fraction(80, 100))  # 5 items; 4 accept 24%
 STRATA = {"a": 6, "b": 4, "c": 3}

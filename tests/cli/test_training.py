@@ -22,7 +22,7 @@ from include.registry import load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from include.training.rules import TRAINING, TrainingSource
-from include.training.uploads.columns import COLUMNS, Kind
+from include.training.uploads.reading import COLUMNS, Kind
 from tests.support.databases import fresh
 from tests.training.uploads.support import COMPLETIONS, ROSTER, read, written
 

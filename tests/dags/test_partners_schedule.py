@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.partners.terms import RUNS_EVERY
+from include.partners.partner_status import RUNS_EVERY
 
 pytestmark = pytest.mark.airflow
 

@@ -13,8 +13,8 @@ from pypdf import PdfReader
 
 from include.documents.html import render_html
 from include.documents.render import render_document, render_forms
-from include.reports import pdf
-from include.reports.pdf import PdfNotMade, render_pdf
+from include.reports import render
+from include.reports.render import PdfNotMade, render_pdf
 from tests.documents import sample
 
 NAMES = ["en.docx", "en.html", "en.pdf", "zh-CN.docx", "zh-CN.html", "zh-CN.pdf"]
@@ -117,7 +117,7 @@ def test_pdf_files_can_be_left_out():
 
 def test_without_pango_the_other_files_are_there_and_the_reason(monkeypatch: pytest.MonkeyPatch):
     """At three in the morning a missing library must not keep the report back."""
-    monkeypatch.setattr(pdf, "_LIBRARIES", ("libpango-nowhere.so.0",))
+    monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_forms(sample.report(), sample.ZONE, "x")
     assert sorted(rendered.files) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
     assert sorted(rendered.not_made) == ["x.en.pdf", "x.zh-CN.pdf"]

@@ -22,10 +22,9 @@ from include.sample_company import load
 from include.sample_company.answers import AnswerSheet
 from include.sample_company.load import statements
 from include.sampling import issue
-from include.sampling.commitment import Committed
+from include.sampling.commitment import Committed, plan_for
 from include.sampling.frame import Quarter, freeze, quarter_of
 from include.sampling.issue import Issued
-from include.sampling.plans import plan_for
 from include.sampling.rules import AUDIT
 from include.sampling.samples import sample
 from include.sampling.workpapers import form

@@ -32,7 +32,7 @@ QUIET_HOUR = 22  # so far from every schedule that no workflow begins by itself
 RUN_TIMEOUT = 240  # seconds
 LOOK_EVERY = 1.0  # seconds; each look costs the API server some 40 ms of CPU
 RUNS = "dags/{}/dagRuns"
-# Modules take the function from `include.reports.pdf` when they are imported, which is later.
+# Modules take the function from `include.reports.render` when they are imported, which is later.
 INCIDENTS_HAVE_PDF = """
 from include.reports import pdf
 usual_reason = pdf.pdf_unavailable_reason

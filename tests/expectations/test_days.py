@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from include.expectations.days import before
-from include.expectations.types import Kind
+from include.expectations.types import Kind, before
 from include.policy.period import Period
 
 NOW = datetime(2026, 3, 29, 16, 30, tzinfo=UTC)  # in Shanghai the 30th, half past midnight

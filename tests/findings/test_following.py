@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from include.findings import register
-from include.findings.following import remind, still_open
+from include.findings.register import remind, still_open
 from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.rules import NoticeRules, Role

@@ -230,7 +230,7 @@ def test_an_owner_is_reminded_once_a_week_from_a_week_before_the_day_on(conn: Co
     for day in range(40):
         now = start + timedelta(days=day, seconds=-day)
         if register.one(conn, number).to_be_reminded(now):
-            register.remind(conn, number, by="conclude_audit", at=now)
+            register.record_reminder(conn, number, by="conclude_audit", at=now)
             reminded.append(now.date())
     assert reminded == [DUE + timedelta(days=7 * week) for week in range(-1, 5)]
     found = register.one(conn, number)
@@ -323,7 +323,7 @@ def test_a_register_follows_its_rules_in_any_order(state: Engine) -> None:
         @rule()
         def remind(self) -> None:
             with state.begin() as conn:
-                register.remind(conn, self.number, by="run", at=NOW)
+                register.record_reminder(conn, self.number, by="run", at=NOW)
 
         @invariant()
         def it_is_as_it_should(self) -> None:

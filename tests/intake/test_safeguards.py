@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.sql import Composable
 
-from include.intake import batches, people
+from include.intake import batches
 from include.intake.checks import FAIL, Key, Verdict
 from include.messages import verbatim
 from include.services.database import DatabaseAddress
@@ -28,7 +28,7 @@ def test_an_account_that_several_people_share_may_not_review(rig: Rig) -> None:
     checked = rig.checked()
     assert steps.ask(rig.table, checked).assigned == ["E00031"]
     with psycopg.connect(rig.conninfo, autocommit=True) as connection:
-        assert REVIEWER not in people.reviewers(connection, rig.table.incoming)
+        assert REVIEWER not in batches.reviewers(connection, rig.table.incoming)
     (finding,) = rig.answered(checked).findings
     assert finding.code == "intake.not_entitled"
 

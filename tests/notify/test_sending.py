@@ -8,7 +8,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.messages import verbatim
 from include.notify import sending
 from include.notify.notice import to_role
-from include.notify.report import messages
+from include.notify.sending import messages
 from include.policy.rules import Role
 from include.reports.i18n import Translator
 from include.reports.model import Paragraph, Table

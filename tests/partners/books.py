@@ -10,7 +10,7 @@ from openpyxl import Workbook, load_workbook
 
 from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued, write
-from include.partners.score import Answer
+from include.partners.rules import Answer
 
 OTHERS = (("Cloud Ltd", "CN", "hosting"),)
 

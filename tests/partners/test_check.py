@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.partners.names import UNBOUND, UNREVIEWED
+from include.partners.rules import UNBOUND, UNREVIEWED
 from include.reports.i18n import Translator
 from tests.partners.rig import Rig, codes, figures
 

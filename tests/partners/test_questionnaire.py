@@ -17,7 +17,7 @@ from include.messages import Message
 from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued, write
 from include.partners.questionnaire.reading import Returned, issue_of, read
-from include.partners.score import Answer, Asked
+from include.partners.rules import Answer, Asked
 from include.reports.i18n import Translator
 from include.workbooks.faults import WorkbookRefused
 from tests.partners.books import OTHERS, answered

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.messages import verbatim
-from include.partners.score import Answer, Asked, score, shown
+from include.partners.rules import Answer, Asked, score, shown
 
 WORDS = verbatim("?")
 QUESTION = st.tuples(st.integers(1, 1000), st.booleans(), st.sampled_from(list(Answer)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.partners.terms import ObligationKind, State, Term, after, review_term, rung
+from include.partners.partner_status import ObligationKind, State, Term, after, review_term, rung
 from include.policy.period import Period
 
 DAY = timedelta(days=1)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.reports.pdf import pdf_unavailable_reason
+from include.reports.render import pdf_unavailable_reason
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,11 +13,16 @@ import pytest
 from pypdf import PdfReader
 
 from include.messages import _
-from include.reports import pdf
+from include.reports import render
 from include.reports.html import render_html
 from include.reports.model import Column, Section, Table
-from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdf, render_pdfs
-from include.reports.render import render_all
+from include.reports.render import (
+    PdfNotMade,
+    pdf_unavailable_reason,
+    render_all,
+    render_pdf,
+    render_pdfs,
+)
 from tests.reports import sample
 
 
@@ -155,7 +160,7 @@ def test_all_files_of_a_report_are_made():
 
 def test_a_crash_of_the_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):
     """The child dies, the caller lives; no traceback, one line."""
-    monkeypatch.setattr(pdf.sys, "executable", "/bin/false")
+    monkeypatch.setattr(render.sys, "executable", "/bin/false")
     with pytest.raises(PdfNotMade, match="stopped with an error"):
         render_pdf("<p>")
 
@@ -168,7 +173,7 @@ def test_a_child_that_hangs_is_ended_and_is_a_reason():
 
 def test_missing_libraries_are_found_by_loading_them(monkeypatch: pytest.MonkeyPatch):
     """The reason names the command that helps."""
-    monkeypatch.setattr(pdf, "_LIBRARIES", ("libpango-nowhere.so.0",))
+    monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     reason = pdf_unavailable_reason()
     assert reason
     assert reason.startswith("Pango")
@@ -182,7 +187,7 @@ def test_a_machine_without_chinese_font_says_so(monkeypatch: pytest.MonkeyPatch,
         '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
         f"<dir>{tmp_path}</dir><cachedir>{tmp_path}</cachedir></fontconfig>"
     )
-    monkeypatch.setattr(pdf, "_LIBRARIES", ())
+    monkeypatch.setattr(render, "_LIBRARIES", ())
     monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
     reason = pdf_unavailable_reason()
     assert reason
@@ -192,7 +197,7 @@ def test_a_machine_without_chinese_font_says_so(monkeypatch: pytest.MonkeyPatch,
 
 def test_without_pdf_the_html_says_why(monkeypatch: pytest.MonkeyPatch):
     """And the bundle gets the same reason."""
-    monkeypatch.setattr(pdf, "_LIBRARIES", ("libpango-nowhere.so.0",))
+    monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_all(sample.passed())
     assert sorted(rendered.files) == ["report.en.html", "report.zh-CN.html"]
     assert sorted(rendered.not_made) == ["report.en.pdf", "report.zh-CN.pdf"]
@@ -213,7 +218,7 @@ def test_one_failed_page_does_not_cost_the_others():
 
 def test_importing_the_module_does_not_import_weasyprint():
     """The whole command line would pay for it."""
-    code = "import sys, include.reports.pdf; print('weasyprint' in sys.modules)"
+    code = "import sys, include.reports.render; print('weasyprint' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from include.reports.html import kept_columns
 from include.reports.model import ColumnKind
-from include.reports.widths import kept_columns
 
 RULES: list[ColumnKind] = ["text", "code", "text", "number", "number", "percent", "outcome"]
 HEADING = ["Expectation", "Rule", "Clause", "Records", "Broken", "Share", "Outcome"]

@@ -15,9 +15,8 @@ from sqlalchemy import Connection, Engine
 from include.notify.outbox import Run
 from include.policy.rules import Role
 from include.sampling import issue
-from include.sampling.commitment import Commitment, Committed, Sealed
+from include.sampling.commitment import Commitment, Committed, PlanKind, Sealed, plan_for
 from include.sampling.issue import Issued
-from include.sampling.plans import PlanKind, plan_for
 from include.sampling.rules import AUDIT, AuditRules
 from include.sampling.samples import Sample, Seed, sample
 from include.sampling.workpapers.form import WORDS, Answer

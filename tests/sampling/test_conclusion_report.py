@@ -15,8 +15,7 @@ from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import Block, Paragraph, Report, Steps, Table
-from include.reports.pdf import pdf_unavailable_reason
-from include.reports.render import render_all
+from include.reports.render import pdf_unavailable_reason, render_all
 from include.sampling import conclusion_report
 from include.sampling.closing import EVALUATE, LOOK
 from include.sampling.following import FOLLOW_UP
@@ -190,7 +189,7 @@ def test_an_open_finding_says_what_it_has_not_yet(run: Run) -> None:
     number = run.findings()[0].id
     with run.state.begin() as conn:
         register.answer(conn, number, cause="No form", action="Form", by="owner", at=ISSUED)
-        register.remind(conn, number, by="conclude_audit", at=ISSUED)
+        register.record_reminder(conn, number, by="conclude_audit", at=ISSUED)
     first, second = rows(run.concluded(), "Open findings")
     assert first[2:] == [
         "Management",

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.sampling import closing, signed_report
-from include.sampling.commitment import Committed
+from include.sampling.commitment import Committed, PlanKind
 from include.sampling.evaluation import Verdict, evaluate
-from include.sampling.exact.limits import upper_limit
+from include.sampling.exact.sizes import upper_limit
 from include.sampling.exact.strata import Allocation, stratified_limit
-from include.sampling.plans import PlanKind
 from include.sampling.workpapers.form import Answer
 from include.services.errors import UsageError
 from tests.sampling.drawn import answered, bad, committed, drawn_of

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.sampling.commitment import Plan, plan_for
 from include.sampling.exact.sizes import smallest_size
 from include.sampling.exact.strata import smallest_stages
 from include.sampling.frame import WHOLE
-from include.sampling.plans import Plan, plan_for
 
 FIVE, NINETY_FIVE, NONE = Fraction(5, 100), Fraction(95, 100), Fraction(0)
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.sampling.commitment import Commitment, Committed, Sealed
-from include.sampling.plans import plan_for
+from include.sampling.commitment import Commitment, Committed, Sealed, plan_for
 from include.sampling.register import Refusal
 from include.sampling.rules import AuditRules
 from include.sampling.samples import Cause

@@ -13,7 +13,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
-from include.sampling import commitment_report
+from include.sampling import commitment
 from include.sampling.workflow import SAMPLE_AUDIT
 from include.services.errors import ParcelSealError
 from tests.sampling.rig import SEED, Rig, population
@@ -179,7 +179,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
     made = rig.commit()
     assert made is not None
     rules = rig.context().rules
-    concluded = commitment_report.commitment_conclusion(made, "d" * 64, rules)
+    concluded = commitment.commitment_conclusion(made, "d" * 64, rules)
     text = said(concluded)
     assert concluded.outcome is Outcome.PASS
     assert metric(concluded, "sampling.populations_committed") == 2
@@ -188,7 +188,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
             one.file,
             one.sha256,
             str(one.plan.n),
-            commitment_report.percent_of(one.plan.achieved_risk),
+            commitment.percent_of(one.plan.achieved_risk),
         ):
             assert words in text
     assert "d" * 64 in text
@@ -200,7 +200,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
 )
 def test_a_risk_is_never_told_too_low(risk: str, told: str) -> None:
     """Rounded up in the last place that is shown."""
-    assert commitment_report.percent_of(risk) == told
+    assert commitment.percent_of(risk) == told
 
 
 def test_the_report_is_complete_in_chinese(rig: Rig) -> None:

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.commitment import Committed
+from include.sampling.commitment import Committed, Plan
 from include.sampling.exact.selection import draw
 from include.sampling.frame import WHOLE
-from include.sampling.plans import Plan
 from include.sampling.samples import Sample, hashed_text, ordinals, sample
 from include.services.errors import ControlFailed
 

@@ -14,8 +14,8 @@ from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED
 from include.registry import load_pack
 from include.sample_company import load
+from include.sampling.commitment import plan_for
 from include.sampling.frame import Frame, freeze, quarter_of
-from include.sampling.plans import plan_for
 from include.sampling.rules import AUDIT
 from include.services.database import DatabaseAddress
 from tests.support.databases import fresh

@@ -6,9 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from include.sampling.commitment import Committed
+from include.sampling.commitment import Committed, plan_for
 from include.sampling.evaluation import evaluate
-from include.sampling.plans import plan_for
 from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers

@@ -193,7 +193,7 @@ def test_a_finding_is_only_ever_closed_by_a_test(state: Engine) -> None:
         refused(state, statement, table, "./parcelseal findings answer, then retest")
     with state.begin() as conn:
         register.retest(conn, 1, met=False, by="tester", at=NOW)
-        register.remind(conn, 1, by="conclude_audit", at=NOW)
+        register.record_reminder(conn, 1, by="conclude_audit", at=NOW)
     refused(
         state, "UPDATE finding SET closed_at = now() WHERE id = 1", "finding", "findings answer"
     )

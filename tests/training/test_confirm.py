@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.training.keys import COPY, DEPARTMENT, REMINDER
 from include.training.notices import still_due
+from include.training.standing import COPY, DEPARTMENT, REMINDER
 from tests.training.rig import Rig
 
 UNREADABLE = ["", "gone", "a/b", "E1/c/y/someday/+1", "E1/c/y/2026-03-02/soon", "a/b/c/d/e/f/g"]

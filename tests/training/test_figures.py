@@ -10,8 +10,8 @@ from sqlalchemy import select
 from include.notify.tables import notice
 from include.reports.i18n import Translator
 from include.training import waivers
-from include.training.keys import REMINDER
 from include.training.notices import still_due
+from include.training.standing import REMINDER
 from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import Rig

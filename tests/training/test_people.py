@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.training.people import Roster
+from include.training.notices import Roster
 from tests.training.rig import Rig
 
 

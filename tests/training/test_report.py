@@ -15,7 +15,7 @@ from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Table, TrendChart
 from include.training import report
-from include.training.keys import STEP_PLAN
+from include.training.standing import STEP_PLAN
 from include.training.workflow import PLAN, REMIND_TRAINING
 from include.workflow.run_records import RunRecords
 from tests.support.contexts import step_record

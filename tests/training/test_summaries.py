@@ -7,8 +7,8 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from include.notify.tables import notice
-from include.training.keys import COPY, DEPARTMENT
 from include.training.notices import still_due
+from include.training.standing import COPY, DEPARTMENT
 from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import Rig

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.workbooks import words
+from include.workbooks import forms
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
@@ -17,6 +17,6 @@ def test_two_texts_never_look_the_same(one: str, other: str):
     def back(text: str) -> str:
         return re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
 
-    assert back(words.plain(one)) == one
-    assert (words.plain(one) == words.plain(other)) == (one == other)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", words.plain(one))
+    assert back(forms.plain(one)) == one
+    assert (forms.plain(one) == forms.plain(other)) == (one == other)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", forms.plain(one))

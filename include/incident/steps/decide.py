@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from include.approvals import registry
 from include.approvals.form import Field
-from include.approvals.names import same_person
+from include.approvals.people import same_person
 from include.approvals.question import Question, in_both
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.incident import decisions, incident_run, timeline

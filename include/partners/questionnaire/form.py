@@ -18,7 +18,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from pydantic import TypeAdapter
 
 from include.messages import Message, _
-from include.partners.score import Answer, Asked
+from include.partners.rules import Answer, Asked
 from include.policy.rates import parse_rate
 from include.reports.i18n import Translator
 from include.workbooks.drawing import draw, draw_choice, draw_cover, draw_table
@@ -33,8 +33,10 @@ from include.workbooks.forms import (
     Note,
     RowFaults,
     Table,
+    beside,
+    both,
+    plain,
 )
-from include.workbooks.words import beside, both, plain
 
 FORMAT = "parcelseal.questionnaire/1"
 INSTRUCTIONS = "填写说明 Instructions"

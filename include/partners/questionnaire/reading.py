@@ -10,10 +10,10 @@ from include.approvals.reasons import value_free_reason
 from include.messages import _
 from include.partners.questionnaire import form
 from include.partners.questionnaire.form import Issued
-from include.partners.score import Answer
+from include.partners.rules import Answer
 from include.workbooks import returned
+from include.workbooks.forms import plain, same
 from include.workbooks.returned import AS_ISSUED, ReturnedBook, ReturnedSheet, ReturnedTable
-from include.workbooks.words import plain, same
 
 
 @dataclass(frozen=True)

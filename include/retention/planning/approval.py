@@ -9,8 +9,7 @@ from typing import Any
 import psycopg
 
 from include.approvals import registry
-from include.approvals.names import is_among, without
-from include.approvals.people import members
+from include.approvals.people import is_among, members, without
 from include.approvals.question import (
     LANGUAGES,
     Answer,

@@ -27,11 +27,12 @@ from fractions import Fraction
 from math import ceil, comb
 
 from include.policy.rates import between, ceiling
-from include.sampling.exact.limits import PLACES, Limit, upper_limit
 from include.sampling.exact.sizes import (
     BINOMIAL,
     CENSUS,
     HYPERGEOMETRIC,
+    PLACES,
+    Limit,
     Population,
     Size,
     at_most,
@@ -39,6 +40,7 @@ from include.sampling.exact.sizes import (
     doubled,
     hypergeometric,
     smallest_size,
+    upper_limit,
 )
 from include.services.errors import UsageError
 

@@ -14,8 +14,7 @@ from enum import StrEnum
 
 from include.messages import _
 from include.reports.i18n import visible
-from include.workbooks.forms import Choice, Choices, Column, Field, Note, RowFaults
-from include.workbooks.words import plain, same
+from include.workbooks.forms import Choice, Choices, Column, Field, Note, RowFaults, plain, same
 
 FORMAT = "parcelseal.workpapers/2"
 INSTRUCTIONS = "填写说明 Instructions"

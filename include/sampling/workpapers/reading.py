@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from include.approvals.names import same_person
+from include.approvals.people import same_person
 from include.approvals.reasons import names_a_person
 from include.messages import _
 from include.sampling.workpapers import form

@@ -16,8 +16,7 @@ from include.sampling.workpapers.form import FIXED, HEADER_ROW, Answer, shown
 from include.services.errors import UsageError
 from include.workbooks import style
 from include.workbooks.drawing import draw, draw_cover, draw_table
-from include.workbooks.forms import Binding, Column, Cover, Line, Table
-from include.workbooks.words import beside, both, plain, same
+from include.workbooks.forms import Binding, Column, Cover, Line, Table, beside, both, plain, same
 
 _NOTE_WIDTH = 46
 _MEANINGS = {

@@ -22,8 +22,7 @@ from include.training.tables import (
     training_roster,
     training_upload,
 )
-from include.training.uploads.columns import COLUMNS, Kind
-from include.training.uploads.reading import Upload
+from include.training.uploads.reading import COLUMNS, Kind, Upload
 
 _TABLES = {
     Kind.ROSTER: training_roster,

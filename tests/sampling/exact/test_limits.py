@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.exact.limits import PLACES, upper_limit
-from include.sampling.exact.sizes import MOST, binomial, no_more_than
+from include.sampling.exact.sizes import MOST, PLACES, binomial, no_more_than, upper_limit
 from include.services.errors import UsageError
 from tests.sampling.exact.published import rows
 

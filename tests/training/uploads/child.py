@@ -16,8 +16,7 @@ from pathlib import Path
 
 from include.state.connect import engine
 from include.training.uploads import storing
-from include.training.uploads.columns import Kind
-from include.training.uploads.reading import Upload
+from include.training.uploads.reading import Kind, Upload
 
 
 def peak() -> int:

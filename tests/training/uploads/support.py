@@ -11,8 +11,7 @@ from datetime import date
 import pytest
 
 from include.training.uploads.cells import UploadRefused
-from include.training.uploads.columns import COLUMNS, Kind
-from include.training.uploads.reading import Upload, Values
+from include.training.uploads.reading import COLUMNS, Kind, Upload, Values
 
 ROSTER = [
     {

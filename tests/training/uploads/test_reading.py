@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.training.uploads.cells import UploadRefused
-from include.training.uploads.columns import COLUMNS, Kind
-from include.training.uploads.reading import Values
+from include.training.uploads.reading import COLUMNS, Kind, Values
 from tests.training.uploads.support import (
     COMPLETIONS,
     COURSES,

@@ -18,7 +18,7 @@ from include.services.errors import ServiceError, UsageError
 from include.state.connect import engine
 from include.training.uploads import storing
 from include.training.uploads.cells import UploadRefused
-from include.training.uploads.columns import Kind
+from include.training.uploads.reading import Kind
 from include.training.uploads.storing import Stored
 from tests.support.databases import fresh
 from tests.training.uploads.support import (
