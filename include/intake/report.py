@@ -25,6 +25,7 @@ from include.reports.model import (
     Steps,
     Table,
     Target,
+    must_be_zero,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
@@ -97,16 +98,13 @@ def concluded(
         waiting.not_asked if waiting else 0,
         records.result(VERIFY),
     )
-    findings = [*records.findings, *_missing(results)]
-    outcome = worst(records.records, findings)
+    findings = _missing(results)
     verification = results.verification
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(results, outcome),
-        outcome=outcome,
+    return records.conclude(
+        TITLE,
+        _summary(results, worst(records.records, findings)),
         findings=findings,
         metrics=[
-            *records.metrics,
             Metric(
                 name="intake_batches_past_deadline",
                 value=verification.past_deadline if verification else None,
@@ -126,7 +124,7 @@ def concluded(
             *_waits(results, hours),
             _meaning(),
         ],
-        approvals=list(approvals),
+        approvals=approvals,
     )
 
 
@@ -195,7 +193,7 @@ def _facts(results: _Results) -> list[Fact]:
         Fact(
             label=_("Batches past their deadline"),
             value=late,
-            status=None if late is None else Outcome.FAIL if late else Outcome.PASS,
+            status=must_be_zero(late),
             note=_("still waiting at the end of the run"),
         ),
         Fact(
@@ -212,7 +210,7 @@ def _facts(results: _Results) -> list[Fact]:
         Fact(
             label=_("Records let in without independent review"),
             value=unreviewed,
-            status=None if unreviewed is None else Outcome.FAIL if unreviewed else Outcome.PASS,
+            status=must_be_zero(unreviewed),
         ),
     ]
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_findings import StepFindings
+from include.evidence.step_findings import StepFindings, StepResult, result_of
 from include.messages import _
 from include.notify.claims import Unsent
 from include.notify.delivery import Delivery, Office, deliver
 from include.notify.notice import IN_DOUBT, explained
-from include.reports.model import Block, Cell, Column, Paragraph, Section, Table
+from include.reports.model import Block, Columns, Paragraph, Section, table_of
 
-STEP_SEND = "send"
+STEP_SEND, SEND_TITLE = "send", _("The sending")
 MOST_NAMED = 20  # recipients in one finding
 MOST_KEPT = 500  # notices that the record has by name; the command line lists all
 
@@ -43,6 +42,30 @@ _UNSENT = text(
 )
 
 
+class SentMessages(StepResult):
+    """The messages that were sent since the run began, and notices that did not arrive.
+
+    Attributes:
+        messages: number of messages, those of other workflows in the same digests included.
+        kinds: kind, number of notices and number of recipients of the sent notices.
+        deferred: number of notices that are due and wait for another try.
+        waiting: number of notices that wait for their time.
+        undeliverable: notices that could not be sent, at most `MOST_KEPT`.
+        undeliverable_count: number of all of them.
+        in_doubt: notices that may have arrived, at most `MOST_KEPT`.
+        in_doubt_count: number of all of them.
+    """
+
+    messages: int
+    kinds: list[tuple[str, int, int]]
+    deferred: int
+    waiting: int
+    undeliverable: list[Unsent]
+    undeliverable_count: int
+    in_doubt: list[Unsent]
+    in_doubt_count: int
+
+
 @dataclass(frozen=True)
 class Sending:
     """A step's record, and whether it is worth another try soon.
@@ -55,13 +78,14 @@ class Sending:
     again: str = ""
 
 
-def send(office: Office, since: datetime, clause: str) -> Sending:
-    """Deliver what is due and say what came of it.
+def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool = False) -> Sending:
+    """Deliver what is due and report the result.
 
     Args:
         office: what messages are sent with.
-        since: when the run began; whatever was settled from then on is told.
+        since: when the run began; the result covers whatever was settled from then on.
         clause: of the policy that findings name.
+        mail_is_caught: whether mail is written to files instead of being sent.
 
     Raises:
         UsageError: a channel is not configured, and something is to be sent by it.
@@ -82,27 +106,40 @@ def send(office: Office, since: datetime, clause: str) -> Sending:
     seen.measure("notices.deferred", done.deferred, "1")
     seen.measure("notices.undeliverable", len(undeliverable), "1")
     seen.measure("notices.in_doubt", len(in_doubt), "1")
-    record = seen.record(
-        {
-            "messages": messages,
-            "kinds": [list(row) for row in kinds],
-            "deferred": done.deferred,
-            "waiting": done.waiting,
-            "undeliverable": _kept(undeliverable),
-            "undeliverable_count": len(undeliverable),
-            "in_doubt": _kept(in_doubt),
-            "in_doubt_count": len(in_doubt),
-        }
+    if mail_is_caught:
+        report_caught_mail(seen, messages)
+    result = SentMessages(
+        messages=messages,
+        kinds=kinds,
+        deferred=done.deferred,
+        waiting=done.waiting,
+        undeliverable=undeliverable[:MOST_KEPT],
+        undeliverable_count=len(undeliverable),
+        in_doubt=in_doubt[:MOST_KEPT],
+        in_doubt_count=len(in_doubt),
     )
-    return Sending(record, _again(done, office.zone))
+    return Sending(seen.record(result), _again(done, office.zone))
 
 
 def _unsent(conn: Connection, state: str, since: datetime) -> list[Unsent]:
     return [Unsent(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})]
 
 
-def _kept(unsent: Sequence[Unsent]) -> list[list[Any]]:
-    return [[one.kind, one.recipient, one.cause] for one in unsent[:MOST_KEPT]]
+def report_caught_mail(findings: StepFindings, messages: int) -> None:
+    """Report mail that was written to files: a forgotten connection must not look like success."""
+    if not messages:
+        return
+    findings.find(
+        "notices.local_only",
+        Outcome.ATTENTION,
+        _(
+            "The connection mail leads to no mail server of yours: {count} messages were written "
+            "to files, and nobody got them.",
+            count=messages,
+        ),
+        _("Point the connection mail at your mail server: docs/connections.md."),
+        subject="mail",
+    )
 
 
 def _tell_unsent(
@@ -232,13 +269,13 @@ def _again(done: Delivery, zone: ZoneInfo) -> str:
 
 
 def messages(record: StepRecord) -> Section:
-    """The section "Messages": what was sent, what waits, what did not arrive, what may have.
+    """Return the section "Messages" of a report.
 
     Args:
-        record: of the step `send`; where that did not finish, the section says so.
+        record: of the step `send`; if that did not finish, the section says so.
     """
-    data = record.data
-    if "messages" not in data:
+    sent = result_of(record, SentMessages)
+    if sent is None:
         text = _("The step that sends did not finish; what was sent is told by the next run.")
         return Section(heading=_HEADING, blocks=[Paragraph(text=text)])
     blocks: list[Block] = [
@@ -247,50 +284,34 @@ def messages(record: StepRecord) -> Section:
                 "Messages sent since the run began, those of other workflows in the same digests "
                 "included: {messages}. Notices that wait for their time: {waiting}; that are due "
                 "and wait for another try: {deferred}.",
-                messages=data["messages"],
-                waiting=data["waiting"],
-                deferred=data["deferred"],
+                messages=sent.messages,
+                waiting=sent.waiting,
+                deferred=sent.deferred,
             )
         )
     ]
-    if data["kinds"]:
-        blocks.append(
-            Table(
-                caption=_("Sent"),
-                columns=[
-                    Column(label=_("Kind"), kind="code"),
-                    Column(label=_("Notices"), kind="number"),
-                    Column(label=_("Recipients"), kind="number"),
-                ],
-                rows=[list(row) for row in data["kinds"]],
-            )
+    if sent.kinds:
+        columns: Columns[tuple[str, int, int]] = (
+            (_("Kind"), "code", lambda row: row[0]),
+            (_("Notices"), "number", lambda row: row[1]),
+            (_("Recipients"), "number", lambda row: row[2]),
         )
-    for name, caption in _TABLES.items():
-        if rows := data[name]:
-            blocks.append(_unsent_table(caption, rows))
-            if (count := data[f"{name}_count"]) > len(rows):
-                more = _("And {count} more: ./parcelseal notices list.", count=count - len(rows))
-                blocks.append(Paragraph(text=more))
+        blocks.append(table_of(_("Sent"), sent.kinds, columns))
+    for caption, unsent, count in (
+        (_("Could not be delivered"), sent.undeliverable, sent.undeliverable_count),
+        (_("May have arrived or not"), sent.in_doubt, sent.in_doubt_count),
+    ):
+        if unsent:
+            blocks.append(table_of(caption, unsent, _UNSENT_COLUMNS))
+        if count > len(unsent):
+            more = _("And {count} more: ./parcelseal notices list.", count=count - len(unsent))
+            blocks.append(Paragraph(text=more))
     return Section(heading=_HEADING, blocks=blocks)
 
 
 _HEADING = _("Messages")
-_TABLES = {
-    "undeliverable": _("Could not be delivered"),
-    "in_doubt": _("May have arrived or not"),
-}
-
-
-def _unsent_table(caption: Any, rows: list[list[str]]) -> Table:
-    cells: list[list[Cell]] = [
-        [recipient, kind, explained(cause)] for kind, recipient, cause in rows
-    ]
-    return Table(
-        caption=caption,
-        columns=[
-            Column(label=_("Recipient"), kind="code"),
-            Column(label=_("Kind"), kind="code"),
-            Column(label=_("Cause")),
-        ],
-        rows=cells,
-    )
+_UNSENT_COLUMNS: Columns[Unsent] = (
+    (_("Recipient"), "code", lambda notice: notice.recipient),
+    (_("Kind"), "code", lambda notice: notice.kind),
+    (_("Cause"), "text", lambda notice: explained(notice.cause)),
+)

@@ -10,13 +10,12 @@ from airflow.sdk import get_current_context
 
 from include.drill_sandbox.channel import sandbox_office
 from include.drill_sandbox.workplace import SandboxedWorkplace
-from include.evidence.model import Finding, Outcome, StepRecord
-from include.messages import _
+from include.evidence.model import StepRecord
 from include.notify import sending
 from include.notify.asking import Confirm, LookUp
 from include.notify.delivery import Office
 from include.notify.office import office_of
-from include.notify.sending import STEP_SEND
+from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.orchestration.run import step
 from include.registry import notification_kinds
 from include.services.errors import ServiceError
@@ -66,34 +65,11 @@ def send(clause: str, make: Callable[[], Workplace] | None = None) -> dict[str, 
     began = context["dag_run"].start_date
 
     def work(place: Workplace) -> StepRecord:
-        done = sending.send(office(place), began or place.clock.now(), clause)
+        since = began or place.clock.now()
+        caught = place.mail_is_caught()
+        done = sending.send(office(place), since, clause, mail_is_caught=caught)
         if done.again and not last:
             raise ServiceError(done.again, "The task is repeated; nothing is lost meanwhile.")
-        return _on_this_machine(done.record, clause) if place.mail_is_caught() else done.record
+        return done.record
 
-    return step(STEP_SEND, "", _("The sending"), work, clause, make)
-
-
-def _on_this_machine(record: StepRecord, clause: str) -> StepRecord:
-    """Say that mail was written to files: a forgotten connection must not look like success."""
-    count = record.data.get("messages", 0)
-    if not count:
-        return record
-    finding = Finding(
-        code="notices.local_only",
-        severity=Outcome.ATTENTION,
-        subject="mail",
-        message=_(
-            "The connection mail leads to no mail server of yours: {count} messages were written "
-            "to files, and nobody got them.",
-            count=count,
-        ),
-        action=_("Point the connection mail at your mail server: docs/connections.md."),
-        clause=clause,
-    )
-    return record.model_copy(
-        update={
-            "findings": [*record.findings, finding],
-            "outcome": Outcome.worst([record.outcome, Outcome.ATTENTION]),
-        }
-    )
+    return step(STEP_SEND, "", SEND_TITLE, work, clause, make)

@@ -33,12 +33,14 @@ from include.partners.rules import (
     CLAUSE_REVIEW,
     CONTACT,
     REMINDER,
+    STEP_CHECK,
     UNBOUND,
     UNREVIEWED,
     PartnerRules,
     shown,
 )
 from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")
 _CODES = {
@@ -174,6 +176,15 @@ def check_partners(run: RunContext[PartnerRules], findings: StepFindings) -> Par
         )
         record_step(conn, run.run.dag_id, run.run.run_id, findings.record(check), run.clock)
     return check
+
+
+CHECK = Step(
+    name=STEP_CHECK,
+    title=_("The check"),
+    clause=CLAUSE_BOUND,
+    work=check_partners,
+    result=PartnerCheck,
+)
 
 
 def _terms(findings: StepFindings, obligations: PartnerObligations, today: date) -> None:

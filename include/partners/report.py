@@ -1,14 +1,14 @@
-"""ObligationKind `review_partners` says to compliance staff."""
+"""The report of `review_partners`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.evidence.model import Metric, Outcome
-from include.evidence.step_findings import result_of
+from include.evidence.model import Metric
 from include.messages import Message, _
-from include.notify.sending import STEP_SEND, messages
+from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.partners.check import (
+    CHECK,
     CheckedPartner,
     NamedSubProcessor,
     OpenReview,
@@ -16,51 +16,49 @@ from include.partners.check import (
     TermState,
 )
 from include.partners.partner_status import ObligationKind, State
-from include.partners.rules import CLAUSE_BOUND, STEP_CHECK, UNBOUND, UNREVIEWED, PartnerRules
-from include.reports.conclusion import Conclusion, worst
+from include.partners.rules import CLAUSE_BOUND, UNBOUND, UNREVIEWED, PartnerRules
+from include.reports.conclusion import Conclusion
 from include.reports.model import (
     Bar,
     BarChart,
     Block,
     Cell,
-    Column,
     Fact,
     Paragraph,
     Section,
     Table,
+    must_be_zero,
+    table_of,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
-_TITLE = _("Partner reviews")
 _NOBODY_SAYS = _("not known")
+_NOT_YET = _("not yet")
 _REVIEWS = {ObligationKind.FAILED: _("failed"), ObligationKind.REOPENED: _("opened again")}
 
 
 def conclude(run: RunContext[PartnerRules], records: RunRecords) -> Conclusion:
     """Judge a run by the records of its steps."""
-    steps = {STEP_CHECK: _("The check"), STEP_SEND: _("The sending")}
-    findings = [*records.findings, *records.missing("partners", steps, CLAUSE_BOUND)]
-    check = result_of(records.find(STEP_CHECK), PartnerCheck)
-    sent = records.find(STEP_SEND)
-    return Conclusion(
-        title=_TITLE,
-        summary=_summary(check, records.metrics),
-        outcome=worst(records.records, findings),
-        findings=findings,
-        metrics=records.metrics,
+    del run
+    steps = {(CHECK.name, ""): CHECK.title, (STEP_SEND, ""): SEND_TITLE}
+    check = records.result(CHECK)
+    return records.conclude(
+        _("Partner reviews"),
+        _summary(check, records.metrics),
+        findings=records.missing("partners", CLAUSE_BOUND, steps),
         facts=_facts(records.metrics),
-        sections=[*(_sections(check) if check else ()), *([messages(sent)] if sent else ())],
+        sections=_sections(check) if check else (),
     )
 
 
 def _figure(metrics: Sequence[Metric], name: str) -> int | None:
-    value = next((one.value for one in metrics if one.name == name and not one.subject), None)
-    return None if value is None else int(value)
+    values = [metric.value for metric in metrics if metric.name == name and not metric.subject]
+    return int(values[0]) if values and values[0] is not None else None
 
 
 def _summary(check: PartnerCheck | None, metrics: Sequence[Metric]) -> Message:
-    blocked, live = (_figure(metrics, f"partners.{one}") for one in ("live_blocked", "live"))
+    blocked, live = _figure(metrics, "partners.live_blocked"), _figure(metrics, "partners.live")
     if check is None or live is None:
         return _("Nobody could see which partners are bound and reviewed.")
     if check.unnamed:
@@ -95,8 +93,7 @@ def _facts(metrics: Sequence[Metric]) -> list[Fact]:
 
 
 def _counted(label: Message, value: int | None) -> Fact:
-    status = None if value is None else (Outcome.FAIL if value else Outcome.PASS)
-    return Fact(label=label, value=value, status=status, note=_("with access"))
+    return Fact(label=label, value=value, status=must_be_zero(value), note=_("with access"))
 
 
 def _sections(check: PartnerCheck) -> list[Section]:
@@ -104,27 +101,21 @@ def _sections(check: PartnerCheck) -> list[Section]:
     blocks: list[Block] = [_chart(partners, check.soon_days), _table(partners)]
     if not partners:
         blocks = [Paragraph(text=_("The register has no partner."))]
-    found = [Section(heading=_("Partners"), blocks=blocks)]
+    sections = [Section(heading=_("Partners"), blocks=blocks)]
     if reviews:
-        found.append(Section(heading=_("Reviews that are open"), blocks=[_open(reviews)]))
+        sections.append(Section(heading=_("Reviews that are open"), blocks=[_open(reviews)]))
     if check.sub_processors:
-        found.append(
-            Section(
-                heading=_("Who processes for partners"),
-                blocks=[
-                    Paragraph(
-                        text=_(
-                            "As partners with access named them in the last review that passed. "
-                            "The company's consent to each, which the Personal Information "
-                            "Protection Law (2021-11-01) 21 asks for, is to be kept with the "
-                            "agreement; it is not recorded here."
-                        )
-                    ),
-                    _others(check.sub_processors),
-                ],
+        consent = Paragraph(
+            text=_(
+                "As partners with access named them in the last review that passed. "
+                "The company's consent to each, which the Personal Information "
+                "Protection Law (2021-11-01) 21 asks for, is to be kept with the "
+                "agreement; it is not recorded here."
             )
         )
-    return found
+        blocks = [consent, _others(check.sub_processors)]
+        sections.append(Section(heading=_("Who processes for partners"), blocks=blocks))
+    return sections
 
 
 def _urgency(partner: CheckedPartner) -> tuple[bool, bool, bool, int]:
@@ -144,7 +135,7 @@ def _chart(partners: Sequence[CheckedPartner], days: int) -> BarChart:
             Bar(
                 label=_("Sharing is refused"),
                 value=blocked,
-                status=Outcome.FAIL if blocked else Outcome.PASS,
+                status=must_be_zero(blocked),
             ),
             Bar(label=_("Something ends within {days} days", days=days), value=soon),
             Bar(label=_("In order for longer"), value=len(live) - blocked - soon),
@@ -154,30 +145,23 @@ def _chart(partners: Sequence[CheckedPartner], days: int) -> BarChart:
 
 
 def _table(partners: Sequence[CheckedPartner]) -> Table:
-    rows: list[list[Cell]] = [
+    return table_of(
+        _("What binds each partner"),
+        partners,
         [
-            partner.partner,
-            partner.name,
-            _NOBODY_SAYS if partner.tier is None else partner.tier,
-            partner.live,
-            *(_term(term) for term in (partner.nda, partner.agreement, partner.review)),
-            _verdict(partner),
-        ]
-        for partner in partners
-    ]
-    return Table(
-        caption=_("What binds each partner"),
-        columns=[
-            Column(label=_("Partner"), kind="code"),
-            Column(label=_("Company")),
-            Column(label=_("Tier"), kind="number"),
-            Column(label=_("Access")),
-            Column(label=_("Confidentiality agreement")),
-            Column(label=_("Data-processing agreement")),
-            Column(label=_("Security review")),
-            Column(label=_("Sharing")),
+            (_("Partner"), "code", lambda partner: partner.partner),
+            (_("Company"), "text", lambda partner: partner.name),
+            (
+                _("Tier"),
+                "number",
+                lambda partner: _NOBODY_SAYS if partner.tier is None else partner.tier,
+            ),
+            (_("Access"), "text", lambda partner: partner.live),
+            (_("Confidentiality agreement"), "text", lambda partner: _term(partner.nda)),
+            (_("Data-processing agreement"), "text", lambda partner: _term(partner.agreement)),
+            (_("Security review"), "text", lambda partner: _term(partner.review)),
+            (_("Sharing"), "text", _verdict),
         ],
-        rows=rows,
     )
 
 
@@ -211,52 +195,38 @@ def _term(term: TermState | None) -> Cell:
 
 
 def _open(reviews: Sequence[OpenReview]) -> Table:
-    return Table(
-        caption=_("Not decided on yet"),
-        columns=[
-            Column(label=_("Review no."), kind="number"),
-            Column(label=_("Partner"), kind="code"),
-            Column(label=_("Company")),
-            Column(label=_("Why")),
-            Column(label=_("Opened"), kind="datetime"),
-            Column(label=_("Questionnaire issued"), kind="datetime"),
-            Column(label=_("Answers back"), kind="datetime"),
-            Column(label=_("Score")),
-        ],
-        rows=[
-            [
-                review.id,
-                review.partner,
-                review.name,
-                review.because or _("its turn came"),
-                review.opened_at,
-                review.issued_at or _("not yet"),
-                review.returned_at or _("not yet"),
-                _score(review),
-            ]
-            for review in reviews
+    return table_of(
+        _("Not decided on yet"),
+        reviews,
+        [
+            (_("Review no."), "number", lambda review: review.id),
+            (_("Partner"), "code", lambda review: review.partner),
+            (_("Company"), "text", lambda review: review.name),
+            (_("Why"), "text", lambda review: review.because or _("its turn came")),
+            (_("Opened"), "datetime", lambda review: review.opened_at),
+            (_("Questionnaire issued"), "datetime", lambda review: review.issued_at or _NOT_YET),
+            (_("Answers back"), "datetime", lambda review: review.returned_at or _NOT_YET),
+            (_("Score"), "text", _score),
         ],
     )
 
 
 def _score(review: OpenReview) -> Cell:
     if review.score is None:
-        return _("not yet")
+        return _NOT_YET
     if review.passes:
         return _("{score}, passes", score=review.score)
     return _("{score}, does not pass", score=review.score)
 
 
 def _others(named: Sequence[NamedSubProcessor]) -> Table:
-    return Table(
-        caption=_("Sub-processors"),
-        columns=[
-            Column(label=_("Partner"), kind="code"),
-            Column(label=_("Sub-processor")),
-            Column(label=_("Country or region")),
-            Column(label=_("What they process")),
-        ],
-        rows=[
-            [company.partner, company.name, company.country, company.what_for] for company in named
+    return table_of(
+        _("Sub-processors"),
+        named,
+        [
+            (_("Partner"), "code", lambda company: company.partner),
+            (_("Sub-processor"), "text", lambda company: company.name),
+            (_("Country or region"), "text", lambda company: company.country),
+            (_("What they process"), "text", lambda company: company.what_for),
         ],
     )

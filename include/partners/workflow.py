@@ -8,7 +8,7 @@ from pathlib import Path
 
 from include.messages import _
 from include.partners import report
-from include.partners.check import PartnerCheck, check_partners
+from include.partners.check import CHECK
 from include.partners.reminders import still_due
 from include.partners.reviews import reopen_review
 from include.partners.rules import (
@@ -17,7 +17,6 @@ from include.partners.rules import (
     CONTACT,
     PARTNERS,
     REMINDER,
-    STEP_CHECK,
     PartnerRules,
 )
 from include.workflow.declaration import (
@@ -29,7 +28,6 @@ from include.workflow.declaration import (
     Workflow,
 )
 from include.workflow.run_context import RunContext
-from include.workflow.step import Step
 
 
 def login_queries(run: RunContext[PartnerRules]) -> Iterator[LoginQuery]:
@@ -37,14 +35,6 @@ def login_queries(run: RunContext[PartnerRules]) -> Iterator[LoginQuery]:
     register = run.rules.source
     yield LoginQuery(run.rules.connection, register.database, register.sql)
 
-
-CHECK = Step(
-    name=STEP_CHECK,
-    title=_("The check"),
-    clause=CLAUSE_BOUND,
-    work=check_partners,
-    result=PartnerCheck,
-)
 
 REVIEW_PARTNERS = Workflow[PartnerRules](
     id="review_partners",

@@ -32,6 +32,7 @@ from include.reports.model import (
     Table,
     TrendChart,
     TrendPoint,
+    must_be_zero,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
@@ -271,7 +272,7 @@ def _facts(
         Fact(
             label=_("Required expectations that are not met"),
             value=unmet,
-            status=None if unmet is None else Outcome.FAIL if unmet else Outcome.PASS,
+            status=must_be_zero(unmet),
             note=_("of {count}", count=int(_sum(steps, "quality.rules_required") or 0)),
         ),
         Fact(
@@ -293,7 +294,7 @@ def _facts(
         Fact(
             label=_("Expectations that could not be checked"),
             value=unchecked,
-            status=None if unchecked is None else Outcome.FAIL if unchecked else Outcome.PASS,
+            status=must_be_zero(unchecked),
         ),
     ]
 

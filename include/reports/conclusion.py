@@ -1,4 +1,4 @@
-"""What the steps of a run add up to: the one shape that every workflow hands to the seal."""
+"""The conclusion of a run: the outcome and content of its bundle."""
 
 from __future__ import annotations
 
@@ -77,27 +77,3 @@ def missing_record(step: Message, subject: str, code: str, clause: str) -> Findi
         action=_("Open the run's task log in Airflow, remove the cause, run the workflow again."),
         clause=clause,
     )
-
-
-def missing_records(
-    records: Sequence[StepRecord],
-    steps: Mapping[tuple[str, str], Message],
-    workflow: str,
-    clause: str,
-) -> list[Finding]:
-    """Return a finding about each step that left no record; none after a step that failed.
-
-    Args:
-        records: of the run.
-        steps: the title of each step by its name and part.
-        workflow: first word of the findings' codes.
-        clause: of the policy.
-    """
-    if any(record.outcome is Outcome.FAIL for record in records):
-        return []
-    present = by_step(records)
-    return [
-        missing_record(title, part or step, f"{workflow}.{step}.missing", clause)
-        for (step, part), title in steps.items()
-        if (step, part) not in present
-    ]

@@ -22,6 +22,8 @@ ColumnKind = Literal[
 ]
 
 RowT = TypeVar("RowT")
+Columns = Sequence[tuple[Message, ColumnKind, Callable[[RowT], Cell]]]
+"""Label, kind and the cell of a row, for each column of a table."""
 
 
 class _Part(BaseModel):
@@ -45,6 +47,13 @@ class Fact(_Part):
     unit: str = ""
     status: Outcome | None = None
     note: Message | None = None
+
+
+def must_be_zero(figure: float | None) -> Outcome | None:
+    """Return the status of a figure that must be zero; None if it was not measured."""
+    if figure is None:
+        return None
+    return Outcome.FAIL if figure else Outcome.PASS
 
 
 class Paragraph(_Part):
@@ -90,14 +99,14 @@ class Table(_Part):
 def table_of(
     caption: Message,
     rows: Iterable[RowT],
-    columns: Sequence[tuple[Message, ColumnKind, Callable[[RowT], Cell]]],
+    columns: Columns[RowT],
 ) -> Table:
-    """Make a table of things, each a row.
+    """Return a table of records, each a row.
 
     Args:
-        caption: what the table shows.
-        rows: the things.
-        columns: label, kind and the cell of a thing.
+        caption: title of the table.
+        rows: the records.
+        columns: of the table.
     """
     return Table(
         caption=caption,

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from include.evidence.model import Outcome
 from include.findings import register
 from include.findings.register import Found, State
 from include.messages import Message, _, listed
-from include.notify.sending import STEP_SEND, messages
+from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.policy.rules import Role
-from include.reports.conclusion import Conclusion, missing_records, worst
-from include.reports.model import Block, Column, Fact, Paragraph, Section, Table, table_of
+from include.reports.conclusion import Conclusion
+from include.reports.model import Block, Fact, Paragraph, Section, must_be_zero, table_of
 from include.sampling.closing import EVALUATE, LOOK, Evaluation, WorkpapersStatus
 from include.sampling.evaluation import Verdict
 from include.sampling.following import FOLLOW_UP
@@ -41,10 +40,9 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     status = records.result(LOOK)
     evaluations = records.results(EVALUATE)
     steps = {(step.name, ""): step.title for step in (LOOK, FOLLOW_UP)}
-    steps[STEP_SEND, ""] = _("The sending")
+    steps[STEP_SEND, ""] = SEND_TITLE
     for part in status.back if status else ():
         steps[EVALUATE.name, part] = EVALUATE.title_of(part)
-    findings = [*records.findings, *missing_records(records.records, steps, "sampling", CLAUSE)]
     above = next((metric.value for metric in records.metrics if metric.name == FIGURE), None)
     populations = JudgedPopulations(
         status=status,
@@ -52,19 +50,15 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         above=None if above is None else int(above),
         findings=every,
     )
-    sent = records.find(STEP_SEND)
-    return Conclusion(
-        title=_("Audit conclusion"),
-        summary=_summary(populations),
-        outcome=worst(records.records, findings),
-        findings=findings,
-        metrics=records.metrics,
+    return records.conclude(
+        _("Audit conclusion"),
+        _summary(populations),
+        findings=records.missing("sampling", CLAUSE, steps),
         facts=_facts(populations, run.today),
         sections=[
             *(section for evaluation in evaluations.values() for section in signed(evaluation)),
             *([_out(populations.out)] if populations.out else []),
             _register(every, run.roles),
-            *([messages(sent)] if sent else []),
         ],
     )
 
@@ -79,13 +73,10 @@ def nothing_to_audit(
         roles: of roles.yaml.
         findings: the whole register, closed ones too.
     """
-    return Conclusion(
-        title=_("Audit conclusion"),
-        summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
-        outcome=worst(records.records, []),
-        findings=records.findings,
-        metrics=records.metrics,
-        sections=[_register(findings, roles)] if findings else [],
+    return records.conclude(
+        _("Audit conclusion"),
+        _("The policy pack has no audit.yaml: nothing is audited by samples."),
+        sections=[_register(findings, roles)] if findings else (),
     )
 
 
@@ -231,7 +222,7 @@ def _and(first: Message, then: Message) -> Message:
 
 
 def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
-    late = sum(one.overdue(today) for one in populations.findings)
+    late = sum(finding.overdue(today) for finding in populations.findings)
     return [
         Fact(
             label=_("Populations judged in this run"),
@@ -240,9 +231,7 @@ def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
         Fact(
             label=_("Not accepted"),
             value=populations.above,
-            status=None
-            if populations.above is None
-            else (Outcome.FAIL if populations.above else Outcome.PASS),
+            status=must_be_zero(populations.above),
             note=_("last verdict, not mended yet"),
         ),
         Fact(
@@ -253,37 +242,30 @@ def _facts(populations: JudgedPopulations, today: date) -> list[Fact]:
         Fact(
             label=_("Findings past their day"),
             value=late,
-            status=Outcome.FAIL if late else Outcome.PASS,
+            status=must_be_zero(late),
         ),
     ]
 
 
 def _out(out: Sequence[tuple[str, datetime | None]]) -> Section:
-    return Section(
-        heading=_("Workpapers that are out"),
-        blocks=[
-            Table(
-                caption=_("Not handed in yet"),
-                columns=[
-                    Column(label=_("Workpapers"), kind="code"),
-                    Column(label=_("Issued"), kind="datetime"),
-                ],
-                rows=[[part, at or _("by this run")] for part, at in out],
-            )
+    table = table_of(
+        _("Not handed in yet"),
+        out,
+        [
+            (_("Workpapers"), "code", lambda issued: issued[0]),
+            (_("Issued"), "datetime", lambda issued: issued[1] or _("by this run")),
         ],
     )
+    return Section(heading=_("Workpapers that are out"), blocks=[table])
 
 
 def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
-    """Previous findings and their state: the open ones, and how many were closed."""
-    left = [one for one in findings if one.state is not State.CLOSED]
+    """Return the section of previous findings: the open ones, and how many were closed."""
+    left = [finding for finding in findings if finding.state is not State.CLOSED]
     closed = len(findings) - len(left)
     blocks: list[Block] = [
         Paragraph(
-            text=_(
-                "Closed findings, tested again by somebody and met: {count}.",
-                count=closed,
-            )
+            text=_("Closed findings, tested again by somebody and met: {count}.", count=closed)
         )
     ]
     if left:

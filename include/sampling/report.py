@@ -8,16 +8,17 @@ from datetime import date, datetime
 
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, missing_records, worst
+from include.reports.conclusion import Conclusion
 from include.reports.model import (
+    Block,
     Cell,
     Code,
-    Column,
+    Columns,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
+    must_be_zero,
     table_of,
 )
 from include.sampling import register
@@ -51,7 +52,7 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
     frames = {frame.file: folder.sha256(frame.file) for frame in committed}
     quarter = records.result(POPULATIONS)
     populations = quarter.populations if quarter else []
-    findings = [*records.findings, *(_changed(commitment, frames) if commitment else ())]
+    findings = _changed(commitment, frames) if commitment else []
     if sealed is not None and content != records.artifacts.get(COMMITMENT_FILE):
         findings.append(_edited())
     steps = {
@@ -61,7 +62,7 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
         **({(SEED.name, ""): SEED.title} if commitment else {}),
         **{(FREEZE.name, population): _("The freezing") for population in populations},
     }
-    findings += missing_records(records.records, steps, "sampling", CLAUSE)
+    findings += records.missing("sampling", CLAUSE, steps)
     draw = records.result(DRAW) or NOTHING_DRAWN
     samples = draw.drawn
     frozen = records.results(FREEZE)
@@ -82,18 +83,16 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
     if samples and seed:
         sections.append(_next(_return_by(run, seed.entered_at)))
     audit = quarter.audit if quarter else ""
-    return Conclusion(
-        title=_("Audit sample {audit}", audit=audit),
-        summary=_summary(audit, samples, without, len(before)),
-        outcome=worst(records.records, findings),
+    return records.conclude(
+        _("Audit sample {audit}", audit=audit),
+        _summary(audit, samples, without, len(before)),
         findings=findings,
         metrics=[
-            *records.metrics,
             Metric(
                 name="populations_without_sample",
                 value=without if populations else None,
                 unit="1",
-            ),
+            )
         ],
         facts=_facts(commitment, seed, samples, without, len(before)),
         sections=sections,
@@ -158,7 +157,7 @@ def _facts(
         Fact(
             label=_("Populations sampled"),
             value=len(samples) + before,
-            status=Outcome.FAIL if without else Outcome.PASS,
+            status=must_be_zero(without),
         ),
         Fact(
             label=_("Items to look at"),
@@ -219,25 +218,24 @@ def _drawn(commitment: Commitment, rules: AuditRules, samples: Mapping[str, Samp
 def _seed(
     commitment: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[Refusal]
 ) -> Section:
-    rows: list[list[Cell]] = []
-    if seed is not None:
-        rows = [
-            [_("Seed"), seed.seed],
-            [_("Read at"), seed.source],
-            [_("Commitment sealed"), seed.commitment.sealed_at],
-            [_("Published"), seed.published_at],
-            [_("Entered"), seed.entered_at],
-            [_("Entered by"), seed.entered_by],
-        ]
     named: Message | str = commitment.seed_source
     if rules.seed.source["en"] == commitment.seed_source:
         named = rules.seed.message
-    blocks: list[Table | Paragraph] = [
-        Paragraph(text=_("Named beforehand as: {source}", source=named))
-    ]
-    if rows:
-        columns = [Column(label=_("What")), Column(label=_("Value"))]
-        blocks.append(Table(caption=_("The seed"), columns=columns, rows=rows))
+    blocks: list[Block] = [Paragraph(text=_("Named beforehand as: {source}", source=named))]
+    if seed is not None:
+        rows: list[tuple[Message, Cell]] = [
+            (_("Seed"), seed.seed),
+            (_("Read at"), seed.source),
+            (_("Commitment sealed"), seed.commitment.sealed_at),
+            (_("Published"), seed.published_at),
+            (_("Entered"), seed.entered_at),
+            (_("Entered by"), seed.entered_by),
+        ]
+        columns: Columns[tuple[Message, Cell]] = (
+            (_("What"), "text", lambda row: row[0]),
+            (_("Value"), "text", lambda row: row[1]),
+        )
+        blocks.append(table_of(_("The seed"), rows, columns))
     if refused:
         blocks.append(
             table_of(
@@ -250,7 +248,7 @@ def _seed(
                 ],
             )
         )
-    return Section(heading=_("The seed"), blocks=list(blocks))
+    return Section(heading=_("The seed"), blocks=blocks)
 
 
 def _check(commitment: Commitment) -> Section:

@@ -14,6 +14,7 @@ from include.reports.model import (
     Block,
     Cell,
     Column,
+    Columns,
     Paragraph,
     Section,
     Steps,
@@ -22,7 +23,7 @@ from include.reports.model import (
     table_of,
 )
 from include.sampling.closing import AskedPopulation, Evaluation
-from include.sampling.evaluation import Decision, Verdict
+from include.sampling.evaluation import Decision, Deviation, Verdict
 from include.sampling.workpapers.form import Answer
 
 _DECISIONS: dict[Decision, tuple[Outcome, Message]] = {
@@ -58,8 +59,8 @@ def signed(evaluation: Evaluation) -> list[Section]:
 
 def _scope(evaluation: Evaluation, asked: Asked) -> list[Block]:
     verdicts = evaluation.verdicts
-    tested: list[list[Cell]] = [
-        [asked[verdict.population].title, attribute.question, attribute.source]
+    tested = [
+        (asked[verdict.population].title, attribute)
         for verdict in verdicts
         for attribute in asked[verdict.population].attributes
     ]
@@ -79,14 +80,14 @@ def _scope(evaluation: Evaluation, asked: Asked) -> list[Block]:
                 sha256=evaluation.draw[:12],
             )
         ),
-        Table(
-            caption=_("What was tested"),
-            columns=[
-                Column(label=_("Population")),
-                Column(label=_("Question")),
-                Column(label=_("Source")),
+        table_of(
+            _("What was tested"),
+            tested,
+            [
+                (_("Population"), "text", lambda row: row[0]),
+                (_("Question"), "text", lambda row: row[1].question),
+                (_("Source"), "text", lambda row: row[1].source),
             ],
-            rows=tested,
         ),
         Paragraph(
             text=_(
@@ -146,33 +147,19 @@ def _results(verdicts: Sequence[Verdict], asked: Asked) -> list[Block]:
         for population in asked.values()
         for attribute in population.attributes
     }
-    deviations: list[list[Cell]] = [
-        [
-            asked[verdict.population].title,
-            deviation.key,
-            deviation.stratum,
-            questions[verdict.population, deviation.attribute],
-            ANSWERS[deviation.answer],
-            deviation.note,
-        ]
-        for verdict in verdicts
-        for deviation in verdict.deviations
+    deviations = [
+        (verdict.population, deviation) for verdict in verdicts for deviation in verdict.deviations
     ]
     if deviations:
-        blocks.append(
-            Table(
-                caption=_("Deviations"),
-                columns=[
-                    Column(label=_("Population")),
-                    Column(label=_("Item"), kind="code"),
-                    Column(label=_("Stratum")),
-                    Column(label=_("Question")),
-                    Column(label=_("Answer")),
-                    Column(label=_("Auditor's note")),
-                ],
-                rows=deviations,
-            )
+        columns: Columns[tuple[str, Deviation]] = (
+            (_("Population"), "text", lambda row: asked[row[0]].title),
+            (_("Item"), "code", lambda row: row[1].key),
+            (_("Stratum"), "text", lambda row: row[1].stratum),
+            (_("Question"), "text", lambda row: questions[row[0], row[1].attribute]),
+            (_("Answer"), "text", lambda row: ANSWERS[row[1].answer]),
+            (_("Auditor's note"), "text", lambda row: row[1].note),
         )
+        blocks.append(table_of(_("Deviations"), deviations, columns))
     return blocks
 
 

@@ -227,7 +227,7 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
         "in the next {days} days: {soon}; people on leave: {on_leave}.",
         covered=of.covered,
         people=of.people,
-        share=of.covered / of.people if of.people else 1.0,
+        share=1.0 if of.share is None else of.share,
         overdue=of.overdue,
         days=SOON,
         soon=of.soon,

@@ -78,6 +78,11 @@ class Department:
     soon: int
     on_leave: int
 
+    @property
+    def share(self) -> float | None:
+        """Share of people without an overdue course, from 0 to 1; None if there are no people."""
+        return self.covered / self.people if self.people else None
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -96,6 +101,11 @@ class Topic:
     repeated: int
     obligations: int
     overdue: int
+
+    @property
+    def share_in_time(self) -> float | None:
+        """Share of obligations that are not overdue, from 0 to 1; None if there are none."""
+        return 1 - self.overdue / self.obligations if self.obligations else None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact
+from include.messages import _
 from include.notify import outbox
 from include.notify.notice import NOT_WANTED, Notice
 from include.state.locks import exclusive
@@ -21,10 +22,12 @@ from include.training.obligations import Department, Due, Topic, Untrained, code
 from include.training.rules import TrainingRules, is_copied
 from include.training.sources import open_sources
 from include.training.standing import (
+    CLAUSE,
     COPY,
     DEPARTMENT,
     OVERDUE_FILE,
     REMINDER,
+    STEP_PLAN,
     Standing,
     keep,
     last,
@@ -33,6 +36,7 @@ from include.training.standing import (
     week_of,
 )
 from include.workflow.run_context import RunContext
+from include.workflow.step import Step
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
 _BLOCK = 1000  # reminders looked up and queued together
@@ -151,6 +155,15 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
             for waiver in waived
         ],
     )
+
+
+PLAN = Step(
+    name=STEP_PLAN,
+    title=_("The plan"),
+    clause=CLAUSE,
+    work=plan_reminders,
+    result=TrainingPlan,
+)
 
 
 def _tell(

@@ -5,70 +5,63 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Outcome
 from include.evidence.step_findings import result_of
 from include.messages import Message, _
-from include.notify.sending import STEP_SEND, messages
+from include.notify.sending import SEND_TITLE, STEP_SEND, SentMessages
 from include.policy.rules import Control
-from include.reports.conclusion import Conclusion, worst
+from include.reports.conclusion import Conclusion
 from include.reports.model import (
     Bar,
     BarChart,
     Block,
-    Cell,
-    Column,
     Fact,
     Paragraph,
     Section,
-    Table,
     Target,
     TrendChart,
     TrendPoint,
+    must_be_zero,
+    table_of,
 )
 from include.training import standing
 from include.training.obligations import SOON
-from include.training.plan import TrainingPlan
+from include.training.plan import PLAN, TrainingPlan
 from include.training.rules import TrainingRules
-from include.training.standing import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS, Point
+from include.training.standing import CLAUSE, OVERDUE_FILE, TOPICS, Point
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
-_TITLE = _("Training reminders")
 _MOST_BARS = 40  # departments in the chart; the table has all
 
 
 def conclude(run: RunContext[TrainingRules], records: RunRecords) -> Conclusion:
     """Judge a run by the records of its steps."""
-    steps = {STEP_PLAN: _("The plan"), STEP_SEND: _("The sending")}
-    findings = [*records.findings, *records.missing("training", steps, CLAUSE)]
-    plan = result_of(records.find(STEP_PLAN), TrainingPlan)
-    sent = records.find(STEP_SEND)
+    steps = {(PLAN.name, ""): PLAN.title, (STEP_SEND, ""): SEND_TITLE}
+    plan = records.result(PLAN)
     target = _target(run.controls)
     with run.state.connect() as conn:
         trend = standing.trend(conn, run.clock.now())
-    sections = _sections(plan, target, trend) if plan else []
-    return Conclusion(
-        title=_TITLE,
-        summary=_summary(plan),
-        outcome=worst(records.records, findings),
-        findings=findings,
-        metrics=records.metrics,
-        facts=_facts(plan, sent, target),
-        sections=[*sections, *([messages(sent)] if sent is not None else [])],
+    return records.conclude(
+        _("Training reminders"),
+        _summary(plan),
+        findings=records.missing("training", CLAUSE, steps),
+        facts=_facts(plan, result_of(records.find(STEP_SEND), SentMessages), target),
+        sections=_sections(plan, target, trend) if plan else (),
     )
 
 
 def _target(controls: Sequence[Control]) -> float | None:
-    """The share of people that the policy asks for, from 0 to 1."""
-    for one in controls:
-        if one.indicator.name == "training_coverage":
-            figure = one.indicator.target.lstrip("<>= ")
+    """Return the share of people that the policy asks for, from 0 to 1."""
+    for control in controls:
+        if control.indicator.name == "training_coverage":
+            figure = control.indicator.target.lstrip("<>= ")
             return float(figure.rstrip("%")) / (100 if figure.endswith("%") else 1)
     return None
 
 
 def _share(plan: TrainingPlan) -> float | None:
-    """Rounded down: a share just below the target must not read like it."""
+    """Return the coverage, rounded down: a share just below the target must not read like it."""
     if not plan.people:
         return None
     return float(math.floor(plan.covered / plan.people * 10_000) / 10_000)
@@ -82,64 +75,60 @@ def _summary(plan: TrainingPlan | None) -> Message:
         return _("The roster has nobody who has to be trained.")
     if not plan.whole:
         return _("People or courses are missing in the records: nobody can say who is trained.")
-    values = {
-        "covered": plan.covered,
-        "people": plan.people,
-        "share": share,
-        "overdue": plan.overdue_all,
-        "untrained": _without(plan),
-    }
-    if _without(plan):
+    values = {"covered": plan.covered, "people": plan.people, "share": share}
+    if untrained := _without(plan):
         return _(
             "{covered} of {people} people ({share:percent}) have no overdue course; {untrained} "
             "may open customer records without valid training.",
+            untrained=untrained,
             **values,
         )
     return _(
         "{covered} of {people} people ({share:percent}) have no overdue course; courses overdue: "
         "{overdue}.",
+        overdue=plan.overdue_all,
         **values,
     )
 
 
-def _facts(plan: TrainingPlan | None, sent: StepRecord | None, target: float | None) -> list[Fact]:
-    whole = plan is not None and plan.whole
-    share = _share(plan) if plan and whole else None
-    without = _without(plan) if plan and whole else None
-    status = None
-    if share is not None and target is not None:
-        status = Outcome.PASS if share >= target else Outcome.FAIL
-    told = sent.data.get("messages") if sent is not None else None
+def _facts(
+    plan: TrainingPlan | None, sent: SentMessages | None, target: float | None
+) -> list[Fact]:
+    measured = plan if plan and plan.whole else None
+    share = _share(measured) if measured else None
+    without = _without(measured) if measured else None
     return [
         Fact(
             label=_("Trained"),
             value=share,
             unit="percent",
-            status=status,
+            status=_reaches(share, target),
             note=_("at least {target:percent}", target=target) if target is not None else None,
         ),
         Fact(
             label=_("Access without valid training"),
             value=without,
             unit="people",
-            status=None if without is None else _zero(without),
+            status=must_be_zero(without),
         ),
         Fact(label=_("Courses overdue"), value=plan.overdue_all if plan else None),
         Fact(
             label=_("Messages sent in this run"),
-            value=told,
+            value=sent.messages if sent else None,
             note=None if plan is None or plan.workday else _("today is a day off"),
         ),
     ]
 
 
 def _without(plan: TrainingPlan) -> int:
-    """Who may open customer records and has no valid training: people who left among them."""
+    """Return how many have access and no valid training, people who left among them."""
     return int(plan.untrained_all + plan.not_employed)
 
 
-def _zero(count: int) -> Outcome:
-    return Outcome.FAIL if count else Outcome.PASS
+def _reaches(share: float | None, target: float | None) -> Outcome | None:
+    if share is None or target is None:
+        return None
+    return Outcome.PASS if share >= target else Outcome.FAIL
 
 
 def _sections(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> list[Section]:
@@ -152,42 +141,11 @@ def _sections(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
 
 
 def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) -> Section:
-    departments = plan.departments
     line = None if target is None else Target(value=target, label=_("Target"))
-    shares = [(one, one.covered / one.people if one.people else None) for one in departments]
-    shares.sort(key=lambda one: (one[1] is None, one[1] or 0, one[0].name))
-    bars = [
-        Bar(
-            label=one.name,
-            value=share,
-            status=None
-            if share is None or target is None
-            else (Outcome.PASS if share >= target else Outcome.FAIL),
-        )
-        for one, share in shares[:_MOST_BARS]
-    ]
-    rows: list[list[Cell]] = [
-        [
-            one.name,
-            one.people,
-            one.covered,
-            share,
-            one.overdue,
-            one.soon,
-            one.on_leave,
-        ]
-        for one, share in shares
-    ]
-    topics: list[list[Cell]] = [
-        [
-            TOPICS.get(one.name, one.name),
-            one.courses,
-            one.obligations,
-            one.overdue,
-            1 - one.overdue / one.obligations if one.obligations else None,
-        ]
-        for one in plan.topics
-    ]
+    departments = sorted(
+        plan.departments,
+        key=lambda department: (not department.people, department.share or 0, department.name),
+    )
     blocks: list[Block] = [
         Paragraph(
             text=_(
@@ -199,53 +157,51 @@ def _coverage(plan: TrainingPlan, target: float | None, trend: Sequence[Point]) 
             caption=_("People without an overdue course, by department"),
             category=_("Department"),
             unit="percent",
-            bars=bars,
+            bars=[
+                Bar(
+                    label=department.name,
+                    value=department.share,
+                    status=_reaches(department.share, target),
+                )
+                for department in departments[:_MOST_BARS]
+            ],
             target=line,
         ),
         TrendChart(
             caption=_("People without an overdue course, over time"),
             unit="percent",
-            points=[TrendPoint(at=one.at, value=one.share) for one in trend],
+            points=[TrendPoint(at=point.at, value=point.share) for point in trend],
             target=line,
         ),
-        Table(
-            caption=_("Departments"),
-            columns=[
-                Column(label=_("Department")),
-                Column(label=_("People"), kind="number"),
-                Column(label=_("Without overdue course"), kind="number"),
-                Column(label=_("Share"), kind="percent"),
-                Column(label=_("Courses overdue"), kind="number"),
-                Column(label=_("Due in {days} days", days=SOON), kind="number"),
-                Column(label=_("On leave"), kind="number"),
+        table_of(
+            _("Departments"),
+            departments,
+            [
+                (_("Department"), "text", lambda department: department.name),
+                (_("People"), "number", lambda department: department.people),
+                (_("Without overdue course"), "number", lambda department: department.covered),
+                (_("Share"), "percent", lambda department: department.share),
+                (_("Courses overdue"), "number", lambda department: department.overdue),
+                (_("Due in {days} days", days=SOON), "number", lambda department: department.soon),
+                (_("On leave"), "number", lambda department: department.on_leave),
             ],
-            rows=rows,
         ),
-        Table(
-            caption=_("Topics"),
-            columns=[
-                Column(label=_("Topic")),
-                Column(label=_("Courses"), kind="number"),
-                Column(label=_("Obligations"), kind="number"),
-                Column(label=_("Overdue"), kind="number"),
-                Column(label=_("Share in time"), kind="percent"),
+        table_of(
+            _("Topics"),
+            plan.topics,
+            [
+                (_("Topic"), "text", lambda topic: TOPICS.get(topic.name, topic.name)),
+                (_("Courses"), "number", lambda topic: topic.courses),
+                (_("Obligations"), "number", lambda topic: topic.obligations),
+                (_("Overdue"), "number", lambda topic: topic.overdue),
+                (_("Share in time"), "percent", lambda topic: topic.share_in_time),
             ],
-            rows=topics,
         ),
     ]
     return Section(heading=_("Coverage"), blocks=blocks)
 
 
 def _untrained(plan: TrainingPlan) -> Section:
-    rows: list[list[Cell]] = [
-        [
-            one.person,
-            one.department,
-            _("never passed") if one.onboarding else _("passed"),
-            one.overdue,
-        ]
-        for one in plan.untrained
-    ]
     return Section(
         heading=_("Access without valid training"),
         blocks=[
@@ -255,70 +211,63 @@ def _untrained(plan: TrainingPlan) -> Section:
                     "course or have an overdue course."
                 )
             ),
-            Table(
-                caption=_shown(_("People"), len(rows), plan.untrained_all),
-                columns=[
-                    Column(label=_("Staff number"), kind="code"),
-                    Column(label=_("Department")),
-                    Column(label=_("Onboarding")),
-                    Column(label=_("Courses overdue"), kind="number"),
+            table_of(
+                _shown(_("People"), len(plan.untrained), plan.untrained_all),
+                plan.untrained,
+                [
+                    (_("Staff number"), "code", lambda person: person.person),
+                    (_("Department"), "text", lambda person: person.department),
+                    (
+                        _("Onboarding"),
+                        "text",
+                        lambda person: _("never passed") if person.onboarding else _("passed"),
+                    ),
+                    (_("Courses overdue"), "number", lambda person: person.overdue),
                 ],
-                rows=rows,
             ),
         ],
     )
 
 
 def _overdue(plan: TrainingPlan) -> Section:
-    today = plan.day
-    rows: list[list[Cell]] = []
-    for one in plan.overdue:
-        due = one.due_on
-        rows.append([one.person, one.department, one.title, due, (today - due).days])
-    text = _("All of them are in the file {file}.", file=OVERDUE_FILE)
-    blocks: list[Block] = [Paragraph(text=text if rows else _("No course is overdue."))]
-    if rows:
-        blocks.append(
-            Table(
-                caption=_shown(_("Overdue courses"), len(rows), plan.overdue_all),
-                columns=[
-                    Column(label=_("Staff number"), kind="code"),
-                    Column(label=_("Department")),
-                    Column(label=_("Course")),
-                    Column(label=_("Due")),
-                    Column(label=_("Days overdue"), kind="number"),
-                ],
-                rows=rows,
-            )
-        )
-    return Section(heading=_("Overdue"), blocks=blocks)
+    if not plan.overdue:
+        none = Paragraph(text=_("No course is overdue."))
+        return Section(heading=_("Overdue"), blocks=[none])
+    table = table_of(
+        _shown(_("Overdue courses"), len(plan.overdue), plan.overdue_all),
+        plan.overdue,
+        [
+            (_("Staff number"), "code", lambda due: due.person),
+            (_("Department"), "text", lambda due: due.department),
+            (_("Course"), "text", lambda due: due.title),
+            (_("Due"), "text", lambda due: due.due_on),
+            (_("Days overdue"), "number", lambda due: (plan.day - due.due_on).days),
+        ],
+    )
+    every = Paragraph(text=_("All of them are in the file {file}.", file=OVERDUE_FILE))
+    return Section(heading=_("Overdue"), blocks=[every, table])
 
 
 def _waived(plan: TrainingPlan) -> Section:
-    rows: list[list[Cell]] = [
+    table = table_of(
+        _("Courses that people need not take for a while"),
+        plan.waived,
         [
-            one.person,
-            one.course,
-            one.until,
-            one.reason if one.waives else _("waives nothing: no such person or course"),
-        ]
-        for one in plan.waived
-    ]
-    return Section(
-        heading=_("Waived"),
-        blocks=[
-            Table(
-                caption=_("Courses that people need not take for a while"),
-                columns=[
-                    Column(label=_("Staff number"), kind="code"),
-                    Column(label=_("Course"), kind="code"),
-                    Column(label=_("Until")),
-                    Column(label=_("Reason")),
-                ],
-                rows=rows,
-            )
+            (_("Staff number"), "code", lambda waiver: waiver.person),
+            (_("Course"), "code", lambda waiver: waiver.course),
+            (_("Until"), "text", lambda waiver: waiver.until),
+            (
+                _("Reason"),
+                "text",
+                lambda waiver: (
+                    waiver.reason
+                    if waiver.waives
+                    else _("waives nothing: no such person or course")
+                ),
+            ),
         ],
     )
+    return Section(heading=_("Waived"), blocks=[table])
 
 
 def _shown(what: Message, shown: int, every: int) -> Message:

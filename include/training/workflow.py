@@ -10,9 +10,9 @@ from pathlib import Path
 from include.messages import _
 from include.training import report
 from include.training.notices import still_due
-from include.training.plan import TrainingPlan, plan_reminders
+from include.training.plan import PLAN
 from include.training.rules import TRAINING, TrainingRules
-from include.training.standing import CLAUSE, COPY, DEPARTMENT, REMINDER, STEP_PLAN
+from include.training.standing import CLAUSE, COPY, DEPARTMENT, REMINDER
 from include.workflow.declaration import (
     AccessGroup,
     Cadence,
@@ -22,7 +22,6 @@ from include.workflow.declaration import (
     Workflow,
 )
 from include.workflow.run_context import RunContext
-from include.workflow.step import Step
 
 
 def login_queries(run: RunContext[TrainingRules]) -> Iterator[LoginQuery]:
@@ -31,14 +30,6 @@ def login_queries(run: RunContext[TrainingRules]) -> Iterator[LoginQuery]:
         if source.database and source.sql:
             yield LoginQuery(run.rules.connection, source.database, source.sql)
 
-
-PLAN = Step(
-    name=STEP_PLAN,
-    title=_("The plan"),
-    clause=CLAUSE,
-    work=plan_reminders,
-    result=TrainingPlan,
-)
 
 REMIND_TRAINING = Workflow[TrainingRules](
     id="remind_training",

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
 from include.evidence.step_findings import StepResult, result_of
 from include.messages import Message
-from include.reports.conclusion import missing_record
+from include.notify.sending import STEP_SEND, messages
+from include.reports.conclusion import Conclusion, missing_record, worst
+from include.reports.model import Fact, Section
 
 Result_co = TypeVar("Result_co", bound=StepResult, covariant=True)
 
@@ -76,18 +78,58 @@ class RunRecords:
         }
         return {part: result for part, result in recorded.items() if result is not None}
 
-    def missing(self, topic: str, steps: Mapping[str, Message], clause: str) -> list[Finding]:
+    def missing(
+        self, topic: str, clause: str, steps: Mapping[tuple[str, str], Message]
+    ) -> list[Finding]:
         """Return a finding for each step without a record, unless a failure explains it.
 
         Args:
             topic: begins the codes of the findings: ``partners`` makes ``partners.send.missing``.
-            steps: titles by name of the steps that every run has.
             clause: of the policy.
+            steps: title of each step that the run has, by its name and part.
         """
         if any(record.outcome is Outcome.FAIL for record in self.records):
             return []
         return [
-            missing_record(title, name, f"{topic}.{name}.missing", clause)
-            for name, title in steps.items()
-            if self.find(name) is None
+            missing_record(title, part or name, f"{topic}.{name}.missing", clause)
+            for (name, part), title in steps.items()
+            if self.find(name, part) is None
         ]
+
+    def conclude(
+        self,
+        title: Message,
+        summary: Message,
+        *,
+        findings: Sequence[Finding] = (),
+        metrics: Sequence[Metric] = (),
+        facts: Sequence[Fact] = (),
+        sections: Sequence[Section] = (),
+        approvals: Sequence[Approval] = (),
+        ahead: Mapping[str, str] | None = None,
+    ) -> Conclusion:
+        """Return the conclusion of the run, with the section "Messages" if the run sent any.
+
+        Args:
+            title: of the report.
+            summary: one sentence for the head of the report.
+            findings: beside those of the steps.
+            metrics: beside those of the steps.
+            facts: head cards of the report.
+            sections: of the report.
+            approvals: decisions of people in this run.
+            ahead: hex digests of files that the run wrote into its bundle before the seal.
+        """
+        every = [*self.findings, *findings]
+        sent = self.find(STEP_SEND)
+        return Conclusion(
+            title=title,
+            summary=summary,
+            outcome=worst(self.records, every),
+            findings=every,
+            metrics=[*self.metrics, *metrics],
+            facts=list(facts),
+            sections=[*sections, *([messages(sent)] if sent is not None else [])],
+            approvals=list(approvals),
+            ahead=dict(ahead or {}),
+        )

@@ -55,12 +55,15 @@ def test_a_catcher_is_no_mail_server(extra: dict[str, Any], caught: bool):
 
 def test_mail_that_stays_on_this_machine_is_not_called_sent():
     """A forgotten connection looks like success otherwise; a run that sent nothing is silent."""
-    from include.evidence.model import Outcome, StepRecord
-    from include.orchestration.notices import _on_this_machine
+    from include.evidence.model import Outcome
+    from include.evidence.step_findings import StepFindings
+    from include.notify.sending import report_caught_mail
 
-    record = StepRecord(step="send", outcome=Outcome.PASS, data={"messages": 3})
-    told = _on_this_machine(record, "6.2")
-    assert told.outcome is Outcome.ATTENTION
-    assert [one.code for one in told.findings] == ["notices.local_only"]
-    nothing = StepRecord(step="send", outcome=Outcome.PASS, data={"messages": 0})
-    assert _on_this_machine(nothing, "6.2") is nothing
+    caught = StepFindings("send", "6.2")
+    report_caught_mail(caught, 3)
+    record = caught.record({})
+    assert record.outcome is Outcome.ATTENTION
+    assert [finding.code for finding in record.findings] == ["notices.local_only"]
+    nothing = StepFindings("send", "6.2")
+    report_caught_mail(nothing, 0)
+    assert not nothing.findings

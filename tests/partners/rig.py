@@ -17,11 +17,11 @@ from sqlalchemy import Engine, text
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
 from include.partners import reviews
+from include.partners.check import CHECK
 from include.partners.history import Review
 from include.partners.partner_status import PartnerStatus, standing_of
 from include.partners.register import Register, partner_of, register_of
 from include.partners.rules import PARTNERS, PartnerRules
-from include.partners.workflow import CHECK
 from include.policy import PolicyPack
 from include.registry import load_pack
 from include.services.clock import FixedClock

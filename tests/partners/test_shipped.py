@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 from include.evidence.model import StepRecord
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
+from include.partners.check import CHECK
 from include.partners.rules import PARTNERS
-from include.partners.workflow import CHECK
 from include.policy import SHIPPED
 from include.registry import load_pack
 from include.sample_company import load

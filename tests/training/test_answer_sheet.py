@@ -21,9 +21,9 @@ from include.registry import load_pack
 from include.sample_company import load
 from include.sample_company.answers import AnswerSheet
 from include.services.clock import FixedClock
+from include.training.plan import PLAN
 from include.training.rules import TRAINING
 from include.training.standing import COPY, REMINDER, read
-from include.training.workflow import PLAN
 from tests.support.contexts import run_context, step_record
 from tests.support.databases import fresh
 from tests.training import oracle

@@ -11,8 +11,8 @@ from include.notify.tables import notice
 from include.reports.i18n import Translator
 from include.training import waivers
 from include.training.notices import still_due
+from include.training.plan import PLAN
 from include.training.standing import REMINDER
-from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import artifacts_of_run, codes, metrics, trained

@@ -17,8 +17,8 @@ from include.policy.rules import Calendar
 from include.reports.i18n import Translator
 from include.training import standing, waivers
 from include.training.notices import still_due
+from include.training.plan import PLAN
 from include.training.standing import COPY, DEPARTMENT, REMINDER
-from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import DAG, HR, Rig
 

@@ -15,8 +15,9 @@ from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Table, TrendChart
 from include.training import report
+from include.training.plan import PLAN
 from include.training.standing import STEP_PLAN
-from include.training.workflow import PLAN, REMIND_TRAINING
+from include.training.workflow import REMIND_TRAINING
 from include.workflow.run_records import RunRecords
 from tests.support.contexts import step_record
 from tests.training.rig import Rig

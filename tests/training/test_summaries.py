@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from include.notify.tables import notice
 from include.training.notices import still_due
+from include.training.plan import PLAN
 from include.training.standing import COPY, DEPARTMENT
-from include.training.workflow import PLAN
 from tests.support.contexts import step_record
 from tests.training.rig import Rig
 from tests.training.test_plan import delivered, told, trained

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from include.local.postgres import EmbeddedPostgres
 from include.notify.delivery import deliver
 from include.training.notices import still_due
+from include.training.plan import PLAN
 from include.training.standing import COPY, DEPARTMENT, REMINDER
-from include.training.workflow import PLAN
 from tests.notify.rig import MovingClock, Post
 from tests.support.contexts import step_record
 from tests.support.databases import pooled
