@@ -189,26 +189,18 @@ def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waitin
         now: rows that were entered later were entered in the future.
     """
     rule = incoming.rule
-    query = SQL(
+    query = incoming.sql(
         "SELECT left(d.batch::text, 1000), count(*), count(*) FILTER (WHERE d.at IS NULL), "
         "count(*) FILTER (WHERE d.at > %(ahead)s), min(d.at) + %(deadline)s::interval "
-        "FROM (SELECT {batch} AS batch, {at} AS at FROM {table} WHERE {state} = %(pending)s) AS d "
-        "GROUP BY d.batch ORDER BY min(d.at), 1"
-    ).format(
-        batch=Identifier(rule.batch),
+        "FROM (SELECT {batch} AS batch, {at} AS at FROM {table} WHERE {state} = {pending}) AS d "
+        "GROUP BY d.batch ORDER BY min(d.at), 1",
         at=incoming.entered_at,
-        state=Identifier(rule.state.column),
-        table=incoming.table,
     )
-    given = {
-        "deadline": rule.deadline.text,
-        "pending": rule.state.pending,
-        "ahead": now + CLOCKS_APART,
-    }
+    given = {"deadline": rule.deadline.text, "ahead": now + CLOCKS_APART}
     found = [Batch(*row) for row in connection.execute(query, given)]
-    plain = [one for one in found if one.name is not None and is_name(one.name)]
-    named = [one for one in plain if not names_a_person(one.name)]
-    unnamed = sum(one.rows for one in found) - sum(one.rows for one in plain)
+    plain = [batch for batch in found if batch.name is not None and is_name(batch.name)]
+    named = [batch for batch in plain if not names_a_person(batch.name)]
+    unnamed = sum(batch.rows for batch in found) - sum(batch.rows for batch in plain)
     return Waiting(named, len(found) - len(named), len(plain) - len(named), unnamed)
 
 
@@ -222,20 +214,18 @@ def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
     rule = incoming.rule
     columns = _columns(connection, incoming)
     head = "\n".join([incoming.table.as_string(connection), *columns, ""])
-    query = SQL(
+    query = incoming.sql(
         "SELECT encode(sha256(convert_to({head}, 'UTF8') "
         "|| coalesce(string_agg(d.digest, ''::bytea ORDER BY d.digest), '')), 'hex'), "
         "count(*), min(d.at), max(d.at), min(d.at) + {deadline}::interval, "
         "count(*) FILTER (WHERE d.at IS NULL) "
         "FROM (SELECT sha256(convert_to(ROW({columns})::text, 'UTF8')) AS digest, "
-        "{at} AS at FROM {table} AS i WHERE {pending}) AS d"
-    ).format(
+        "{at} AS at FROM {table} AS i WHERE {waits}) AS d",
         head=Literal(head),
         deadline=Literal(rule.deadline.text),
-        columns=SQL(", ").join(incoming.column(one) for one in columns),
+        columns=SQL(", ").join(incoming.column(name) for name in columns),
         at=incoming.entered_at,
-        table=incoming.table,
-        pending=incoming.pending(batch),
+        waits=incoming.pending(batch),
     )
     row = connection.execute(query).fetchone()
     assert row is not None
@@ -281,18 +271,11 @@ class People:
 
 def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: str) -> People:
     """Look up who entered the pending rows of a batch, and who else may review them."""
-    rule = incoming.rule
-    query = SQL(
+    query = incoming.sql(
         "SELECT DISTINCT e.by, p.{account}::text "
-        "FROM (SELECT DISTINCT {by} AS by FROM {table} WHERE {pending}) AS e "
-        "LEFT JOIN {staff} AS p ON p.{key} = e.by"
-    ).format(
-        account=Identifier(rule.people.account),
-        by=Identifier(rule.entered.by),
-        table=incoming.table,
-        pending=incoming.pending(batch),
-        staff=incoming.staff,
-        key=Identifier(rule.people.key),
+        "FROM (SELECT DISTINCT {entered_by} AS by FROM {table} WHERE {waits}) AS e "
+        "LEFT JOIN {staff} AS p ON p.{person} = e.by",
+        waits=incoming.pending(batch),
     )
     entered = connection.execute(query).fetchall()
     accounts = sorted({account or f"{UNKNOWN_STAFF}{key}" for key, account in entered})
@@ -311,15 +294,10 @@ def reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> dict[s
 
     An account that several people have, in whatever spelling, identifies nobody and is left out.
     """
-    rule = incoming.rule
-    query = SQL(
-        "SELECT p.{account}::text, p.{key}, coalesce(({condition}), false) FROM {staff} AS p "
-        "WHERE p.{account} IS NOT NULL ORDER BY 2"
-    ).format(
-        account=Identifier(rule.people.account),
-        key=Identifier(rule.people.key),
-        staff=incoming.staff,
-        condition=pack_sql(rule.people.reviewers),
+    query = incoming.sql(
+        "SELECT p.{account}::text, p.{person}, coalesce(({condition}), false) FROM {staff} AS p "
+        "WHERE p.{account} IS NOT NULL ORDER BY 2",
+        condition=pack_sql(incoming.rule.people.reviewers),
     )
     rows = connection.execute(query, {}).fetchall()
     holders = Counter(as_compared(account) for account, _key, _may in rows)
@@ -333,13 +311,8 @@ def staff_key(connection: psycopg.Connection[Any], incoming: Incoming, account: 
     Raises:
         ControlFailed: nobody has it, or several do.
     """
-    rule = incoming.rule
-    query = SQL(
-        "SELECT p.{key}, p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL"
-    ).format(
-        key=Identifier(rule.people.key),
-        staff=incoming.staff,
-        account=Identifier(rule.people.account),
+    query = incoming.sql(
+        "SELECT p.{person}, p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL"
     )
     found = [row for row in connection.execute(query) if same_person(row[1], account)]
     if len(found) != 1:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, LiteralString
 
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.intake import IntakeRule
@@ -63,18 +66,63 @@ class Incoming:
         found = self.database.collections[collection]
         return Identifier(found.schema_name, found.table)
 
+    @cached_property
+    def _names(self) -> Mapping[str, Composable]:
+        rule = self.rule
+        return {
+            "table": self.table,
+            "batch": Identifier(rule.batch),
+            "entered_by": Identifier(rule.entered.by),
+            "reviewed_by": Identifier(rule.reviewed.by),
+            "reviewed_at": Identifier(rule.reviewed.at),
+            "back_reference": Identifier(rule.back_reference.column),
+            "state": Identifier(rule.state.column),
+            "pending": Literal(rule.state.pending),
+            "promoted": Literal(rule.state.promoted),
+            "rejected": Literal(rule.state.rejected),
+            "set_aside": Literal(rule.state.set_aside),
+            "staff": self.staff,
+            "account": Identifier(rule.people.account),
+            "person": Identifier(rule.people.key),
+        }
+
+    def sql(self, template: LiteralString, **parts: Composable) -> Composed:
+        """Return SQL about the table.
+
+        Args:
+            template: may name ``{table}`` and its columns ``{batch}``, ``{state}``,
+                ``{entered_by}``, ``{reviewed_by}``, ``{reviewed_at}`` and ``{back_reference}``;
+                the states ``{pending}``, ``{promoted}``, ``{rejected}`` and ``{set_aside}``;
+                ``{staff}`` and its columns ``{person}`` and ``{account}``.
+            parts: further names of the template.
+        """
+        return SQL(template).format(**{**self._names, **parts})
+
     def pending(self, batch: str) -> Composable:
         """The condition of a batch's rows that nobody has decided on, without parameters.
 
         Literals have no type of their own, so PostgreSQL reads them as the column's and its index
         serves.
         """
-        return SQL("{} = {} AND {} = {}").format(
-            Identifier(self.rule.batch),
-            Literal(batch),
-            Identifier(self.rule.state.column),
-            Literal(self.rule.state.pending),
+        return self.sql("{batch} = {name} AND {state} = {pending}", name=Literal(batch))
+
+    @property
+    def is_listed(self) -> Composable:
+        """The condition of a row ``i`` whose key is one of the parameters `listed_keys`."""
+        arrays = [SQL(f"%(k{place})s::text[]") for place in range(len(self.key))]
+        names = [Identifier(f"k{place}") for place in range(len(self.key))]
+        same = [
+            SQL("b.{} = {}::text").format(name, self.column(column))
+            for name, column in zip(names, self.key, strict=True)
+        ]
+        return SQL("EXISTS (SELECT FROM unnest({}) AS b({}) WHERE {})").format(
+            SQL(", ").join(arrays), SQL(", ").join(names), SQL(" AND ").join(same)
         )
+
+    def listed_keys(self, keys: Iterable[Sequence[Any]]) -> dict[str, list[str]]:
+        """Return keys as the parameters of `is_listed`."""
+        listed = list(keys)
+        return {f"k{place}": [str(key[place]) for key in listed] for place in range(len(self.key))}
 
     @property
     def entered_at(self) -> Composable:

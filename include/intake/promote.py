@@ -7,7 +7,7 @@ finds its own work by it and reports the same figures.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -56,21 +56,11 @@ def settled_by(
     approved: bool,
 ) -> Settled:
     """Return what a decision has done already; nothing yet is no rows."""
-    rule = incoming.rule
-    query = SQL(
+    query = incoming.sql(
         "SELECT count(*) FILTER (WHERE {state} = {promoted}), "
-        "count(*) FILTER (WHERE {state} IN ({rejected}, {aside})) FROM {table} "
-        "WHERE {batch} = {name} AND {by} = %(reviewer)s AND {when} = %(at)s"
-    ).format(
-        state=Identifier(rule.state.column),
-        promoted=Literal(rule.state.promoted),
-        rejected=Literal(rule.state.rejected),
-        aside=Literal(rule.state.set_aside),
-        table=incoming.table,
-        batch=Identifier(rule.batch),
+        "count(*) FILTER (WHERE {state} IN ({rejected}, {set_aside})) FROM {table} WHERE "
+        "{batch} = {name} AND {reviewed_by} = %(reviewer)s AND {reviewed_at} = %(at)s",
         name=Literal(batch),
-        by=Identifier(rule.reviewed.by),
-        when=Identifier(rule.reviewed.at),
     )
     row = connection.execute(query, {"reviewer": reviewer, "at": at}).fetchone()
     assert row is not None
@@ -105,10 +95,8 @@ def promote(
             SQLSTATE is named, its words may quote a value.
         ServiceError: a row was changed meanwhile; repeat it.
     """
-    statement = _statement(connection, incoming, batch, sorted(broken, key=repr))
-    given: dict[str, Any] = {"reviewer": reviewer, "at": at}
-    for place, values in enumerate(zip(*broken, strict=True)):
-        given[f"k{place}"] = [str(one) for one in values]
+    statement = _statement(connection, incoming, batch, leave_out=bool(broken))
+    given = {"reviewer": reviewer, "at": at, **incoming.listed_keys(broken)}
     row = _execute(connection, statement, given, batch).fetchone()
     assert row is not None
     rows, marked, *made = row
@@ -150,17 +138,11 @@ def _mark(
     reviewer: Any,
     at: datetime,
 ) -> int:
-    rule = incoming.rule
-    statement = SQL(
-        "UPDATE {table} SET {column} = {state}, {by} = %(reviewer)s, {when} = %(at)s "
-        "WHERE {pending}"
-    ).format(
-        table=incoming.table,
-        column=Identifier(rule.state.column),
-        state=Literal(state),
-        by=Identifier(rule.reviewed.by),
-        when=Identifier(rule.reviewed.at),
-        pending=incoming.pending(batch),
+    statement = incoming.sql(
+        "UPDATE {table} SET {state} = {value}, {reviewed_by} = %(reviewer)s, "
+        "{reviewed_at} = %(at)s WHERE {waits}",
+        value=Literal(state),
+        waits=incoming.pending(batch),
     )
     return _execute(connection, statement, {"reviewer": reviewer, "at": at}, batch).rowcount
 
@@ -194,8 +176,9 @@ def _execute(
 
 
 def _statement(
-    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, broken: Sequence[Key]
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, leave_out: bool
 ) -> Composed:
+    """Return the statement that promotes; rows of the parameters `listed_keys` may be left out."""
     rule = incoming.rule
     inserts = [
         SQL("t{number} AS ({insert} RETURNING 1)").format(
@@ -203,23 +186,15 @@ def _statement(
         )
         for number, target in enumerate(rule.targets)
     ]
-    marked = SQL(
-        "marked AS (UPDATE {table} AS u SET {state} = {promoted}, {by} = r.reviewer, "
-        "{when} = r.at, {back} = i.{key} FROM {rows} AS i, r WHERE {same} AND {pending} "
-        "RETURNING 1)"
-    ).format(
-        table=incoming.table,
-        state=Identifier(rule.state.column),
-        promoted=Literal(rule.state.promoted),
-        by=Identifier(rule.reviewed.by),
-        when=Identifier(rule.reviewed.at),
-        back=Identifier(rule.back_reference.column),
+    marked = incoming.sql(
+        "marked AS (UPDATE {table} AS u SET {state} = {promoted}, {reviewed_by} = r.reviewer, "
+        "{reviewed_at} = r.at, {back_reference} = i.{key} FROM {rows} AS i, r "
+        "WHERE {same} AND u.{state} = {pending} RETURNING 1)",
         key=Identifier(rule.back_reference.key),
         rows=Identifier(_ROW),
         same=SQL(" AND ").join(
-            SQL("u.{k} = i.{k}").format(k=Identifier(one)) for one in incoming.key
+            SQL("u.{k} = i.{k}").format(k=Identifier(name)) for name in incoming.key
         ),
-        pending=SQL("u.{} = {}").format(Identifier(rule.state.column), Literal(rule.state.pending)),
     )
     names = [_ROW, "marked", *(f"t{number}" for number in range(len(inserts)))]
     counts = [SQL("(SELECT count(*) FROM {})").format(Identifier(one)) for one in names]
@@ -228,16 +203,16 @@ def _statement(
     ).format(
         r=SQL("SELECT %(reviewer)s AS reviewer, %(at)s::timestamptz AS at"),
         rows=Identifier(_ROW),
-        source=_source(connection, incoming, batch, broken),
+        source=_source(connection, incoming, batch, leave_out=leave_out),
         parts=SQL(", ").join([*inserts, marked]),
         counts=SQL(", ").join(counts),
     )
 
 
 def _source(
-    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, broken: Sequence[Key]
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, *, leave_out: bool
 ) -> Composable:
-    """The batch's good rows, each with the numbers of its formal records."""
+    """Return the query of the batch's good rows, each with the numbers of its formal records."""
     keys = [
         SQL("nextval({}::regclass) AS {}").format(
             Literal(_sequence(connection, incoming, collection, column)), Identifier(name)
@@ -245,25 +220,12 @@ def _source(
         for name, (collection, column) in incoming.rule.keys.items()
     ]
     columns = map(incoming.column, _needed(incoming))
-    source = SQL("SELECT {columns} FROM {table} AS i WHERE {pending}").format(
+    source = incoming.sql(
+        "SELECT {columns} FROM {table} AS i WHERE {waits}",
         columns=SQL(", ").join([*columns, *keys]),
-        table=incoming.table,
-        pending=incoming.pending(batch),
+        waits=incoming.pending(batch),
     )
-    if not broken:
-        return source
-    names = [Identifier(f"k{place}") for place in range(len(incoming.key))]
-    return SQL(
-        "{source} AND NOT EXISTS (SELECT FROM unnest({arrays}) AS b({names}) WHERE {same})"
-    ).format(
-        source=source,
-        arrays=SQL(", ").join(SQL(f"%(k{place})s::text[]") for place in range(len(names))),
-        names=SQL(", ").join(names),
-        same=SQL(" AND ").join(
-            SQL("b.{} = {}::text").format(name, incoming.column(one))
-            for name, one in zip(names, incoming.key, strict=True)
-        ),
-    )
+    return source + SQL(" AND NOT ") + incoming.is_listed if leave_out else source
 
 
 def _needed(incoming: Incoming) -> list[str]:

@@ -101,13 +101,11 @@ def masked_rows(
     plain = () if personal else incoming.key
     shown = [*plain, *(one for one in rule.sample.fields if one not in plain)]
     raw = [SQL("{}::text").format(incoming.column(one)) for one in incoming.key if personal]
-    query = SQL(
-        "SELECT {values} FROM {table} AS i WHERE {pending} "
-        "ORDER BY sha256(convert_to({sha256} || ROW({key})::text, 'UTF8')), {key} LIMIT {size}"
-    ).format(
+    query = incoming.sql(
+        "SELECT {values} FROM {table} AS i WHERE {waits} "
+        "ORDER BY sha256(convert_to({sha256} || ROW({key})::text, 'UTF8')), {key} LIMIT {size}",
         values=SQL(", ").join([*raw, *(_shown(incoming, one, key=one in plain) for one in shown)]),
-        table=incoming.table,
-        pending=incoming.pending(batch),
+        waits=incoming.pending(batch),
         sha256=Literal(sha256),
         key=key,
         size=Literal(sample_size(rows, rule.sample.level)),

@@ -309,33 +309,23 @@ def _unreviewed(
     target = next(one for one in rule.targets if rule.back_reference.key in one.keys)
     stamp = target.reviewed
     shown = (
-        SQL("f.{} = i.{} AND f.{} = i.{}").format(
-            Identifier(stamp.by),
-            Identifier(rule.reviewed.by),
-            Identifier(stamp.at),
-            Identifier(rule.reviewed.at),
+        incoming.sql(
+            "f.{by} = i.{reviewed_by} AND f.{at} = i.{reviewed_at}",
+            by=Identifier(stamp.by),
+            at=Identifier(stamp.at),
         )
         if stamp
         else SQL("true")
     )
-    query = SQL(
+    query = incoming.sql(
         "SELECT count(*), count(*) FILTER (WHERE (f.{column} IS NOT NULL AND {shown} "
-        "AND i.{reviewer} <> i.{enterer}) IS NOT TRUE) "
-        "FROM {table} AS i LEFT JOIN {formal} AS f ON f.{column} = i.{back} "
-        "WHERE i.{batch} = {name} AND i.{state} = {promoted} AND i.{at} = %(at)s"
-    ).format(
+        "AND i.{reviewed_by} <> i.{entered_by}) IS NOT TRUE) "
+        "FROM {table} AS i LEFT JOIN {formal} AS f ON f.{column} = i.{back_reference} "
+        "WHERE i.{batch} = {name} AND i.{state} = {promoted} AND i.{reviewed_at} = %(at)s",
         column=Identifier(column),
         shown=shown,
-        reviewer=Identifier(rule.reviewed.by),
-        enterer=Identifier(rule.entered.by),
-        table=incoming.table,
         formal=incoming.table_of(collection),
-        back=Identifier(rule.back_reference.column),
-        batch=Identifier(rule.batch),
         name=Literal(batch),
-        state=Identifier(rule.state.column),
-        promoted=Literal(rule.state.promoted),
-        at=Identifier(rule.reviewed.at),
     )
     row = connection.execute(query, {"at": at}).fetchone()
     assert row is not None

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys
@@ -181,8 +181,9 @@ def _waiting(table: IncomingTable, connection: Connection, listed: Sequence[str]
     """Which of the register's names are of rows that nobody has dealt with."""
     incoming = table.incoming
     if not tells_a_person(incoming.collection, incoming.key):
-        among, given = _among(incoming, [key_of(one) for one in listed])
-        yield from map(key_text, connection.execute(_query(incoming, among), given))
+        keys = incoming.listed_keys(map(key_of, listed))
+        query = _query(incoming, incoming.is_listed)
+        yield from map(key_text, connection.execute(query, keys))
         return
     # A name tells no key, so that all rows that were set aside are named, by each key of the HMAC.
     makers = {one: _names(table, one) for one in {_maker(name) for name in listed}}
@@ -206,52 +207,24 @@ def _names(table: IncomingTable, key_id: str) -> KeyNames | None:
     return KeyNames(then, incoming.database.name, incoming.collection, incoming.key)
 
 
-def _among(
-    incoming: Incoming, keys: Sequence[Sequence[str]]
-) -> tuple[Composable, dict[str, list[str]]]:
-    """The condition of the rows ``i`` with these keys, and its parameters."""
-    names = [Identifier(f"k{place}") for place in range(len(incoming.key))]
-    condition = SQL("EXISTS (SELECT FROM unnest({arrays}) AS b({names}) WHERE {same})").format(
-        arrays=SQL(", ").join(SQL(f"%(k{place})s::text[]") for place in range(len(names))),
-        names=SQL(", ").join(names),
-        same=SQL(" AND ").join(
-            SQL("b.{} = {}::text").format(name, incoming.column(one))
-            for name, one in zip(names, incoming.key, strict=True)
-        ),
-    )
-    given = {f"k{place}": [key[place] for key in keys] for place in range(len(names))}
-    return condition, given
-
-
 def _query(incoming: Incoming, among: Composable) -> Composed:
     """The keys of rows that wait, were set aside, and of which no later row became formal.
 
     A condition each is a join each; under one OR every row would be held against every other.
     """
-    rule = incoming.rule
-    state = incoming.column(rule.state.column)
-    later = SQL(
-        "AND NOT EXISTS (SELECT FROM {table} AS n WHERE n.{state} = {promoted} "
-        "AND n.{at} > i.{at} AND ({same}))"
-    )
-    conditions = [
-        later.format(
-            table=incoming.table,
-            state=Identifier(rule.state.column),
-            promoted=Literal(rule.state.promoted),
-            at=Identifier(rule.entered.at),
-            same=pack_sql(one),
+    later = [
+        incoming.sql(
+            "AND NOT EXISTS (SELECT FROM {table} AS n WHERE n.{state} = {promoted} "
+            "AND n.{entered_at} > i.{entered_at} AND ({same}))",
+            entered_at=Identifier(incoming.rule.entered.at),
+            same=pack_sql(condition),
         )
-        for one in rule.entered_anew
+        for condition in incoming.rule.entered_anew
     ]
-    return SQL(
-        "SELECT {key} FROM {table} AS i WHERE {among} AND {state} IN ({pending}, {aside}) {later}"
-    ).format(
-        key=SQL(", ").join(SQL("{}::text").format(incoming.column(one)) for one in incoming.key),
-        table=incoming.table,
+    return incoming.sql(
+        "SELECT {key} FROM {table} AS i "
+        "WHERE {among} AND i.{state} IN ({pending}, {set_aside}) {later}",
+        key=SQL(", ").join(SQL("{}::text").format(incoming.column(name)) for name in incoming.key),
         among=among,
-        state=state,
-        pending=Literal(rule.state.pending),
-        aside=Literal(rule.state.set_aside),
-        later=SQL(" ").join(conditions),
+        later=SQL(" ").join(later),
     )
