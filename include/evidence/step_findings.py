@@ -61,7 +61,7 @@ class StepFindings:
         subject: str = "",
         clause: str = "",
     ) -> None:
-        """Note a finding; its subject is the step's part where nothing else is named."""
+        """Report a finding; its subject is the part of the step unless another one is given."""
         self.findings.append(
             Finding(
                 code=code,
@@ -72,6 +72,18 @@ class StepFindings:
                 clause=clause or self.clause,
             )
         )
+
+    def fail(
+        self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
+    ) -> None:
+        """Report a finding that fails the step; see `find`."""
+        self.find(code, Outcome.FAIL, message, action, subject=subject, clause=clause)
+
+    def warn(
+        self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
+    ) -> None:
+        """Report a finding that needs attention; see `find`."""
+        self.find(code, Outcome.ATTENTION, message, action, subject=subject, clause=clause)
 
     def measure(
         self, name: str, value: float | None, unit: str, target: float | None = None

@@ -114,9 +114,8 @@ def find(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatc
         left[incoming.rule.id] = len(dated[most:])
         _unfit(findings, table, waiting)
         if left[incoming.rule.id]:
-            findings.find(
+            findings.warn(
                 "intake.not_asked",
-                Outcome.ATTENTION,
                 _(
                     "{count} batches wait beyond the {most} of one run.",
                     count=left[incoming.rule.id],
@@ -144,9 +143,8 @@ def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waitin
     """Report batches that cannot be asked about, and those whose deadline is meaningless."""
     incoming = table.incoming
     if waiting.unnamed:
-        findings.find(
+        findings.fail(
             "intake.unnamed",
-            Outcome.FAIL,
             _(
                 "{count} pending records of {table} belong to no batch that has a plain name.",
                 count=waiting.unnamed,
@@ -156,9 +154,8 @@ def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waitin
             subject=incoming.rule.id,
         )
     if waiting.personal:
-        findings.find(
+        findings.fail(
             "intake.personal_name",
-            Outcome.FAIL,
             _(
                 "{count} batches of {table} have a phone or ID number in their name; nobody is "
                 "asked about them.",
@@ -172,9 +169,8 @@ def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waitin
         if batch.undated:
             _undated(findings, batch.undated, batch.rows, incoming.part(batch.name))
         if batch.ahead:
-            findings.find(
+            findings.fail(
                 "intake.entered_ahead",
-                Outcome.FAIL,
                 _(
                     "{count} of the batch's {rows} pending records were entered in the future: "
                     "their deadline says nothing.",
@@ -187,9 +183,8 @@ def _unfit(findings: StepFindings, table: IncomingTable, waiting: batches.Waitin
 
 
 def _undated(findings: StepFindings, undated: int, rows: int, part: str) -> None:
-    findings.find(
+    findings.fail(
         "intake.undated",
-        Outcome.FAIL,
         _(
             "{count} of the batch's {rows} pending records have no time of entry that can be read; "
             "nobody is asked about it.",
@@ -226,16 +221,14 @@ def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
         _undated(findings, content.undated, content.rows, findings.part)
     unknown = [account for account in who.enterers if account.startswith(batches.UNKNOWN_STAFF)]
     if unknown:
-        findings.find(
+        findings.fail(
             "intake.no_enterer",
-            Outcome.FAIL,
             _("Nobody knows who entered {count} of the batch's sources.", count=len(unknown)),
             _("Correct the rows or the staff table; who entered records may not review them."),
         )
     if not who.reviewers:
-        findings.find(
+        findings.fail(
             "intake.no_reviewer",
-            Outcome.FAIL,
             _("Nobody who did not enter records of this batch may review it."),
             _("Name another reviewer, or correct `people` in intake.yaml."),
         )
@@ -340,9 +333,8 @@ def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
         checked.rules,
     )
     timezone = table.run.zone.key
-    findings.find(
+    findings.warn(
         "intake.waiting",
-        Outcome.ATTENTION,
         _("The question was asked and nobody has answered yet."),
         _("Answer it in Airflow, or run the workflow again."),
     )
@@ -402,18 +394,16 @@ def _reviewed(
     findings: StepFindings, request: Request, answer: Decision | Refusal, outdated: int
 ) -> Review:
     if outdated:
-        findings.find(
+        findings.warn(
             "intake.other_content",
-            Outcome.ATTENTION,
             _("{count} answers to an earlier content of the batch did not count.", count=outdated),
             _("Ask who repeated the check while the review waited, and what changed."),
         )
     if isinstance(answer, Refusal):
         _refused(findings, answer)
     elif request.deadline is not None and answer.decided_at > request.deadline:
-        findings.find(
+        findings.warn(
             "intake.decided_late",
-            Outcome.ATTENTION,
             _(
                 "The batch was decided on at {at}; it should have been by {due}.",
                 at=answer.decided_at,

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from include.approvals import registry
 from include.approvals.registry import Decision
-from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.intake import batches
 from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
@@ -101,16 +100,14 @@ def settle(
         except ContentChanged as changed:
             return _void(findings, checked, decision, changed)
     if done.set_aside:
-        findings.find(
+        findings.warn(
             "intake.set_aside",
-            Outcome.ATTENTION,
             _("{count} records break a rule and were not let in.", count=done.set_aside),
             _("Have them corrected and entered again; the quarantine names them by key."),
         )
     if done.rejected:
-        findings.find(
+        findings.warn(
             "intake.rejected",
-            Outcome.ATTENTION,
             _("{who} rejected the batch.", who=decision.decided_by),
             _("Read the reason, have the batch corrected and entered again."),
         )
@@ -139,16 +136,14 @@ def _void(
 ) -> Settlement:
     """Report that a decision is void; the batch stays as it is."""
     if changed.gone:
-        findings.find(
+        findings.warn(
             "intake.settled_elsewhere",
-            Outcome.ATTENTION,
             _("Another run settled the batch or its records were deleted; nothing was done."),
             _("See the other run's report; do not run the workflow twice at once."),
         )
         return Settlement(left=0, changed=True)
-    findings.find(
+    findings.fail(
         "intake.changed",
-        Outcome.FAIL,
         _(
             "The batch changed after {who} decided on it; nothing was done.",
             who=decision.decided_by,
@@ -248,9 +243,8 @@ def verified(
     findings.measure("intake.resolved", resolved, "rows")
     reported = sum(settled.promoted for settled in records.results(SETTLE).values())
     if reported != promoted:
-        findings.find(
+        findings.fail(
             "intake.not_found",
-            Outcome.FAIL,
             _(
                 "{said} records were let in, and {found} are found afterwards.",
                 said=reported,
@@ -259,17 +253,15 @@ def verified(
             _("See what changed the incoming table meanwhile, or rounds its times."),
         )
     for part in late:
-        findings.find(
+        findings.fail(
             "intake.past_deadline",
-            Outcome.FAIL,
             _("The batch still waits for its review, past its deadline."),
             _("Have it reviewed today: answer the question in Airflow when it is asked again."),
             subject=part,
         )
     if unreviewed:
-        findings.find(
+        findings.fail(
             "intake.unreviewed",
-            Outcome.FAIL,
             _(
                 "{count} of {rows} records let in have no formal record reviewed by another.",
                 count=unreviewed,

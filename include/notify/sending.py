@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, StepResult, result_of
 from include.messages import _
 from include.notify.claims import Unsent
@@ -129,9 +129,8 @@ def report_caught_mail(findings: StepFindings, messages: int) -> None:
     """Report mail that was written to files: a forgotten connection must not look like success."""
     if not messages:
         return
-    findings.find(
+    findings.warn(
         "notices.local_only",
-        Outcome.ATTENTION,
         _(
             "The connection mail leads to no mail server of yours: {count} messages were written "
             "to files, and nobody got them.",
@@ -147,9 +146,8 @@ def _tell_unsent(
 ) -> None:
     for cause in sorted({one.cause for one in undeliverable}):
         recipients = _named([one for one in undeliverable if one.cause == cause])
-        seen.find(
+        seen.warn(
             "notices.undeliverable",
-            Outcome.ATTENTION,
             _(
                 "Notices that could not be sent ({cause}): {count}, for {recipients}.",
                 cause=explained(cause),
@@ -163,9 +161,8 @@ def _tell_unsent(
             subject=cause.partition(" ")[0],
         )
     if in_doubt:
-        seen.find(
+        seen.warn(
             "notices.in_doubt",
-            Outcome.ATTENTION,
             _(
                 "Notices that may have arrived or not: {count}, for {recipients}.",
                 count=len(in_doubt),
@@ -179,9 +176,8 @@ def _tell_unsent(
 def _tell_letters(seen: StepFindings, undeliverable: Sequence[Unsent]) -> None:
     """Letters whose address is looked up: nobody is named, and no next run tells them."""
     for cause in sorted({one.cause for one in undeliverable}):
-        seen.find(
+        seen.warn(
             "notices.letters_undeliverable",
-            Outcome.ATTENTION,
             _(
                 "Letters that could not be sent ({cause}): {count}.",
                 cause=explained(cause),
@@ -203,9 +199,8 @@ def _named(unsent: Sequence[Unsent]) -> str:
 
 def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
     for channel, code in sorted(done.down.items()):
-        seen.find(
+        seen.warn(
             "notices.server_down",
-            Outcome.ATTENTION,
             _("The server of {channel} could not be used ({code}).", channel=channel, code=code)
             if code
             else _("The server of {channel} could not be reached.", channel=channel),
@@ -213,9 +208,8 @@ def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
             subject=channel,
         )
     for kind, error in sorted(done.unsure.items()):
-        seen.find(
+        seen.warn(
             "notices.unsure",
-            Outcome.ATTENTION,
             _(
                 "Nobody could say which notices of {kind} are still wanted, or where they go "
                 "({error}); they wait.",
@@ -226,9 +220,8 @@ def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
             subject=kind,
         )
     if done.deferred:
-        seen.find(
+        seen.warn(
             "notices.deferred",
-            Outcome.ATTENTION,
             _("Notices that are due and wait for another try: {count}.", count=done.deferred),
             _("Nothing is lost: the next run of any workflow that tells people sends them."),
         )
@@ -236,9 +229,8 @@ def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
 
 def _tell_in_hand(seen: StepFindings, done: Delivery, zone: ZoneInfo) -> None:
     if done.in_hand_until is not None:
-        seen.find(
+        seen.warn(
             "notices.in_hand",
-            Outcome.ATTENTION,
             _(
                 "Another process has {count} messages in hand until {time}.",
                 count=done.in_hand,

@@ -225,9 +225,8 @@ def _abroad(findings: StepFindings, obligations: PartnerObligations) -> None:
         return
     named = abroad(passed.sub_processors)
     if named:
-        findings.find(
+        findings.warn(
             "partners.sub_processor_abroad",
-            Outcome.ATTENTION,
             _(
                 "{partner}: sub-processors that are not given as in China: {count} ({countries}).",
                 partner=obligations.partner.called,
@@ -257,9 +256,8 @@ def _oddities(findings: StepFindings, register: Register) -> None:
             subject=oddity.partner,
         )
     if register.unnamed:
-        findings.find(
+        findings.fail(
             "partners.without_number",
-            Outcome.FAIL,
             _(
                 "{count} rows of the register have no number by which a partner can be named.",
                 count=register.unnamed,
@@ -273,9 +271,8 @@ def _nobody(findings: StepFindings, register: Register) -> None:
     if register.unnamed:
         return  # an unnamed partner may have access, and is a failure already
     if not register.partners:
-        findings.find(
+        findings.fail(
             "partners.nobody",
-            Outcome.FAIL,
             _("The register has no partner: whether partners are bound was not seen."),
             _(
                 "Correct the query of partners.yaml or its rights; a company without partners "
@@ -283,9 +280,8 @@ def _nobody(findings: StepFindings, register: Register) -> None:
             ),
         )
     elif not any(partner.live for partner in register.partners.values()):
-        findings.find(
+        findings.warn(
             "partners.nobody_with_access",
-            Outcome.ATTENTION,
             _("By the register, none of its {count} partners has access.",
               count=len(register.partners)),
             _("See whether that is so; only partners with access are looked at."),
@@ -304,9 +300,8 @@ def _reviews(
         if review is None:
             continue
         if number not in partners:
-            findings.find(
+            findings.warn(
                 "partners.gone",
-                Outcome.ATTENTION,
                 _("Review {id} is open, and the register has no such partner.", id=review.id),
                 _(
                     "End it: ./parcelseal partners decide {partner} --failed --by ID --reason TEXT",

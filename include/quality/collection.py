@@ -346,25 +346,22 @@ class CollectionCheck:
             before, at = last or (0, self.at)
             erased = ledger.deleted_since(self.conn, self.database.name, self.collection.name, at)
         if before and erased >= before:
-            self.findings.find(
+            self.findings.warn(
                 "quality.empty",
-                Outcome.ATTENTION,
                 _("The table has no records: by the schedule, {count} were deleted.", count=erased),
                 _("No action if that is right. Checks show nothing until the table has records."),
                 subject=self._subject,
             )
         elif before:
-            self.findings.find(
+            self.findings.warn(
                 "quality.emptied",
-                Outcome.ATTENTION,
                 _("The table had records at the last check and has none."),
                 _("Find out who emptied it; if nobody meant to, restore it from a backup."),
                 subject=self._subject,
             )
         else:
-            self.findings.find(
+            self.findings.warn(
                 "quality.empty",
-                Outcome.ATTENTION,
                 _("The table has no records, so that nothing is shown of them."),
                 _("See whether it is the right table; else leave its suite out."),
                 subject=self._subject,

@@ -324,9 +324,8 @@ def close_dropped(
     with conn.begin():
         closed = register.close_others(conn, place, rules)
     if closed:
-        findings.find(
+        findings.warn(
             "quality.rule_dropped",
-            Outcome.ATTENTION,
             _(
                 "{count} entries of the quarantine register were closed because the policy pack "
                 "has their rules no longer: {rules}. Nobody found their records good.",

@@ -100,9 +100,8 @@ def part_of(
         with view.savepoint(), view.engine.connect() as conn:
             conn.execute(sa.select(part).select_from(records.selectable).limit(0))
     except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
-        seen.find(
+        seen.warn(
             "quality.no_breakdown",
-            Outcome.ATTENTION,
             _("What the broken records belong to could not be read."),
             _("Correct the breakdown in the policy pack, or grant the reader what it names."),
             subject=subject,
@@ -181,9 +180,8 @@ def judge(
         seen.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
         return bad
     if not figures.rows and not figures.empty and not is_about_the_table(rule):
-        seen.find(
+        seen.warn(
             "quality.about_nothing",
-            Outcome.ATTENTION,
             _("Expected: {title}. No record is one that this is about.", title=rule.message),
             _(
                 "See why no record has a value there, or whether the condition `where` of the "

@@ -9,7 +9,6 @@ from datetime import date, datetime
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact, record_step
 from include.findings import register
@@ -104,9 +103,8 @@ def look(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
         every = [issued for issued in issue.all_issued(conn) if _is_open(conn, issued)]
     waiting = [issued for issued in every if asked in (None, "", issued.audit)]
     if asked and not waiting:
-        findings.find(
+        findings.fail(
             "sampling.nothing_to_conclude",
-            Outcome.FAIL,
             _("There is nothing to conclude of {audit}.", audit=asked),
             _("See that sample_audit drew it, and that it was not concluded before."),
             subject=asked,
@@ -117,9 +115,8 @@ def look(run: RunContext[None], findings: StepFindings) -> WorkpapersStatus:
     ]
     for issued in out:
         if issued in late or (asked and issued in waiting):
-            findings.find(
+            findings.fail(
                 "sampling.workpapers_overdue" if issued in late else "sampling.workpapers_out",
-                Outcome.FAIL,
                 _(
                     "The workpapers of {audit}, stage {stage}, are not back; issued on {day}.",
                     audit=issued.audit,
@@ -213,9 +210,8 @@ def _keep(conn: Connection, run: RunContext[None], name: str, content: bytes) ->
 
 def _replaced(findings: StepFindings, handed_in: HandedIn) -> None:
     if handed_in.replaced:
-        findings.find(
+        findings.warn(
             "sampling.replaced",
-            Outcome.ATTENTION,
             _(
                 "Workpapers were handed in {count} times before; {changed} items were answered "
                 "otherwise in the last one.",
@@ -298,9 +294,8 @@ def _issue_next_stage(
     )
     file = stage_file(following.part)
     _keep(conn, run, file, write(following.workpapers))
-    findings.find(
+    findings.warn(
         "sampling.next_stage",
-        Outcome.ATTENTION,
         _("The plan calls for stage {stage}: look at its items too.", stage=following.stage),
         _(
             "Fill in {file} of this bundle: ./parcelseal sampling return {file} --by NAME.",
@@ -351,17 +346,15 @@ def _deviated(paper: Paper, deviation: Deviation) -> Message:
 
 def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Verdict) -> None:
     if rules.find(verdict.population) is None:
-        findings.find(
+        findings.warn(
             "sampling.population_gone",
-            Outcome.ATTENTION,
             _("{population} was taken out of audit.yaml since the draw.", population=paper.title),
             _("Name somebody who answers for its deviations; their findings go to the management."),
             subject=verdict.population,
         )
     if verdict.untested:
-        findings.find(
+        findings.warn(
             "sampling.untested",
-            Outcome.ATTENTION,
             _(
                 "{population}: to {count} of {items} items no question applies; nothing was tested "
                 "of them.",
@@ -374,9 +367,8 @@ def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Ver
         )
     beside = [name for name, items in verdict.applied.items() if not items]
     if beside and verdict.untested < verdict.items:
-        findings.find(
+        findings.warn(
             "sampling.question_untested",
-            Outcome.ATTENTION,
             _(
                 "{population}: {questions} applied to no item; nothing is shown of it.",
                 population=paper.title,
@@ -386,9 +378,8 @@ def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Ver
             subject=verdict.population,
         )
     if verdict.decision == "not_accepted":
-        findings.find(
+        findings.fail(
             "sampling.not_accepted",
-            Outcome.FAIL,
             _(
                 "{population}: {deviating} of {items} items deviate, {acceptable} were "
                 "acceptable; up to {limit}% of the population may deviate.",
@@ -402,9 +393,8 @@ def _judge(findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Ver
             subject=verdict.population,
         )
     elif verdict.deviations:
-        findings.find(
+        findings.warn(
             "sampling.deviations",
-            Outcome.ATTENTION,
             _(
                 "{population}: {deviating} of {items} items deviate.",
                 population=paper.title,

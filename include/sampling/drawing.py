@@ -99,24 +99,21 @@ def draw(run: RunContext[AuditRules], findings: StepFindings) -> DrawnSamples:
             )
         _issue(conn, run, commitment, own, seed)
     for name, run_id in lost.items():  # nobody else can draw what this run drew: it goes on
-        findings.find(
+        findings.fail(
             "sampling.drawn_meanwhile",
-            Outcome.FAIL,
             _("It was drawn for {audit} before; that sample stands.", audit=commitment.audit),
             _("Work with the bundle of the run {run}.", run=run_id),
             subject=name,
         )
     if seed.source.startswith(STAND_IN):
-        findings.find(
+        findings.warn(
             "sampling.seed_stand_in",
-            Outcome.ATTENTION,
             _("The seed is not from the source that was named beforehand; it stands in for it."),
             _("Good for the sample company; in production an auditor enters the public value."),
         )
     if refused:
-        findings.find(
+        findings.warn(
             "sampling.seeds_refused",
-            Outcome.ATTENTION,
             _("{count} seeds were refused before one was taken.", count=len(refused)),
             _("The report lists them; ask the auditor about each."),
         )

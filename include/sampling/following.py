@@ -11,7 +11,6 @@ from datetime import date
 
 from pydantic import BaseModel
 
-from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
 from include.findings.register import Found, State, remind
@@ -91,9 +90,8 @@ def _overdue(findings: StepFindings, open_findings: Sequence[Found], today: date
     late = [finding for finding in open_findings if finding.overdue(today)]
     for owner in sorted({finding.owner for finding in late}):
         numbers = [finding.id for finding in late if finding.owner == owner]
-        findings.find(
+        findings.fail(
             "sampling.findings_overdue",
-            Outcome.FAIL,
             _(
                 "{count} findings are past their day: {numbers}.",
                 count=len(numbers),
@@ -113,9 +111,8 @@ def _no_verdict(findings: StepFindings, issued: Sequence[Issued]) -> None:
     """
     out = [workpapers for workpapers in issued if workpapers.handed_in is None]
     if out:
-        findings.find(
+        findings.warn(
             "sampling.no_verdict",
-            Outcome.ATTENTION,
             _(
                 "No population has been judged yet; workpapers that are not back: {count}.",
                 count=len(out),
@@ -123,9 +120,8 @@ def _no_verdict(findings: StepFindings, issued: Sequence[Issued]) -> None:
             _("Nothing has to be changed: the figure is measured once they are handed in."),
         )
     elif not issued:
-        findings.find(
+        findings.warn(
             "sampling.no_verdict",
-            Outcome.ATTENTION,
             _("No population has been judged yet: no sample has been drawn."),
             _("Have the sample of the quarter drawn."),
         )
@@ -158,9 +154,8 @@ def _still_not_accepted(
         if (audit, name) in reported:
             continue
         population = rules.find(name)
-        findings.find(
+        findings.fail(
             "sampling.still_not_accepted",
-            Outcome.FAIL,
             _(
                 "{population} was not accepted in {audit}, and {count} of its findings are open.",
                 population=population.message if population else name,

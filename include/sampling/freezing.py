@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.evidence.steps import keep_artifact
 from include.messages import _
@@ -91,9 +90,8 @@ def name_populations(run: RunContext[AuditRules], findings: StepFindings) -> Aud
             if not register.has_drawn(conn, quarter.id, earlier.run_id)
         ]
     if undrawn:
-        findings.find(
+        findings.warn(
             "sampling.committed_before",
-            Outcome.ATTENTION,
             _(
                 "{count} earlier runs froze populations of {audit} and drew nothing.",
                 count=len(undrawn),
@@ -146,9 +144,8 @@ def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> Fr
         earlier = register.drawn_by(conn, quarter.id, name)
         sealed = register.commitment_of(conn, run.run)
     if earlier is not None and earlier.run_id != run.run.run_id:
-        findings.find(
+        findings.warn(
             "sampling.drawn_before",
-            Outcome.ATTENTION,
             _("It was drawn for {audit} before; that sample stands.", audit=quarter.id),
             _("Work with the bundle of the run {run}.", run=earlier.run_id),
         )
@@ -165,9 +162,8 @@ def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> Fr
             writer.commit()
     findings.measure("sampling.population", frame.items, "items")
     if not frame.items:
-        findings.find(
+        findings.warn(
             "sampling.empty",
-            Outcome.ATTENTION,
             _("The population has no items in {audit}.", audit=quarter.id),
             _("See that its log was written, and that its SQL in audit.yaml still fits."),
         )

@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from include.messages import Message, _
 from include.sampling.commitment import Committed, Sealed
 from include.sampling.exact.selection import draw
-from include.sampling.frame import Item, Source, pick
+from include.sampling.frame import Source, pick
 from include.services.errors import ControlFailed
 
 LONGEST = 200  # characters
@@ -255,8 +255,8 @@ def sample(seed: str, audit: str, committed: Committed, frame: Source) -> Sample
     drawn = ordinals(seed, audit, committed)
     wanted = {stratum: set(items) for stratum, (items, _rejected) in drawn.items()}
     picked = {
-        (one.stratum, one.ordinal): one
-        for one in pick(frame, wanted, stratified=committed.stratified)
+        (item.stratum, item.ordinal): item
+        for item in pick(frame, wanted, stratified=committed.stratified)
     }
     if len(picked) != sum(map(len, wanted.values())):
         raise ControlFailed(
@@ -269,22 +269,12 @@ def sample(seed: str, audit: str, committed: Committed, frame: Source) -> Sample
         for stratum, (chosen, _rejected) in drawn.items():
             size = committed.plan.drawn[stratum]
             for ordinal in chosen[stage * size : (stage + 1) * size]:
-                items.append(_drawn(len(items) + 1, stage + 1, picked[stratum, ordinal]))
+                item = vars(picked[stratum, ordinal])
+                items.append(Drawn(number=len(items) + 1, stage=stage + 1, **item))
     return Sample(
         audit=audit,
         population=committed.population,
         frame_sha256=committed.sha256,
         items=tuple(items),
         rejected={stratum: tuple(again) for stratum, (_items, again) in drawn.items()},
-    )
-
-
-def _drawn(number: int, stage: int, item: Item) -> Drawn:
-    return Drawn(
-        number=number,
-        stage=stage,
-        line=item.line,
-        ordinal=item.ordinal,
-        key=item.key,
-        stratum=item.stratum,
     )

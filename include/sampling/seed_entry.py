@@ -18,7 +18,6 @@ from include.approvals.question import (
     markdown_table,
     names,
 )
-from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _, verbatim
 from include.policy import PolicyPack
@@ -235,9 +234,8 @@ def take_seed(run: RunContext[AuditRules], findings: StepFindings, answer: Answe
         raise AskAgain(_("The commitment is not the one that the form showed."))
     is_stranger = user is not None and not is_among(user, auditors_of(run))
     if not user or (answer.option != ENTER and not is_stranger):
-        findings.find(
+        findings.fail(
             "sampling.cancelled" if user else "sampling.no_seed",
-            Outcome.FAIL,
             _("{who} cancelled the draw.", who=user)
             if user
             else _("No auditor entered a seed in time; nothing was drawn."),

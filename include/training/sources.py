@@ -19,48 +19,22 @@ from include.policy.fragments import pack_sql
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.training.rules import TrainingRules, TrainingSource
+from include.training.tables import training_completion, training_course, training_roster
 from include.workflow.run_context import RunContext
 
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "people": {
-        "person": "text",
-        "name": "text",
-        "mail": "text",
-        "department": "text",
-        "supervisor": "text",
-        "head": "boolean",
-        "joined_on": "date",
-        "left_on": "date",
-        "leave_from": "date",
-        "leave_until": "date",
-        "access": "boolean",
-    },
-    "courses": {
-        "course": "text",
-        "title": "text",
-        "topic": "text",
-        "version": "integer",
-        "published_on": "date",
-        "within_days": "integer",
-        "repeat_months": "integer",
-        "due_each_year": "text",
-        "retake_within_days": "integer",
-    },
-    "completions": {
-        "person": "text",
-        "course": "text",
-        "version": "integer",
-        "completed_on": "date",
-        "passed": "boolean",
-    },
-}
-"""The columns of each source and their types."""
-
 _UPLOADED = {
-    "people": "training_roster",
-    "courses": "training_course",
-    "completions": "training_completion",
+    "people": training_roster,
+    "courses": training_course,
+    "completions": training_completion,
 }
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    name: {
+        column.name: str(column.type).lower() for column in table.c if column.name != "upload_id"
+    }
+    for name, table in _UPLOADED.items()
+}
+"""The columns of each source and their types: those of uploaded files."""
+
 _OF_THE_SQL = "42"  # SQLSTATE class: syntax, unknown names, missing rights; says no value
 _OF_THE_DATA = "22"
 
@@ -147,7 +121,7 @@ def _gathered(
 ) -> Composable:
     """Uploaded rows where they are; those of a query brought to the state database."""
     if source.upload:
-        return Identifier(_UPLOADED[name])
+        return Identifier(_UPLOADED[name].name)
     assert source.database is not None
     reader = stack.enter_context(_reading(readers[source.database]))
     temporary = Identifier(f"gathered_{name}")
