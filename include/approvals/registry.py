@@ -230,18 +230,9 @@ def decision_on(conn: Connection, request_id: int) -> Decision | None:
 
 def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:
     """Return the answers to a request that did not count, oldest first."""
-    table = approval_refusal
-    query = (
-        select(
-            table.c.request_id,
-            table.c.decision,
-            table.c.decided_by,
-            table.c.decided_at,
-            table.c.cause,
-        )
-        .where(table.c.request_id == request_id)
-        .order_by(table.c.id)
-    )
+    table = approval_refusal.c
+    columns = (table[name] for name in Refusal.__dataclass_fields__)
+    query = select(*columns).where(table.request_id == request_id).order_by(table.id)
     rows = map(dict, conn.execute(query).mappings())
     return [Refusal(**row | {"cause": Cause(row["cause"])}) for row in rows]
 
@@ -289,8 +280,7 @@ def approvals_of(conn: Connection, dag_id: str, run_id: str) -> list[Approval]:
     """Return the decisions of a run for its ``result.json``, in the order of asking."""
     query = (
         select(
-            approval_request.c.kind,
-            approval_request.c.subject,
+            (approval_request.c.kind + ":" + approval_request.c.subject).label("step"),
             approval_request.c.sha256,
             approval_decision.c.decision,
             approval_decision.c.decided_by,
@@ -300,16 +290,7 @@ def approvals_of(conn: Connection, dag_id: str, run_id: str) -> list[Approval]:
         .where(approval_request.c.dag_id == dag_id, approval_request.c.run_id == run_id)
         .order_by(approval_request.c.id)
     )
-    return [
-        Approval(
-            step=f"{row.kind}:{row.subject}",
-            decision=row.decision,
-            decided_by=row.decided_by,
-            decided_at=row.decided_at,
-            sha256=row.sha256,
-        )
-        for row in conn.execute(query)
-    ]
+    return [Approval(**row) for row in conn.execute(query).mappings()]
 
 
 def _request(row: dict[str, object]) -> Request:

@@ -223,24 +223,19 @@ def _with_answers(conn: Connection, rows: list[dict[str, Any]]) -> list[Review]:
 def _review(
     row: Mapping[str, Any], answers: Mapping[str, Given], others: tuple[SubProcessor, ...]
 ) -> Review:
+    fields = {name: row[name] for name in _PLAIN if row[name] is not None}
     return Review(
-        id=row["id"],
-        partner=row["partner"],
-        opened_at=row["opened_at"],
-        opened_by=row["opened_by"],
+        **fields,
         because=row["reopened_because"] or "",
-        reopened_at=row["reopened_at"],
         issued=form.from_json(row["issued"]) if row["issued"] else None,
-        returned_at=row["returned_at"],
-        returned_by=row["returned_by"] or "",
-        answered_on=row["answered_on"],
-        file_sha256=row["file_sha256"] or "",
         replaced=tuple(row["replaced"]),
-        decided_at=row["decided_at"],
-        decided_by=row["decided_by"] or "",
-        passed=row["passed"],
         share=parse_rate(row["score"]) if row["score"] else None,
-        reason=row["reason"] or "",
         answers=answers,
         sub_processors=others,
     )
+
+
+_PLAIN = (  # columns that a review has under the same name
+    "id", "partner", "opened_at", "opened_by", "reopened_at", "returned_at", "returned_by",
+    "answered_on", "file_sha256", "decided_at", "decided_by", "passed", "reason",
+)  # fmt: skip

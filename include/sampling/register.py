@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, not_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import ledger
@@ -40,48 +40,36 @@ class Earlier:
 
 
 def drawn_by(conn: Connection, audit: str, population: str) -> Earlier | None:
-    """Return which run drew a population of an audit; None when none did."""
-    table = audit_sample.c
-    found = conn.execute(
-        select(table.run_id, table.drawn_at).where(
-            table.audit == audit, table.population == population
-        )
-    ).first()
-    return Earlier(found.run_id, found.drawn_at) if found else None
+    """Return the run that drew a population of an audit, or None."""
+    return _drawn(conn, audit, audit_sample.c.population == population)
 
 
 def has_drawn(conn: Connection, audit: str, run_id: str) -> bool:
-    """Say whether a run drew anything of an audit, under whatever names."""
-    table = audit_sample.c
-    query = select(table.run_id).where(table.audit == audit, table.run_id == run_id)
-    return conn.execute(query).first() is not None
+    """Return whether a run drew anything of an audit, under whatever names."""
+    return _drawn(conn, audit, audit_sample.c.run_id == run_id) is not None
 
 
 def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> Earlier | None:
-    """Return which other run drew just this frame for an audit, under another name."""
+    """Return the other run that drew just this frame for an audit, under another name."""
     table = audit_sample.c
-    query = select(table.run_id, table.drawn_at).where(
-        table.audit == audit, table.frame_sha256 == sha256, table.run_id != run.run_id
-    )
-    found = conn.execute(query).first()
-    return Earlier(found.run_id, found.drawn_at) if found else None
+    return _drawn(conn, audit, table.frame_sha256 == sha256, table.run_id != run.run_id)
+
+
+def _drawn(conn: Connection, audit: str, *conditions: ColumnElement[bool]) -> Earlier | None:
+    table = audit_sample.c
+    query = select(table.run_id, table.drawn_at).where(table.audit == audit, *conditions)
+    row = conn.execute(query).first()
+    return Earlier(*row) if row else None
+
+
+def _of(table: Table, run: Run) -> ColumnElement[bool]:
+    return and_(table.c.dag_id == run.dag_id, table.c.run_id == run.run_id)
 
 
 def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at: Sealed) -> None:
-    """Keep where a run's commitment was sealed; the first one stands."""
-    conn.execute(
-        insert(audit_commitment)
-        .values(
-            dag_id=run.dag_id,
-            run_id=run.run_id,
-            audit=audit,
-            sha256=sha256,
-            bundle=at.bundle,
-            sums_sha256=at.sums_sha256,
-            sealed_at=at.sealed_at,
-        )
-        .on_conflict_do_nothing()
-    )
+    """Record where a run's commitment was sealed; the first one stands."""
+    row = {**asdict(run), "audit": audit, "sha256": sha256, **at.model_dump()}
+    conn.execute(insert(audit_commitment).values(row).on_conflict_do_nothing())
 
 
 def commitment_of(conn: Connection, run: Run) -> Sealed | None:
@@ -90,11 +78,8 @@ def commitment_of(conn: Connection, run: Run) -> Sealed | None:
     The register's own row says only that the run came so far: the ledger is what is chained.
     """
     row = ledger.find(conn, COMMITMENT_WORKFLOW, run.run_id)
-    table = audit_commitment.c
-    found = conn.execute(
-        select(table.bundle).where(table.dag_id == run.dag_id, table.run_id == run.run_id)
-    ).first()
-    if found is None or row is None:
+    query = select(audit_commitment.c.bundle).where(_of(audit_commitment, run))
+    if row is None or conn.execute(query).first() is None:
         return None
     return Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
 
@@ -105,25 +90,21 @@ def commitments_before(conn: Connection, audit: str, run: Run) -> list[Earlier]:
     One that was never drawn may mean that somebody did not like what a seed would have drawn.
     """
     table = audit_commitment.c
-    found = conn.execute(
+    query = (
         select(table.run_id, table.sealed_at)
-        .where(table.audit == audit, (table.dag_id != run.dag_id) | (table.run_id != run.run_id))
+        .where(table.audit == audit, not_(_of(audit_commitment, run)))
         .order_by(table.sealed_at)
     )
-    return [Earlier(row.run_id, row.sealed_at) for row in found]
+    return [Earlier(*row) for row in conn.execute(query)]
 
 
 def is_used(conn: Connection, seed: str, run: Run) -> bool:
-    """Say whether another run was drawn by a seed."""
+    """Return whether another run was drawn by a seed."""
     table = audit_seed.c
-    found = conn.execute(
-        select(table.id).where(
-            table.seed == seed,
-            table.refused.is_(None),
-            (table.dag_id != run.dag_id) | (table.run_id != run.run_id),
-        )
+    query = select(table.id).where(
+        table.seed == seed, table.refused.is_(None), not_(_of(audit_seed, run))
     )
-    return found.first() is not None
+    return conn.execute(query).first() is not None
 
 
 def keep_seed(
@@ -143,60 +124,38 @@ def keep_seed(
         Why it is refused, now or when it was kept before: another run may take the seed between a
         look and this. None where it is taken.
     """
-    row = {
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "seed": seed,
-        "source": source,
-        "published_at": published_at,
-        "entered_by": entered_by,
-        "entered_at": entered_at,
-    }
+    row = {**asdict(run), "seed": seed, "source": source, "published_at": published_at}
+    row |= {"entered_by": entered_by, "entered_at": entered_at}
     table = audit_seed.c
     same = select(table.refused).where(
-        table.dag_id == run.dag_id,
-        table.run_id == run.run_id,
-        table.entered_by == entered_by,
-        table.entered_at == entered_at,
+        _of(audit_seed, run), table.entered_by == entered_by, table.entered_at == entered_at
     )
     for cause in (refused, Cause.USED):
-        kept = insert(audit_seed).values(**row, refused=cause).on_conflict_do_nothing()
-        conn.execute(kept)
-        if (found := conn.execute(same).first()) is not None:
+        entry = insert(audit_seed).values(**row, refused=cause).on_conflict_do_nothing()
+        conn.execute(entry)
+        if (kept := conn.execute(same).first()) is not None:
             break
-    return found.refused if found else Cause.USED
+    return kept.refused if kept else Cause.USED
 
 
 def seed_of(conn: Connection, run: Run) -> Seed | None:
-    """Return the seed of a run with the commitment before it; None when none was taken."""
-    table = audit_seed.c
-    found = conn.execute(
-        select(audit_seed).where(
-            table.dag_id == run.dag_id, table.run_id == run.run_id, table.refused.is_(None)
-        )
-    ).first()
+    """Return the seed of a run with the commitment before it, or None."""
+    columns = (audit_seed.c[name] for name in Seed.model_fields if name != "commitment")
+    query = select(*columns).where(_of(audit_seed, run), audit_seed.c.refused.is_(None))
+    row = conn.execute(query).mappings().first()
     commitment = commitment_of(conn, run)
-    if found is None or commitment is None:
-        return None
-    return Seed(
-        seed=found.seed,
-        source=found.source,
-        published_at=found.published_at,
-        entered_by=found.entered_by,
-        entered_at=found.entered_at,
-        commitment=commitment,
-    )
+    return Seed(**row, commitment=commitment) if row and commitment else None
 
 
 def refusals_of(conn: Connection, run: Run) -> list[Refusal]:
     """Return the seeds of a run that were not taken, oldest first."""
     table = audit_seed.c
-    found = conn.execute(
+    query = (
         select(table.entered_by, table.entered_at, table.refused)
-        .where(table.dag_id == run.dag_id, table.run_id == run.run_id, table.refused.is_not(None))
+        .where(_of(audit_seed, run), table.refused.is_not(None))
         .order_by(table.entered_at)
     )
-    return [Refusal(row.entered_by, row.entered_at, row.refused) for row in found]
+    return [Refusal(*row) for row in conn.execute(query)]
 
 
 def remember_sample(
