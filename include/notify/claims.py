@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from include.notify.asking import Asked, Confirm, LookUp, ask
-from include.notify.letters import Item
+from include.notify.letters import Item, Letter
 from include.notify.notice import IN_DOUBT, NOT_WANTED, OPTED_OUT, ChannelKind, fault
 from include.policy.rules import NoticeRules
 
@@ -142,35 +142,23 @@ MOST_NOTICES = 200  # in one message; nobody reads more, and a server may refuse
 MOST_COPIES = 2  # of a message in doubt; what did not arrive by then is told to people
 
 
-@dataclass(frozen=True)
-class Claimed:
+@dataclass(frozen=True, kw_only=True)
+class Claimed(Letter):
     """A message that this process may send.
 
     Attributes:
-        doubtful: it may have been sent before.
+        id: of the message.
+        tries: number of tries, this one included.
+        created_at: when the message was made.
+        doubtful: whether it may have been sent before.
         copies: how often it was sent while it was in doubt, this time included.
-        tries: this one included.
-        address: by which the recipient is reached.
-        text: of a letter; empty for a digest.
-        items: what is in it, at least one.
-        refusable: whether the recipient may refuse every kind that is in it.
-        more: how many notices for the recipient did not fit and follow in the next ones.
     """
 
     id: int
-    message_id: str
-    recipient: str
-    urgent: bool
     tries: int
     created_at: datetime
     doubtful: bool
     copies: int
-    name: str
-    address: str = field(repr=False)
-    text: str = field(repr=False)
-    items: Sequence[Item]
-    refusable: bool
-    more: int = 0
 
 
 class Unsent(NamedTuple):
@@ -392,12 +380,13 @@ def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int,
 def _message(
     terms: Terms, row: Any, inside: Sequence[Any], address: str, words: str, more: int
 ) -> Claimed:
-    names = [one["name"] for one in inside if one["name"]]
+    names = [notice["name"] for notice in inside if notice["name"]]
     return Claimed(
         id=row["id"],
         message_id=row["message_id"],
         recipient=row["recipient"],
         urgent=row["urgent"],
+        at=terms.now,
         tries=row["tries"] + 1,
         created_at=row["created_at"],
         doubtful=row["doubtful"],
@@ -405,11 +394,8 @@ def _message(
         name=names[-1] if names else "",
         address=address,
         text=words,
-        items=[
-            Item(one["id"], one["kind"], one["key"], one["heading"], one["line"], one["due_on"])
-            for one in inside
-        ],
-        refusable=all(one["kind"] in terms.rules.may_opt_out for one in inside),
+        items=[Item(*(notice[name] for name in Item.__dataclass_fields__)) for notice in inside],
+        refusable=all(notice["kind"] in terms.rules.may_opt_out for notice in inside),
         more=more,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -33,7 +33,6 @@ from include.notify.claims import (
     claim_new,
     dissolve_old,
 )
-from include.notify.letters import Letter
 from include.notify.notice import NO_ROBOT, REFUSED, ChannelKind
 from include.policy.rules import NoticeRules, Quiet
 from include.services.clock import Clock
@@ -341,7 +340,8 @@ class _Round:
             except Empty:
                 return
             if self._ours(station, batch, one):
-                reply = station.line.send(self._letter(one))
+                at = self.office.clock.now().astimezone(self.office.zone)
+                reply = station.line.send(replace(one, at=at))
                 self._record(station, one, reply)
             with self.lock:
                 batch.ids.discard(one.id)
@@ -358,20 +358,6 @@ class _Round:
             if now + LEASE - batch.until >= _RENEW:
                 mine, batch.until = marks.extended(conn, list(batch.ids), batch.until, now)
                 batch.ids &= mine
-
-    def _letter(self, one: Claimed) -> Letter:
-        return Letter(
-            message_id=one.message_id,
-            recipient=one.recipient,
-            name=one.name,
-            address=one.address,
-            urgent=one.urgent,
-            at=self.office.clock.now().astimezone(self.office.zone),
-            text=one.text,
-            items=one.items,
-            refusable=one.refusable,
-            more=one.more,
-        )
 
     def _record(self, station: _Station, one: Claimed, reply: Reply) -> None:
         now, rules, done = self.office.clock.now(), self.office.rules, self.done

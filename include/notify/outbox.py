@@ -219,11 +219,8 @@ def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: d
     Returns:
         How many were taken back.
     """
-    found = list(conn.scalars(_WITHDRAWN, {"kind": kind, "keys": list(keys)}))
-    if found:
-        values = {"ids": found, "cause": visible(cause), "at": at}
-        conn.execute(_WITHDRAW, values)
-    return len(found)
+    waiting = conn.scalars(_WITHDRAWN, {"kind": kind, "keys": list(keys)})
+    return _withdraw(conn, list(waiting), cause, at)
 
 
 def withdraw_alike(
@@ -240,10 +237,13 @@ def withdraw_alike(
         but: digest of the letter text whose notices stay.
     """
     query, values = alike(_WITHDRAWN_ALIKE, kind, prefix)
-    found = list(conn.scalars(query, values | {"but": but}))
-    if found:
-        conn.execute(_WITHDRAW, {"ids": found, "cause": visible(cause), "at": at})
-    return len(found)
+    return _withdraw(conn, list(conn.scalars(query, values | {"but": but})), cause, at)
+
+
+def _withdraw(conn: Connection, ids: list[int], cause: str, at: datetime) -> int:
+    if ids:
+        conn.execute(_WITHDRAW, {"ids": ids, "cause": visible(cause), "at": at})
+    return len(ids)
 
 
 def opt_out(
