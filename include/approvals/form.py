@@ -79,24 +79,24 @@ def read_form(
     """
     values: dict[str, Entry] = {}
     problems: list[Message] = []
-    for one in form:
+    for entry in form:
         try:
-            value = _READERS[one.kind](one, entered.get(one.name), zone)
+            value = _READERS[entry.kind](entry, entered.get(entry.name), zone)
         except _WrongError as wrong:
-            problems.append(_("{field}: {problem}", field=one.title, problem=wrong.problem))
+            problems.append(_("{field}: {problem}", field=entry.title, problem=wrong.problem))
             if wrong.kept is not None:
-                values[one.name] = wrong.kept
+                values[entry.name] = wrong.kept
             continue
         if value is not None:
-            values[one.name] = value
-        elif one.required:
-            problems.append(_("{field}: {problem}", field=one.title, problem=_("is missing")))
+            values[entry.name] = value
+        elif entry.required:
+            problems.append(_("{field}: {problem}", field=entry.title, problem=_("is missing")))
     return Entered(values, problems)
 
 
 def refilled(form: Iterable[Field], values: Mapping[str, Entry]) -> tuple[Field, ...]:
     """Return the form with what was entered before in its fields."""
-    return tuple(replace(one, value=values.get(one.name, one.value)) for one in form)
+    return tuple(replace(entry, value=values.get(entry.name, entry.value)) for entry in form)
 
 
 class _WrongError(Exception):

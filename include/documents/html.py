@@ -110,5 +110,8 @@ def _margins(document: Document, words: Words) -> str:
 
 def _quoted(text: str) -> str:
     """A text as a string of a style sheet, in which nothing of it can end the string."""
-    plain = "".join(one if one.isascii() and one.isalnum() else f"\\{ord(one):x} " for one in text)
+    plain = "".join(
+        character if character.isascii() and character.isalnum() else f"\\{ord(character):x} "
+        for character in text
+    )
     return f'"{plain}"'

@@ -106,7 +106,7 @@ _MOST = 200  # characters of a cell that are looked at: more does not make it wi
 
 def em(text: str) -> float:
     """The length of a text in em: a Chinese sign is one, others about half."""
-    return sum(1.0 if east_asian_width(one) in "WF" else 0.55 for one in text)
+    return sum(1.0 if east_asian_width(character) in "WF" else 0.55 for character in text)
 
 
 def shares(rows: Sequence[Sequence[str]]) -> list[float]:
@@ -125,4 +125,4 @@ def shares(rows: Sequence[Sequence[str]]) -> list[float]:
     for done, at in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         widths[at] = min(wanted[at], room / (len(wanted) - done))
         room -= widths[at]
-    return [one / sum(widths) for one in widths]
+    return [width / sum(widths) for width in widths]

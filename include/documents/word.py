@@ -60,8 +60,8 @@ def render_docx(document: Document, locale: str, timezone: str) -> bytes:
 
 @lru_cache
 def _template() -> bytes:
-    paths = sorted(one for one in _TEMPLATE.rglob("*") if one.is_file())
-    return archived({one.relative_to(_TEMPLATE).as_posix(): one.read_bytes() for one in paths})
+    paths = sorted(path for path in _TEMPLATE.rglob("*") if path.is_file())
+    return archived({path.relative_to(_TEMPLATE).as_posix(): path.read_bytes() for path in paths})
 
 
 def _describe(file: File, document: Document, words: Words) -> None:

@@ -56,7 +56,7 @@ class Words:
         if blank(entry.value):
             return []
         if isinstance(entry.value, tuple):
-            return [self.text(one) for one in entry.value if not blank(one)]
+            return [self.text(item) for item in entry.value if not blank(item)]
         if isinstance(entry.value, Message):
             return [self.text(entry.value)]
         value = _line_feeds(entry.value) if isinstance(entry.value, str) else entry.value
@@ -77,10 +77,10 @@ class Words:
 
     def grid(self, table: Table) -> list[list[str]]:
         """The cells of a table, the heading first; a table without rows says so."""
-        heading = [self.text(one.label) for one in table.columns]
+        heading = [self.text(column.label) for column in table.columns]
         if not table.rows:
             return [heading, [self.text(_NO_ROWS), *[""] * (len(heading) - 1)]]
-        kinds = [one.kind for one in table.columns]
+        kinds = [column.kind for column in table.columns]
         return [heading] + [
             [visible(self._view.shown(cell, kind)) for cell, kind in zip(row, kinds, strict=True)]
             for row in table.rows[:MAX_ROWS]
@@ -88,7 +88,7 @@ class Words:
 
     def ends(self, table: Table) -> list[bool]:
         """Which columns are figures, which end below each other."""
-        return [self._view.numeric(one.kind) for one in table.columns]
+        return [self._view.numeric(column.kind) for column in table.columns]
 
     def cut(self, table: Table) -> str:
         """How much of a long table is left out; empty when it is all there."""
@@ -116,7 +116,7 @@ class Words:
 
 def numbers(document: Document) -> list[int | None]:
     """The number of each section; None where it has no heading, or is the only one that has."""
-    headed = [one.heading is not None for one in document.sections]
+    headed = [section.heading is not None for section in document.sections]
     if sum(headed) < 2:
         return [None] * len(headed)
     return [sum(headed[: at + 1]) if one else None for at, one in enumerate(headed)]
@@ -127,15 +127,15 @@ def blank(value: EntryValue) -> bool:
     if value is None or (isinstance(value, float) and value != value):
         return True
     if isinstance(value, tuple):
-        return all(blank(one) for one in value)
+        return all(blank(item) for item in value)
     if isinstance(value, Message):
         said = _each(value, _seen)
-        return not all(_says_something(Translator(one).text(said)) for one in LOCALES)
+        return not all(_says_something(Translator(locale).text(said)) for locale in LOCALES)
     return isinstance(value, str) and not _says_something(value)
 
 
 def _says_something(text: str) -> bool:
-    return any(unicodedata.category(one)[0] in "LN" for one in text)
+    return any(unicodedata.category(character)[0] in "LN" for character in text)
 
 
 def _each(message: Message, change: Callable[[str], str]) -> Message:
@@ -157,7 +157,7 @@ def _line_feeds(text: str) -> str:
 
 def _seen(text: str) -> str:
     """A string without what nobody sees, which `visible` would spell out."""
-    return "".join(one for one in text if unicodedata.category(one)[0] != "C")
+    return "".join(character for character in text if unicodedata.category(character)[0] != "C")
 
 
 def _chinese(number: int) -> str:

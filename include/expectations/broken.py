@@ -89,7 +89,7 @@ class Finder:
         counts = dict.fromkeys(conditions, 0)
         most = sys.maxsize if self.most is None else self.most
         for rules in scans:
-            query = self._query([conditions[one] for one in rules])
+            query = self._query([conditions[rule] for rule in rules])
             bits = [(1 << at, rule, conditions[rule].named) for at, rule in enumerate(rules)]
             for *key, part, mask in self._stream(query):
                 for bit, rule, named in bits:
@@ -100,10 +100,10 @@ class Finder:
         return counts
 
     def _query(self, conditions: Sequence[Condition]) -> sa.Select[Any]:
-        bound = {name: sql for one in conditions for name, sql in one.bound.items()}
+        bound = {name: sql for condition in conditions for name, sql in condition.bound.items()}
         record = self.records.with_columns(bound)
-        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
-        broken = [one.broken for one in conditions]
+        keys = [sa.cast(record.c[column], sa.Text) for column in self.records.key]
+        broken = [condition.broken for condition in conditions]
         # Judged again only for the few records that are broken at all.
         bits: list[sa.ColumnElement[Any]] = [
             sa.case((one, sa.literal_column(f"{1 << at}::bigint")), else_=sa.literal_column("0"))

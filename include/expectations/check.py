@@ -279,24 +279,24 @@ class Check:
         sound: list[Expectation] = []
         collection = self.records.collection
         self._types = read_types(self.view.connection, collection.schema_name, collection.table)
-        for one in self.expectations:
-            fault = self._prepared(one)
+        for expectation in self.expectations:
+            fault = self._prepared(expectation)
             if fault is None:
-                sound.append(one)
+                sound.append(expectation)
             else:
-                results[one.id] = RuleResult(one, fault=fault, named=False)
+                results[expectation.id] = RuleResult(expectation, fault=fault, named=False)
         if sound:
             try:
                 with self.view.savepoint():
                     results |= self._count(sound, self.counted)
             except Exception as error:  # noqa: BLE001 - the rule that caused it says so when it is alone
                 self.view.require_alive()
-                self.names.forget([one.id for one in sound])
+                self.names.forget([expectation.id for expectation in sound])
                 code = self.view.first_failure
                 # Whoever cancelled the query does not want to see it again for each rule.
                 cancelled = _reason(code, error) if code.startswith("57") else None
                 results |= self._each(sound, cancelled)
-        return [results[one.id] for one in self.expectations]
+        return [results[expectation.id] for expectation in self.expectations]
 
     def _prepared(self, one: Expectation) -> Message | None:
         missing = [name for name in one.columns() if name not in self.records.columns]
@@ -318,7 +318,9 @@ class Check:
 
         collection = self.records.collection
         known = {
-            one.id: self._conditions[one.id] for one in expectations if one.id in self._conditions
+            expectation.id: self._conditions[expectation.id]
+            for expectation in expectations
+            if expectation.id in self._conditions
         }
 
         @cache
@@ -337,10 +339,12 @@ class Check:
             self.rows,
         )
         results = {}
-        for one in expectations:
-            done = results_of[one.id]
-            named = bool(self.records.key) and not one.type.startswith("expect_table_")
-            results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
+        for expectation in expectations:
+            done = results_of[expectation.id]
+            named = bool(self.records.key) and not expectation.type.startswith("expect_table_")
+            results[expectation.id] = RuleResult(
+                expectation, done.rows, done.broken, None, named, done.evr
+            )
         return results
 
     def _find(self, conditions: Mapping[str, Condition]) -> dict[str, int]:
@@ -360,16 +364,16 @@ class Check:
         """Check one by one, and wait for a lock once; of none when the whole was cancelled."""
         results: dict[str, RuleResult] = {}
         locked: dict[str | None, Message] = {}  # by collection; None is the records' own
-        for one in expectations:
-            asked = getattr(one.kwargs, "collection", None)
+        for expectation in expectations:
+            asked = getattr(expectation.kwargs, "collection", None)
             fault = cancelled or locked.get(None) or locked.get(asked)
             if fault is None:
-                results[one.id] = self._alone(one)
+                results[expectation.id] = self._alone(expectation)
                 # Whose SQL may ask any table does not tell which of them is locked.
-                if self.view.first_failure == LOCKED and (asked or not _has_sql(one)):
+                if self.view.first_failure == LOCKED and (asked or not _has_sql(expectation)):
                     locked[asked] = reason_of(LOCKED)
             else:
-                results[one.id] = RuleResult(one, fault=fault, named=False)
+                results[expectation.id] = RuleResult(expectation, fault=fault, named=False)
         return results
 
     def _alone(self, one: Expectation) -> RuleResult:

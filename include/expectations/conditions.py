@@ -117,7 +117,7 @@ class Condition:
 def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.TableClause:
     """A table of a mapped database."""
     names: list[sa.ColumnClause[Any]] = [
-        sa.column(sa.quoted_name(one, quote=True)) for one in columns
+        sa.column(sa.quoted_name(column, quote=True)) for column in columns
     ]
     table = sa.table(sa.quoted_name(collection.table, quote=True), *names)
     table.schema = sa.quoted_name(collection.schema_name, quote=True)
@@ -278,9 +278,11 @@ def _case(where: str | None, broken: sa.ColumnElement[bool]) -> sa.ColumnElement
 def _all_of(*conditions: str | sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
     return sa.and_(
         *(
-            sa.literal_column(f"({one})", sa.Boolean) if isinstance(one, str) else one
-            for one in conditions
-            if one is not None
+            sa.literal_column(f"({condition})", sa.Boolean)
+            if isinstance(condition, str)
+            else condition
+            for condition in conditions
+            if condition is not None
         )
     )
 
@@ -363,15 +365,15 @@ def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
     """A value is there; that JSON says null is none."""
     if not kwargs.path:
         return _column(kwargs.column).is_not(None)
-    keys = postgresql.array([sa.cast(one, sa.Text) for one in kwargs.path])
+    keys = postgresql.array([sa.cast(key, sa.Text) for key in kwargs.path])
     return sa.cast(_column(kwargs.column), postgresql.JSONB).op("#>>")(keys).is_not(None)
 
 
 def _twin(kwargs: Distinct, records: Records) -> Condition:
     """Another record with a smaller key has the same values."""
-    named = [_column(one).is_not(None) for one in kwargs.columns]
+    named = [_column(column).is_not(None) for column in kwargs.columns]
     others = records.table.alias(OTHER)
-    keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
-    same = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
+    keys = [sa.tuple_(*(_column(column, of) for column in records.key)) for of in (OTHER, RECORD)]
+    same = [_column(column, OTHER) == _column(column) for column in kwargs.columns]
     found = sa.exists().select_from(others).where(*same, keys[0] < keys[1])
     return Condition(_all_of(kwargs.where, *named, found), joined=True)

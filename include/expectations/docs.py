@@ -34,13 +34,13 @@ def data_docs(name: str, results: Sequence[RuleResult], run_id: str, at: datetim
         from great_expectations.render.view.view import DefaultJinjaPageView
 
         found = [
-            one.evr
+            result.evr
             or ExpectationValidationResult(
-                success=False, expectation_config=gx.configuration_of(one.rule), result={}
+                success=False, expectation_config=gx.configuration_of(result.rule), result={}
             )
-            for one in results
+            for result in results
         ]
-        good = sum(bool(one.success) for one in found)
+        good = sum(bool(result.success) for result in found)
         suite = ExpectationSuiteValidationResult(
             success=bool(found) and good == len(found),
             results=found,

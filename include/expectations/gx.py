@@ -99,9 +99,11 @@ class KnowingEngine(SqlAlchemyExecutionEngine):
     ) -> dict[Any, Any]:
         """Answer what is known; its own engine computes the rest."""
         wanted = list(metrics_to_resolve)
-        known = {one.id: self.answers[one.id]() for one in wanted if one.id in self.answers}
-        known |= {one.id: self.columns for one in wanted if one.metric_name == COLUMNS}
-        left = [one for one in wanted if one.id not in known]
+        known = {
+            metric.id: self.answers[metric.id]() for metric in wanted if metric.id in self.answers
+        }
+        known |= {metric.id: self.columns for metric in wanted if metric.metric_name == COLUMNS}
+        left = [metric for metric in wanted if metric.id not in known]
         if not left:
             return known
         return {**super().resolve_metrics(left, metrics, runtime_configuration), **known}
@@ -299,8 +301,10 @@ def count(
                 engine.answers[metric.id] = partial(_found, find, one.id)
     # What is known is not asked for at all: Great Expectations would first find out what each
     # depends on, down to the types of the table's columns.
-    answers = {one.id: engine.answers[one.id] for one in metrics if one.id in engine.answers}
-    computed = _computed(validator, [one for one in metrics if one.id not in answers])
+    answers = {
+        metric.id: engine.answers[metric.id] for metric in metrics if metric.id in engine.answers
+    }
+    computed = _computed(validator, [metric for metric in metrics if metric.id not in answers])
     computed |= {metric: answer() for metric, answer in answers.items()}
     results = {}
     for rule, (expectation, needed) in wanted.items():
@@ -332,7 +336,7 @@ def _validator(
 ) -> Validator:
     engine = KnowingEngine(engine=connection, create_temp_table=False)
     engine.answers = {}
-    engine.columns = [{"name": one.name, "type": one.type} for one in records.c]
+    engine.columns = [{"name": column.name, "type": column.type} for column in records.c]
     data = RecordsBatch(
         execution_engine=engine,
         selectable=records,

@@ -64,8 +64,8 @@ def _named(error: psycopg.Error, incoming: Incoming) -> tuple[str, str]:
     collections = incoming.database.collections.values()
     said = f"{error.diag.table_name or ''} {error.diag.message_primary or ''}"
     for kind, names in (
-        ("the table", {one.table for one in collections}),
-        ("schema", {one.schema_name for one in collections}),
+        ("the table", {collection.table for collection in collections}),
+        ("schema", {collection.schema_name for collection in collections}),
     ):
         for name in sorted(names, key=len, reverse=True):
             if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said):

@@ -90,7 +90,9 @@ class OwnChecks:
             with connection.transaction():
                 return self._count(connection, checks, where)
         except psycopg.Error:
-            return [one for check in checks for one in self._alone(connection, check, where)]
+            return [
+                verdict for check in checks for verdict in self._alone(connection, check, where)
+            ]
 
     def _keys(
         self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
@@ -99,7 +101,7 @@ class OwnChecks:
 
         One scan for all checks. Nobody asks for them while a batch is only looked at.
         """
-        broken = [SQL("({}) IS NOT TRUE").format(pack_sql(one.condition)) for one in checks]
+        broken = [SQL("({}) IS NOT TRUE").format(pack_sql(check.condition)) for check in checks]
         query = SQL(
             "SELECT * FROM (SELECT {key}, ARRAY[{broken}] AS broken FROM {table} AS i "
             "WHERE {where}) AS judged WHERE true = ANY (broken)"
@@ -123,8 +125,8 @@ class OwnChecks:
         self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
     ) -> list[Verdict]:
         broken = [
-            SQL("count(*) FILTER (WHERE ({}) IS NOT TRUE)").format(pack_sql(one.condition))
-            for one in checks
+            SQL("count(*) FILTER (WHERE ({}) IS NOT TRUE)").format(pack_sql(check.condition))
+            for check in checks
         ]
         query = SQL("SELECT {figures} FROM {table} AS i WHERE {where}").format(
             figures=SQL(", ").join([SQL("count(*)"), *broken]),
@@ -188,7 +190,7 @@ class SuiteChecks:
             return []
         kept = Kept()
         checking = self._checking(connection, where, now, kept)
-        return [_verdict(kept, one) for one in checking.run()]
+        return [_verdict(kept, result) for result in checking.run()]
 
     def _checking(
         self,
@@ -233,7 +235,7 @@ def all_verdicts(
     now: datetime,
 ) -> list[Verdict]:
     """Hold every rule against a batch."""
-    return [one for checker in checkers for one in checker.check(connection, where, now)]
+    return [verdict for checker in checkers for verdict in checker.check(connection, where, now)]
 
 
 def broken_by_rule(
@@ -245,9 +247,9 @@ def broken_by_rule(
     """Hold every rule against a batch, and name the rows that may not be let in, by rule."""
     verdicts = all_verdicts(checkers, connection, where, now)
     keys: dict[str, list[Key]] = {}
-    for one in verdicts:
-        if one.broken and one.severity == FAIL:
-            keys.setdefault(one.rule, []).extend(one.keys())
+    for verdict in verdicts:
+        if verdict.broken and verdict.severity == FAIL:
+            keys.setdefault(verdict.rule, []).extend(verdict.keys())
     return verdicts, keys
 
 

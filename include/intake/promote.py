@@ -197,7 +197,7 @@ def _statement(
         ),
     )
     names = [_ROW, "marked", *(f"t{number}" for number in range(len(inserts)))]
-    counts = [SQL("(SELECT count(*) FROM {})").format(Identifier(one)) for one in names]
+    counts = [SQL("(SELECT count(*) FROM {})").format(Identifier(name)) for name in names]
     return SQL(
         "WITH r AS ({r}), {rows} AS MATERIALIZED ({source}), {parts} SELECT {counts}"
     ).format(

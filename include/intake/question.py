@@ -95,16 +95,18 @@ def masked_rows(
             the key is hidden whole.
     """
     rule = incoming.rule
-    key = SQL(", ").join(incoming.column(one) for one in incoming.key)
+    key = SQL(", ").join(incoming.column(name) for name in incoming.key)
     personal = tells_a_person(incoming.collection, incoming.key)
     # A personal key is named below, and is a field like any other: masked, where it is shown at all
     plain = () if personal else incoming.key
-    shown = [*plain, *(one for one in rule.sample.fields if one not in plain)]
-    raw = [SQL("{}::text").format(incoming.column(one)) for one in incoming.key if personal]
+    shown = [*plain, *(field for field in rule.sample.fields if field not in plain)]
+    raw = [SQL("{}::text").format(incoming.column(name)) for name in incoming.key if personal]
     query = incoming.sql(
         "SELECT {values} FROM {table} AS i WHERE {waits} "
         "ORDER BY sha256(convert_to({sha256} || ROW({key})::text, 'UTF8')), {key} LIMIT {size}",
-        values=SQL(", ").join([*raw, *(_shown(incoming, one, key=one in plain) for one in shown)]),
+        values=SQL(", ").join(
+            [*raw, *(_shown(incoming, name, key=name in plain) for name in shown)]
+        ),
         waits=incoming.pending(batch),
         sha256=Literal(sha256),
         key=key,
@@ -213,7 +215,7 @@ def body(facts: Facts, sample: MaskedRows, timezone: str) -> str:
     notes = []
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
-        lines = [words.text(one) for one in _facts(facts)]
+        lines = [words.text(fact) for fact in _facts(facts)]
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {line}" for line in lines))
         parts.append(_rules(facts.verdicts, words))
@@ -261,19 +263,19 @@ def _answerers(reviewers: Sequence[str]) -> Message:
 
 
 def _rules(verdicts: Sequence[Verdict], words: Translator) -> str:
-    broken = [one for one in verdicts if one.broken or one.broken is None]
+    broken = [verdict for verdict in verdicts if verdict.broken or verdict.broken is None]
     if not broken:
         return words.text(_("No record breaks a rule ({count} rules).", count=len(verdicts)))
     head = [_("Rule"), _("Records that break it"), _("Consequence")]
     rows = [
         [
-            words.text(one.title),
-            words.value(one.broken),
-            words.text(_("set aside") if one.severity == FAIL else _("for your attention")),
+            words.text(verdict.title),
+            words.value(verdict.broken),
+            words.text(_("set aside") if verdict.severity == FAIL else _("for your attention")),
         ]
-        for one in broken
+        for verdict in broken
     ]
-    return markdown_table([words.text(one) for one in head], rows)
+    return markdown_table([words.text(title) for title in head], rows)
 
 
 def _sample_note(sample: MaskedRows) -> Message:

@@ -298,7 +298,9 @@ def _unreviewed(
     """Count rows that a decision let in, and those whose formal record does not show it."""
     incoming, rule = table.incoming, table.incoming.rule
     collection, column = rule.keys[rule.back_reference.key]
-    target = next(one for one in rule.targets if rule.back_reference.key in one.keys)
+    target = next(
+        candidate for candidate in rule.targets if rule.back_reference.key in candidate.keys
+    )
     stamp = target.reviewed
     shown = (
         incoming.sql(

@@ -186,7 +186,7 @@ def _waiting(table: IncomingTable, connection: Connection, listed: Sequence[str]
         yield from map(key_text, connection.execute(query, keys))
         return
     # A name tells no key, so that all rows that were set aside are named, by each key of the HMAC.
-    makers = {one: _names(table, one) for one in {_maker(name) for name in listed}}
+    makers = {key_id: _names(table, key_id) for key_id in {_maker(name) for name in listed}}
     yield from (name for name in listed if makers[_maker(name)] is None)  # nobody can tell any more
     with connection.cursor() as cursor:
         for row in cursor.stream(_query(incoming, SQL("true")), {}):

@@ -58,25 +58,27 @@ def ask(
         unsure: gets the kinds that nobody could be asked about, with the name of the error.
     """
     mine: dict[str, list[Any]] = {}
-    for one in found:
-        if not one["refused"]:
-            mine.setdefault(one["kind"], []).append(one)
+    for notice in found:
+        if not notice["refused"]:
+            mine.setdefault(notice["kind"], []).append(notice)
     asked = Asked()
     for kind, rows in mine.items():
         try:
             wanted = _wanted(rows, confirm.get(kind))
-            addresses = _addresses([one for one in wanted if one["looked_up"]], look_up.get(kind))
+            addresses = _addresses(
+                [notice for notice in wanted if notice["looked_up"]], look_up.get(kind)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the other kinds go
             unsure[kind] = type(error).__name__
             asked.unsure.add(kind)
             continue
         try:
-            asked.texts |= kept_texts(conn, (one["text"] for one in wanted if one["text"]))
+            asked.texts |= kept_texts(conn, (notice["text"] for notice in wanted if notice["text"]))
         except TextChanged as error:
             unsure[kind] = type(error).__name__
             asked.unsure.add(kind)
             continue
-        asked.wanted.update(one["id"] for one in wanted)
+        asked.wanted.update(notice["id"] for notice in wanted)
         asked.addresses |= addresses
     return asked
 
@@ -84,8 +86,8 @@ def ask(
 def _wanted(rows: Sequence[Any], confirm: Confirm | None) -> Sequence[Any]:
     if confirm is None:
         return rows
-    keys = confirm([one["key"] for one in rows])
-    return [one for one in rows if one["key"] in keys]
+    keys = confirm([row["key"] for row in rows])
+    return [row for row in rows if row["key"] in keys]
 
 
 def _addresses(rows: Sequence[Any], look_up: LookUp | None) -> dict[int, str]:
@@ -93,5 +95,5 @@ def _addresses(rows: Sequence[Any], look_up: LookUp | None) -> dict[int, str]:
         return {}
     if look_up is None:
         raise LookupError
-    found = look_up([one["key"] for one in rows])
-    return {one["id"]: found.get(one["key"]) or "" for one in rows}
+    found = look_up([row["key"] for row in rows])
+    return {row["id"]: found.get(row["key"]) or "" for row in rows}

@@ -247,7 +247,10 @@ def claim_new(
     taken = Taken(last=(found[-1][0], found[-1][1]) if len(found) == terms.size else None)
     if not found:
         return taken
-    values |= {"recipients": [one[0] for one in found], "texts": [one[1] for one in found]}
+    values |= {
+        "recipients": [notice[0] for notice in found],
+        "texts": [notice[1] for notice in found],
+    }
     values["domain"] = terms.domain
     rows = conn.execute(MAKE, values).mappings().all()
     if rows:
@@ -332,7 +335,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     taken.withdrawn += len(refused) + len(done) + len(sent_perhaps)
     # One that may have been sent is not torn apart: it waits as a whole until it can be confirmed.
     held = [row["id"] for row in rows if row["doubtful"] and row["id"] in waiting]
-    free = [one for message, ids in waiting.items() if message not in held for one in ids]
+    free = [id_ for message, ids in waiting.items() if message not in held for id_ in ids]
     if free:
         conn.execute(text("UPDATE notice SET message = NULL WHERE id = ANY(:ids)"), {"ids": free})
     follow = _following(conn, terms, rows)
@@ -343,11 +346,15 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
             continue
         address, cause = _address(terms, inside, asked) if inside else ("", "")
         if cause and row["doubtful"]:  # it may have arrived while there was an address
-            _settled(conn, [one["id"] for one in inside], "in_doubt", IN_DOUBT, terms.now)
-            taken.in_doubt += [Unsent(one["kind"], row["recipient"], IN_DOUBT) for one in inside]
+            _settled(conn, [notice["id"] for notice in inside], "in_doubt", IN_DOUBT, terms.now)
+            taken.in_doubt += [
+                Unsent(notice["kind"], row["recipient"], IN_DOUBT) for notice in inside
+            ]
         elif cause:
-            _settled(conn, [one["id"] for one in inside], "undeliverable", cause, terms.now)
-            taken.undeliverable += [Unsent(one["kind"], row["recipient"], cause) for one in inside]
+            _settled(conn, [notice["id"] for notice in inside], "undeliverable", cause, terms.now)
+            taken.undeliverable += [
+                Unsent(notice["kind"], row["recipient"], cause) for notice in inside
+            ]
         if cause or not inside:
             empty.append(row)
         else:
@@ -355,18 +362,20 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
             more = follow.get(row["id"], 0)
             taken.messages.append(_message(terms, row, inside, address, words, more))
     _end_empty(conn, empty, terms.now)
-    ids = [*(one.id for one in taken.messages), *held]
-    copies = [one.id for one in taken.messages if one.doubtful]
+    ids = [*(message.id for message in taken.messages), *held]
+    copies = [message.id for message in taken.messages if message.doubtful]
     given = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
     conn.execute(TAKE, given)
 
 
 def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:
     """The address of a message, the newest one that is known, and why it cannot be used."""
-    found = [asked.addresses.get(one["id"], one["address"]) for one in inside]
-    address = next((one for one in reversed(found) if one), "")
+    found = [asked.addresses.get(notice["id"], notice["address"]) for notice in inside]
+    address = next(
+        (address_of_notice for address_of_notice in reversed(found) if address_of_notice), ""
+    )
     # Where mail may go is said of the lists of people at work; a customer's address is anywhere.
-    looked_up = any(one["looked_up"] for one in inside)
+    looked_up = any(notice["looked_up"] for notice in inside)
     return address, fault(terms.channel, address, () if looked_up else terms.rules.domains)
 
 

@@ -312,10 +312,12 @@ class _Round:
         until: datetime,
     ) -> None:
         left: SimpleQueue[Claimed] = SimpleQueue()
-        for one in messages:
-            left.put(one)
-        batch = _Batch(left, {one.id for one in messages}, until)
-        work = [pool.submit(self._work_off, one, batch) for one in stations[: len(messages)]]
+        for message in messages:
+            left.put(message)
+        batch = _Batch(left, {message.id for message in messages}, until)
+        work = [
+            pool.submit(self._work_off, station, batch) for station in stations[: len(messages)]
+        ]
         try:
             while (seen := wait(work, _WATCH, FIRST_EXCEPTION)).not_done:
                 for one_of_them in seen.done:

@@ -113,7 +113,7 @@ def page(content: str, languages: tuple[str, ...], timezone: str, sender: str) -
         sender: who sends it: name or address, as the mail's head has it.
     """
     words = LetterText.model_validate_json(content)
-    sides = [_side(words, one, timezone, one_line(sender)) for one in languages]
+    sides = [_side(words, language, timezone, one_line(sender)) for language in languages]
     values = {"sides": sides, "subject": sides[0].heading, "main": languages[0]}
     return Page(
         subject=sides[0].heading,
@@ -135,7 +135,7 @@ def _side(words: LetterText, language: str, timezone: str, sender: str) -> Side:
         heading=one_line(said(words.heading)),
         greeting=said(_("Dear customer,")),
         opening=paragraphs(words.opening),
-        parts=[(one_line(said(one.title)), paragraphs(one.words)) for one in words.parts],
+        parts=[(one_line(said(part.title)), paragraphs(part.words)) for part in words.parts],
         closing=paragraphs(words.closing),
         foot=[[sent], *contact],
     )
@@ -146,7 +146,7 @@ def _paragraphs(text: str) -> Paragraphs:
         [line for one in part.split("\n") if (line := one_line(one))]
         for part in _BLANK_LINE.split(text)
     ]
-    return [one for one in found if one]
+    return [paragraph for paragraph in found if paragraph]
 
 
 LONGEST_NAME = 80  # characters of a name that a greeting shows
@@ -238,7 +238,7 @@ class Writer:
 
     def parts(self, letter: Letter) -> list[Part]:
         """The letter in every language."""
-        return [self._part(letter, one) for one in self.languages]
+        return [self._part(letter, language) for language in self.languages]
 
     def subject(self, letter: Letter) -> str:
         """One line in the first language: what it is about, and how much of it."""
@@ -329,8 +329,8 @@ class Writer:
             Block(
                 one_line(translated(language, self.timezone, heading)),
                 [
-                    _line(one, one_line(translated(language, self.timezone, one.line)), mine)
-                    for one in items
+                    _line(item, one_line(translated(language, self.timezone, item.line)), mine)
+                    for item in items
                 ],
             )
             for heading, items in _grouped(letter.items).items()

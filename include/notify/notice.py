@@ -136,7 +136,7 @@ def fault(channel: ChannelKind, address: str, domains: Sequence[str] = ()) -> st
     if not well_formed:
         return MALFORMED
     name = domain.lower()
-    if domains and not any(name == one or name.endswith(f".{one}") for one in domains):
+    if domains and not any(name == allowed or name.endswith(f".{allowed}") for allowed in domains):
         return FORBIDDEN
     return ""
 

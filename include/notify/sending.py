@@ -98,8 +98,8 @@ def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool =
         undeliverable = _unsent(conn, "undeliverable", since)
         in_doubt = _unsent(conn, "in_doubt", since)
     letters = frozenset(office.addresses)
-    _tell_letters(seen, [one for one in undeliverable if one.kind in letters])
-    _tell_unsent(seen, [one for one in undeliverable if one.kind not in letters], in_doubt)
+    _tell_letters(seen, [notice for notice in undeliverable if notice.kind in letters])
+    _tell_unsent(seen, [notice for notice in undeliverable if notice.kind not in letters], in_doubt)
     _tell_waiting(seen, done)
     _tell_in_hand(seen, done, office.zone)
     seen.measure("notices.sent", messages, "1")
@@ -144,14 +144,14 @@ def report_caught_mail(findings: StepFindings, messages: int) -> None:
 def _tell_unsent(
     seen: StepFindings, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
 ) -> None:
-    for cause in sorted({one.cause for one in undeliverable}):
-        recipients = _named([one for one in undeliverable if one.cause == cause])
+    for cause in sorted({notice.cause for notice in undeliverable}):
+        recipients = _named([notice for notice in undeliverable if notice.cause == cause])
         seen.warn(
             "notices.undeliverable",
             _(
                 "Notices that could not be sent ({cause}): {count}, for {recipients}.",
                 cause=explained(cause),
-                count=sum(one.cause == cause for one in undeliverable),
+                count=sum(notice.cause == cause for notice in undeliverable),
                 recipients=recipients,
             ),
             _(
@@ -175,13 +175,13 @@ def _tell_unsent(
 
 def _tell_letters(seen: StepFindings, undeliverable: Sequence[Unsent]) -> None:
     """Letters whose address is looked up: nobody is named, and no next run tells them."""
-    for cause in sorted({one.cause for one in undeliverable}):
+    for cause in sorted({notice.cause for notice in undeliverable}):
         seen.warn(
             "notices.letters_undeliverable",
             _(
                 "Letters that could not be sent ({cause}): {count}.",
                 cause=explained(cause),
-                count=sum(one.cause == cause for one in undeliverable),
+                count=sum(notice.cause == cause for notice in undeliverable),
             ),
             _(
                 "Tell these people otherwise, and enter that. Or correct their addresses, then "
@@ -193,7 +193,7 @@ def _tell_letters(seen: StepFindings, undeliverable: Sequence[Unsent]) -> None:
 
 
 def _named(unsent: Sequence[Unsent]) -> str:
-    names = list(dict.fromkeys(one.recipient for one in unsent))
+    names = list(dict.fromkeys(notice.recipient for notice in unsent))
     return ", ".join(names[:MOST_NAMED]) + ("…" if len(names) > MOST_NAMED else "")
 
 

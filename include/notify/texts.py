@@ -39,7 +39,7 @@ def _written_out(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _written_out(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_written_out(one) for one in value]
+        return [_written_out(item) for item in value]
     return value
 
 
@@ -154,5 +154,5 @@ def _settled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _settled(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_settled(one) for one in value]
+        return [_settled(item) for item in value]
     return value

@@ -46,14 +46,14 @@ def abroad(named: Iterable[SubProcessor]) -> list[SubProcessor]:
     Hong Kong, Macao and Taiwan are told too: to give information there is to provide it outside of
     the territory in the sense of the Personal Information Protection Law (2021-11-01) 38.
     """
-    return [one for one in named if same(one.country).replace("’", "'") not in _CHINA]
+    return [company for company in named if same(company.country).replace("’", "'") not in _CHINA]
 
 
 def countries(named: Iterable[SubProcessor]) -> str:
     """Return the first of their countries or regions, each once, as they were written."""
     found: dict[str, str] = {}
-    for one in named:
-        found.setdefault(same(one.country), one.country)
+    for company in named:
+        found.setdefault(same(company.country), company.country)
     names = list(found.values())
     return ", ".join(names[:_MOST]) + (", …" if len(names) > _MOST else "")
 
@@ -121,7 +121,7 @@ class Review:
     def handed_in_by(self) -> Iterable[str]:
         """Everybody who handed in a file of it."""
         last = [self.returned_by] if self.returned_by else []
-        return [*last, *(one["by"] for one in self.replaced)]
+        return [*last, *(file["by"] for file in self.replaced)]
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,14 @@ def history(conn: Connection, partner: str | None = None) -> list[Review]:
 def known(conn: Connection, partner: str | None = None) -> dict[str, Known]:
     """Return the reviews by partner; of one partner, if it is named."""
     found: dict[str, Known] = {}
-    for one in history(conn, partner):
-        before = found.get(one.partner, NOTHING)
-        if one.is_open:
-            found[one.partner] = Known(one, before.last, before.passed)
+    for review in history(conn, partner):
+        before = found.get(review.partner, NOTHING)
+        if review.is_open:
+            found[review.partner] = Known(review, before.last, before.passed)
         else:
-            found[one.partner] = Known(before.open, one, one if one.passed else before.passed)
+            found[review.partner] = Known(
+                before.open, review, review if review.passed else before.passed
+            )
     return found
 
 

@@ -130,7 +130,7 @@ def rung(
         return today.toordinal() // every * every
     if today > last_day:
         return 1 + ((today - last_day).days - 1) // every * every
-    reached = [one for one in ladder if last_day - timedelta(days=one) < next_telling]
+    reached = [days for days in ladder if last_day - timedelta(days=days) < next_telling]
     return -min(reached) if reached else None
 
 
@@ -151,7 +151,7 @@ class PartnerObligations:
 
     def term(self, *wanted: ObligationKind) -> Term | None:
         """The first term of one of these kinds."""
-        return next((one for one in self.terms if one.what in wanted), None)
+        return next((term for term in self.terms if term.what in wanted), None)
 
     @property
     def review(self) -> Term | None:
@@ -160,8 +160,8 @@ class PartnerObligations:
 
     def is_bound(self, today: date) -> bool:
         """Whether both agreements are in force."""
-        found = [self.term(one) for one in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
-        return all(one is not None and one.state(today) is State.VALID for one in found)
+        found = [self.term(kind) for kind in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
+        return all(term is not None and term.state(today) is State.VALID for term in found)
 
     def is_reviewed(self, today: date) -> bool:
         """Whether its review holds."""
@@ -198,7 +198,7 @@ def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> P
     if not partner.clear:
         return PartnerObligations(partner, (), known)
     tier = rules.tier(partner.tier)
-    done = [one for one in (partner.last_review_on, known.passed_on(zone)) if one is not None]
+    done = [day for day in (partner.last_review_on, known.passed_on(zone)) if day is not None]
     review = review_term(
         max(done, default=None),
         tier.review_every if tier else None,
@@ -285,7 +285,7 @@ def of(bound: PartnerObligations, today: date) -> PartnerStatus:
     reasons = [blocking_reason(term, today) for term in bound.terms]
     if not partner.live:
         reasons.append(_("It has no access."))
-    return PartnerStatus(partner.number, tuple(one for one in reasons if one is not None))
+    return PartnerStatus(partner.number, tuple(reason for reason in reasons if reason is not None))
 
 
 def blocking_reason(term: Term, today: date) -> Message | None:

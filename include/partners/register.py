@@ -176,7 +176,7 @@ def _twice(found: Register, said: Mapping[str, str]) -> None:
     live = before.live or _LIVE.get(said["live_access"].lower(), True)
     found.partners[number] = Partner(number, before.name, live=live, clear=False)
     if before.clear:
-        found.oddities = [one for one in found.oddities if one.partner != number]
+        found.oddities = [oddity for oddity in found.oddities if oddity.partner != number]
         found.oddities.append(
             Oddity(
                 number,
@@ -224,7 +224,7 @@ class _Row:
     def name(self) -> str:
         said = self.said["name"]
         name = one_line(said)
-        broken = any(unicodedata.category(one) in _BREAKS for one in said)
+        broken = any(unicodedata.category(character) in _BREAKS for character in said)
         if broken or not name or len(name) > _LONGEST_NAME:
             self.odd(
                 "partners.name",
@@ -300,7 +300,9 @@ class _Row:
 
 def one_line(text: str) -> str:
     """A text in one line, without control characters: a name must not end a line of a mail."""
-    plain = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in text)
+    plain = "".join(
+        " " if unicodedata.category(character)[0] in "CZ" else character for character in text
+    )
     return " ".join(plain.split())
 
 
@@ -318,13 +320,15 @@ def _rows(
                     SQL("SET LOCAL {} = {}").format(Identifier(name), Literal(value))
                 )
             query = SQL("SELECT * FROM {} LIMIT 0").format(relation)
-            have = {one.name for one in connection.execute(query, {}).description or []}
-            if absent := [one for one in COLUMNS if one not in have]:
+            have = {column.name for column in connection.execute(query, {}).description or []}
+            if absent := [column for column in COLUMNS if column not in have]:
                 raise UsageError(
                     f"partners.yaml: the register lacks the columns {', '.join(absent)}.",
                     f"Its query should have: {', '.join(COLUMNS)}.",
                 )
-            columns = SQL(", ").join(SQL("{}::text").format(Identifier(one)) for one in COLUMNS)
+            columns = SQL(", ").join(
+                SQL("{}::text").format(Identifier(column)) for column in COLUMNS
+            )
             rows = SQL("SELECT {} FROM {} ORDER BY 1, 2 LIMIT {}")
             found = connection.execute(rows.format(columns, relation, MOST + 1), {}).fetchall()
     except psycopg.OperationalError as error:

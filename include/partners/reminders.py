@@ -70,40 +70,40 @@ def reached(
     """The rungs on which partners with access stand today, at most one for each term."""
     today = run.today
     telling = run.workdays.on_or_after(today + RUNS_EVERY)
-    for one in bound:
-        if not one.partner.live:
+    for obligations in bound:
+        if not obligations.partner.live:
             continue
-        for term in one.terms:
+        for term in obligations.terms:
             if term.state(today) is State.NOT_YET:
                 continue  # it comes by itself; the report says so until then
             step = rung(term.last_day, today, telling, run.rules.ladder, run.rules.lapsed_every)
             if step is not None:
-                yield Reminder(one, term, step)
+                yield Reminder(obligations, term, step)
 
 
 def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Iterator[Notice]:
     """What the owner is told, and the partner's own contact where the pack says so."""
-    for one in reminders:
-        said = _ours(one.term, run.today)
+    for reminder in reminders:
+        said = _ours(reminder.term, run.today)
         yield from to_role(
             run.roles[run.rules.owner],
             kind=REMINDER,
-            key=one.key,
+            key=reminder.key,
             heading=_OWN,
-            line=_("{partner}: {what}", partner=one.bound.partner.title, what=said),
-            due_on=one.due_on,
+            line=_("{partner}: {what}", partner=reminder.bound.partner.title, what=said),
+            due_on=reminder.due_on,
         )
-        if run.rules.tell_partners and one.term.what is not ObligationKind.REOPENED:
+        if run.rules.tell_partners and reminder.term.what is not ObligationKind.REOPENED:
             # Of an incident a partner hears from people, not from a reminder
             yield Notice(
                 kind=CONTACT,
-                key=one.key,
-                recipient=f"partner:{one.bound.partner.number}",
+                key=reminder.key,
+                recipient=f"partner:{reminder.bound.partner.number}",
                 heading=_THEIRS,
-                line=_theirs(one.term, run.today),
-                name=one.bound.partner.name,
-                address=one.bound.partner.mail,
-                due_on=one.due_on,
+                line=_theirs(reminder.term, run.today),
+                name=reminder.bound.partner.name,
+                address=reminder.bound.partner.mail,
+                due_on=reminder.due_on,
             )
 
 

@@ -76,7 +76,7 @@ def issue(
         pass_mark=exact(tier.pass_mark),
         issued_at=at,
         timezone=timezone,
-        asked=tuple(Asked.of(one, _OWN) for one in rules.questionnaire),
+        asked=tuple(Asked.of(question, _OWN) for question in rules.questionnaire),
         sub_processors=rules.sub_processors,
     )
     _forget_answers(conn, review)

@@ -146,7 +146,7 @@ class PartnerRules(SectionRules):
 
     def tier(self, number: int | None) -> Tier | None:
         """The tier of that number; None when the pack has none."""
-        return next((one for one in self.tiers if one.tier == number), None)
+        return next((tier for tier in self.tiers if tier.tier == number), None)
 
 
 def check_rules(rules: PartnerRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
@@ -229,13 +229,17 @@ class Score:
 
 def score(asked: Sequence[Asked], answers: Mapping[str, Answer], pass_mark: Fraction) -> Score:
     """Weigh the answers to a questionnaire; what was not answered counts as no."""
-    applies = [one for one in asked if answers.get(one.id) is not Answer.NOT_APPLICABLE]
-    met = [one for one in applies if answers.get(one.id) is Answer.YES]
-    whole = sum(one.weight for one in applies)
+    applies = [
+        question for question in asked if answers.get(question.id) is not Answer.NOT_APPLICABLE
+    ]
+    met = [question for question in applies if answers.get(question.id) is Answer.YES]
+    whole = sum(question.weight for question in applies)
     return Score(
-        share=Fraction(sum(one.weight for one in met), whole) if whole else None,
+        share=Fraction(sum(question.weight for question in met), whole) if whole else None,
         pass_mark=pass_mark,
-        failed=tuple(one.id for one in asked if one.critical and one not in met),
+        failed=tuple(
+            question.id for question in asked if question.critical and question not in met
+        ),
     )
 
 

@@ -179,11 +179,11 @@ class CollectionCheck:
         self._notice_empty()
         self._part = part_of(self.view, records, self.suite, self.findings, self._subject)
         results, broken = self._look(records, stage)
-        for one in results:
-            self._judge(one, broken.get(one.rule.id))
-        rules = [one.id for one in self.suite.expectations]
+        for result in results:
+            self._judge(result, broken.get(result.rule.id))
+        rules = [expectation.id for expectation in self.suite.expectations]
         close_dropped(self.findings, self.conn, self._place, rules)
-        self.kept = [history.clean_place(one) for one in self.clean]
+        self.kept = [history.clean_place(place) for place in self.clean]
         if self.rows is not None:
             name = self.collection.name
             self.kept.append(history.all_records(name, self.rows, watermark, whole=self.whole))
@@ -213,7 +213,7 @@ class CollectionCheck:
         """Return the figures of the report; they hold no customer value."""
         with self.conn.begin():
             parts = register.by_part(self.conn, self.database.name, self.collection.name)
-        checked = any(one.broken is not None for one in self.checks)
+        checked = any(check.broken is not None for check in self.checks)
         return CheckedCollection(
             collection=self.collection.name,
             rows=self.rows,
@@ -239,7 +239,9 @@ class CollectionCheck:
         """Return the records that were examined for a rule."""
         if self.incremental is None:
             return Scope.ALL
-        (expectation,) = [one for one in self.suite.expectations if one.id == rule]
+        (expectation,) = [
+            candidate for candidate in self.suite.expectations if candidate.id == rule
+        ]
         if examines_all(expectation):
             return Scope.ALL
         return Scope.LAST_FULL if compares_records(expectation) else Scope.CHANGED
@@ -260,7 +262,7 @@ class CollectionCheck:
             return self._look_at_changed(records, self.incremental, stage, begun)
         self.whole = True
         results = self._check(records, expectations, stage, self.rows, self.places)
-        self.looked_at = max((one.rows for one in results), default=0)
+        self.looked_at = max((result.rows for result in results), default=0)
         change = stage.enter(self._place, _listed(results), "all", begun=begun)
         self.resolved = change.resolved
         return results, change.open
@@ -274,17 +276,17 @@ class CollectionCheck:
         for rule in self.suite.expectations:
             groups[self._examined(rule.id)].append(rule)
         # A place with undeclared keys may have been cleaned in a record that did not change.
-        places = [one for one in self.places if check.last.was_clean(one)]
+        places = [place for place in self.places if check.last.was_clean(place)]
         results = self._check(check.records, groups[Scope.CHANGED], stage, len(check.keys), places)
         results += self._check(records, groups[Scope.ALL], stage, check.last.all_rows, [])
         self.looked_at = len(check.keys)
         names = self._key_names(records)
         stage.looked_at(names.of(key) for key in check.keys)
-        every = [one.id for one in groups[Scope.ALL]]
-        unexamined = [one.id for one in groups[Scope.LAST_FULL] if not is_about_the_table(one)]
+        every = [rule.id for rule in groups[Scope.ALL]]
+        unexamined = [rule.id for rule in groups[Scope.LAST_FULL] if not is_about_the_table(rule)]
         change = stage.enter(self._place, _listed(results), "looked_at", every, begun, unexamined)
         self.resolved = change.resolved
-        results += [_as_before(one, check) for one in groups[Scope.LAST_FULL]]
+        results += [_as_before(rule, check) for rule in groups[Scope.LAST_FULL]]
         results.sort(key=lambda one: self.suite.expectations.index(one.rule))
         return results, change.open
 
@@ -307,10 +309,10 @@ class CollectionCheck:
             self._part,
             rows=rows,
             # Those of a column that is no jsonb may not be JSON at all: they are asked alone.
-            counted={_name(one): _others(one) for one in places if one.binary},
+            counted={_name(place): _others(place) for place in places if place.binary},
         )
         results = checking.run()
-        self.clean += [one for one in places if checking.counts.get(_name(one)) == 0]
+        self.clean += [place for place in places if checking.counts.get(_name(place)) == 0]
         return results
 
     def _key_names(self, records: Records) -> KeyNames:
@@ -336,7 +338,7 @@ class CollectionCheck:
     def _mapped_key(self) -> tuple[str, ...]:
         assert self.table is not None
         key = self.collection.primary_key
-        return key if all(one in self.table.columns for one in key) else ()
+        return key if all(column in self.table.columns for column in key) else ()
 
     def _notice_empty(self) -> None:
         if self.rows != 0:
@@ -377,9 +379,12 @@ class CollectionCheck:
     def _nothing(self, reason: Message) -> list[RuleResult]:
         """The results where no record could be looked at."""
         self.whole, self.counts = False, None
-        results = [RuleResult(one, fault=reason, named=False) for one in self.suite.expectations]
-        for one in results:
-            self._judge(one, None)
+        results = [
+            RuleResult(expectation, fault=reason, named=False)
+            for expectation in self.suite.expectations
+        ]
+        for result in results:
+            self._judge(result, None)
         return results
 
     def _broken(self, found: RuleResult, listed: int | None) -> int | None:
@@ -450,7 +455,7 @@ def _as_before(rule: Expectation, check: IncrementalCheck) -> RuleResult:
 def _listed(results: Sequence[RuleResult]) -> list[str]:
     """The rules whose broken records stand in the register by name."""
     return [
-        one.rule.id
-        for one in results
-        if one.fault is None and one.named and one.broken <= MOST_NAMED
+        result.rule.id
+        for result in results
+        if result.fault is None and result.named and result.broken <= MOST_NAMED
     ]

@@ -138,7 +138,7 @@ def record(
     if checks:
         conn.execute(
             insert(quality_check),
-            [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
+            [{**check.__dict__, "outcome": str(check.outcome), **told} for check in checks],
         )
 
 

@@ -45,7 +45,9 @@ def count(
 ) -> Counts | None:
     """Count the records; return None where they cannot be counted, or not all of them."""
     wanted = {
-        one.id: condition for one in expectations if (condition := selected(one, now)) is not None
+        expectation.id: condition
+        for expectation in expectations
+        if (condition := selected(expectation, now)) is not None
     }
     different = {str(one): one for one in wanted.values()}
     found = _count(view, records, list(different.values()))
@@ -70,7 +72,7 @@ def _count(
 ) -> list[int] | None:
     """Count all records and those that meet each condition; return None where that fails."""
     number = sa.func.count()
-    query = sa.select(number, *(number.filter(one) for one in conditions))
+    query = sa.select(number, *(number.filter(condition) for condition in conditions))
     try:
         with view.savepoint(), view.engine.connect() as conn:
             return list(conn.execute(query.select_from(records.selectable)).one())

@@ -52,7 +52,9 @@ def nothing_done(title: Message, summary: Message, records: Sequence[StepRecord]
 
 def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
     """Return the worst outcome of any step or finding; nothing at all is a fail."""
-    return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
+    return Outcome.worst(
+        [*(record.outcome for record in records), *(finding.severity for finding in findings)]
+    )
 
 
 def not_asked_for(database: str, code: str, clause: str) -> Finding:

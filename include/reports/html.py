@@ -72,7 +72,7 @@ def _least(longest: float, cells: Sequence[str], kind: ColumnKind) -> float:
     if _never_breaks(kind):
         return longest
     words = [word for cell in cells for word in _BREAKS.split(cell)] if kind != "code" else []
-    word = max((_width(one, kind) for one in words), default=0.0)
+    word = max((_width(word, kind) for word in words), default=0.0)
     return min(longest, max(SENTENCE, word) + PADDING)
 
 
@@ -82,7 +82,7 @@ def _never_breaks(kind: ColumnKind) -> bool:
 
 def _width(text: str, kind: ColumnKind) -> float:
     narrow = MONO if kind == "code" else NARROW
-    letters = sum(WIDE if east_asian_width(one) in "WF" else narrow for one in text)
+    letters = sum(WIDE if east_asian_width(character) in "WF" else narrow for character in text)
     return letters + (ICON if kind == "outcome" else 0)
 
 
@@ -154,7 +154,7 @@ def styles(sheet: str) -> dict[str, str]:
 
 def _verdict(report: Report) -> Message:
     """Say in one line how far the controls held; never more than their states say."""
-    states = {one.state for one in report.controls}
+    states = {control.state for control in report.controls}
     if report.outcome is Outcome.FAIL:
         if ControlState.NOT_HELD in states or not states:
             return _("The control did not hold")
@@ -254,8 +254,8 @@ class View:
 
     def kept(self, columns: list[Column], rows: list[list[Cell]]) -> set[int]:
         """The columns that do not break on paper."""
-        kinds = [one.kind for one in columns]
-        heading = [self._translator.text(one.label) for one in columns]
+        kinds = [column.kind for column in columns]
+        heading = [self._translator.text(column.label) for column in columns]
         cells = [
             [self.shown(value, kind) for value, kind in zip(row, kinds, strict=True)]
             for row in rows[:MAX_ROWS]

@@ -105,7 +105,7 @@ def _made(pages: list[str], timeout_s: float = TIMEOUT_S) -> list[bytes]:
     except subprocess.TimeoutExpired as error:
         raise PdfNotMade(_TOO_LONG.text) from error
     files = [] if child.returncode else _unframed(child.stdout)
-    if len(files) != len(pages) or not all(one.startswith(b"%PDF-") for one in files):
+    if len(files) != len(pages) or not all(file.startswith(b"%PDF-") for file in files):
         lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         log.error("PDF child ended with %s: %s", child.returncode, lines[-1])
         raise PdfNotMade(_FAILED.text)
@@ -202,7 +202,7 @@ def render_all(report: Report, *, pdf: bool = True) -> Rendered:
     Raises:
         ValueError: the report holds a time without timezone.
     """
-    pages = {f"report.{language_tag(one)}": render_html(report, one) for one in LOCALES}
+    pages = {f"report.{language_tag(locale)}": render_html(report, locale) for locale in LOCALES}
     files: dict[str, bytes] = {}
     reasons: dict[str, str] = {}
     if not pdf:
@@ -214,6 +214,8 @@ def render_all(report: Report, *, pdf: bool = True) -> Rendered:
     not_made = report.not_made | reasons
     if reasons:
         complete = report.model_copy(update={"not_made": not_made})
-        pages = {f"report.{language_tag(one)}": render_html(complete, one) for one in LOCALES}
+        pages = {
+            f"report.{language_tag(locale)}": render_html(complete, locale) for locale in LOCALES
+        }
     files |= {f"{name}.html": page.encode() for name, page in pages.items()}
     return Rendered(files, not_made)

@@ -111,20 +111,20 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
     Raises:
         KeyError: an item of those stages has no answers.
     """
-    looked_at = [one for one in sample.items if one.stage <= stage]
+    looked_at = [item for item in sample.items if item.stage <= stage]
     deviations = [
-        one
+        deviation
         for item in looked_at
-        for one in _deviations(item, answers[committed.population, item.number])
+        for deviation in _deviations(item, answers[committed.population, item.number])
     ]
-    bad = {one.number for one in deviations}
+    bad = {deviation.number for deviation in deviations}
     by_stage = [
-        sum(one.number in bad for one in looked_at if one.stage == number)
+        sum(item.number in bad for item in looked_at if item.stage == number)
         for number in range(1, stage + 1)
     ]
     decision = decide(committed, by_stage)
     limit = _limit(committed, looked_at, by_stage, decision)
-    found = [answers[committed.population, one.number] for one in looked_at]
+    found = [answers[committed.population, item.number] for item in looked_at]
     return Verdict(
         population=committed.population,
         decision=decision,
@@ -140,10 +140,11 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
         confidence=exact(committed.confidence),
         deviations=tuple(deviations),
         by_attribute={
-            name: sum(one.attribute == name for one in deviations) for name in committed.attributes
+            name: sum(deviation.attribute == name for deviation in deviations)
+            for name in committed.attributes
         },
         applied={
-            name: sum(one.answers[name] is not Answer.NOT_APPLICABLE for one in found)
+            name: sum(answered.answers[name] is not Answer.NOT_APPLICABLE for answered in found)
             for name in committed.attributes
         },
     )
@@ -166,7 +167,7 @@ def _deviations(item: Drawn, found: ItemAnswers) -> list[Deviation]:
 
 def _untested(found: ItemAnswers) -> bool:
     """Whether no question applies to an item; it was drawn, and shows nothing."""
-    return all(one is Answer.NOT_APPLICABLE for one in found.answers.values())
+    return all(answer is Answer.NOT_APPLICABLE for answer in found.answers.values())
 
 
 def decide(committed: Committed, by_stage: list[int]) -> Decision:
@@ -186,9 +187,9 @@ def _estimate(committed: Committed, looked_at: list[Drawn], bad: set[int]) -> Fr
     """The rate in the population: of each stratum, weighted by its size."""
     rate = Fraction(0)
     for stratum, size in committed.strata.items():
-        of_it = [one for one in looked_at if one.stratum == stratum]
+        of_it = [item for item in looked_at if item.stratum == stratum]
         if of_it:
-            found = sum(one.number in bad for one in of_it)
+            found = sum(item.number in bad for item in of_it)
             rate += Fraction(size, committed.items) * Fraction(found, len(of_it))
     return rate
 
@@ -209,7 +210,7 @@ def _limit(
         return stratified_limit(
             Allocation(committed.strata, committed.plan.drawn), first, confidence
         )
-    drawn = sum(one.stage == 1 for one in looked_at)
+    drawn = sum(item.stage == 1 for item in looked_at)
     return upper_limit(drawn, first, confidence, committed.items)
 
 

@@ -217,7 +217,8 @@ class HandedIn(BaseModel):
     def answers(self) -> dict[tuple[str, int], ItemAnswers]:
         """Answers by population and number."""
         return {
-            (one.population, one.number): ItemAnswers(one.answers, one.note) for one in self.items
+            (item.population, item.number): ItemAnswers(item.answers, item.note)
+            for item in self.items
         }
 
     def to_bytes(self) -> bytes:
@@ -338,15 +339,17 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
     stages = of_draw(conn, draw)
-    issued = next((one for one in stages if one.stage == stage), None)
+    issued = next(
+        (issue_of_stage for issue_of_stage in stages if issue_of_stage.stage == stage), None
+    )
     if issued is None:
         raise UsageError(
             f"{name} belongs to no draw that this register knows.",
             "Fill in the workpapers.xlsx of the bundle of sample_audit.",
         )
     reached = register.of_audit(conn, issued.audit)
-    went_on = any(one.stage > stage for one in stages)
-    if went_on or any(one.population in reached for one in issued.workpapers.papers):
+    went_on = any(issue_of_stage.stage > stage for issue_of_stage in stages)
+    if went_on or any(paper.population in reached for paper in issued.workpapers.papers):
         raise UsageError(
             f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",
             "A conclusion stands; what was overlooked is tested again by its finding.",
@@ -379,8 +382,8 @@ def _in_place_of(before: HandedIn | None, now: HandedIn) -> HandedIn:
         return now
     if before.file_sha256 == now.file_sha256:
         return before
-    old = {(one.population, one.number): one for one in before.items}
-    changed = sum(old.get((one.population, one.number)) != one for one in now.items)
+    old = {(item.population, item.number): item for item in before.items}
+    changed = sum(old.get((item.population, item.number)) != item for item in now.items)
     last = Replaced(
         file_sha256=before.file_sha256,
         returned_by=before.returned_by,
@@ -398,7 +401,7 @@ def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> Handed
         performed_by=returned.performed_by,
         performed_on=returned.performed_on,
         reviewed_by=returned.reviewed_by,
-        remarks=tuple(one.message for one in returned.remarks),
+        remarks=tuple(remark.message for remark in returned.remarks),
         items=tuple(
             ItemFound(
                 population=population, number=number, answers=dict(one.answers), note=one.note

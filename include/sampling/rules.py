@@ -107,7 +107,7 @@ class Population(Rule):
             raise ValueError("expected should be below tolerable: no sample could accept it")
         if self.plan != "single" and self.expected:
             raise ValueError(f"the plan {self.plan} expects no deviation: leave out expected")
-        names = [one.id for one in self.attributes]
+        names = [attribute.id for attribute in self.attributes]
         if len(set(names)) < len(names):
             raise ValueError("two attributes have the same id")
         return self
@@ -169,7 +169,7 @@ class AuditRules(SectionRules):
 
     def find(self, name: str) -> Population | None:
         """The population of that id; None when the pack has none."""
-        return next((one for one in self.populations if one.id == name), None)
+        return next((population for population in self.populations if population.id == name), None)
 
     def population(self, name: str) -> Population:
         """The population of that id.
@@ -180,7 +180,7 @@ class AuditRules(SectionRules):
         found = self.find(name)
         if found is not None:
             return found
-        known = ", ".join(one.id for one in self.populations)
+        known = ", ".join(population.id for population in self.populations)
         raise UsageError(f"The policy pack has no population {name}.", f"It has: {known}.")
 
 

@@ -108,7 +108,8 @@ def fault_of(
 def readable(text: str) -> str:
     """Return a text with ``·`` for what nobody sees: controls, marks, blanks that are no space."""
     return "".join(
-        "·" if unicodedata.category(one) in _UNSEEN and one != " " else one for one in text
+        "·" if unicodedata.category(character) in _UNSEEN and character != " " else character
+        for character in text
     )
 
 
@@ -216,7 +217,7 @@ class Sample(BaseModel):
 
     def of_stage(self, stage: int) -> list[Drawn]:
         """The items of one stage."""
-        return [one for one in self.items if one.stage == stage]
+        return [item for item in self.items if item.stage == stage]
 
 
 def hashed_text(seed: str, audit: str, population: str, stratum: str, *, stratified: bool) -> str:

@@ -70,7 +70,7 @@ class Redraw:
     @property
     def holds(self) -> bool:
         """Whether everything is as the bundle says."""
-        return not self.faults and not any(one.faults for one in self.populations)
+        return not self.faults and not any(population.faults for population in self.populations)
 
 
 def redraw(folder: Folder, beside: Callable[[str], Folder | None] = lambda _name: None) -> Redraw:
@@ -96,11 +96,13 @@ def redraw(folder: Folder, beside: Callable[[str], Folder | None] = lambda _name
     earlier = beside(seed.commitment.bundle)
     if earlier is not None:
         faults += _commitment_faults(folder, earlier, seed)
-    named = {sample_file(one.population) for one in made.populations}
+    named = {sample_file(population.population) for population in made.populations}
     present = folder.names()
-    unnamed = {one for one in present if one.startswith(_SAMPLES)} - named
-    faults += [f"nothing says what {one} was drawn from" for one in sorted(unnamed)]
-    populations = tuple(_redrawn(folder, present, made, one, seed) for one in made.populations)
+    unnamed = {name for name in present if name.startswith(_SAMPLES)} - named
+    faults += [f"nothing says what {name} was drawn from" for name in sorted(unnamed)]
+    populations = tuple(
+        _redrawn(folder, present, made, population, seed) for population in made.populations
+    )
     digest = hashlib.sha256(folder.read(COMMITMENT_FILE)).hexdigest()
     return Redraw(made.audit, seed.seed, populations, tuple(faults), digest, earlier is not None)
 

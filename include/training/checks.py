@@ -218,8 +218,8 @@ def judge(
         Whether the figures are of everybody and every topic; those of the controls are noted only
         then.
     """
-    beyond = [one for one in late if is_beyond(run.rules.ladder, one.due_on, run.today)]
-    people = sorted({one.person for one in beyond})
+    beyond = [due for due in late if is_beyond(run.rules.ladder, due.due_on, run.today)]
+    people = sorted({due.person for due in beyond})
     faulty = any(map(faults.get, _INCOMPLETE))
     whole = found.people > 0 and not _absent(run, found) and not faulty
     untrained = len(found.untrained) + faults["training.access_not_employed"]
@@ -242,7 +242,7 @@ def judge(
             _(
                 "{count} people may open customer records without valid training: {people}.",
                 count=len(found.untrained),
-                people=_named([one.person for one in found.untrained]),
+                people=_named([person.person for person in found.untrained]),
             ),
             _("Have them trained, or take their access away until they are."),
             subject=owner,
@@ -279,7 +279,7 @@ def waivers_of_nothing(seen: StepFindings, unknown: Sequence[Waived]) -> None:
         "training.waiver_of_nothing",
         _(
             "Waivers of people or courses that do not exist: {waivers}.",
-            waivers=_named([f"{one.person} {one.course}" for one in unknown]),
+            waivers=_named([f"{waiver.person} {waiver.course}" for waiver in unknown]),
         ),
         _("End them and grant them again as they are meant: `training unwaive`, `waive`."),
         subject="training.yaml",
@@ -309,7 +309,7 @@ def _topics(seen: StepFindings, run: RunContext[TrainingRules], found: Standing)
             "training.topic_missing",
             _(
                 "No course in force covers: {topics}.",
-                topics=listed([TOPICS.get(one) or verbatim(one) for one in absent]),
+                topics=listed([TOPICS.get(name) or verbatim(name) for name in absent]),
             ),
             _("Publish one; law, protection and emergency have to be repeated (policy 6.2)."),
             subject="training.yaml",
@@ -318,9 +318,9 @@ def _topics(seen: StepFindings, run: RunContext[TrainingRules], found: Standing)
 
 def _absent(run: RunContext[TrainingRules], found: Standing) -> list[str]:
     """Topics without a course in force, or where they have to be repeated without such a one."""
-    have = {one.name: one for one in found.topics}
+    have = {topic.name: topic for topic in found.topics}
     absent: list[str] = [
-        one for one in run.rules.topics if one not in have or not have[one].repeated
+        topic for topic in run.rules.topics if topic not in have or not have[topic].repeated
     ]
     return absent if "onboarding" in have else [*absent, "onboarding"]
 

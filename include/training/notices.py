@@ -94,20 +94,20 @@ class Roster:
 
     def find(self, people: Iterable[str]) -> dict[str, Person]:
         """Look people up; those whom the roster does not have are left out."""
-        wanted = [one for one in dict.fromkeys(people) if one]
-        unknown = [one for one in wanted if one not in self._known]
+        wanted = [number for number in dict.fromkeys(people) if number]
+        unknown = [number for number in wanted if number not in self._known]
         if unknown:
             found = {one.person: one for one in self._select("person = ANY(%(people)s)", unknown)}
-            self._known |= {one: found.get(one) for one in unknown}
-        return {one: person for one in wanted if (person := self._known[one]) is not None}
+            self._known |= {number: found.get(number) for number in unknown}
+        return {number: person for number in wanted if (person := self._known[number]) is not None}
 
     def heads(self) -> dict[str, list[Person]]:
         """The heads who are there, by department."""
         if self._heads is None:
             heads: dict[str, list[Person]] = {}
-            for one in self._select("head", []):
-                if one.head and one.is_there:
-                    heads.setdefault(one.department, []).append(one)
+            for head in self._select("head", []):
+                if head.head and head.is_there:
+                    heads.setdefault(head.department, []).append(head)
             self._heads = heads
         return self._heads
 
@@ -124,8 +124,12 @@ class Roster:
         while level:  # a level at a time, so that each takes one query
             self.find(level)
             seen |= level
-            level = {one.supervisor for one in map(self._known.get, level) if one} - seen - {""}
-        return {one: self._told_of(one) for one in wanted}
+            level = (
+                {person.supervisor for person in map(self._known.get, level) if person}
+                - seen
+                - {""}
+            )
+        return {number: self._told_of(number) for number in wanted}
 
     def _told_of(self, person: str) -> Person | None:
         seen = {person}
@@ -137,7 +141,7 @@ class Roster:
                 return below
         of = self._known.get(person)
         heads = self.heads().get(of.department, []) if of else []
-        return next((one for one in heads if one.person != person), None)
+        return next((head for head in heads if head.person != person), None)
 
     def _select(self, which: str, people: list[str]) -> Iterator[Person]:
         assert which in ("head", "person = ANY(%(people)s)")
@@ -293,7 +297,7 @@ def _standing(run: RunContext[TrainingRules], about: dict[str, Told]) -> set[str
     """Those whose obligation stands on the same rung as when they were queued."""
     if not about:
         return set()
-    people = sorted({one.person for one in about.values()})
+    people = sorted({told.person for told in about.values()})
     with run.state.connect() as conn:
         waived = waivers.current(conn, run.today)
     with open_sources(run, people) as sources:

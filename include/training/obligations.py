@@ -335,8 +335,8 @@ def _given(day: date, reached: Reached, waived: Sequence[Waiver], grace: int) ->
         "day": day,
         "rungs": list(reached.rungs),
         "latest": list(reached.latest),
-        "waived_people": [one.person for one in waived],
-        "waived_courses": [one.course for one in waived],
+        "waived_people": [waiver.person for waiver in waived],
+        "waived_courses": [waiver.course for waiver in waived],
         "grace": grace,
         "soon": SOON,
     }

@@ -160,7 +160,7 @@ def reached(ladder: Ladder, workdays: Workdays, today: date) -> Reached:
     day = workdays.on_or_before(today)
     # A rung before the due day has come once no workday is left between today and it.
     before_next = workdays.after(day) - timedelta(days=1)
-    rungs = [-one for one in ladder.before] + overdue_rungs(ladder)
+    rungs = [-days for days in ladder.before] + overdue_rungs(ladder)
     latest = {
         rung: (before_next if rung < 0 else day) - timedelta(days=rung) for rung in sorted(rungs)
     }
@@ -178,7 +178,7 @@ def is_copied(ladder: Ladder, rung: int) -> bool:
     """Whether the supervisor is told of a rung too."""
     if rung <= 0:
         return False
-    place = sum(one <= rung for one in overdue_rungs(ladder))
+    place = sum(days <= rung for days in overdue_rungs(ladder))
     return place >= ladder.copy_from
 
 

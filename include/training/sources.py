@@ -153,7 +153,7 @@ def _typed(connection: psycopg.Connection[Any], name: str, relation: Composable)
     """The relation with its columns in order and in their types; a missing one is said here."""
     with telling(name):
         found = connection.execute(SQL("SELECT * FROM {} AS one LIMIT 0").format(relation), {})
-        have = {one.name for one in found.description or []}
+        have = {column.name for column in found.description or []}
     wanted = COLUMNS[name]
     if absent := [one for one in wanted if one not in have]:
         raise UsageError(

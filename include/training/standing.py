@@ -119,7 +119,10 @@ def read_weekly(key: str) -> tuple[str, Told | None]:
 def _part(text: str) -> str:
     """A part as it stands in a key: what means something there, or is unseen, is written out."""
     return "".join(
-        quote(one, safe="") if one in _SIGNS or not one.isprintable() else one for one in text
+        quote(character, safe="")
+        if character in _SIGNS or not character.isprintable()
+        else character
+        for character in text
     )
 
 
@@ -142,12 +145,12 @@ class Standing:
     @property
     def people(self) -> int:
         """How many have to be trained; those on leave are not among them."""
-        return sum(one.people for one in self.departments)
+        return sum(department.people for department in self.departments)
 
     @property
     def covered(self) -> int:
         """How many of them have no overdue course."""
-        return sum(one.covered for one in self.departments)
+        return sum(department.covered for department in self.departments)
 
     @property
     def coverage(self) -> float | None:
@@ -232,14 +235,14 @@ def keep(
         {
             "dag_id": run.dag_id,
             "run_id": run.run_id,
-            "department": one.name,
+            "department": department.name,
             "day": day,
             "at": at,
-            "people": one.people,
-            "covered": one.covered,
-            "overdue": one.overdue,
+            "people": department.people,
+            "covered": department.covered,
+            "overdue": department.overdue,
         }
-        for one in departments
+        for department in departments
     ]
     if rows:
         conn.execute(insert(table).values(rows))

@@ -147,7 +147,7 @@ def listed(conn: Connection, day: date) -> list[Waived]:
 
 def current(conn: Connection, day: date) -> list[Waiver]:
     """Return what is waived on a day."""
-    return [one.waives for one in listed(conn, day)]
+    return [waiver.waives for waiver in listed(conn, day)]
 
 
 def _open(person: str, course: str) -> ColumnElement[bool]:

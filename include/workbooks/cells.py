@@ -127,18 +127,18 @@ def _grid(sheet: Any, rows: int, columns: int) -> Grid:
 
 def other_sheets(wanted: Sequence[str], titles: Sequence[str]) -> list[Fault]:
     """Faults of a workbook that has not just the sheets with which it was issued."""
-    absent = [one for one in wanted if one not in titles]
-    added = [one for one in titles if one not in wanted]
+    absent = [title for title in wanted if title not in titles]
+    added = [title for title in titles if title not in wanted]
     put_back = _("Put it back under this name, or fill in the workbook that was issued anew.")
     take_away = _("Remove it, or give it back the name with which it was issued.")
     return [
         *(
-            Fault(one, "", _("The sheet is missing: removed or renamed."), put_back)
-            for one in absent
+            Fault(name, "", _("The sheet is missing: removed or renamed."), put_back)
+            for name in absent
         ),
         *(
-            Fault(one, "", _("The sheet was not issued: added or renamed."), take_away)
-            for one in added
+            Fault(name, "", _("The sheet was not issued: added or renamed."), take_away)
+            for name in added
         ),
     ]
 

@@ -108,8 +108,8 @@ def draw_table(sheet: Worksheet, table: Table, title: str, footer: str = "") -> 
         sheet.column_dimensions[letter].width = column.width
         if column.question:
             style.text(sheet, top - 1, at, column.question, wrap=True)
-    sheet.row_dimensions[top].height = _height([(plain(one.head), one) for one in columns])
-    questions = [(one.question, one) for one in columns if one.question]
+    sheet.row_dimensions[top].height = _height([(plain(column.head), column) for column in columns])
+    questions = [(column.question, column) for column in columns if column.question]
     if questions:
         sheet.row_dimensions[top - 1].height = _height(questions)
     last = top + len(table.lines)

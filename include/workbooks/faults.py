@@ -75,5 +75,5 @@ class WorkbookRefused(UsageError):
         self.faults = tuple(faults)
         english = Translator("en")
         count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = [f"- {english.text(one.said)}" for one in faults]
+        lines = [f"- {english.text(fault.said)}" for fault in faults]
         super().__init__("\n".join([f"The workbook {visible(name)} has {count}:", *lines]))

@@ -164,26 +164,26 @@ def _parts(content: bytes, name: str) -> dict[str, bytes]:
 
 def _unpacked(archive: zipfile.ZipFile, name: str) -> dict[str, bytes]:
     entries = archive.infolist()
-    if len(entries) > MOST_PARTS or sum(one.file_size for one in entries) > MOST_UNPACKED:
+    if len(entries) > MOST_PARTS or sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise _too_large(name)
-    if any(one.flag_bits & 1 for one in entries):
+    if any(entry.flag_bits & 1 for entry in entries):
         action = _("Save it without a password and hand it in again.")
         raise _refused(name, _("The file is protected with a password."), action)
-    if len({one.filename.lower() for one in entries}) < len(entries):
+    if len({entry.filename.lower() for entry in entries}) < len(entries):
         raise _refused(name, _("The file has two parts with one name."), _AGAIN)
     parts: dict[str, bytes] = {}
     left = MOST_UNPACKED
-    for one in entries:
-        if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise zipfile.BadZipFile(f"method {one.compress_type}")  # ECMA-376-2:2021, annex B
+    for entry in entries:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise zipfile.BadZipFile(f"method {entry.compress_type}")  # ECMA-376-2:2021, annex B
         body = bytearray()
-        with archive.open(one) as stream:
+        with archive.open(entry) as stream:
             while piece := stream.read(_CHUNK):
                 body += piece
                 left -= len(piece)
                 if left < 0:
                     raise _too_large(name)
-        parts[one.filename] = bytes(body)
+        parts[entry.filename] = bytes(body)
     return parts
 
 
@@ -314,7 +314,7 @@ def _scan(name: str, part: str, body: bytes, seen: _Seen) -> None:
 
 
 def _macros(names: list[str], types: bytes) -> list[Fault]:
-    found = [one for one in names if _MACROS.search(one.lower())]
+    found = [name for name in names if _MACROS.search(name.lower())]
     if not found and not _MACRO_TYPES.search(types):
         return []
     return [Fault("", "", _("The file contains macros or controls."), _AS_XLSX)]
@@ -322,7 +322,7 @@ def _macros(names: list[str], types: bytes) -> list[Fault]:
 
 def _links(names: list[str], seen: _Seen) -> list[Fault]:
     faults = []
-    if any(_LINKS.search(one.lower()) for one in names):
+    if any(_LINKS.search(name.lower()) for name in names):
         message = _("The file contains links to other files, data connections or embedded files.")
         faults.append(Fault("", "", message, _ISSUED))
     for part in dict.fromkeys(seen.external):

@@ -29,7 +29,9 @@ def same(text: str) -> str:
     """Reduce a text to what people mean by it: no blanks, full width or case."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return "".join(
-        one for one in plain if not one.isspace() and unicodedata.category(one) not in ("Cf", "Cc")
+        character
+        for character in plain
+        if not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc")
     )
 
 
@@ -44,7 +46,7 @@ def plain(text: str) -> str:
 
 def each(message: Message) -> tuple[str, ...]:
     """Return a message in Chinese and English; once when both are the same."""
-    return tuple(dict.fromkeys(Translator(one).text(message) for one in ("zh_CN", "en")))
+    return tuple(dict.fromkeys(Translator(locale).text(message) for locale in ("zh_CN", "en")))
 
 
 def both(message: Message) -> str:

@@ -232,7 +232,7 @@ class ReturnedTable:
     def filled_rows(self) -> Iterator[int]:
         """Return the rows that hold something; something beside the table is a fault."""
         top, key = self._table.header_row, self._table.key
-        fixed = {one.head for one in self._table.locked if one.returns == "anyhow"} - {key}
+        fixed = {column.head for column in self._table.locked if column.returns == "anyhow"} - {key}
         own = {column for head, column in self.columns.items() if head not in fixed}
         inside = own | {self.columns[head] for head in fixed if head in self.columns}
         for row in range(top + 1, len(self._grid.rows) + 1):

@@ -49,8 +49,8 @@ def utf8(part: bytes) -> bytes:
 
 
 def _letters(found: re.Match[bytes]) -> bytes:
-    numbers = [int(one) for one in found.group()[2:-1].split(b";&#")]
-    return "".join(chr(one) if one > 0x7F else f"&#{one};" for one in numbers).encode()
+    numbers = [int(number) for number in found.group()[2:-1].split(b";&#")]
+    return "".join(chr(number) if number > 0x7F else f"&#{number};" for number in numbers).encode()
 
 
 def saved(book: Workbook, title: str, issued_at: datetime) -> bytes:

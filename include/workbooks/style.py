@@ -129,11 +129,11 @@ def day_cell(sheet: Worksheet, row: int, column: int, title: str, first: date) -
 
 def _lines(words: str, width: int) -> int:
     room = (width - 1) * 0.94  # words do not break
-    return sum(max(1, math.ceil(_units(one) / room)) for one in words.split("\n"))
+    return sum(max(1, math.ceil(_units(line) / room)) for line in words.split("\n"))
 
 
 def _units(words: str) -> float:
-    return sum(2.0 if unicodedata.east_asian_width(one) in "WFA" else 1.0 for one in words)
+    return sum(2.0 if unicodedata.east_asian_width(word) in "WFA" else 1.0 for word in words)
 
 
 def _cell(sheet: Worksheet, row: int, column: int) -> Cell:

@@ -72,7 +72,7 @@ class Attribute:
     @property
     def text(self) -> str:
         """Question and source in both languages, as they stand over the column."""
-        question, criterion = (plain(both(one)) for one in (self.question, self.criterion))
+        question, criterion = (plain(both(text)) for text in (self.question, self.criterion))
         return f"{question}\n\n{form.CRITERION}\n{criterion}"
 
 
@@ -119,30 +119,35 @@ class Paper:
     population_size: int
 
     def __post_init__(self) -> None:
-        heads = [same(plain(one)) for one in self.headers]
+        heads = [same(plain(header)) for header in self.headers]
         if len(set(heads)) < len(heads) or "" in heads:
             raise ValueError(f"attributes of {self.population!r} cannot be told apart: {heads}")
-        if len({one.number for one in self.items}) < len(self.items):
+        if len({item.number for item in self.items}) < len(self.items):
             raise ValueError(f"two items of {self.population!r} have one number")
 
     @property
     def headers(self) -> tuple[str, ...]:
         """The heads of all columns, from left to right."""
-        return (*FIXED, *(one.id for one in self.attributes), form.NOTE)
+        return (*FIXED, *(attribute.id for attribute in self.attributes), form.NOTE)
 
     @property
     def table(self) -> Table:
         """The items, and a column for each attribute."""
         attributes = [
-            Column(one.id, style.width_for(one.text), form.ANSWER_ENTRY, question=one.text)
-            for one in self.attributes
+            Column(
+                attribute.id,
+                style.width_for(attribute.text),
+                form.ANSWER_ENTRY,
+                question=attribute.text,
+            )
+            for attribute in self.attributes
         ]
         return Table(
             HEADER_ROW,
             (*form.LOCKED, *attributes, Column(form.NOTE, _NOTE_WIDTH, form.NOTE_ENTRY)),
             tuple(
-                Line((one.number, one.stage, one.ordinal, shown(one.key), shown(one.stratum)))
-                for one in self.items
+                Line((item.number, item.stage, item.ordinal, shown(item.key), shown(item.stratum)))
+                for item in self.items
             ),
             key=form.NUMBER,
             faults=form.ITEM_FAULTS,
@@ -175,7 +180,7 @@ class Workpapers:
     papers: tuple[Paper, ...]
 
     def __post_init__(self) -> None:
-        if len({one.population for one in self.papers}) < len(self.papers):
+        if len({paper.population for paper in self.papers}) < len(self.papers):
             raise ValueError("two papers are of one population")
         if self.issued_at.tzinfo is None:
             raise ValueError("the moment of issue has no timezone")
@@ -183,7 +188,7 @@ class Workpapers:
     @property
     def sheets(self) -> dict[str, str]:
         """The names of the sheets by population."""
-        return form.sheet_names(one.population for one in self.papers)
+        return form.sheet_names(paper.population for paper in self.papers)
 
     @property
     def binding(self) -> Binding:
@@ -244,7 +249,7 @@ def write(workpapers: Workpapers) -> bytes:
 
 
 def _check_size(papers: Sequence[Paper]) -> None:
-    drawn = sum(len(one.items) for one in papers)
+    drawn = sum(len(each_paper.items) for each_paper in papers)
     if drawn > form.MOST_ITEMS:
         raise UsageError(
             f"{drawn} items were drawn; a workbook holds {form.MOST_ITEMS} at most.",
@@ -262,11 +267,11 @@ def _check_size(papers: Sequence[Paper]) -> None:
 def _facts(workpapers: Workpapers) -> list[tuple[Message, str]]:
     languages = Translator("zh_CN"), Translator("en")
     papers = [
-        f"{workpapers.sheets[one.population]}: "
+        f"{workpapers.sheets[paper.population]}: "
         + " / ".join(
-            f"{plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in languages
+            f"{plain(each.text(paper.title))}, {each.text(_drawn(paper))}" for each in languages
         )
-        for one in workpapers.papers
+        for paper in workpapers.papers
     ]
     issued = Translator("en", workpapers.timezone).datetime(workpapers.issued_at)
     return [

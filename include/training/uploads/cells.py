@@ -73,7 +73,7 @@ class UploadRefused(UsageError):
         self.faults = tuple(faults)
         self.count = count
         said = "a fault" if count == 1 else f"{count:,} faults"
-        lines = [f"- {one.said}" for one in faults]
+        lines = [f"- {fault.said}" for fault in faults]
         if count > len(faults):
             lines.append(f"- and {count - len(faults):,} more")
         head = f"{visible(name)} has {said}, and nothing of it was taken:"
@@ -256,11 +256,11 @@ def _checked(cell: str) -> str:
     if cell.isprintable() and cell.isascii():
         return cell
     text = _visible(cell)
-    for one in text:
-        if unicodedata.category(one) in _IMPOSSIBLE and not one.isspace():
+    for character in text:
+        if unicodedata.category(character) in _IMPOSSIBLE and not character.isspace():
             raise Unreadable("holds a character that no text has; is it the right encoding?")
     return text
 
 
 def _visible(cell: str) -> str:
-    return "".join(one for one in cell if unicodedata.category(one) != _INVISIBLE)
+    return "".join(character for character in cell if unicodedata.category(character) != _INVISIBLE)

@@ -63,7 +63,7 @@ _TOPIC_NAMES = {
     "保护技能": "protection",
     "应急处置": "emergency",
     "应急": "emergency",
-} | {one: one for one in TOPICS}
+} | {topic: topic for topic in TOPICS}
 
 COLUMNS: Mapping[Kind, tuple[Column, ...]] = {
     Kind.ROSTER: (
@@ -114,7 +114,9 @@ def same(name: str) -> str:
     """A column's name as it is compared: without what is between its words."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(
-        one for one in text if one not in "_-" and unicodedata.category(one)[0] not in "CZ"
+        character
+        for character in text
+        if character not in "_-" and unicodedata.category(character)[0] not in "CZ"
     )
 
 
@@ -139,7 +141,7 @@ def contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
         ]
     if kind is Kind.COURSES and row["repeat_months"] is not None and row["due_each_year"]:
         found = [("due_each_year", "is given beside repeat_months: leave one of them empty")]
-    return [one for one in found if one is not None]
+    return [contradiction for contradiction in found if contradiction is not None]
 
 
 def _before(row: Row, first: str, second: str) -> bool:
@@ -155,7 +157,9 @@ def template(kind: Kind, *, chinese: bool = False) -> bytes:
         chinese: whether its columns are named in Chinese.
     """
     text = io.StringIO()
-    csv.writer(text).writerow([one.chinese if chinese else one.name for one in COLUMNS[kind]])
+    csv.writer(text).writerow(
+        [column.chinese if chinese else column.name for column in COLUMNS[kind]]
+    )
     return text.getvalue().encode("utf-8-sig")  # without the mark Excel takes it for another one
 
 
@@ -254,14 +258,22 @@ def _header(kind: Kind, header: Record, faults: Faults) -> list[int] | None:
             faults.add(line, column.title, "is there twice")
         else:
             places[column.name] = place
-    missing = [one.title for one in COLUMNS[kind] if one.name not in places]
+    missing = [
+        column_of_kind.title
+        for column_of_kind in COLUMNS[kind]
+        if column_of_kind.name not in places
+    ]
     if missing:
         faults.add(
             line,
             "",
             f"there is no column {', '.join(missing)}; see ./parcelseal training template {kind}",
         )
-    return None if faults.count > before else [places[one.name] for one in COLUMNS[kind]]
+    return (
+        None
+        if faults.count > before
+        else [places[column_of_kind.name] for column_of_kind in COLUMNS[kind]]
+    )
 
 
 class _Row:
@@ -323,7 +335,7 @@ class _Row:
 
     def _compare(self, line: int, row: dict[str, Value]) -> None:
         for name, what in contradictions(self._kind, row):
-            title = next(one.title for one in COLUMNS[self._kind] if one.name == name)
+            title = next(column.title for column in COLUMNS[self._kind] if column.name == name)
             self._faults.add(line, title, what)
         if self._kind is Kind.COURSES:
             key = (row["course"], row["version"])

@@ -218,7 +218,7 @@ def _add(raw: psycopg.Connection[Any], upload: Upload, number: int) -> tuple[int
 
 
 def _columns(kind: Kind) -> list[str]:
-    return [one.name for one in COLUMNS[kind]]
+    return [column.name for column in COLUMNS[kind]]
 
 
 def _table(kind: Kind) -> Composed:
