@@ -118,7 +118,7 @@ def questionnaire(
 ) -> int:
     """Issue the questionnaire of a partner's review; opens a review where none is open."""
     from include.partners import reviews
-    from include.partners.questionnaire.form import write
+    from include.partners.questionnaire import write
     from include.partners.register import partner_of
 
     place = workplace()

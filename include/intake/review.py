@@ -101,10 +101,7 @@ def find(tables: Sequence[IncomingTable], findings: StepFindings) -> WaitingBatc
     rows = unfit = 0
     for table in tables:
         incoming = table.incoming
-        with (
-            table.reader.connect(autocommit=True) as connection,
-            batches.unit_of_work(connection, incoming, write=False),
-        ):
+        with table.snapshot() as connection:
             waiting = batches.waiting(connection, incoming, table.clock.now())
         most = incoming.rule.most_batches
         dated = [batch for batch in waiting.batches if not batch.undated]
@@ -206,10 +203,7 @@ def check(table: IncomingTable, findings: StepFindings) -> BatchCheck:
     """
     incoming = table.incoming
     batch = rule_and_batch(findings.part)[1]
-    with (
-        table.reader.connect(autocommit=True) as connection,
-        batches.unit_of_work(connection, incoming, write=False),
-    ):
+    with table.snapshot() as connection:
         content = batches.content(connection, incoming, batch)
         if not content.rows:
             raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
@@ -301,10 +295,7 @@ def ask(table: IncomingTable, findings: StepFindings) -> Question | Review:
         outdated = registry.outdated_answers(conn, request)
     if decision is not None:
         return _reviewed(findings, request, decision, outdated)
-    with (
-        table.reader.connect(autocommit=True) as connection,
-        batches.unit_of_work(connection, incoming, write=False),
-    ):
+    with table.snapshot() as connection:
         content = batches.content(connection, incoming, batch)
         if content.sha256 != checked.sha256:
             raise ControlFailed(
@@ -350,10 +341,7 @@ def take(table: IncomingTable, findings: StepFindings, answer: Answer) -> Review
     """
     incoming = table.incoming
     checked, request_id = checked_batch(table, findings.part)
-    with (
-        table.reader.connect(autocommit=True) as connection,
-        batches.unit_of_work(connection, incoming, write=False),
-    ):
+    with table.snapshot() as connection:
         entitled = batches.people_of(connection, incoming, checked.batch).reviewers
     with table.state.begin() as conn:
         request = registry.request(conn, request_id)

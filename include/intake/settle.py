@@ -226,10 +226,7 @@ def verified(
     promoted = unreviewed = resolved = 0
     for table in tables:
         now = table.clock.now()
-        with (
-            table.reader.connect(autocommit=True) as connection,
-            batches.unit_of_work(connection, table.incoming, write=False),
-        ):
+        with table.snapshot() as connection:
             waiting = batches.waiting(connection, table.incoming, now).batches
             late += [
                 table.incoming.part(batch.name)

@@ -7,6 +7,7 @@ another state, was corrected and let in, or was entered again and that row becam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -17,7 +18,7 @@ from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys
 from include.evidence.step_findings import StepFindings
-from include.intake.batches import Connection
+from include.intake.batches import Connection, unit_of_work
 from include.intake.checks import Checker, Key, OwnChecks, SuiteChecks
 from include.intake.names import Incoming, rule_and_batch
 from include.policy.fragments import pack_sql
@@ -78,6 +79,15 @@ class IncomingTable:
         if self.keys is None:
             return None
         return KeyNames(self.keys, incoming.database.name, incoming.collection, incoming.key)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Read the database in one unchanging view; see `unit_of_work`."""
+        with (
+            self.reader.connect(autocommit=True) as connection,
+            unit_of_work(connection, self.incoming, write=False),
+        ):
+            yield connection
 
     def quarantine(self, rule: str, keys: Sequence[Key]) -> None:
         """List rows that break a rule in the quarantine register; safe to repeat."""

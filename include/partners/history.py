@@ -10,9 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued
-from include.partners.questionnaire.reading import Given, SubProcessor
+from include.partners import questionnaire
+from include.partners.questionnaire import Given, Issued, SubProcessor
 from include.partners.rules import Answer, Score, score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
 from include.policy.rates import parse_rate
@@ -229,7 +228,7 @@ def _review(
     return Review(
         **fields,
         because=row["reopened_because"] or "",
-        issued=form.from_json(row["issued"]) if row["issued"] else None,
+        issued=questionnaire.from_json(row["issued"]) if row["issued"] else None,
         replaced=tuple(row["replaced"]),
         share=parse_rate(row["score"]) if row["score"] else None,
         answers=answers,

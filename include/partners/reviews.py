@@ -17,10 +17,9 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 from include.approvals.people import is_among
 from include.approvals.reasons import names_a_person, says_something, value_free_reason
 from include.messages import _
+from include.partners import questionnaire
 from include.partners.history import Review, one, open_one
-from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued
-from include.partners.questionnaire.reading import Returned, issue_of, read
+from include.partners.questionnaire import Issued, Returned, issue_of, read
 from include.partners.register import Partner, register_of
 from include.partners.rules import Asked, PartnerRules, Score
 from include.partners.tables import partner_answer, partner_review, partner_sub_processor
@@ -80,7 +79,13 @@ def issue(
         sub_processors=rules.sub_processors,
     )
     _forget_answers(conn, review)
-    _set(conn, review, issued=form.to_json(issued), issued_sha256=issued.sha256, issued_at=at)
+    _set(
+        conn,
+        review,
+        issued=questionnaire.to_json(issued),
+        issued_sha256=issued.sha256,
+        issued_at=at,
+    )
     return one(conn, review.id)
 
 

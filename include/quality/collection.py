@@ -257,7 +257,7 @@ class CollectionCheck:
         """
         expectations = self.suite.expectations
         with self.conn.begin():
-            begun = history.begin(self.conn, **self._place.__dict__)
+            begun = history.begin(self.conn, self._place)
         if self.incremental is not None:
             return self._look_at_changed(records, self.incremental, stage, begun)
         self.whole = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -94,24 +94,17 @@ def all_records(
     return RuleCheck(collection, _ALL, definition, whole, rows, 0, Outcome.PASS, value)
 
 
-def begin(
-    conn: Connection, *, database: str, collection: str, dag_id: str, run_id: str, at: datetime
-) -> int:
-    """Note that a run is about to enter a collection in the register.
+def begin(conn: Connection, place: register.Place) -> int:
+    """Record that a run is about to enter a collection in the register.
 
     Returns:
         A number greater than those of all runs that began before, whatever their clocks said.
     """
-    told = {
-        "dag_id": dag_id,
-        "run_id": run_id,
-        "database": database,
-        "collection": collection,
-        "rule": _BEGUN,
-    }
-    conn.execute(delete(quality_check).where(*(quality_check.c[key] == told[key] for key in told)))
+    key = {**asdict(place), "rule": _BEGUN}
+    at = key.pop("at")
+    conn.execute(delete(quality_check).where(*(quality_check.c[name] == key[name] for name in key)))
     new = insert(quality_check).values(
-        **told,
+        **key,
         definition="",
         checked_at=at,
         whole=False,
@@ -354,5 +347,5 @@ def notice_dropped(
     for name in left:
         place = register.Place(database, name, run.run.dag_id, run.run.run_id, at)
         with conn.begin():
-            begin(conn, **place.__dict__)
+            begin(conn, place)
         close_dropped(findings, conn, place, ())

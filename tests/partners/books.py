@@ -8,8 +8,8 @@ from datetime import date
 
 from openpyxl import Workbook, load_workbook
 
-from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued, write
+from include.partners import questionnaire
+from include.partners.questionnaire import Issued, write
 from include.partners.rules import Answer
 
 OTHERS = (("Cloud Ltd", "CN", "hosting"),)
@@ -36,20 +36,24 @@ def fill(
     others: Sequence[Sequence[str]] = (),
 ) -> None:
     """Fill it in: yes where nothing else is said, with a note on every other answer."""
-    for row in book[form.INSTRUCTIONS].iter_rows(max_col=2):
-        if row[0].value == form.ANSWERED_BY:
+    for row in book[questionnaire.INSTRUCTIONS].iter_rows(max_col=2):
+        if row[0].value == questionnaire.ANSWERED_BY:
             row[1].value = "Li Na"
-        elif row[0].value == form.ANSWERED_ON:
+        elif row[0].value == questionnaire.ANSWERED_ON:
             row[1].value = on
-    for row in book[form.QUESTIONS].iter_rows(min_row=form.HEADER_ROW + 1, max_col=6):
-        said = answers.get(str(row[1].value), form.WORDS[Answer.YES])
+    for row in book[questionnaire.QUESTIONS].iter_rows(
+        min_row=questionnaire.HEADER_ROW + 1, max_col=6
+    ):
+        said = answers.get(str(row[1].value), questionnaire.WORDS[Answer.YES])
         row[4].value = said
-        if form.answer_of(said) is not Answer.YES:
+        if questionnaire.answer_of(said) is not Answer.YES:
             row[5].value = "mended by autumn"
-    if form.SUB_PROCESSORS in book.sheetnames:
-        sheet = book[form.SUB_PROCESSORS]
-        sheet.cell(form.ANY_ROW, 2).value = form.WORDS[Answer.YES if others else Answer.NO]
-        for at, other in enumerate(others, form.SUB_HEADER_ROW + 1):
+    if questionnaire.SUB_PROCESSORS in book.sheetnames:
+        sheet = book[questionnaire.SUB_PROCESSORS]
+        sheet.cell(questionnaire.ANY_ROW, 2).value = questionnaire.WORDS[
+            Answer.YES if others else Answer.NO
+        ]
+        for at, other in enumerate(others, questionnaire.SUB_HEADER_ROW + 1):
             for column, words in enumerate(other, 2):
                 cell = sheet.cell(at, column)
                 cell.value = words

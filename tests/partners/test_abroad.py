@@ -8,7 +8,7 @@ import pytest
 
 from include.partners import reviews
 from include.partners.history import abroad, countries
-from include.partners.questionnaire.reading import SubProcessor
+from include.partners.questionnaire import SubProcessor
 from include.reports.i18n import Translator
 from tests.partners.books import answered
 from tests.partners.rig import Rig, codes

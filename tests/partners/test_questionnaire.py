@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from openpyxl import Workbook, load_workbook
 
 from include.messages import Message
-from include.partners.questionnaire import form
-from include.partners.questionnaire.form import Issued, write
-from include.partners.questionnaire.reading import Returned, issue_of, read
+from include.partners import questionnaire
+from include.partners.questionnaire import Issued, Returned, issue_of, read, write
 from include.partners.rules import Answer, Asked
 from include.reports.i18n import Translator
 from include.workbooks.faults import WorkbookRefused
@@ -103,14 +102,14 @@ def test_the_same_questionnaire_always_gives_the_same_bytes() -> None:
     others = [issued(pass_mark="81%"), issued(review=8), issued(partner="13"),
               issued(asked=ISSUED.asked[:-1]), issued(sub_processors=False)]  # fmt: skip
     assert len({one.sha256 for one in (ISSUED, *others)}) == 6
-    assert form.from_json(form.to_json(ISSUED)) == ISSUED
+    assert questionnaire.from_json(questionnaire.to_json(ISSUED)) == ISSUED
 
 
 def test_only_what_is_to_be_filled_in_is_open() -> None:
     """No formula, and no text that a program would take for one; answers are chosen from lists."""
     book = load_workbook(io.BytesIO(write(ISSUED)))
     assert book.sheetnames == list(ISSUED.sheets)
-    assert book[form.ISSUE].sheet_state == "veryHidden"
+    assert book[questionnaire.ISSUE].sheet_state == "veryHidden"
     for sheet in book:
         assert sheet.protection.sheet
         unlocked = {one.coordinate for row in sheet for one in row if not one.protection.locked}
@@ -118,72 +117,74 @@ def test_only_what_is_to_be_filled_in_is_open() -> None:
             for one in row:
                 assert one.data_type != "f" or one.quotePrefix
                 assert one.value is None or one.coordinate not in unlocked
-        if sheet.title == form.QUESTIONS:
+        if sheet.title == questionnaire.QUESTIONS:
             lists = [one for one in sheet.data_validations.dataValidation if one.type == "list"]
             offered = {str(one.sqref): one.formula1 for one in lists}
             assert set(offered) == {f"E{row}" for row in range(5, 5 + len(HOSTILE))}
             assert [place for place, words in offered.items() if "N/A" in words] == ["E7"]
-        if sheet.title == form.SUB_PROCESSORS:
-            assert len(unlocked) == 1 + 3 * form.MOST_SUB_PROCESSORS
+        if sheet.title == questionnaire.SUB_PROCESSORS:
+            assert len(unlocked) == 1 + 3 * questionnaire.MOST_SUB_PROCESSORS
 
 
 FAULTS: dict[str, tuple[Callable[[Workbook], object], tuple[str, str, str]]] = {
     "a missing answer": (
-        cell(form.QUESTIONS, "E5", None), (form.QUESTIONS, "E5", "The answer is missing.")),
+        cell(questionnaire.QUESTIONS, "E5", None),
+        (questionnaire.QUESTIONS, "E5", "The answer is missing.")),
     "an answer of no list": (
-        cell(form.QUESTIONS, "E5", "partly"),
-        (form.QUESTIONS, "E5", "“partly” is none of the answers.")),
+        cell(questionnaire.QUESTIONS, "E5", "partly"),
+        (questionnaire.QUESTIONS, "E5", "“partly” is none of the answers.")),
     "not applicable where it applies": (
-        cell(form.QUESTIONS, "E5", "不适用 N/A"),
-        (form.QUESTIONS, "E5", "This question applies to every partner.")),
+        cell(questionnaire.QUESTIONS, "E5", "不适用 N/A"),
+        (questionnaire.QUESTIONS, "E5", "This question applies to every partner.")),
     "a no without a word": (
-        cell(form.QUESTIONS, "E5", "No"),
-        (form.QUESTIONS, "F5", "An answer other than Yes has no note.")),
+        cell(questionnaire.QUESTIONS, "E5", "No"),
+        (questionnaire.QUESTIONS, "F5", "An answer other than Yes has no note.")),
     "a changed question": (
-        cell(form.QUESTIONS, "C5", "May we go on?"),
-        (form.QUESTIONS, "C5", "Question or source of q0 were changed.")),
+        cell(questionnaire.QUESTIONS, "C5", "May we go on?"),
+        (questionnaire.QUESTIONS, "C5", "Question or source of q0 were changed.")),
     "a changed source": (
-        cell(form.QUESTIONS, "D6", "business"),
-        (form.QUESTIONS, "D6", "Question or source of q1 were changed.")),
+        cell(questionnaire.QUESTIONS, "D6", "business"),
+        (questionnaire.QUESTIONS, "D6", "Question or source of q1 were changed.")),
     "a question that is gone": (
-        lambda book: book[form.QUESTIONS].delete_rows(5),
-        (form.QUESTIONS, "", "The row of the question q0 is missing.")),
+        lambda book: book[questionnaire.QUESTIONS].delete_rows(5),
+        (questionnaire.QUESTIONS, "", "The row of the question q0 is missing.")),
     "a formula": (
-        cell(form.QUESTIONS, "E5", '=IF(TRUE,"Yes","No")'),
-        (form.QUESTIONS, "E5", "There is a formula.")),
+        cell(questionnaire.QUESTIONS, "E5", '=IF(TRUE,"Yes","No")'),
+        (questionnaire.QUESTIONS, "E5", "There is a formula.")),
     "an id number in a note": (
-        cell(form.QUESTIONS, "F5", "seen by 11010519491231002X"),
-        (form.QUESTIONS, "F5", "This holds a mobile or ID number.")),
+        cell(questionnaire.QUESTIONS, "F5", "seen by 11010519491231002X"),
+        (questionnaire.QUESTIONS, "F5", "This holds a mobile or ID number.")),
     "a note without end": (
-        cell(form.QUESTIONS, "F5", "x" * 1001),
-        (form.QUESTIONS, "F5", "This has 1,001 characters; 1,000 are taken.")),
+        cell(questionnaire.QUESTIONS, "F5", "x" * 1001),
+        (questionnaire.QUESTIONS, "F5", "This has 1,001 characters; 1,000 are taken.")),
     "something beside the table": (
-        cell(form.QUESTIONS, "H6", "see here"),
-        (form.QUESTIONS, "H6", "There is something beside the table.")),
+        cell(questionnaire.QUESTIONS, "H6", "see here"),
+        (questionnaire.QUESTIONS, "H6", "There is something beside the table.")),
     "a head that is gone": (
-        cell(form.QUESTIONS, "E4", "Reply"),
-        (form.QUESTIONS, "E4", "The head 答案 Answer is missing here.")),
+        cell(questionnaire.QUESTIONS, "E4", "Reply"),
+        (questionnaire.QUESTIONS, "E4", "The head 答案 Answer is missing here.")),
     "nobody answered": (
-        cell(form.INSTRUCTIONS, "B8", None),
-        (form.INSTRUCTIONS, "B8", "Nobody is named who answered.")),
+        cell(questionnaire.INSTRUCTIONS, "B8", None),
+        (questionnaire.INSTRUCTIONS, "B8", "Nobody is named who answered.")),
     "no day": (
-        cell(form.INSTRUCTIONS, "B9", "soon"), (form.INSTRUCTIONS, "B9", "This is no day.")),
+        cell(questionnaire.INSTRUCTIONS, "B9", "soon"),
+        (questionnaire.INSTRUCTIONS, "B9", "This is no day.")),
     "a day before the issue": (
-        cell(form.INSTRUCTIONS, "B9", "2026-05-31"),
-        (form.INSTRUCTIONS, "B9",
+        cell(questionnaire.INSTRUCTIONS, "B9", "2026-05-31"),
+        (questionnaire.INSTRUCTIONS, "B9",
          "2026-05-31 is before the questionnaire was issued (2026-06-01).")),
     "a sheet that is gone": (
-        lambda book: book.remove(book[form.SUB_PROCESSORS]),
-        (form.SUB_PROCESSORS, "", "The sheet is missing: removed or renamed.")),
+        lambda book: book.remove(book[questionnaire.SUB_PROCESSORS]),
+        (questionnaire.SUB_PROCESSORS, "", "The sheet is missing: removed or renamed.")),
     "a sheet too many": (
         lambda book: book.create_sheet("Notes"),
         ("Notes", "", "The sheet was not issued: added or renamed.")),
     "sub-processors without a name": (
-        cell(form.SUB_PROCESSORS, "B3", "Yes"),
-        (form.SUB_PROCESSORS, "B3", "There are sub-processors, and none is named.")),
+        cell(questionnaire.SUB_PROCESSORS, "B3", "Yes"),
+        (questionnaire.SUB_PROCESSORS, "B3", "There are sub-processors, and none is named.")),
     "no word about sub-processors": (
-        cell(form.SUB_PROCESSORS, "B3", None),
-        (form.SUB_PROCESSORS, "B3", "The answer is missing.")),
+        cell(questionnaire.SUB_PROCESSORS, "B3", None),
+        (questionnaire.SUB_PROCESSORS, "B3", "The answer is missing.")),
 }  # fmt: skip
 
 
@@ -198,17 +199,17 @@ def test_all_faults_are_told_at_once() -> None:
     """Half a sub-processor, a no where some are named, an answer, a day."""
 
     def change(book: Workbook) -> None:
-        cell(form.SUB_PROCESSORS, "B8", "Cloud Ltd")(book)
-        cell(form.QUESTIONS, "E9", "maybe 13800138000")(book)
-        cell(form.INSTRUCTIONS, "B9", None)(book)
+        cell(questionnaire.SUB_PROCESSORS, "B8", "Cloud Ltd")(book)
+        cell(questionnaire.QUESTIONS, "E9", "maybe 13800138000")(book)
+        cell(questionnaire.INSTRUCTIONS, "B9", None)(book)
 
     found = faults(answered(ISSUED, change=change))
     assert [(sheet, place) for sheet, place, _message in found] == [
-        (form.INSTRUCTIONS, "B9"),
-        (form.QUESTIONS, "E9"),
-        (form.SUB_PROCESSORS, "C8"),
-        (form.SUB_PROCESSORS, "D8"),
-        (form.SUB_PROCESSORS, "B3"),
+        (questionnaire.INSTRUCTIONS, "B9"),
+        (questionnaire.QUESTIONS, "E9"),
+        (questionnaire.SUB_PROCESSORS, "C8"),
+        (questionnaire.SUB_PROCESSORS, "D8"),
+        (questionnaire.SUB_PROCESSORS, "B3"),
     ]
     assert "13800138000" not in str(found)
 
@@ -227,14 +228,14 @@ def test_another_questionnaire_is_refused_for_that_alone(
     """Whatever else differs comes from it."""
     found = faults(answered(issued(**other)))
     assert message in found[0][2]
-    assert {sheet for sheet, _cell, _message in found} == {form.ISSUE}
+    assert {sheet for sheet, _cell, _message in found} == {questionnaire.ISSUE}
 
 
 def test_rows_may_be_sorted() -> None:
     """A question is known by its id, not by its place."""
 
     def change(book: Workbook) -> None:
-        sheet = book[form.QUESTIONS]
+        sheet = book[questionnaire.QUESTIONS]
         rows = [[one.value for one in row] for row in sheet.iter_rows(min_row=5, max_col=6)]
         for at, row in enumerate(reversed(rows), 5):
             for column, value in enumerate(row, 1):
@@ -251,7 +252,10 @@ def test_rows_may_be_sorted() -> None:
 def test_whatever_is_answered_comes_back_or_is_refused(data: st.DataObject) -> None:
     """Words and notes of any characters; nothing is taken for another answer."""
     words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20)
-    said_ = {one.id: data.draw(st.sampled_from(list(form.WORDS.values()))) for one in ISSUED.asked}
+    said_ = {
+        one.id: data.draw(st.sampled_from(list(questionnaire.WORDS.values())))
+        for one in ISSUED.asked
+    }
     name = data.draw(words)
     content = answered(ISSUED, said_, others=((name, "CN", "hosting"),))
     try:
@@ -260,6 +264,6 @@ def test_whatever_is_answered_comes_back_or_is_refused(data: st.DataObject) -> N
         assert not name.strip() or "不适用 N/A" in said_.values() or any(map(str.isdigit, name))
         return
     assert {key: one.answer for key, one in found.answers.items()} == {
-        key: form.answer_of(one) for key, one in said_.items()
+        key: questionnaire.answer_of(one) for key, one in said_.items()
     }
     assert len(found.sub_processors) == 1

@@ -1,26 +1,28 @@
-"""The form of a questionnaire, declared once for its writer and its reader.
+"""The questionnaire for partners as an Excel workbook: its form, written and read back.
 
-The words here are part of the file's format and stand in no catalogue: a better translation must
-not make a workbook unreadable that was issued before it. Who changes one changes `FORMAT` too.
+The words of the form are part of the file's format and stand in no catalogue: a better translation
+must not make a workbook unreadable that was issued before it. A change of a word changes `FORMAT`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from fractions import Fraction
 from typing import Any
 
 from openpyxl.worksheet.worksheet import Worksheet
 from pydantic import TypeAdapter
 
+from include.approvals.reasons import value_free_reason
 from include.messages import Message, _
 from include.partners.rules import Answer, Asked
 from include.policy.rates import parse_rate
 from include.reports.i18n import Translator
+from include.workbooks import returned
 from include.workbooks.drawing import draw, draw_choice, draw_cover, draw_table
 from include.workbooks.forms import (
     Binding,
@@ -36,7 +38,9 @@ from include.workbooks.forms import (
     beside,
     both,
     plain,
+    same,
 )
+from include.workbooks.returned import AS_ISSUED, ReturnedBook, ReturnedSheet, ReturnedTable
 
 FORMAT = "parcelseal.questionnaire/1"
 INSTRUCTIONS = "填写说明 Instructions"
@@ -284,3 +288,136 @@ def _sub_processors(sheet: Worksheet, issued: Issued) -> None:
     title = beside(_("Who processes our customers' information for you"))
     footer = f"{sheet.title} · {issued.partner}"
     draw_table(sheet, SUB_PROCESSORS_TABLE, title, footer)
+
+
+@dataclass(frozen=True)
+class Given:
+    """One answer.
+
+    Attributes:
+        answer: yes, no, or that the question does not apply.
+        note: the partner's words, without what could be a customer's number.
+    """
+
+    answer: Answer
+    note: str
+
+
+@dataclass(frozen=True)
+class SubProcessor:
+    """Who processes customer information for a partner.
+
+    Attributes:
+        name: of the company.
+        country: or region where it is.
+        what_for: what it processes.
+    """
+
+    name: str
+    country: str
+    what_for: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a partner said.
+
+    Attributes:
+        answered_on: the day.
+        answers: by id of the question; there is one for every question.
+        sub_processors: in the order of the sheet.
+    """
+
+    answered_on: date
+    answers: Mapping[str, Given]
+    sub_processors: tuple[SubProcessor, ...]
+
+
+def issue_of(content: bytes, name: str) -> tuple[str, str]:
+    """Return partner and review that a workbook says that it belongs to.
+
+    Raises:
+        WorkbookRefused: it is no workbook, or does not say it.
+    """
+    return returned.issue_of(content, name, ISSUE, ("partner", "review"), ISSUED_LAST)
+
+
+def read(content: bytes, name: str, issued: Issued) -> Returned:
+    """Read a filled-in questionnaire back.
+
+    Args:
+        content: the file.
+        name: its name, for messages.
+        issued: as it was issued.
+
+    Raises:
+        WorkbookRefused: with every fault.
+    """
+    book = ReturnedBook(content, name, issued.sheets, issued.binding, _clean)
+    answered_on = None
+    if cover := book.sheets.get(INSTRUCTIONS):
+        cover.text(BY)  # only that it is signed: the name itself stays in the file
+        answered_on = cover.day(ON, issued.issued_at, issued.timezone)
+    questions = book.sheets.get(QUESTIONS)
+    answers = _answers(questions, issued) if questions else {}
+    others = book.sheets.get(SUB_PROCESSORS)
+    sub_processors = _returned_sub_processors(others) if others else []
+    book.refuse_faults()
+    assert answered_on is not None  # else it has a fault
+    return Returned(answered_on, answers, tuple(sub_processors))
+
+
+def _clean(text: str) -> str:
+    return value_free_reason(text, LONGEST_NOTE)
+
+
+def _answers(sheet: ReturnedSheet, issued: Issued) -> dict[str, Given]:
+    table = ReturnedTable(sheet, issued.table)
+    answers = {}
+    for asked in issued.asked:
+        if not (row := table.rows.get(plain(asked.id), 0)):
+            continue
+        answer = table.choice(row, ANSWER, answers_to(asked))
+        note = table.note(row, NOTE, NOTE_ENTRY)
+        unsaid = not same(note) and not table.is_formula(row, NOTE)
+        if answer not in (None, Answer.YES) and unsaid:
+            message = _("An answer other than Yes has no note.")
+            action = _("Write what is missing and by when it is mended, or why it does not apply.")
+            table.fault(row, NOTE, message, action)
+        if answer is not None:
+            answers[asked.id] = Given(answer, note)
+    return answers
+
+
+def _returned_sub_processors(sheet: ReturnedSheet) -> list[SubProcessor]:
+    table = ReturnedTable(sheet, SUB_PROCESSORS_TABLE)
+    if not table.columns:
+        return []
+    if same(sheet.grid.text(ANY_ROW, 1)) != same(ANY_SUB_PROCESSORS):
+        message = _("The row {label} is missing.", label=ANY_SUB_PROCESSORS)
+        sheet.fault(ANY_ROW, 1, message, AS_ISSUED)
+        return []
+    claimed = sheet.choice(ANY_ROW, 2, YES_OR_NO)
+    sub_processors = [_sub_processor(table, row) for row in table.filled_rows()]
+    if claimed is Answer.YES and not sub_processors:
+        message = _("There are sub-processors, and none is named.")
+        sheet.fault(ANY_ROW, 2, message, _("Name every one of them below."))
+    elif claimed is Answer.NO and sub_processors:
+        message = _("There are no sub-processors, and some are named.")
+        sheet.fault(ANY_ROW, 2, message, _("Answer Yes, or clear the rows below."))
+    return sub_processors
+
+
+def _sub_processor(table: ReturnedTable, row: int) -> SubProcessor:
+    entries = {
+        NAME: NAME_ENTRY,
+        COUNTRY: NAME_ENTRY,
+        WHAT_FOR: NOTE_ENTRY,
+    }
+    texts = []
+    for head, entry in entries.items():
+        texts.append(table.note(row, head, entry))
+        if not same(texts[-1]) and not table.is_formula(row, head):
+            action = _("Fill it in, or clear the whole row.")
+            table.fault(row, head, _("{head} is missing.", head=head), action)
+    return SubProcessor(*texts)

@@ -1,1 +1,0 @@
-"""The questionnaire as an Excel workbook: out to a partner, and back."""
