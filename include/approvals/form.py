@@ -1,4 +1,4 @@
-"""What a person is asked to enter, and reading what they entered.
+"""The fields of an approval form, and reading what a person entered.
 
 Airflow checks no answer: whoever answers over its REST API may send anything, or nothing. So the
 domain reads every answer against the form that it asked with.
@@ -25,7 +25,7 @@ _YES, _NO = ("true", "yes", "1", "是"), ("false", "no", "0", "否", "")
 
 @dataclass(frozen=True)
 class Field:
-    """One thing to enter.
+    """A field of a form.
 
     Attributes:
         name: by which the answer has it.

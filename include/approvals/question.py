@@ -51,7 +51,7 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Question:
-    """What one person decides on.
+    """A question that a person decides on.
 
     Attributes:
         subject: one line.

@@ -1,4 +1,4 @@
-"""What people type as a reason, without what could be a customer's number or address.
+"""Remove possible numbers and addresses of customers from reasons that people type.
 
 A reason is kept in the evidence for years, and no reader of it needs to know whom it was about
 (PIPL (2021-11-01) article 6). Numbers are recognised however they are written: full-width or
@@ -71,12 +71,12 @@ def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
 
 
 def says_something(reason: str) -> bool:
-    """Whether anything but numbers and punctuation is left of a reason."""
+    """Return whether anything but numbers and punctuation is left of a reason."""
     return any(character.isalpha() for character in value_free_reason(reason))
 
 
 def names_a_person(name: str) -> bool:
-    """Whether the name of a thing, such as a batch, holds a mobile or ID number.
+    """Return whether the name of a thing, such as a batch, holds a mobile or ID number.
 
     Narrower than what is blotted out of reasons: dates and running numbers make most such names,
     and ``IN-000013`` is nobody's.

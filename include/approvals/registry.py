@@ -39,7 +39,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody has to decide on.
+    """A request for a decision.
 
     Attributes:
         id: number in the registry.

@@ -84,7 +84,7 @@ def _columns(grids: Mapping[str, list[list[str]]]) -> str:
 
 
 def _margins(document: Document, words: Words) -> str:
-    """What stands around each page: the warning above, name and page number below.
+    """Return the margins of each page: the warning above, name and page number below.
 
     The first page begins with the warning.
 

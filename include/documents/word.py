@@ -85,7 +85,7 @@ class _Writing:
         self._below_table = False
 
     def margins(self, document: Document) -> None:
-        """What stands around each page: the warning above, name and page number below."""
+        """Write the margins of each page: the warning above, name and page number below."""
         section = self._file.sections[0]
         if document.marked:
             above = section.header.paragraphs[0]

@@ -52,7 +52,7 @@ class Words:
         return self.text(_("{addressee}:", addressee=addressee))
 
     def lines(self, entry: Entry) -> list[str]:
-        """What stands beside a label: a text, or several as a list; empty when it is blank."""
+        """Return the lines beside a label; empty if the value is blank."""
         if blank(entry.value):
             return []
         if isinstance(entry.value, tuple):
@@ -63,7 +63,7 @@ class Words:
         return [visible(self.translator.quantity(value, entry.unit))]
 
     def absent(self, entry: Entry) -> str:
-        """What stands there instead of a blank."""
+        """Return the text that replaces a blank value."""
         return self.translator.text(_LEFT_BLANK if entry.required else _NOT_STATED)
 
     def heading(self, section: Section, number: int | None) -> str:
@@ -123,7 +123,7 @@ def numbers(document: Document) -> list[int | None]:
 
 
 def blank(value: EntryValue) -> bool:
-    """Whether a value says nothing: no letter and no digit, in one of the languages."""
+    """Return whether a value says nothing: no letter and no digit, in one of the languages."""
     if value is None or (isinstance(value, float) and value != value):
         return True
     if isinstance(value, tuple):

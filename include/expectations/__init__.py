@@ -1,1 +1,1 @@
-"""What records are expected to be: Great Expectations on PostgreSQL, without values."""
+"""Check records with Great Expectations on PostgreSQL, without reading values."""

@@ -33,7 +33,7 @@ class Names(Protocol):
         ...
 
     def forget(self, rules: Sequence[str]) -> None:
-        """Give up what was taken of rules: they are checked again."""
+        """Discard the keys of rules: they are checked again."""
         ...
 
 

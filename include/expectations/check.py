@@ -119,7 +119,7 @@ class _Borrowed:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What was found of one expectation.
+    """The result of an expectation.
 
     Attributes:
         rule: the expectation.

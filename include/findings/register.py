@@ -48,7 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A finding with what was said of it last.
+    """A finding with its last answer and test.
 
     Attributes:
         id: number in the register.
@@ -89,7 +89,7 @@ class Found:
     retests: int = 0
 
     def overdue(self, today: date) -> bool:
-        """Whether its day has passed and it is not closed."""
+        """Return whether its day has passed and it is not closed."""
         return self.state is not State.CLOSED and self.due_on < today
 
     def to_be_reminded(self, now: datetime) -> bool:
@@ -139,7 +139,7 @@ def answer(
     at: datetime,
     due_on: date | None = None,
 ) -> Found:
-    """Enter why it happened and what is done about it.
+    """Enter the cause and the corrective action.
 
     Args:
         conn: the state database, in a transaction.
@@ -247,7 +247,7 @@ def listed(conn: Connection, kind: str | None = None, *, closed: bool = False) -
 
 
 def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
-    """Rows of the register with what their events say."""
+    """Return findings from rows of the register and their events."""
     events: dict[int, list[dict[str, object]]] = {}
     numbers = [int(str(row["id"])) for row in rows]
     query = (

@@ -114,7 +114,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What waits for review.
+    """The batches that wait for review.
 
     Attributes:
         batches: with a name that evidence can carry, oldest first.
@@ -131,7 +131,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Content:
-    """What a batch holds at one moment.
+    """The content of a batch at a moment.
 
     Attributes:
         sha256: of every column that can be promoted, of every pending row.

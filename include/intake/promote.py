@@ -26,7 +26,7 @@ _ROW = "batch_rows"
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of a batch by one decision.
+    """The result of a decision about a batch.
 
     Attributes:
         promoted: incoming rows with a formal record.

@@ -48,7 +48,7 @@ _SHOWN = 40  # characters of a value that is nobody's
 
 @dataclass(frozen=True)
 class MaskedRows:
-    """What a reviewer sees of a batch.
+    """The masked rows of a batch that a reviewer sees.
 
     Attributes:
         columns: names, the key first.
@@ -169,7 +169,7 @@ _MOST_NAMES = 10  # of those who may answer; the others are counted
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a batch when the question is asked.
+    """The facts about a batch when the question is asked.
 
     Attributes:
         batch: its name.

@@ -1,4 +1,4 @@
-"""What workflows are asked just before a batch is sent: is it still wanted, and where does it go.
+"""Ask workflows just before a batch is sent: which notices are still due, and their addresses.
 
 Whoever cannot answer lets its kind wait. Of its error the name alone is kept: the words may quote
 what is in a database.
@@ -25,7 +25,7 @@ It is kept nowhere: neither in the state database nor in a log, a record or an e
 
 @dataclass
 class Asked:
-    """What was answered about notices.
+    """The answers of workflows about notices.
 
     Attributes:
         wanted: ids of those that are still wanted.

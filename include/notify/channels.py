@@ -49,7 +49,7 @@ class Line(Protocol):
     """One way to send one message after the other; used by one thread at a time."""
 
     def ready(self) -> Reply:
-        """Say whether anything can be sent at all, before anything is taken in hand."""
+        """Return whether anything can be sent at all, before anything is taken in hand."""
         ...
 
     def send(self, letter: Letter) -> Reply:

@@ -175,7 +175,7 @@ class Unsent(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms messages are claimed just now.
+    """The terms of a claim.
 
     Attributes:
         telling: whether what can wait may be sent: a workday, and no quiet hours.
@@ -201,7 +201,7 @@ class Terms:
 
 @dataclass
 class Taken:
-    """What came of a claim.
+    """The result of a claim.
 
     Attributes:
         messages: to be sent now.

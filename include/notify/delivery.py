@@ -43,7 +43,7 @@ from include.workdays.calendar import Workdays
 
 @dataclass
 class Delivery:
-    """What a delivery came to.
+    """The result of a delivery.
 
     Attributes:
         sent: messages that a server answers for.
@@ -102,7 +102,7 @@ _RENEW = LEASE / 5
 
 @dataclass(frozen=True)
 class Office:
-    """What messages are sent with.
+    """The configuration of a delivery.
 
     Attributes:
         state: the state database.
@@ -166,12 +166,12 @@ def deliver(office: Office, *, letters: bool = True) -> Delivery:
 
 
 def _reports(rules: NoticeRules, kind: ChannelKind) -> bool:
-    """Whether messages of a channel that are in doubt are reported instead of sent again."""
+    """Return whether messages of a channel that are in doubt are reported instead of sent again."""
     return (rules.in_doubt.mail if kind == "mail" else rules.in_doubt.robot) == "report"
 
 
 def _due(office: Office, kind: ChannelKind, letters: bool) -> bool:
-    """Whether anything of a channel is to be done now."""
+    """Return whether anything of a channel is to be done now."""
     report = _reports(office.rules, kind)
     with office.state.begin() as conn:
         return marks.anything(conn, _look(office, kind, letters), report=report)
@@ -183,7 +183,7 @@ def _look(office: Office, kind: ChannelKind, letters: bool) -> marks.Look:
 
 
 def _moment(office: Office) -> tuple[date, bool]:
-    """The day it is in the company, and whether what can wait may be sent."""
+    """Return today's date in the pack's timezone, and whether digests may be sent now."""
     local = office.clock.now().astimezone(office.zone)
     works = not office.rules.workdays_only or office.workdays.is_workday(local.date())
     return local.date(), works and not office.quiet.covers(local)
@@ -240,7 +240,7 @@ class _Round:
         self.lock = Lock()
 
     def run(self) -> None:
-        """Send what is due by this channel."""
+        """Send the due messages of this channel."""
         # What is cut off and not sent again must not be claimed before its turn comes.
         lines = 1 if self.report else self.channel.lines
         with ExitStack() as stack, ThreadPoolExecutor(lines) as pool:
@@ -263,7 +263,7 @@ class _Round:
             self._give_up()
 
     def _turns(self) -> Iterator[_Claim]:
-        """What is claimed one after the other: who is to be woken waits for nobody's letter."""
+        """Yield the claims in their order: urgent messages never wait for letters."""
         for letters in (False, True) if self.letters else (False,):
             yield partial(_again, letters=letters)
             yield partial(claim_new, urgent=True, letters=letters)
@@ -349,7 +349,7 @@ class _Round:
                 batch.ids.discard(one.id)
 
     def _ours(self, station: _Station, batch: _Batch, one: Claimed) -> bool:
-        """Whether a message is still this process's; holds the batch for longer in time."""
+        """Return whether a message is still this process's; holds the batch for longer in time."""
         self._hold(station.conn, batch)
         with self.lock:
             return one.id in batch.ids

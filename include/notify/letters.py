@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template with its values; what they hold is text, and in HTML never markup."""
+    """Render a template; values are text, and in HTML never markup."""
     return _environment().get_template(template).render(values)
 
 
@@ -241,7 +241,7 @@ class Writer:
         return [self._part(letter, language) for language in self.languages]
 
     def subject(self, letter: Letter) -> str:
-        """One line in the first language: what it is about, and how much of it."""
+        """Return the subject in the first language: the heading, and the number of lines."""
         if letter.text:
             return self._page(letter).subject
         language = self.languages[0]
@@ -257,7 +257,7 @@ class Writer:
         return one_line(translator(language, self.timezone).text(said))
 
     def html(self, letter: Letter, sender: str, ask: str) -> str:
-        """The letter as a page of its own.
+        """Return the letter as an HTML page.
 
         Args:
             letter: what to say.

@@ -274,7 +274,7 @@ class Look:
 
 
 def anything(conn: Connection, look: Look, *, report: bool) -> bool:
-    """Whether anything is to be done now.
+    """Return whether anything is to be done now.
 
     Args:
         conn: the state database.
@@ -285,7 +285,7 @@ def anything(conn: Connection, look: Look, *, report: bool) -> bool:
 
 
 def left(conn: Connection, look: Look) -> tuple[int, int]:
-    """How many notices are due and not sent, and how many wait for their time.
+    """Return how many notices are due and not sent, and how many wait for their time.
 
     Those of a message that another process is sending are neither: `in_hand` counts it.
     """
@@ -294,7 +294,7 @@ def left(conn: Connection, look: Look) -> tuple[int, int]:
 
 
 def in_hand(conn: Connection, look: Look) -> tuple[int, datetime | None]:
-    """How many messages another process is sending, and until when they count as that.
+    """Return how many messages another process is sending, and until when they count as that.
 
     One that was killed a moment ago is not known from one that is at work.
     """

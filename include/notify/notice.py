@@ -41,7 +41,7 @@ _CAUSES = {
 
 
 def explained(cause: str) -> Message:
-    """What a cause says to people; one of a workflow's own is shown as it stands."""
+    """Return a cause for people; a cause of a workflow's own is shown unchanged."""
     word, _space, code = cause.partition(" ")
     if word == REFUSED:
         return _("the server refused it: {code}", code=code or "-")
@@ -94,7 +94,7 @@ class Notice:
     looked_up: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what must never stand in the state database."""
+        """Refuse a notice that must not be stored in the state database."""
         if self.text and self.channel != "mail":
             raise ValueError("a letter goes by mail")
         if self.looked_up and (not self.text or self.address or self.name):
@@ -151,7 +151,7 @@ def to_role(
     due_on: date | None = None,
     urgent: bool = False,
 ) -> Iterator[Notice]:
-    """The same notice to every address of a role, each a recipient of its own.
+    """Yield the same notice for every address of a role, each a separate recipient.
 
     A role without address and robot has one that cannot be delivered: that is reported, so that
     nobody takes it for told.

@@ -1,4 +1,4 @@
-"""From a policy pack and connections to what messages are sent with."""
+"""Build the delivery configuration from a policy pack and connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def office_of(
     confirm: Mapping[str, Confirm] | None = None,
     addresses: Mapping[str, LookUp] | None = None,
 ) -> Office:
-    """Return the office of a company; connections are looked up when something is sent by them.
+    """Return the delivery configuration; connections are opened when something is sent.
 
     Args:
         pack: the policy.

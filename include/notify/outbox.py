@@ -1,4 +1,4 @@
-"""What people are to be told: queued once per kind and key, whatever is repeated.
+"""Queue notifications, each once per kind and key however often a step is repeated.
 
 All functions take a connection of the state database inside a transaction, so that what is queued
 stands or falls with what the caller keeps beside it.
@@ -110,7 +110,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Queued:
-    """What became of notices that were queued.
+    """The numbers of queued notices.
 
     Attributes:
         new: that were not there.
@@ -151,7 +151,7 @@ def queue(
     at: datetime,
     rules: NoticeRules | None = None,
 ) -> Queued:
-    """Queue notices; one that is there already stays as it is.
+    """Queue notices; a notice that exists already is not changed.
 
     Args:
         conn: the state database, in a transaction.
@@ -207,7 +207,7 @@ def pending(conn: Connection, kind: str) -> list[str]:
 
 
 def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: datetime) -> int:
-    """Take back what was not sent; what is being sent just now is sent.
+    """Withdraw unsent notices; a notice that is being sent is sent.
 
     Args:
         conn: the state database, in a transaction.
@@ -249,7 +249,7 @@ def _withdraw(conn: Connection, ids: list[int], cause: str, at: datetime) -> int
 def opt_out(
     conn: Connection, recipient: str, kind: str, *, rules: NoticeRules, by: str, at: datetime
 ) -> None:
-    """Keep that a recipient does not want a kind of notice; what waits is withdrawn.
+    """Record that a recipient does not want a kind of notice, and withdraw the waiting ones.
 
     Raises:
         UsageError: the policy makes that kind a duty, or nobody is named.

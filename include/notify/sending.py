@@ -91,23 +91,25 @@ def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool =
         UsageError: a channel is not configured, and something is to be sent by it.
     """
     done = deliver(office)
-    seen = StepFindings(STEP_SEND, clause)
+    findings = StepFindings(STEP_SEND, clause)
     with office.state.connect() as conn:
         kinds = [tuple(row) for row in conn.execute(_SENT, {"since": since})]
         messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
         undeliverable = _unsent(conn, "undeliverable", since)
         in_doubt = _unsent(conn, "in_doubt", since)
     letters = frozenset(office.addresses)
-    _tell_letters(seen, [notice for notice in undeliverable if notice.kind in letters])
-    _tell_unsent(seen, [notice for notice in undeliverable if notice.kind not in letters], in_doubt)
-    _tell_waiting(seen, done)
-    _tell_in_hand(seen, done, office.zone)
-    seen.measure("notices.sent", messages, "1")
-    seen.measure("notices.deferred", done.deferred, "1")
-    seen.measure("notices.undeliverable", len(undeliverable), "1")
-    seen.measure("notices.in_doubt", len(in_doubt), "1")
+    _tell_letters(findings, [notice for notice in undeliverable if notice.kind in letters])
+    _tell_unsent(
+        findings, [notice for notice in undeliverable if notice.kind not in letters], in_doubt
+    )
+    _tell_waiting(findings, done)
+    _tell_in_hand(findings, done, office.zone)
+    findings.measure("notices.sent", messages, "1")
+    findings.measure("notices.deferred", done.deferred, "1")
+    findings.measure("notices.undeliverable", len(undeliverable), "1")
+    findings.measure("notices.in_doubt", len(in_doubt), "1")
     if mail_is_caught:
-        report_caught_mail(seen, messages)
+        report_caught_mail(findings, messages)
     result = SentMessages(
         messages=messages,
         kinds=kinds,
@@ -118,7 +120,7 @@ def send(office: Office, since: datetime, clause: str, *, mail_is_caught: bool =
         in_doubt=in_doubt[:MOST_KEPT],
         in_doubt_count=len(in_doubt),
     )
-    return Sending(seen.record(result), _again(done, office.zone))
+    return Sending(findings.record(result), _again(done, office.zone))
 
 
 def _unsent(conn: Connection, state: str, since: datetime) -> list[Unsent]:
@@ -142,11 +144,11 @@ def report_caught_mail(findings: StepFindings, messages: int) -> None:
 
 
 def _tell_unsent(
-    seen: StepFindings, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
+    findings: StepFindings, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
 ) -> None:
     for cause in sorted({notice.cause for notice in undeliverable}):
         recipients = _named([notice for notice in undeliverable if notice.cause == cause])
-        seen.warn(
+        findings.warn(
             "notices.undeliverable",
             _(
                 "Notices that could not be sent ({cause}): {count}, for {recipients}.",
@@ -161,7 +163,7 @@ def _tell_unsent(
             subject=cause.partition(" ")[0],
         )
     if in_doubt:
-        seen.warn(
+        findings.warn(
             "notices.in_doubt",
             _(
                 "Notices that may have arrived or not: {count}, for {recipients}.",
@@ -173,10 +175,10 @@ def _tell_unsent(
         )
 
 
-def _tell_letters(seen: StepFindings, undeliverable: Sequence[Unsent]) -> None:
-    """Letters whose address is looked up: nobody is named, and no next run tells them."""
+def _tell_letters(findings: StepFindings, undeliverable: Sequence[Unsent]) -> None:
+    """Report undeliverable letters to customers: without names, and no later run sends them."""
     for cause in sorted({notice.cause for notice in undeliverable}):
-        seen.warn(
+        findings.warn(
             "notices.letters_undeliverable",
             _(
                 "Letters that could not be sent ({cause}): {count}.",
@@ -197,9 +199,9 @@ def _named(unsent: Sequence[Unsent]) -> str:
     return ", ".join(names[:MOST_NAMED]) + ("…" if len(names) > MOST_NAMED else "")
 
 
-def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
+def _tell_waiting(findings: StepFindings, done: Delivery) -> None:
     for channel, code in sorted(done.down.items()):
-        seen.warn(
+        findings.warn(
             "notices.server_down",
             _("The server of {channel} could not be used ({code}).", channel=channel, code=code)
             if code
@@ -208,7 +210,7 @@ def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
             subject=channel,
         )
     for kind, error in sorted(done.unsure.items()):
-        seen.warn(
+        findings.warn(
             "notices.unsure",
             _(
                 "Nobody could say which notices of {kind} are still wanted, or where they go "
@@ -220,16 +222,16 @@ def _tell_waiting(seen: StepFindings, done: Delivery) -> None:
             subject=kind,
         )
     if done.deferred:
-        seen.warn(
+        findings.warn(
             "notices.deferred",
             _("Notices that are due and wait for another try: {count}.", count=done.deferred),
             _("Nothing is lost: the next run of any workflow that tells people sends them."),
         )
 
 
-def _tell_in_hand(seen: StepFindings, done: Delivery, zone: ZoneInfo) -> None:
+def _tell_in_hand(findings: StepFindings, done: Delivery, zone: ZoneInfo) -> None:
     if done.in_hand_until is not None:
-        seen.warn(
+        findings.warn(
             "notices.in_hand",
             _(
                 "Another process has {count} messages in hand until {time}.",

@@ -1,4 +1,4 @@
-"""What became of all notices whose keys begin alike: of one incident, of one campaign."""
+"""The status of all notices whose keys have a common prefix, such as those of an incident."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Untold:
 
 
 def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str], int]:
-    """How many notices of a kind are in which state, and why.
+    """Return how many notices of a kind are in which state, and why.
 
     Args:
         conn: the state database.
@@ -54,7 +54,7 @@ def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str
 
 
 def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
-    """When the first notice of a kind left, whenever anybody looks; None where none did.
+    """Return when the first notice of a kind left, whenever anybody looks; None where none did.
 
     Args:
         conn: the state database.
@@ -67,7 +67,7 @@ def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
 
 
 def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
-    """When the last notice of a kind that does not wait any more left, or was given up.
+    """Return when the last notice of a kind that does not wait any more left, or was given up.
 
     Args:
         conn: the state database.
@@ -83,7 +83,7 @@ def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
 
 
 def unreached_since(conn: Connection, kind: str, prefix: str, since: datetime) -> int:
-    """How many notices of a kind did not reach anybody, as became known after a moment.
+    """Return how many notices of a kind did not reach anybody, as became known after a moment.
 
     Args:
         conn: the state database.

@@ -1,4 +1,4 @@
-"""The tables of the notifier: what people are to be told, and in which message they were told."""
+"""The tables of notifications: notices, messages, letter texts and opt-outs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _NOT_STORED = re.compile(r"\\u0000|\\ud[89a-f]", re.IGNORECASE)  # by JSONB
 
 
 def stored(message: Message) -> str:
-    """A message as JSONB takes it: what that cannot hold is written out."""
+    """Return a message as JSON for JSONB; characters that it cannot store are escaped."""
     return json.dumps(storable(message.model_dump(mode="json")))
 
 
@@ -44,7 +44,7 @@ def _written_out(value: Any) -> Any:
 
 
 class LetterPart(BaseModel):
-    """What a letter says about one thing.
+    """A part of a letter.
 
     Attributes:
         title: stands above it.
@@ -58,7 +58,7 @@ class LetterPart(BaseModel):
 
 
 class LetterText(BaseModel):
-    """What a letter says, to everybody who gets it; nothing in it is about one of them alone.
+    """The text of a letter, the same for all recipients.
 
     Attributes:
         heading: the subject of the mail, and what stands above the letter.
@@ -94,7 +94,7 @@ def content(words: LetterText) -> str:
 
 
 def digest(words: LetterText) -> str:
-    """SHA-256 of `content` in hex: what a decision about the text is bound to.
+    """Return the SHA-256 of `content` in hex, to which a decision about the text is bound.
 
     Raises:
         ValueError: as `content`.
@@ -122,7 +122,7 @@ def keep_text(conn: Connection, words: LetterText) -> str:
 
 
 def kept_texts(conn: Connection, digests: Iterable[str]) -> dict[str, str]:
-    """The texts of these digests, each as its `content`.
+    """Return the texts of these digests, each as its `content`.
 
     Raises:
         TextChanged: one is not what its digest names: somebody changed it since it was kept.

@@ -40,7 +40,7 @@ _CHINA = frozenset(
 
 
 def abroad(named: Iterable[SubProcessor]) -> list[SubProcessor]:
-    """Return those whose country or region is not China; what is not recognised is not China.
+    """Return the companies outside of China; an unrecognised country counts as outside.
 
     Hong Kong, Macao and Taiwan are told too: to give information there is to provide it outside of
     the territory in the sense of the Personal Information Protection Law (2021-11-01) 38.

@@ -39,7 +39,7 @@ class ObligationKind(StrEnum):
 
 
 class State(StrEnum):
-    """How it stands on a day."""
+    """The state of a term on a day."""
 
     VALID = "valid"
     NOT_YET = "not_yet"
@@ -49,7 +49,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Term:
-    """One thing that has to hold before anything is shared.
+    """An obligation that must be in force before sharing is allowed.
 
     Attributes:
         what: it is.
@@ -62,7 +62,7 @@ class Term:
     first_day: date | None = None
 
     def state(self, today: date) -> State:
-        """How it stands on a day."""
+        """The state of a term on a day."""
         if self.last_day is None:
             return State.MISSING
         if today > self.last_day:
@@ -87,7 +87,7 @@ def review_term(
     failed_on: date | None = None,
     reopened_on: date | None = None,
 ) -> Term:
-    """How long a partner's review holds.
+    """Return the term of a partner's review.
 
     A failed review, and one that was opened again, does not hold from that day on, whatever an
     earlier one came to.
@@ -110,7 +110,7 @@ def review_term(
 def rung(
     last_day: date | None, today: date, next_telling: date, ladder: Sequence[int], every: int
 ) -> int | None:
-    """The rung of the ladder that is reached: days before the last day negative, after it positive.
+    """Return the rung that is reached: days from the last day on, negative before it.
 
     A rung before the last day comes with the last run from which people can still be told in time,
     not with the first one after it. From the lapse on there is one every so many days, without end;
@@ -155,16 +155,16 @@ class PartnerObligations:
 
     @property
     def review(self) -> Term | None:
-        """How its review stands."""
+        """The term of its review."""
         return self.term(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED)
 
     def is_bound(self, today: date) -> bool:
-        """Whether both agreements are in force."""
+        """Return whether both agreements are in force."""
         found = [self.term(kind) for kind in (ObligationKind.NDA, ObligationKind.AGREEMENT)]
         return all(term is not None and term.state(today) is State.VALID for term in found)
 
     def is_reviewed(self, today: date) -> bool:
-        """Whether its review holds."""
+        """Return whether its review holds."""
         return self.review is not None and self.review.state(today) is State.VALID
 
 
@@ -187,7 +187,7 @@ class PartnerStatus:
 
 
 def bind(partner: Partner, known: Known, rules: PartnerRules, zone: tzinfo) -> PartnerObligations:
-    """Put together what binds a partner.
+    """Return the obligations of a partner.
 
     Args:
         partner: of the register.
@@ -221,7 +221,7 @@ def standing(
     today: date,
     zone: tzinfo,
 ) -> PartnerStatus:
-    """Say whether a partner may be given customer information today.
+    """Return whether a partner may receive customer information today.
 
     Args:
         number: of the partner.
@@ -278,7 +278,7 @@ def _natural(partner: Partner) -> tuple[int, int, str]:
 
 
 def of(bound: PartnerObligations, today: date) -> PartnerStatus:
-    """Whether what binds a partner is enough."""
+    """Return whether sharing with a partner is allowed by its obligations."""
     partner = bound.partner
     if not partner.clear:
         return PartnerStatus(partner.number, (_("The register has more than one row of it."),))

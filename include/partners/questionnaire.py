@@ -167,7 +167,7 @@ class Issued:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what was issued: of every word and weight."""
+        """Hex digest of every word and weight of the questionnaire."""
         content = json.dumps(to_json(self), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -234,12 +234,12 @@ _ISSUED = TypeAdapter(Issued)
 
 
 def to_json(issued: Issued) -> Any:
-    """What was issued as plain JSON."""
+    """Return an issued questionnaire as plain JSON."""
     return _ISSUED.dump_python(issued, mode="json")
 
 
 def from_json(content: Any) -> Issued:
-    """What was issued, from its JSON."""
+    """Return an issued questionnaire from its JSON."""
     return _ISSUED.validate_python(content)
 
 
@@ -292,7 +292,7 @@ def _sub_processors(sheet: Worksheet, issued: Issued) -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """One answer.
+    """An answer to a question.
 
     Attributes:
         answer: yes, no, or that the question does not apply.
@@ -320,7 +320,7 @@ class SubProcessor:
 
 @dataclass(frozen=True)
 class Returned:
-    """What a partner said.
+    """The answers of a partner.
 
     Attributes:
         answered_on: the day.

@@ -1,4 +1,4 @@
-"""The register of partners in a mapped database, read row by row; what is odd is told, not guessed.
+"""Read the register of partners in a mapped database; faulty rows are reported, not interpreted.
 
 Every column is read as text: one date that is none must not hide all other partners.
 """
@@ -47,7 +47,7 @@ _SQL, _TIME_LIMIT = "42", "60s"
 
 @dataclass(frozen=True)
 class Oddity:
-    """Something in the register that has to be put right.
+    """A fault of the register.
 
     Attributes:
         partner: number of the partner.
@@ -92,7 +92,7 @@ class Partner:
 
     @property
     def called(self) -> Message:
-        """Its name, for what says the number beside it."""
+        """Its name, for texts that show its number too."""
         return verbatim(self.name) if self.name else _("partner without a name")
 
     @property
@@ -105,7 +105,7 @@ class Partner:
 
 @dataclass
 class Register:
-    """What was read.
+    """The partners that were read.
 
     Attributes:
         partners: by number.

@@ -1,4 +1,4 @@
-"""Who is told what about partners, and whether it is still so when it is sent.
+"""Reminders about partners, and whether they are still due when they are sent.
 
 A key names partner, term, its day and the rung: the same rung is told once, whatever is repeated.
 A new day (an agreement that was renewed, a review that was passed) begins a new ladder.
@@ -67,7 +67,7 @@ class Reminder:
 def reached(
     run: RunContext[PartnerRules], bound: Iterable[PartnerObligations]
 ) -> Iterator[Reminder]:
-    """The rungs on which partners with access stand today, at most one for each term."""
+    """Yield the rungs that partners with access reached today, at most one for each term."""
     today = run.today
     telling = run.workdays.on_or_after(today + RUNS_EVERY)
     for obligations in bound:
@@ -82,7 +82,7 @@ def reached(
 
 
 def notices(run: RunContext[PartnerRules], reminders: Iterable[Reminder]) -> Iterator[Notice]:
-    """What the owner is told, and the partner's own contact where the pack says so."""
+    """Yield the reminders of the owner, and of the partner's contact if the pack says so."""
     for reminder in reminders:
         said = _ours(reminder.term, run.today)
         yield from to_role(

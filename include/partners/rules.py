@@ -167,7 +167,7 @@ PARTNERS = RuleSection("partners.yaml", PartnerRules, check_rules, page="partner
 
 
 class Answer(StrEnum):
-    """What a partner answered; yes is what should be."""
+    """A partner's answer; yes is the expected one."""
 
     YES = "yes"
     NO = "no"
@@ -209,7 +209,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Score:
-    """What answers come to.
+    """The score of answers.
 
     Attributes:
         share: of the weight of what applies, answered with yes; None where nothing applies.

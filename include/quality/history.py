@@ -74,7 +74,7 @@ class Trend:
 
 
 def clean_place(place: JsonPlace) -> RuleCheck:
-    """What a run keeps of a place in a JSON column that has no undeclared keys."""
+    """Return the record of a place in a JSON column that has no undeclared keys."""
     rule = _CLEAN + place.field
     return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS)
 
@@ -159,7 +159,7 @@ class LastCheck:
         return self.rows[_ALL]
 
     def was_clean(self, place: JsonPlace) -> bool:
-        """Whether a place in a JSON column had no keys beside those that are declared."""
+        """Return whether a place in a JSON column had no keys beside those that are declared."""
         return self.definitions.get(_CLEAN + place.field) == place.digest
 
 
@@ -232,7 +232,7 @@ def last_check(
 
 
 def _another_since(conn: Connection, database: str, collection: str, number: int) -> bool:
-    """Whether a run began, or kept something, after the last sealed one began."""
+    """Return whether a run began, or kept something, after the last sealed one began."""
     last = _last_sealed(database, collection)
     other = exists().where(
         quality_check.c.database == database,
@@ -259,7 +259,7 @@ def last_count(conn: Connection, database: str, collection: str) -> tuple[int, d
 
 
 def trend(conn: Connection, database: str) -> list[Trend]:
-    """What the last runs found, oldest first."""
+    """Return the results of the last runs, oldest first."""
     mine = quality_check.c.database == database
     latest = (
         select(quality_check.c.checked_at)

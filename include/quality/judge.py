@@ -84,7 +84,7 @@ LONGEST = 200  # characters of a name; it stands beside every broken record
 
 
 def part_of(
-    view: Snapshot, records: Records, suite: Suite, seen: StepFindings, subject: str
+    view: Snapshot, records: Records, suite: Suite, findings: StepFindings, subject: str
 ) -> sa.ColumnElement[Any] | None:
     """SQL for what a record belongs to; None where nobody asked, or it cannot be read.
 
@@ -92,7 +92,7 @@ def part_of(
         view: the snapshot that is checked.
         records: of the suite.
         suite: says what its records belong to.
-        seen: gets a finding where that cannot be read.
+        findings: gets a finding where that cannot be read.
         subject: of the finding.
     """
     part = _named(records, suite)
@@ -102,7 +102,7 @@ def part_of(
         with view.savepoint(), view.engine.connect() as conn:
             conn.execute(sa.select(part).select_from(records.selectable).limit(0))
     except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
-        seen.warn(
+        findings.warn(
             "quality.no_breakdown",
             _("What the broken records belong to could not be read."),
             _("Correct the breakdown in the policy pack, or grant the reader what it names."),
@@ -136,7 +136,7 @@ def _short(name: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of one rule after a run.
+    """The figures of a rule after a run.
 
     Attributes:
         rows: records that the rule is about, of all of the collection: those that its ``where``
@@ -155,12 +155,12 @@ class Figures:
 
 
 def judge(
-    seen: StepFindings, subject: str, rule: Expectation, figures: Figures, fault: Message | None
+    findings: StepFindings, subject: str, rule: Expectation, figures: Figures, fault: Message | None
 ) -> Outcome:
     """Hold a rule's figures against its tolerance, and note a finding where they do not fit."""
     bad = Outcome.FAIL if rule.severity == "fail" else Outcome.ATTENTION
     if figures.broken is None:
-        seen.find(
+        findings.find(
             "quality.unchecked",
             bad,
             _(
@@ -179,10 +179,10 @@ def judge(
         return bad
     if not holds(rule, figures.rows, figures.broken):
         what, todo = _said(rule, figures.rows, figures)
-        seen.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
+        findings.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
         return bad
     if not figures.rows and not figures.empty and not is_about_the_table(rule):
-        seen.warn(
+        findings.warn(
             "quality.about_nothing",
             _("Expected: {title}. No record is one that this is about.", title=rule.message),
             _(
@@ -198,12 +198,12 @@ def judge(
 
 
 def holds(rule: Expectation, rows: int, broken: int) -> bool:
-    """Whether no more records break a rule than it tolerates."""
+    """Return whether no more records break a rule than it tolerates."""
     return broken == 0 if is_about_the_table(rule) else are_enough(rows, broken, rule.mostly)
 
 
 def is_about_the_table(rule: Expectation) -> bool:
-    """Whether it is about the table as a whole and no record can break it."""
+    """Return whether it is about the table as a whole and no record can break it."""
     return rule.type.startswith("expect_table_")
 
 

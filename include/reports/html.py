@@ -268,9 +268,9 @@ class View:
         return self._translator.outcome(outcome) if outcome else self.cell(value, kind)
 
     def numeric(self, kind: ColumnKind) -> bool:
-        """Whether a column is aligned by its digits."""
+        """Return whether a column is aligned by its digits."""
         return kind in _NUMERIC
 
     def missing(self, value: Message | Value | None) -> bool:
-        """Whether a value was not measured."""
+        """Return whether a value was not measured."""
         return value is None or (isinstance(value, float) and value != value)

@@ -175,7 +175,7 @@ class Translator:
             return visible(template)
 
     def finding(self, finding: Finding) -> str:
-        """What a finding is about and what was seen; the message alone need not name the former."""
+        """Return the subject and message of a finding; the message need not name the subject."""
         if not finding.subject:
             return self.text(finding.message)
         return self.text(

@@ -1,4 +1,4 @@
-"""What a report says, before it has a language or a file format.
+"""The model of a report, independent of language and file format.
 
 A workflow builds one `Report`; `include.reports.render.render_all` makes the files of it.
 ``None`` always means *not measured* and is shown as that, never as an empty cell or a pass.
@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Fact(_Part):
-    """One head card: what a compliance officer reads in the first ten seconds.
+    """A head card, which a compliance officer reads in the first ten seconds.
 
     Attributes:
         label: what it is, "Last restore point".

@@ -179,7 +179,7 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Rendered:
-    """What `render_all` made.
+    """The files of a report.
 
     Attributes:
         files: file name -> content, ``report.zh-CN.html``.

@@ -59,7 +59,7 @@ class AskedPopulation(BaseModel):
 
 
 class Evaluation(StepResult):
-    """The verdicts on returned workpapers, and the people who answer for the work.
+    """The verdicts on returned workpapers, with the people who did and reviewed the work.
 
     Attributes:
         audit: the quarter.

@@ -238,7 +238,7 @@ class Sealed(BaseModel):
 
 
 def plans_table(commitment: Commitment, rules: AuditRules) -> Table:
-    """What is drawn of each population, and with what it is accepted."""
+    """Return the table of plans: items to draw and accepted deviations of each population."""
     return table_of(
         _("Populations and plans"),
         commitment.populations,

@@ -82,7 +82,7 @@ def nothing_to_audit(
 
 @dataclass(frozen=True)
 class JudgedPopulations:
-    """The verdicts of a run, and what is still to be judged.
+    """The verdicts of a run, and the workpapers without one.
 
     Attributes:
         status: of workpapers before the evaluations; None if the step left no result.
@@ -164,7 +164,7 @@ def _summary(populations: JudgedPopulations) -> Message:
 
 
 def _judged(populations: JudgedPopulations) -> Message:
-    """What was judged, and what is not accepted: never less than the control's figure says."""
+    """Return the sentence about judged populations; it claims no less than the control's figure."""
     if populations.refused and populations.above in (None, populations.refused):
         return _(
             "{above} of {count} populations that were judged are not accepted.",

@@ -1,4 +1,4 @@
-"""From answers to a verdict: deviations, point estimate, upper limit, accepted or not.
+"""Compute the verdict on a population: deviations, point estimate, upper limit, decision.
 
 The decision is the plan's, made before anybody knew the sample: no more deviations than it accepts.
 An item deviates once, however many of its attributes do; what was not found or not answered
@@ -54,7 +54,7 @@ class Deviation(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What was found of one population, so far.
+    """The verdict on a population up to a stage.
 
     Attributes:
         population: its id.
@@ -166,7 +166,7 @@ def _deviations(item: Drawn, found: ItemAnswers) -> list[Deviation]:
 
 
 def _untested(found: ItemAnswers) -> bool:
-    """Whether no question applies to an item; it was drawn, and shows nothing."""
+    """Return whether no question applies to an item; it was drawn, and shows nothing."""
     return all(answer is Answer.NOT_APPLICABLE for answer in found.answers.values())
 
 

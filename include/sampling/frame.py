@@ -196,7 +196,7 @@ def freeze(
 
 @dataclass
 class _Tally:
-    """What is counted and checked while a frame flows by."""
+    """Counts and checks a frame piece by piece."""
 
     stratified: bool
     items: int = 0
@@ -206,7 +206,7 @@ class _Tally:
     strata: Counter[bytes] = field(default_factory=Counter)
 
     def take(self, piece: bytes) -> str | None:
-        """Count a piece; says what is wrong with it, if anything."""
+        """Count a piece; return its fault, or None."""
         self.digest.update(piece)
         whole, self.rest = _whole_lines(self.rest + piece)
         if not whole:
@@ -304,7 +304,7 @@ def _pick_by_stratum(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[
 def _query(
     address: DatabaseAddress, database: MappedDatabase, population: Population, quarter: Quarter
 ) -> str:
-    """The statement of a frame, after the server looked at what its columns are."""
+    """Return the query of a frame; the server first describes its columns."""
     selected = SQL(
         "WITH period (starts, ends) AS (VALUES ({starts}::timestamptz, {ends}::timestamptz)) "
         "SELECT {columns} FROM (\n{population}\n) AS item"

@@ -215,7 +215,7 @@ def _planned(rules: AuditRules, name: str, frame: Frame) -> Committed:
 
 
 def commit(run: RunContext[AuditRules], findings: StepFindings) -> SealedCommitment:
-    """Seal what was frozen in a bundle of its own, before anybody knows the seed.
+    """Seal the frozen populations in a separate bundle before the seed is known.
 
     The first commitment of a run stands.
 

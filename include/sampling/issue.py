@@ -148,7 +148,7 @@ _WORKPAPERS = TypeAdapter(Workpapers)
 
 
 class ItemFound(BaseModel):
-    """What was answered of one item.
+    """The answers about an item.
 
     Attributes:
         population: its id.
@@ -228,7 +228,7 @@ class HandedIn(BaseModel):
 
 @dataclass(frozen=True)
 class Issued:
-    """Workpapers of one stage of one draw, with what they were made from.
+    """Workpapers of a stage of a draw, with their commitments and samples.
 
     Attributes:
         workpapers: as they were issued.
@@ -278,7 +278,7 @@ def remember(
     committed: Mapping[str, Committed],
     samples: Mapping[str, Sample],
 ) -> None:
-    """Keep what was issued, so that what comes back is held against just that."""
+    """Store issued workpapers, so that returned ones are compared with exactly these."""
     issued = {
         "workpapers": _WORKPAPERS.dump_python(workpapers, mode="json"),
         "committed": {name: one.model_dump(mode="json") for name, one in committed.items()},
@@ -297,7 +297,7 @@ def remember(
 
 
 def all_issued(conn: Connection, audit: str | None = None) -> list[Issued]:
-    """Return what was issued, oldest first; of one audit, where one is named."""
+    """Return the issued workpapers of an audit, or of all audits, oldest first."""
     table = audit_workpapers.c
     query = select(audit_workpapers).order_by(table.issued_at, table.stage, table.draw_sha256)
     if audit is not None:
@@ -377,7 +377,7 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
 
 
 def _in_place_of(before: HandedIn | None, now: HandedIn) -> HandedIn:
-    """What was handed in, with what it replaces; the same file again replaces nothing."""
+    """Return handed-in workpapers with those that they replace; the same file replaces nothing."""
     if before is None:
         return now
     if before.file_sha256 == now.file_sha256:

@@ -10,25 +10,25 @@ COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "w
 
 
 def stage_file(part: str) -> str:
-    """Name of the workpapers of a later stage in a bundle."""
+    """Return the name of the workpapers of a later stage in a bundle."""
     return f"workpapers-{part}.xlsx"
 
 
 def verdict_file(part: str) -> str:
-    """Name of what was evaluated of returned workpapers in a bundle."""
+    """Return the name of the file with the verdicts on workpapers in a bundle."""
     return f"verdicts-{part}.json"
 
 
 def answers_file(part: str) -> str:
-    """Name of what auditors answered in a bundle."""
+    """Return the name of the file with auditors' answers in a bundle."""
     return f"answers-{part}.json"
 
 
 def frame_file(population: str) -> str:
-    """Name of a frozen frame in a bundle."""
+    """Return the name of a frozen frame in a bundle."""
     return f"frames/{population}.tsv"
 
 
 def sample_file(population: str) -> str:
-    """Name of a drawn sample in a bundle."""
+    """Return the name of a drawn sample in a bundle."""
     return f"samples/{population}.json"

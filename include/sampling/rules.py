@@ -1,4 +1,4 @@
-"""audit.yaml: what is audited by samples, how surely, and who draws.
+"""audit.yaml: audited populations, tolerable rates and confidence, and the auditors.
 
 SQL of populations is that of the pack's author, who is trusted as the author of a migration is;
 docs/audit.md explains every key.
@@ -46,7 +46,7 @@ def _confident(rate: Fraction) -> Fraction:
 
 
 class Attribute(Rule):
-    """What is tested of every item that was drawn.
+    """A question about every drawn item.
 
     Attributes:
         id: stable name, ``approved``.
@@ -114,7 +114,7 @@ class Population(Rule):
 
 
 class Seed(Rule):
-    """Where seeds come from.
+    """The source of seeds.
 
     Attributes:
         source: which public value is taken, said so exactly before it is known that nobody can

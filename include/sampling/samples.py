@@ -78,7 +78,7 @@ def fault_of(
     now: datetime,
     used: bool,
 ) -> Cause | None:
-    """Say why a seed cannot be taken; None when it can.
+    """Return why a seed is refused, or None if it is valid.
 
     Args:
         seed: as entered, without blanks around it.
@@ -106,7 +106,7 @@ def fault_of(
 
 
 def readable(text: str) -> str:
-    """Return a text with ``·`` for what nobody sees: controls, marks, blanks that are no space."""
+    """Return a text with ``·`` for invisible characters: controls, marks, unusual blanks."""
     return "".join(
         "·" if unicodedata.category(character) in _UNSEEN and character != " " else character
         for character in text
@@ -114,7 +114,7 @@ def readable(text: str) -> str:
 
 
 def why(cause: Cause) -> Message:
-    """Say to a person why a seed was refused, and what to enter."""
+    """Return the reason of a refusal for people."""
     match cause:
         case Cause.NONE:
             return _("the seed is empty or has fewer than {count} characters", count=SHORTEST)
@@ -137,7 +137,7 @@ def why(cause: Cause) -> Message:
 
 
 def in_advance(words: str, at: datetime, command: str) -> dict[str, str]:
-    """Return the filled form of a seed that nobody read at its source; the evidence says so.
+    """Return the filled form of a stand-in for a seed; the evidence marks it as such.
 
     Args:
         words: the seed; throws of dice if it is empty, since the sample company has no source.
@@ -226,7 +226,7 @@ def hashed_text(seed: str, audit: str, population: str, stratum: str, *, stratif
 
 
 def ordinals(seed: str, audit: str, committed: Committed) -> dict[str, tuple[list[int], list[int]]]:
-    """Return by stratum what is drawn of it in all stages, and what came again."""
+    """Return by stratum the ordinals drawn in all stages and the rejected repetitions."""
     found: dict[str, tuple[list[int], list[int]]] = {}
     for stratum, size in committed.strata.items():
         wanted = committed.plan.drawn[stratum] * committed.plan.stages

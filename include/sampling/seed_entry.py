@@ -45,7 +45,7 @@ def question(
     refused: Sequence[Refusal],
     timezone: str,
 ) -> Question:
-    """Make the page of a question.
+    """Return the approval form for the seed.
 
     Args:
         commitment: of the run.
@@ -175,7 +175,7 @@ def response(pack: PolicyPack) -> timedelta:
 
 
 def ask_auditors(run: RunContext[AuditRules], findings: StepFindings) -> Question | SeedAnswer:
-    """Ask an auditor for the seed: what was committed to, and which public value it will be."""
+    """Ask an auditor for the seed; the form shows the commitment and the source of the seed."""
     del findings
     with run.state.connect() as conn:
         sealed = register.commitment_of(conn, run.run)

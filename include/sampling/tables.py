@@ -1,4 +1,4 @@
-"""The tables of audits by samples: what was committed to, drawn, returned and concluded."""
+"""The tables of audits by samples: commitments, seeds, samples, workpapers and verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing again what a bundle says was drawn: frame, plan, seed, items and rejections.
+"""Draw the samples of a bundle again: frame, plan, seed, items and rejections.
 
 Needs the bundle alone, and holds it against the commitment's own bundle where that is at hand. Only
 the rates of the commitment are believed: the digest of each frame is computed, the plan is made

@@ -199,7 +199,7 @@ _INCOMPLETE = ("training.nameless", "training.undated", "training.faulty")
 
 
 def judge(
-    seen: StepFindings,
+    findings: StepFindings,
     run: RunContext[TrainingRules],
     found: Standing,
     late: Sequence[Due],
@@ -208,7 +208,7 @@ def judge(
     """Note figures and findings.
 
     Args:
-        seen: they go here.
+        findings: they go here.
         run: of the run.
         found: how training stands.
         late: overdue obligations.
@@ -223,21 +223,21 @@ def judge(
     faulty = any(map(faults.get, _INCOMPLETE))
     whole = found.people > 0 and not _absent(run, found) and not faulty
     untrained = len(found.untrained) + faults["training.access_not_employed"]
-    seen.measure("training_coverage", found.coverage if whole else None, "ratio")
-    seen.measure("people_with_access_untrained", untrained if whole else None, "1")
-    seen.measure("people_overdue_beyond_ladder", len(people) if whole else None, "1")
-    seen.measure("training.people", found.people, "1")
-    seen.measure("training.overdue", len(late), "1")
+    findings.measure("training_coverage", found.coverage if whole else None, "ratio")
+    findings.measure("people_with_access_untrained", untrained if whole else None, "1")
+    findings.measure("people_overdue_beyond_ladder", len(people) if whole else None, "1")
+    findings.measure("training.people", found.people, "1")
+    findings.measure("training.overdue", len(late), "1")
     owner = run.rules.owner
     if not found.people:
-        seen.fail(
+        findings.fail(
             "training.nobody",
             _("The roster has nobody who has to be trained: nobody would ever be reminded."),
             _("See what training.yaml's query of people gives, or upload the roster again."),
             subject="training.yaml",
         )
     if found.untrained:
-        seen.fail(
+        findings.fail(
             "training.access_untrained",
             _(
                 "{count} people may open customer records without valid training: {people}.",
@@ -248,7 +248,7 @@ def judge(
             subject=owner,
         )
     if people:
-        seen.fail(
+        findings.fail(
             "training.beyond_ladder",
             _(
                 "{count} people are overdue by more than {days} days: {people}.",
@@ -259,10 +259,10 @@ def judge(
             _("Speak with them and their supervisors: reminders alone did not help."),
             subject=owner,
         )
-    _topics(seen, run, found)
+    _topics(findings, run, found)
     years = sorted({run.today.year, (run.today + _AHEAD).year})
     for year in [one for one in years if not run.workdays.is_announced(one)]:
-        seen.warn(
+        findings.warn(
             "training.year_not_announced",
             _("The make-up workdays of {year} are not known yet.", year=str(year)),
             _("Update ParcelSeal, or write them into calendar.yaml: opened, closed, announced."),
@@ -271,11 +271,11 @@ def judge(
     return whole
 
 
-def waivers_of_nothing(seen: StepFindings, unknown: Sequence[Waived]) -> None:
+def waivers_of_nothing(findings: StepFindings, unknown: Sequence[Waived]) -> None:
     """Note waivers of people or courses that do not exist: a mistyped one waives nothing."""
     if not unknown:
         return
-    seen.warn(
+    findings.warn(
         "training.waiver_of_nothing",
         _(
             "Waivers of people or courses that do not exist: {waivers}.",
@@ -286,11 +286,11 @@ def waivers_of_nothing(seen: StepFindings, unknown: Sequence[Waived]) -> None:
     )
 
 
-def shrunk(seen: StepFindings, people: int, before: int | None) -> None:
+def shrunk(findings: StepFindings, people: int, before: int | None) -> None:
     """Note a roster that lost more than half of its people since the last run."""
     if before is None or people * 2 >= before:
         return
-    seen.fail(
+    findings.fail(
         "training.shrunk",
         _(
             "The roster has {people} people who have to be trained; the last run had {before}.",
@@ -302,10 +302,10 @@ def shrunk(seen: StepFindings, people: int, before: int | None) -> None:
     )
 
 
-def _topics(seen: StepFindings, run: RunContext[TrainingRules], found: Standing) -> None:
+def _topics(findings: StepFindings, run: RunContext[TrainingRules], found: Standing) -> None:
     """Say which topics of the policy no course covers as it should."""
     if absent := _absent(run, found):
-        seen.fail(
+        findings.fail(
             "training.topic_missing",
             _(
                 "No course in force covers: {topics}.",

@@ -50,7 +50,7 @@ ORDER BY person, employed DESC, joined_on DESC, department""")
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody of the roster, on one day.
+    """A person of the roster on a day.
 
     Attributes:
         person: staff number.
@@ -102,7 +102,7 @@ class Roster:
         return {number: person for number in wanted if (person := self._known[number]) is not None}
 
     def heads(self) -> dict[str, list[Person]]:
-        """The heads who are there, by department."""
+        """Return the heads who are present, by department."""
         if self._heads is None:
             heads: dict[str, list[Person]] = {}
             for head in self._select("head", []):
@@ -112,7 +112,7 @@ class Roster:
         return self._heads
 
     def above(self, people: Iterable[str]) -> dict[str, Person | None]:
-        """Who is told of somebody's overdue courses; None where nobody above can be told.
+        """Return who is notified of people's overdue courses; None if no superior can be notified.
 
         The supervisor; where that one has left, is on leave, or is not in the roster, the next one
         above, and at the end of the line a head of the department. A line that turns in a circle
@@ -158,7 +158,7 @@ _TEAM = _("Overdue training in your team")
 
 
 def reminder(due: Due, person: Person) -> Notice:
-    """What somebody is told about a course of their own."""
+    """Return the reminder of a person's own course."""
     values = {"title": due.title, "day": due.due_on}
     if due.rung < 0:
         line = _("“{title}” is due on {day}.", **values)
@@ -177,7 +177,7 @@ def reminder(due: Due, person: Person) -> Notice:
 
 
 def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[Notice]:
-    """What the supervisor is told about it; the owner's role, where nobody above can be told."""
+    """Yield the copy for the supervisor, or for the owner's role if no superior can be notified."""
     line, key = _overdue(due, person.name), told_of(due).key
     if told is not None:
         yield Notice(
@@ -203,7 +203,7 @@ def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[
 
 @dataclass(frozen=True)
 class Week:
-    """What a department's summary says.
+    """The content of a department's weekly summary.
 
     Attributes:
         of: the department's figures.
@@ -217,7 +217,7 @@ class Week:
 
 
 def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
-    """The lines of a department's weekly summary for its head.
+    """Yield the lines of a department's weekly summary for its head.
 
     Args:
         week: what it says.

@@ -273,7 +273,7 @@ _SOME = SQL("WITH {obligations} {reached}")
 def everything(
     sources: Sources, *, day: date, reached: Reached, waived: Sequence[Waiver], grace: int
 ) -> Iterator[Row]:
-    """Work out all obligations; yields those on a rung, departments, topics, the untrained.
+    """Compute all obligations; yield those on a rung, departments, topics and untrained people.
 
     Args:
         sources: people, courses, completions.

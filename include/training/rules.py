@@ -48,7 +48,7 @@ class TrainingSource(Rule):
 
 
 class Ladder(Rule):
-    """When somebody hears of a course; days count from the day on which it is due.
+    """The schedule of reminders of a course; days count from its due date.
 
     A rung before that day that falls on a day off comes on the workday before, one after it on the
     next workday.
@@ -175,7 +175,7 @@ def overdue_rungs(ladder: Ladder) -> list[int]:
 
 
 def is_copied(ladder: Ladder, rung: int) -> bool:
-    """Whether the supervisor is told of a rung too."""
+    """Return whether the supervisor is told of a rung too."""
     if rung <= 0:
         return False
     place = sum(days <= rung for days in overdue_rungs(ladder))

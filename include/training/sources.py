@@ -1,4 +1,4 @@
-"""People, courses and completions as relations of one PostgreSQL session, wherever they come from.
+"""Provide people, courses and completions as relations of one PostgreSQL session.
 
 Where all three are queries on one mapped database, they are read there. Otherwise they are brought
 together in the state database, where uploaded files are: for the length of a transaction.
@@ -168,7 +168,7 @@ def _typed(connection: psycopg.Connection[Any], name: str, relation: Composable)
 
 @contextmanager
 def telling(name: str) -> Iterator[None]:
-    """Say what is wrong with a query of the pack, without a value of a row."""
+    """Report a faulty query of the pack without quoting a value of a row."""
     try:
         yield
     except psycopg.OperationalError as error:

@@ -57,7 +57,7 @@ _SIGNS = "%/#"
 
 @dataclass(frozen=True)
 class Told:
-    """What a notice told: of which obligation, due when, on which rung.
+    """The obligation, due date and rung that a notification is about.
 
     The due day is a part of it: where a leave moves it, the ladder of the new day begins anew.
     """
@@ -80,12 +80,12 @@ class Told:
 
 
 def told_of(due: Due) -> Told:
-    """What a reminder of an obligation tells."""
+    """Return the identity of the reminder of an obligation."""
     return Told(due.person, due.course, due.cycle, due.due_on, due.rung)
 
 
 def read(key: str) -> Told:
-    """What a reminder's key says, also that of a further address; ValueError for another key."""
+    """Parse a reminder's key, also that of a further address; raises ValueError for another key."""
     person, course, cycle, due, rung = key.partition("#")[0].split("/")
     return Told(
         person=unquote(person),
@@ -97,7 +97,7 @@ def read(key: str) -> Told:
 
 
 def weekly(department: str, week: str, head: str, about: Due | str = "") -> str:
-    """The key of a line of a department's summary of a week.
+    """Return the key of a line of a department's weekly summary.
 
     Args:
         department: its name.
@@ -117,7 +117,7 @@ def read_weekly(key: str) -> tuple[str, Told | None]:
 
 
 def _part(text: str) -> str:
-    """A part as it stands in a key: what means something there, or is unseen, is written out."""
+    """Return a part of a key with separators and invisible characters escaped."""
     return "".join(
         quote(character, safe="")
         if character in _SIGNS or not character.isprintable()
@@ -128,7 +128,7 @@ def _part(text: str) -> str:
 
 @dataclass
 class Standing:
-    """How training stands on a day.
+    """The obligations and the coverage of a day.
 
     Attributes:
         due: obligations that stand on a rung, by the key of their reminder; the oldest first.
@@ -249,7 +249,7 @@ def keep(
 
 
 def last(conn: Connection, now: datetime) -> int | None:
-    """How many people the last run had to train; None before the first.
+    """Return how many people the last run had to train; None before the first.
 
     Measurements that lie in the future were made by a clock that was ahead: they are left out.
     """

@@ -45,7 +45,7 @@ class Waived:
 
     @property
     def waives(self) -> Waiver:
-        """What the obligations need of it."""
+        """The person and course that it waives."""
         return Waiver(self.person, self.course)
 
 
@@ -146,7 +146,7 @@ def listed(conn: Connection, day: date) -> list[Waived]:
 
 
 def current(conn: Connection, day: date) -> list[Waiver]:
-    """Return what is waived on a day."""
+    """Return the waivers of a day."""
     return [waiver.waives for waiver in listed(conn, day)]
 
 

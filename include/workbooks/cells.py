@@ -39,7 +39,7 @@ class Grid:
     formulas: frozenset[tuple[int, int]]
 
     def text(self, row: int, column: int) -> str:
-        """What a cell says; a number is a text too, and blank is empty."""
+        """Return the text of a cell; a number is a text too, and a blank cell is empty."""
         return text_of(self._value(row, column))
 
     def whole(self, row: int, column: int) -> int | None:
@@ -72,7 +72,7 @@ class Grid:
             return None
 
     def is_formula(self, row: int, column: int) -> bool:
-        """Whether there is a formula, which is a fault already."""
+        """Return whether there is a formula, which is a fault already."""
         return (row, column) in self.formulas
 
     def _value(self, row: int, column: int) -> Any:

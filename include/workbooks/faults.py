@@ -1,4 +1,4 @@
-"""What is wrong with a returned workbook: every fault at once, each with sheet, cell and remedy."""
+"""The faults of a returned workbook, all at once, each with sheet, cell and remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.services.errors import UsageError
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing for which a workbook is refused.
+    """A fault for which a workbook is refused.
 
     Attributes:
         sheet: its name; empty for the file itself.
@@ -49,7 +49,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something in a workbook that is no fault and that a reader of the result should know.
+    """A remark about a workbook that does not refuse it.
 
     Attributes:
         sheet: its name.

@@ -237,7 +237,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Cover:
-    """The first sheet: what was issued, who fills it in, and how.
+    """The first sheet: facts, fields to fill in, and instructions.
 
     Attributes:
         title: of the workbook.

@@ -110,7 +110,7 @@ class ReturnedSheet:
         self._faults.append(Fault(self.grid.name, cell, message, action))
 
     def differs(self, binding: Binding) -> bool:
-        """Whether the hidden sheet binds the workbook to something else; adds the faults."""
+        """Return whether the hidden sheet binds the workbook to something else; adds the faults."""
         strange = {"format": _other_form} | dict(binding.strange)
         here, before = _facts(self.grid), len(self._faults)
         for name, due in binding.facts:
@@ -214,7 +214,7 @@ class ReturnedTable:
             self._read_rows()
 
     def is_formula(self, row: int, head: str) -> bool:
-        """Whether a cell holds a formula, which is a fault already."""
+        """Return whether a cell holds a formula, which is a fault already."""
         return self._grid.is_formula(row, self.columns.get(head, 0))
 
     def fault(self, row: int, head: str, message: Message, action: Message) -> None:

@@ -19,7 +19,7 @@ ALGORITHM = "rivest-sha256-2011"
 
 @dataclass(frozen=True)
 class Drawing:
-    """What was drawn.
+    """The drawn items.
 
     Attributes:
         items: ordinals from 1, in the order in which they were drawn.

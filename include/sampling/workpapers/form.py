@@ -1,4 +1,4 @@
-"""The form of workpapers: what the writer and the reader of a workbook have to agree on.
+"""The form of workpapers, shared by the writer and the reader of a workbook.
 
 The words here are part of the file's format and stand in no catalogue: a better translation must
 not make a workbook unreadable that was issued before it. Who changes one changes `FORMAT` too.
@@ -70,7 +70,7 @@ class Answer(StrEnum):
 
     @property
     def deviates(self) -> bool:
-        """Whether the item does not meet the attribute: whatever is neither met nor beside it."""
+        """Whether the answer counts as a deviation: every answer but met and not applicable."""
         return self not in (Answer.MET, Answer.NOT_APPLICABLE)
 
 

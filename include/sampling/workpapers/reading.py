@@ -22,7 +22,7 @@ _LONGEST_NAME = 100  # characters of a person's
 
 @dataclass(frozen=True)
 class ItemAnswers:
-    """What was found of one item.
+    """The answers and the note about an item.
 
     Attributes:
         answers: by attribute; one for every attribute of the population.
@@ -35,7 +35,7 @@ class ItemAnswers:
 
 @dataclass(frozen=True)
 class Returned:
-    """What auditors found, as it stands in their workbook.
+    """The answers of auditors in a returned workbook.
 
     Attributes:
         audit: id.
@@ -56,7 +56,7 @@ class Returned:
     remarks: tuple[Remark, ...]
 
     def count(self, population: str, attribute: str, answer: Answer) -> int:
-        """How many items of a population have this answer to an attribute."""
+        """Return how many items of a population have this answer to an attribute."""
         return sum(
             one.answers[attribute] is answer
             for (of, _number), one in self.answers.items()

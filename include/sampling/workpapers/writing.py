@@ -54,7 +54,7 @@ _STEPS = (
 
 @dataclass(frozen=True)
 class Attribute:
-    """What every item of a population is tested for.
+    """A question that every item of a population is tested against.
 
     A workbook comes back to the same words or is refused: they should be texts of the policy pack,
     with their translations, not of the catalogue.
@@ -97,7 +97,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Paper:
-    """The items of one population and what they are tested for.
+    """The items of a population and their attributes.
 
     Attributes:
         population: id.

@@ -23,7 +23,7 @@ _HARMLESS = re.compile(r"-?\d{1,4}(?:[-/.年]\d{1,2}(?:[-/.月]\d{1,4}日?)?)?")
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing for which a file is refused.
+    """A fault for which a file is refused.
 
     Attributes:
         line: of the file, from 1; 0 for the file itself.
@@ -114,11 +114,11 @@ _NO = {"no", "n", "false", "0", "否", "无", "未通过", "不合格", "fail", 
 
 
 class Unreadable(ValueError):
-    """A cell does not say what its column should; the text says what is wrong."""
+    """A cell has no valid value of its column; the text names the fault."""
 
 
 def blank(cell: str) -> bool:
-    """Whether nobody can see anything in a cell."""
+    """Return whether a cell has no visible character."""
     if not cell or cell.isspace():
         return True
     return not cell.isascii() and not _visible(cell).strip()
@@ -140,7 +140,7 @@ def code(cell: str) -> str:
 
 
 def name(cell: str) -> str:
-    """Read somebody's name or a title: as it is written, in one line."""
+    """Read a person's name or a title as written, in one line."""
     return _words(cell)
 
 
@@ -248,7 +248,7 @@ def _words(text: str) -> str:
 
 
 def _checked(cell: str) -> str:
-    """The cell without what nobody sees.
+    """Return the cell without invisible characters.
 
     Raises:
         Unreadable: it holds what is no character of a text.

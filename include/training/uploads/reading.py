@@ -111,7 +111,7 @@ def known_names(kind: Kind) -> Mapping[str, Column]:
 
 
 def same(name: str) -> str:
-    """A column's name as it is compared: without what is between its words."""
+    """Return a column's name for comparison, without separators between its words."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(
         character
@@ -124,7 +124,7 @@ Row = Mapping[str, Value]
 
 
 def contradictions(kind: Kind, row: Row) -> list[tuple[str, str]]:
-    """Say which cells of a line cannot be true together: the name of a column, and what is wrong.
+    """Return the contradictions of a line: the name of a column, and the fault.
 
     What may be true, though it is odd, such as a completion before joining, is left to the run.
     """
@@ -150,7 +150,7 @@ def _before(row: Row, first: str, second: str) -> bool:
 
 
 def template(kind: Kind, *, chinese: bool = False) -> bytes:
-    """Return a CSV file with nothing but its header.
+    """Return a CSV file that has only its header.
 
     Args:
         kind: what the file is to hold.
@@ -277,7 +277,7 @@ def _header(kind: Kind, header: Record, faults: Faults) -> list[int] | None:
 
 
 class _Row:
-    """Makes values of the cells of one line after the other, and notes what is wrong with them."""
+    """Converts lines to values, and collects their faults."""
 
     def __init__(self, kind: Kind, places: Sequence[int], faults: Faults) -> None:
         self._kind = kind
@@ -305,7 +305,7 @@ class _Row:
         return tuple(row)
 
     def _fits(self, line: int, found: list[str]) -> bool:
-        """Whether a line of another length than the header is nevertheless complete."""
+        """Return whether a line of another length than the header is nevertheless complete."""
         more = found[self._width :]
         if len(found) > self._width and all(map(cells.blank, more)):
             return True  # Excel adds cells that are empty

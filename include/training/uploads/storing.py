@@ -103,7 +103,7 @@ class Past:
 def store(
     conn: Connection, upload: Upload, *, by: str, at: datetime, shrinks: bool = False
 ) -> Stored:
-    """Read a file and store what it holds.
+    """Read a file and store its rows.
 
     Args:
         conn: the state database, in a transaction that ends with this.
