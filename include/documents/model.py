@@ -1,6 +1,6 @@
 """An official document before it has a language or a file format.
 
-A workflow builds one `Document`; `include.documents.render.render_document` makes its files. It is
+A workflow builds one `Document`; `include.documents.render.render_forms` makes its files. It is
 what a company hands in or sends, so it says what people stated, and nothing that was not stated
 passes for an answer: `include.documents.missing.missing` names what is still blank.
 """

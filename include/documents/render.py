@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from include.documents.html import render_html
 from include.documents.model import Document
 from include.documents.word import render_docx
 from include.reports.i18n import LOCALES, language_tag
-from include.reports.render import PdfNotMade, Rendered, pdf_unavailable_reason, render_pdfs
+from include.reports.render import Rendered, pdf_unavailable_reason, render_pdfs
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
-def render_document(
-    document: Document, timezone: str, name: str, *, pdf: bool = True
-) -> Mapping[str, bytes]:
+def render_forms(document: Document, timezone: str, name: str, *, pdf: bool = True) -> Rendered:
     """Render a document as HTML, PDF and Word file (.docx) in every language.
 
-    The same document gives the same bytes.
+    The same document gives the same bytes. A PDF that cannot be made becomes a reason: at three in
+    the morning a missing font must not keep the other files back.
 
     Args:
-        document: what to say. Blank fields are shown as such: see `missing`.
+        document: the document. Blank fields are shown as such: see `missing`.
         timezone: IANA name; moments are shown in it.
         name: of the files, ``first-report`` for ``first-report.zh-CN.pdf``.
         pdf: False leaves the PDF files out; they cost most of the time.
 
     Raises:
-        PdfNotMade: a PDF could not be made; the message says why.
         ValueError: a moment without timezone, or a name that is none of a file.
-    """
-    rendered = render_forms(document, timezone, name, pdf=pdf)
-    for reason in rendered.not_made.values():
-        raise PdfNotMade(reason)
-    return rendered.files
-
-
-def render_forms(document: Document, timezone: str, name: str, *, pdf: bool = True) -> Rendered:
-    """Render as `render_document` does, but a PDF that cannot be made becomes a reason.
-
-    At three in the morning a missing font must not keep the other files back.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a file: use a-z, 0-9 and - . _")

@@ -55,14 +55,6 @@ class Returned:
     answers: Mapping[tuple[str, int], ItemAnswers]
     remarks: tuple[Remark, ...]
 
-    def count(self, population: str, attribute: str, answer: Answer) -> int:
-        """Return how many items of a population have this answer to an attribute."""
-        return sum(
-            one.answers[attribute] is answer
-            for (of, _number), one in self.answers.items()
-            if of == population
-        )
-
 
 def read(
     content: bytes, name: str, expected: Workpapers, *, clean: Callable[[str], str]
