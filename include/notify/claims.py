@@ -261,20 +261,13 @@ def claim_new(
 
 def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[Unsent]:
     """Settle messages that may have been sent, and return what is in them."""
-    values = {"ids": list(ids), "now": now}
-    conn.execute(
-        text(
-            "UPDATE notice_message SET state = 'in_doubt', claimed_until = NULL,"
-            " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
-        ),
-        values,
-    )
+    _end(conn, ids, "in_doubt", now)
     found = conn.execute(
         text(
             "UPDATE notice SET state = 'in_doubt', cause = 'in_doubt', settled_at = :now"
             " WHERE message = ANY(:ids) AND state = 'pending' RETURNING kind, recipient, cause"
         ),
-        values,
+        {"ids": list(ids), "now": now},
     )
     return [Unsent(*row) for row in found]
 
@@ -422,13 +415,16 @@ def _settled(conn: Connection, ids: list[int], state: str, cause: str, now: date
 
 def _end_empty(conn: Connection, rows: Sequence[Any], now: datetime) -> None:
     """End messages in which nothing is left; one that may have been sent keeps its day."""
-    for state in ("dissolved", "in_doubt"):
-        ids = [row["id"] for row in rows if row["doubtful"] is (state == "in_doubt")]
-        if ids:
-            conn.execute(
-                text(
-                    "UPDATE notice_message SET state = :state, claimed_until = NULL,"
-                    " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
-                ),
-                {"ids": ids, "state": state, "now": now},
-            )
+    _end(conn, [row["id"] for row in rows if not row["doubtful"]], "dissolved", now)
+    _end(conn, [row["id"] for row in rows if row["doubtful"]], "in_doubt", now)
+
+
+def _end(conn: Connection, ids: Sequence[int], state: str, now: datetime) -> None:
+    if ids:
+        conn.execute(
+            text(
+                "UPDATE notice_message SET state = :state, claimed_until = NULL,"
+                " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
+            ),
+            {"ids": list(ids), "state": state, "now": now},
+        )

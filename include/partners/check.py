@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 
 from pydantic import BaseModel
@@ -431,12 +432,7 @@ def _local(run: RunContext[PartnerRules], at: datetime | None) -> datetime | Non
 
 def _sub_processors(partners: Sequence[PartnerObligations]) -> list[NamedSubProcessor]:
     return [
-        NamedSubProcessor(
-            partner=obligations.partner.number,
-            name=named.name,
-            country=named.country,
-            what_for=named.what_for,
-        )
+        NamedSubProcessor(partner=obligations.partner.number, **asdict(named))
         for obligations in partners
         if obligations.partner.live and obligations.known.passed is not None
         for named in obligations.known.passed.sub_processors

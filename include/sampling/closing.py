@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import date, datetime
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from include.evidence.step_findings import StepFindings, StepResult
@@ -43,15 +43,19 @@ class WorkpapersStatus(StepResult):
 
 
 class AskedAttribute(BaseModel):
-    """A question of workpapers, with its source."""
+    """A question of workpapers, with its source, which is the criterion of the attribute."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: str
     question: Message
-    source: Message
+    source: Message = Field(validation_alias=AliasChoices("source", "criterion"))
 
 
 class AskedPopulation(BaseModel):
     """A population as its workpapers have it, whatever audit.yaml says by now."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     population: str
     title: Message
@@ -245,19 +249,7 @@ def _evaluation(
         audit=issued.audit,
         stage=issued.stage,
         draw=issued.draw,
-        asked=[
-            AskedPopulation(
-                population=paper.population,
-                title=paper.title,
-                attributes=[
-                    AskedAttribute(
-                        id=attribute.id, question=attribute.question, source=attribute.criterion
-                    )
-                    for attribute in paper.attributes
-                ],
-            )
-            for paper in issued.workpapers.papers
-        ],
+        asked=[AskedPopulation.model_validate(paper) for paper in issued.workpapers.papers],
         performed_by=returned.performed_by,
         performed_on=returned.performed_on,
         reviewed_by=returned.reviewed_by,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from include.approvals.form import Field
@@ -24,7 +24,7 @@ from include.policy import PolicyPack
 from include.policy.rates import percent
 from include.reports.i18n import Translator
 from include.sampling import register, samples
-from include.sampling.commitment import Commitment, Sealed, accepted_by, items_of
+from include.sampling.commitment import Commitment, Committed, Sealed, accepted_by, items_of
 from include.sampling.freezing import kept_commitment
 from include.sampling.names import CLAUSE
 from include.sampling.register import Refusal
@@ -105,30 +105,21 @@ def _facts(
 
 
 def _table(commitment: Commitment, rules: AuditRules, words: Translator) -> str:
-    head = [
-        _("Population"),
-        _("Items"),
-        _("Tolerable rate"),
-        _("Expected rate"),
-        _("Confidence"),
-        _("Items to draw"),
-        _("Accepted deviations"),
+    def title(frame: Committed) -> str:
+        return harmless(words.text(rules.population(frame.population).message))
+
+    columns: list[tuple[Message, Callable[[Committed], str]]] = [
+        (_("Population"), title),
+        (_("Items"), lambda frame: words.value(frame.items)),
+        (_("Tolerable rate"), lambda frame: percent(frame.tolerable)),
+        (_("Expected rate"), lambda frame: percent(frame.expected)),
+        (_("Confidence"), lambda frame: percent(frame.confidence)),
+        (_("Items to draw"), lambda frame: words.value(items_of(frame.plan))),
+        (_("Accepted deviations"), lambda frame: words.value(accepted_by(frame.plan))),
     ]
-    rows = []
-    for frame in commitment.populations:
-        title = rules.population(frame.population).message
-        rows.append(
-            [
-                harmless(words.text(title)),
-                words.value(frame.items),
-                percent(frame.tolerable),
-                percent(frame.expected),
-                percent(frame.confidence),
-                words.value(items_of(frame.plan)),
-                words.value(accepted_by(frame.plan)),
-            ]
-        )
-    return markdown_table([words.text(title) for title in head], rows)
+    head = [words.text(label) for label, _cell in columns]
+    rows = [[cell(frame) for _label, cell in columns] for frame in commitment.populations]
+    return markdown_table(head, rows)
 
 
 ENTER, CANCEL = "Enter", "Cancel"
