@@ -19,7 +19,7 @@ from include.evidence.steps import FolderAhead
 from include.sampling.commitment import Committed, Plan
 from include.sampling.exact.strata import allocate
 from include.sampling.frame import Frame, freeze
-from include.sampling.names import frame_file
+from include.sampling.rules import frame_file
 from include.sampling.samples import sample
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore

@@ -17,9 +17,16 @@ from include.policy.period import Period
 from include.sampling import issue
 from include.sampling.evaluation import Deviation, Verdict, evaluate
 from include.sampling.issue import HandedIn, Issued, stage_papers
-from include.sampling.names import CLAUSE, FINDINGS, answers_file, stage_file, verdict_file
 from include.sampling.register import conclude, of_audit
-from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.rules import (
+    AUDIT,
+    CLAUSE,
+    FINDINGS,
+    AuditRules,
+    answers_file,
+    stage_file,
+    verdict_file,
+)
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.reading import ItemAnswers
 from include.sampling.workpapers.writing import Paper, write

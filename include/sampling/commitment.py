@@ -26,8 +26,7 @@ from include.sampling.exact.strata import (
     stratified_stages,
 )
 from include.sampling.frame import WHOLE
-from include.sampling.names import COMMITMENT_FILE
-from include.sampling.rules import AuditRules
+from include.sampling.rules import COMMITMENT_FILE, AuditRules
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 

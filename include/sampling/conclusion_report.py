@@ -16,8 +16,7 @@ from include.reports.model import Block, Fact, Paragraph, Section, must_be_zero,
 from include.sampling.closing import EVALUATE, LOOK, Evaluation, WorkpapersStatus
 from include.sampling.evaluation import Verdict
 from include.sampling.following import FOLLOW_UP
-from include.sampling.names import CLAUSE
-from include.sampling.rules import AUDIT
+from include.sampling.rules import AUDIT, CLAUSE
 from include.sampling.signed_report import signed
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords

@@ -17,14 +17,14 @@ from include.sampling.commitment import Commitment, Committed, sealed_content
 from include.sampling.frame import PIECE
 from include.sampling.freezing import COMMIT
 from include.sampling.issue import workpapers
-from include.sampling.names import (
+from include.sampling.rules import (
     CLAUSE,
     COMMITMENT_FILE,
     SEED_FILE,
     WORKPAPERS_FILE,
+    AuditRules,
     sample_file,
 )
-from include.sampling.rules import AuditRules
 from include.sampling.samples import STAND_IN, Sample, Seed, sample
 from include.sampling.seed_entry import SEED
 from include.sampling.workpapers.writing import write

@@ -18,9 +18,8 @@ from include.messages import Message, _
 from include.sampling import issue
 from include.sampling.closing import EVALUATE
 from include.sampling.issue import Issued
-from include.sampling.names import CLAUSE, NOTICE
 from include.sampling.register import latest
-from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.rules import AUDIT, CLAUSE, NOTICE, AuditRules
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 

@@ -17,8 +17,13 @@ from include.sampling.commitment import (
     plan_for,
 )
 from include.sampling.frame import Frame, Quarter, freeze, quarter_of
-from include.sampling.names import CLAUSE, COMMITMENT_FILE, COMMITMENT_WORKFLOW, frame_file
-from include.sampling.rules import AuditRules
+from include.sampling.rules import (
+    CLAUSE,
+    COMMITMENT_FILE,
+    COMMITMENT_WORKFLOW,
+    AuditRules,
+    frame_file,
+)
 from include.sampling.workpapers.form import MOST_ITEMS
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectDamaged

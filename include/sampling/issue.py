@@ -18,8 +18,7 @@ from include.messages import Message
 from include.notify.outbox import Run
 from include.sampling import register
 from include.sampling.commitment import Commitment, Committed
-from include.sampling.names import sample_file
-from include.sampling.rules import Attribute, AuditRules
+from include.sampling.rules import Attribute, AuditRules, sample_file
 from include.sampling.samples import Drawn, Sample, Seed
 from include.sampling.tables import audit_workpapers
 from include.sampling.workpapers import form, writing

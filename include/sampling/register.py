@@ -12,7 +12,7 @@ from include.evidence import ledger
 from include.notify.outbox import Run
 from include.sampling.commitment import Sealed
 from include.sampling.evaluation import Verdict
-from include.sampling.names import COMMITMENT_WORKFLOW
+from include.sampling.rules import COMMITMENT_WORKFLOW
 from include.sampling.samples import Cause, Sample, Seed
 from include.sampling.tables import audit_commitment, audit_result, audit_sample, audit_seed
 

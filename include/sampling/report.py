@@ -25,9 +25,8 @@ from include.sampling import register
 from include.sampling.commitment import Commitment, plans_table, quarter_fact, sealed_content
 from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
-from include.sampling.names import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, sample_file
 from include.sampling.register import Refusal
-from include.sampling.rules import AuditRules
+from include.sampling.rules import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, AuditRules, sample_file
 from include.sampling.samples import Cause, Seed, why
 from include.sampling.seed_entry import SEED
 from include.workflow.run_context import RunContext

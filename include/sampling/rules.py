@@ -1,7 +1,8 @@
 """audit.yaml: audited populations, tolerable rates and confidence, and the auditors.
 
-SQL of populations is that of the pack's author, who is trusted as the author of a migration is;
-docs/audit.md explains every key.
+The author of the pack is trusted with the SQL of populations, as the author of a migration is;
+docs/audit.md explains every key. Names of the audit's clause, findings, bundles and files stand
+here too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,38 @@ from include.policy.rules import (
 )
 from include.policy.section import Loc, PackNames, RuleSection, SectionRules, twice
 from include.services.errors import UsageError
+
+CLAUSE = "6.1"
+FINDINGS = "audit"  # their kind in the register
+NOTICE = "audit.finding"  # kind of the notices to their owners
+COMMITMENT_WORKFLOW = "sample_commitment"  # of the bundle that is sealed before the seed is known
+COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "workpapers.xlsx"
+
+
+def stage_file(part: str) -> str:
+    """Return the name of the workpapers of a later stage in a bundle."""
+    return f"workpapers-{part}.xlsx"
+
+
+def verdict_file(part: str) -> str:
+    """Return the name of the file with the verdicts on workpapers in a bundle."""
+    return f"verdicts-{part}.json"
+
+
+def answers_file(part: str) -> str:
+    """Return the name of the file with auditors' answers in a bundle."""
+    return f"answers-{part}.json"
+
+
+def frame_file(population: str) -> str:
+    """Return the name of a frozen frame in a bundle."""
+    return f"frames/{population}.tsv"
+
+
+def sample_file(population: str) -> str:
+    """Return the name of a drawn sample in a bundle."""
+    return f"samples/{population}.json"
+
 
 SEED_RESPONSE = Period.parse("P14D")
 

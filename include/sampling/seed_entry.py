@@ -26,9 +26,8 @@ from include.reports.i18n import Translator
 from include.sampling import register, samples
 from include.sampling.commitment import Commitment, Committed, Sealed, accepted_by, items_of
 from include.sampling.freezing import kept_commitment
-from include.sampling.names import CLAUSE
 from include.sampling.register import Refusal
-from include.sampling.rules import AUDIT, SEED_RESPONSE, AuditRules
+from include.sampling.rules import AUDIT, CLAUSE, SEED_RESPONSE, AuditRules
 from include.services.errors import ControlFailed, UsageError
 from include.workflow.run_context import RunContext
 from include.workflow.step import HumanTask

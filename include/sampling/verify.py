@@ -19,7 +19,7 @@ from include.evidence.names import SUMS
 from include.sampling.commitment import Commitment, Committed, Plan, plan_for
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.frame import PIECE, WHOLE, plain
-from include.sampling.names import COMMITMENT_FILE, SEED_FILE, sample_file
+from include.sampling.rules import COMMITMENT_FILE, SEED_FILE, sample_file
 from include.sampling.samples import Sample, Seed, sample
 from include.services.errors import ParcelSealError, UsageError
 from include.services.objectstore.base import ObjectMissing

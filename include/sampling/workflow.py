@@ -18,8 +18,7 @@ from include.sampling.closing import EVALUATE, LOOK
 from include.sampling.drawing import DRAW
 from include.sampling.following import FOLLOW_UP
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
-from include.sampling.names import COMMITMENT_WORKFLOW, FINDINGS, NOTICE
-from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.rules import AUDIT, COMMITMENT_WORKFLOW, FINDINGS, NOTICE, AuditRules
 from include.sampling.seed_entry import SEED
 from include.workflow.declaration import (
     AccessGroup,

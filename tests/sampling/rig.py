@@ -36,8 +36,7 @@ from include.sampling.commitment import Commitment
 from include.sampling.drawing import DRAW
 from include.sampling.frame import Frame, Quarter, freeze, quarter_of
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
-from include.sampling.names import COMMITMENT_FILE
-from include.sampling.rules import AUDIT, AuditRules
+from include.sampling.rules import AUDIT, COMMITMENT_FILE, AuditRules
 from include.sampling.seed_entry import ENTER, take_seed
 from include.sampling.seed_entry import SEED as SEED_STEP
 from include.services.clock import FixedClock

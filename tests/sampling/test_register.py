@@ -16,7 +16,7 @@ from include.notify.outbox import Run
 from include.sampling import register, samples
 from include.sampling.commitment import Sealed
 from include.sampling.drawing import DRAW
-from include.sampling.names import SEED_FILE, WORKPAPERS_FILE
+from include.sampling.rules import SEED_FILE, WORKPAPERS_FILE
 from include.sampling.seed_entry import CANCEL, ENTER
 from include.sampling.tables import audit_sample, audit_seed
 from include.sampling.verify import redraw

@@ -16,7 +16,7 @@ from include.evidence.step_findings import StepFindings
 from include.evidence.steps import keep_artifact, record_step
 from include.sampling import register
 from include.sampling.commitment import Commitment, plan_for
-from include.sampling.names import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
+from include.sampling.rules import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
 from include.sampling.samples import Sample
 from include.sampling.seed_entry import CANCEL, ENTER, take_seed
 from include.sampling.seed_entry import SEED as SEED_STEP
