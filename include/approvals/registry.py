@@ -119,8 +119,8 @@ def ask(
         "requested_by": sorted(set(requested_by)), "asked_at": clock.now(), "deadline": deadline
     }  # fmt: skip
     conn.execute(insert(approval_request).values(key | rest).on_conflict_do_nothing())
-    found = conn.execute(select(approval_request).filter_by(**key)).mappings().one()
-    return _request(dict(found))
+    row = conn.execute(select(approval_request).filter_by(**key)).mappings().one()
+    return _request(dict(row))
 
 
 def request_of(
@@ -132,8 +132,8 @@ def request_of(
         .filter_by(dag_id=dag_id, run_id=run_id, kind=kind, subject=subject)
         .order_by(approval_request.c.id.desc())
     )
-    found = conn.execute(query).mappings().first()
-    return _request(dict(found)) if found else None
+    row = conn.execute(query).mappings().first()
+    return _request(dict(row)) if row else None
 
 
 def request_about(
@@ -160,10 +160,10 @@ def request_about(
 def request(conn: Connection, request_id: int) -> Request:
     """Return a request; raises UsageError when there is none of that number."""
     query = select(approval_request).where(approval_request.c.id == request_id)
-    found = conn.execute(query).mappings().first()
-    if found is None:
+    row = conn.execute(query).mappings().first()
+    if row is None:
         raise UsageError(f"There is no request for approval {request_id}.")
-    return _request(dict(found))
+    return _request(dict(row))
 
 
 def decide(
@@ -224,8 +224,8 @@ def decide(
 def decision_on(conn: Connection, request_id: int) -> Decision | None:
     """Return the decision on a request, None while there is none."""
     query = select(approval_decision).where(approval_decision.c.request_id == request_id)
-    found = conn.execute(query).mappings().first()
-    return Decision(**found) if found else None
+    row = conn.execute(query).mappings().first()
+    return Decision(**row) if row else None
 
 
 def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:

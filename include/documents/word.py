@@ -53,9 +53,9 @@ def render_docx(document: Document, locale: str, timezone: str) -> bytes:
     for section, number in zip(document.sections, numbers(document), strict=True):
         writing.section(section, number)
     writing.end(document)
-    made = io.BytesIO()
-    file.save(made)
-    return archived(parts_of(made.getvalue()))
+    buffer = io.BytesIO()
+    file.save(buffer)
+    return archived(parts_of(buffer.getvalue()))
 
 
 @lru_cache

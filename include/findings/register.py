@@ -222,8 +222,8 @@ def one(conn: Connection, number: int, *, locked: bool = False) -> Found:
     """
     query = select(finding).where(finding.c.id == number)
     possible = 0 < number < 2**63  # others the database could not even look for
-    found = conn.execute(query.with_for_update() if locked else query) if possible else None
-    row = found.mappings().first() if found else None
+    rows = conn.execute(query.with_for_update() if locked else query) if possible else None
+    row = rows.mappings().first() if rows else None
     if row is None:
         raise UsageError(f"There is no finding {number}.", "See ./parcelseal findings list.")
     return _told(conn, [dict(row)])[0]

@@ -196,8 +196,8 @@ def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waitin
         "GROUP BY d.batch ORDER BY min(d.at), 1",
         at=incoming.entered_at,
     )
-    given = {"deadline": rule.deadline.text, "ahead": now + CLOCKS_APART}
-    found = [Batch(*row) for row in connection.execute(query, given)]
+    parameters = {"deadline": rule.deadline.text, "ahead": now + CLOCKS_APART}
+    found = [Batch(*row) for row in connection.execute(query, parameters)]
     plain = [batch for batch in found if batch.name is not None and is_name(batch.name)]
     named = [batch for batch in plain if not names_a_person(batch.name)]
     unnamed = sum(batch.rows for batch in found) - sum(batch.rows for batch in plain)
@@ -241,12 +241,12 @@ def _columns(connection: Connection, incoming: Incoming) -> list[str]:
         rule.reviewed.at,
         rule.back_reference.column,
     }
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
         "AND NOT attisdropped ORDER BY attnum",
         [incoming.table.as_string(connection)],
     )
-    return [name for (name,) in found if name not in written]
+    return [name for (name,) in rows if name not in written]
 
 
 MOST_REVIEWERS = 1000  # names on one question

@@ -96,8 +96,8 @@ def promote(
         ServiceError: a row was changed meanwhile; repeat it.
     """
     statement = _statement(connection, incoming, batch, leave_out=bool(broken))
-    given = {"reviewer": reviewer, "at": at, **incoming.listed_keys(broken)}
-    row = _execute(connection, statement, given, batch).fetchone()
+    parameters = {"reviewer": reviewer, "at": at, **incoming.listed_keys(broken)}
+    row = _execute(connection, statement, parameters, batch).fetchone()
     assert row is not None
     rows, marked, *made = row
     if rows != marked:

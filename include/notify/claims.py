@@ -262,14 +262,14 @@ def claim_new(
 def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[Unsent]:
     """Settle messages that may have been sent, and return what is in them."""
     _end(conn, ids, "in_doubt", now)
-    found = conn.execute(
+    rows = conn.execute(
         text(
             "UPDATE notice SET state = 'in_doubt', cause = 'in_doubt', settled_at = :now"
             " WHERE message = ANY(:ids) AND state = 'pending' RETURNING kind, recipient, cause"
         ),
         {"ids": list(ids), "now": now},
     )
-    return [Unsent(*row) for row in found]
+    return [Unsent(*row) for row in rows]
 
 
 def _enough(terms: Terms, row: Any) -> bool:
@@ -357,8 +357,8 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     _end_empty(conn, empty, terms.now)
     ids = [*(message.id for message in taken.messages), *held]
     copies = [message.id for message in taken.messages if message.doubtful]
-    given = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
-    conn.execute(TAKE, given)
+    parameters = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
+    conn.execute(TAKE, parameters)
 
 
 def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:

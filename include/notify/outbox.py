@@ -287,16 +287,16 @@ def retry(conn: Connection, number: int) -> str:
     """
     possible = 0 < number < 2**63
     query = select(notice.c.kind, notice.c.state).where(notice.c.id == number).with_for_update()
-    found = conn.execute(query).first() if possible else None
-    if found is None:
+    row = conn.execute(query).first() if possible else None
+    if row is None:
         raise UsageError(f"There is no notice {number}.", "See ./parcelseal notices list.")
-    if found.state not in ("undeliverable", "in_doubt"):
+    if row.state not in ("undeliverable", "in_doubt"):
         raise UsageError(
-            f"Notice {number} is {found.state}: there is nothing to try again.",
+            f"Notice {number} is {row.state}: there is nothing to try again.",
             "Only undeliverable and in_doubt ones are tried again.",
         )
     conn.execute(notice.update().where(notice.c.id == number).values(_AFRESH))
-    return str(found.kind)
+    return str(row.kind)
 
 
 _AFRESH = {"state": "pending", "cause": "", "settled_at": None, "message": None}

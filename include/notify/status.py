@@ -62,8 +62,8 @@ def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
         prefix: with which their keys begin.
     """
     query, values = alike(_MOMENTS, kind, prefix)
-    found: datetime | None = conn.execute(query, values).one().sent
-    return found
+    moment: datetime | None = conn.execute(query, values).one().sent
+    return moment
 
 
 def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
@@ -78,8 +78,8 @@ def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
         None where there is none, or all of them wait.
     """
     query, values = alike(_MOMENTS, kind, prefix)
-    found: datetime | None = conn.execute(query, values).one().last
-    return found
+    moment: datetime | None = conn.execute(query, values).one().last
+    return moment
 
 
 def unreached_since(conn: Connection, kind: str, prefix: str, since: datetime) -> int:

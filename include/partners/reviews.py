@@ -244,12 +244,12 @@ def _why_not(review: Review, found: Score | None) -> tuple[str, str]:
 
 
 def _new(conn: Connection, partner: str, by: str, at: datetime) -> Review:
-    made = (
+    statement = (
         insert_or_leave(partner_review)
         .values(partner=partner, opened_at=at, opened_by=by.strip())
         .on_conflict_do_nothing()
     )
-    conn.execute(made)
+    conn.execute(statement)
     found = open_one(conn, partner)  # somebody else's, where two opened one at once
     assert found is not None
     return found

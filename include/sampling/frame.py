@@ -84,10 +84,10 @@ def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
     if not text:
         before = local.year * 4 + (local.month - 1) // 3 - 1
         return Quarter(before // 4, before % 4 + 1, zone)
-    found = _ID.fullmatch(text)
-    if not found:
+    match = _ID.fullmatch(text)
+    if not match:
         raise UsageError(f"{text!r} is no quarter.", "Write 2026Q3.")
-    quarter = Quarter(int(found["year"]), int(found["number"]), zone)
+    quarter = Quarter(int(match["year"]), int(match["number"]), zone)
     if quarter.ends > now:
         raise UsageError(
             f"The quarter {text} is not over: its populations still grow.",

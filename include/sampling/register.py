@@ -198,18 +198,16 @@ def conclude(conn: Connection, run: Run, audit: str, verdict: Verdict, at: datet
 def of_audit(conn: Connection, audit: str) -> dict[str, Verdict]:
     """Return the verdicts of a quarter, by population."""
     table = audit_result.c
-    found = conn.execute(
+    rows = conn.execute(
         select(table.population, table.verdict)
         .where(table.audit == audit)
         .order_by(table.population)
     )
-    return {row.population: Verdict.model_validate(row.verdict) for row in found}
+    return {row.population: Verdict.model_validate(row.verdict) for row in rows}
 
 
 def latest(conn: Connection) -> dict[str, tuple[str, bool]]:
     """Return the last verdict of each population: its quarter, and whether it was accepted."""
     table = audit_result.c
-    found = conn.execute(
-        select(table.population, table.audit, table.accepted).order_by(table.audit)
-    )
-    return {row.population: (row.audit, row.accepted) for row in found}  # the last one stays
+    rows = conn.execute(select(table.population, table.audit, table.accepted).order_by(table.audit))
+    return {row.population: (row.audit, row.accepted) for row in rows}  # the last one stays

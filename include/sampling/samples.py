@@ -159,10 +159,10 @@ def moment_of(text: str, fallback: datetime) -> datetime | None:
         fallback: a moment in the pack's timezone.
     """
     try:
-        found = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=fallback.tzinfo)
+    return moment if moment.tzinfo else moment.replace(tzinfo=fallback.tzinfo)
 
 
 FORM = "parcelseal-sample/1"

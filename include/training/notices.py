@@ -226,7 +226,7 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
     """
     of = week.of
     heading = _("Training in {department} this week", department=of.name)
-    said = _(
+    sentence = _(
         "Trained: {covered} of {people} people ({share:percent}). Courses overdue: {overdue}, due "
         "in the next {days} days: {soon}; people on leave: {on_leave}.",
         covered=of.covered,
@@ -237,7 +237,7 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
         soon=of.soon,
         on_leave=of.on_leave,
     )
-    lines: list[tuple[Due | str, Message]] = [("", said)]
+    lines: list[tuple[Due | str, Message]] = [("", sentence)]
     named = week.overdue[:MOST_LINES]
     lines += [(due, _overdue(due, week.names.get(due.person, ""))) for due in named]
     if len(week.overdue) > MOST_LINES:

@@ -152,8 +152,8 @@ def _gathered(
 def _typed(connection: psycopg.Connection[Any], name: str, relation: Composable) -> Composable:
     """The relation with its columns in order and in their types; a missing one is said here."""
     with telling(name):
-        found = connection.execute(SQL("SELECT * FROM {} AS one LIMIT 0").format(relation), {})
-        have = {column.name for column in found.description or []}
+        rows = connection.execute(SQL("SELECT * FROM {} AS one LIMIT 0").format(relation), {})
+        have = {column.name for column in rows.description or []}
     wanted = COLUMNS[name]
     if absent := [one for one in wanted if one not in have]:
         raise UsageError(

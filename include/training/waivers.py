@@ -100,8 +100,8 @@ def grant(
         "granted_by": by.strip(),
         "granted_at": at,
     }
-    made = insert(table).values(row).on_conflict_do_nothing().returning(table.c.id)
-    if conn.scalar(made) is None:  # somebody else granted it, perhaps at this moment
+    statement = insert(table).values(row).on_conflict_do_nothing().returning(table.c.id)
+    if conn.scalar(statement) is None:  # somebody else granted it, perhaps at this moment
         raise UsageError(
             f"{course} is waived for {person} already.",
             f"See ./parcelseal training waivers; ./parcelseal training unwaive {person} {course} "

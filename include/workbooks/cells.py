@@ -65,9 +65,9 @@ class Grid:
             return value
         if isinstance(value, int | float) and _SERIAL[0] <= value < _SERIAL[1]:
             return (_DAY_ZERO + timedelta(days=int(value))).date()
-        found = _DAY.fullmatch(text_of(value).strip())
+        match = _DAY.fullmatch(text_of(value).strip())
         try:
-            return date(*map(int, found.groups())) if found else None
+            return date(*map(int, match.groups())) if match else None
         except ValueError:
             return None
 

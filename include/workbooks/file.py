@@ -103,12 +103,12 @@ def examine(content: bytes, name: str) -> Examined:
     if seen.strict:  # ECMA-376-1:2016, annex A: other namespaces, which few programs write
         raise _refused(name, _("The file is a Strict Open XML workbook."), _AS_XLSX)
     faults = [*_macros(names, types), *_links(names, seen), *_cells(seen)]
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for one, body in xml.items():
             archive.writestr(one, body)
     return Examined(
-        made.getvalue(),
+        buffer.getvalue(),
         tuple(faults),
         min(seen.rows, MOST_ROWS),
         min(seen.columns, MOST_COLUMNS),

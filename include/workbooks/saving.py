@@ -20,14 +20,14 @@ def archived(parts: Mapping[str, bytes]) -> bytes:
 
     Stored, not compressed: another zlib would give other bytes for the same content.
     """
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as target:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target:
         for name, content in parts.items():
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o600 << 16
             entry.create_system = 3
             target.writestr(entry, content)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def parts_of(archive: bytes) -> dict[str, bytes]:
@@ -65,8 +65,8 @@ def saved(book: Workbook, title: str, issued_at: datetime) -> bytes:
     book.properties.creator = "ParcelSeal"
     book.properties.title = title
     book.properties.created = book.properties.modified = issued
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     # Not Workbook.save, which puts the present time in
-    ExcelWriter(book, zipfile.ZipFile(made, "w")).save()
-    parts = parts_of(made.getvalue())
+    ExcelWriter(book, zipfile.ZipFile(buffer, "w")).save()
+    parts = parts_of(buffer.getvalue())
     return archived({name: utf8(content) for name, content in parts.items()})

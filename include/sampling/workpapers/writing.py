@@ -292,7 +292,7 @@ def _drawn(paper: Paper) -> Message:
 
 
 def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None:
-    said = _(
+    sentence = _(
         "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
         audit=workpapers.audit,
         stage=workpapers.stage,
@@ -300,6 +300,6 @@ def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None
         digest=paper.frame_sha256,
     )
     for row, language in ((2, "zh_CN"), (3, "en")):
-        style.text(sheet, row, 1, plain(Translator(language).text(said)), font=style.SMALL)
+        style.text(sheet, row, 1, plain(Translator(language).text(sentence)), font=style.SMALL)
     footer = f"{workpapers.audit} · {sheet.title}"
     draw_table(sheet, paper.table, plain(beside(paper.title)), footer)

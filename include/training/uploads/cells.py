@@ -156,17 +156,17 @@ def day(cell: str) -> date:
         Unreadable: it is none, or is written in an order that cannot be told.
     """
     text = plain(cell)
-    found = _DAY.fullmatch(text)
-    if not found or (found[7] and not found[5]):
+    match = _DAY.fullmatch(text)
+    if not match or (match[7] and not match[5]):
         raise Unreadable(f"{shown(text)}is no day: write 2026-01-05")
-    month = found[2] or found[3] or found[4] or found[5]
+    month = match[2] or match[3] or match[4] or match[5]
     try:
-        made = date(int(found[1]), int(month), int(found[6]))
+        parsed = date(int(match[1]), int(month), int(match[6]))
     except ValueError:
         raise Unreadable(f"{shown(text)}is a day that does not exist") from None
-    if made.year not in _YEARS:
+    if parsed.year not in _YEARS:
         raise Unreadable(f"{shown(text)}is not between {_YEARS[0]} and {_YEARS[-1]}")
-    return made
+    return parsed
 
 
 def day_of_year(cell: str) -> str:
@@ -176,14 +176,14 @@ def day_of_year(cell: str) -> str:
         Unreadable: it is none, or not one of every year.
     """
     text = plain(cell)
-    found = _DAY_OF_YEAR.fullmatch(text)
-    if not found:
+    match = _DAY_OF_YEAR.fullmatch(text)
+    if not match:
         raise Unreadable(f"{shown(text)}is no day of a year: write 03-31")
     try:
-        made = date(2026, int(found[1]), int(found[2]))  # in which February has 28 days
+        parsed = date(2026, int(match[1]), int(match[2]))  # in which February has 28 days
     except ValueError:
         raise Unreadable(f"{shown(text)}is not a day of every year") from None
-    return f"{made:%m-%d}"
+    return f"{parsed:%m-%d}"
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -191,10 +191,10 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
     def read(cell: str) -> int:
         text = plain(cell)
-        found = _WHOLE.fullmatch(text)
-        if not found or not least <= int(found[1]) <= most:
+        match = _WHOLE.fullmatch(text)
+        if not match or not least <= int(match[1]) <= most:
             raise Unreadable(f"{shown(text)}is no whole number from {least} to {most}")
-        return int(found[1])
+        return int(match[1])
 
     return read
 

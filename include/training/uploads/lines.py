@@ -265,12 +265,12 @@ class Lines:
     def _first_line(self) -> str | None:
         """The first line with something in it, and the delimiter that it has."""
         while line := self._next():
-            said = _SEPARATOR.fullmatch(line.removeprefix("\ufeff"))
-            if self._number == 1 and said:
-                if said[1] not in DELIMITERS:
+            match = _SEPARATOR.fullmatch(line.removeprefix("\ufeff"))
+            if self._number == 1 and match:
+                if match[1] not in DELIMITERS:
                     self._faults.add(1, "", "sep= names no comma, semicolon or tab")
                     return None
-                self.delimiter = said[1]
+                self.delimiter = match[1]
                 return self._next()
             if line.strip(" \t\r\n,;\ufeff"):
                 bare = _QUOTED.sub("", line)

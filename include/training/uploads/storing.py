@@ -152,8 +152,8 @@ def _store(
         return same
     row = {"kind": str(upload.kind), "sha256": digest, "lines": 0}
     row |= {"uploaded_by": by, "uploaded_at": at}
-    made = training_upload.insert().values(row).returning(training_upload.c.id)
-    number = int(conn.scalars(made).one())
+    statement = training_upload.insert().values(row).returning(training_upload.c.id)
+    number = int(conn.scalars(statement).one())
     if upload.kind is Kind.COMPLETIONS:
         before = None
         added, mended = _add(raw, upload, number)
