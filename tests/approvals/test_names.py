@@ -70,14 +70,14 @@ def test_compared_form_of_a_name_stays_the_same_when_compared_again(name: str) -
 def test_no_other_module_folds_the_names_of_people() -> None:
     """Other modules fold the case of other things: headers, mail domains, sheets, sites, words."""
     others = {
-        "approvals/names.py",
+        "approvals/people.py",
         "backup/preflight.py",  # sites
         "incident/telling/addresses.py",  # mail addresses
         "orchestration/access/users.py",  # Airflow's own unique columns
         "sampling/workpapers/form.py",  # names of sheets
         "training/uploads/cells.py",
-        "training/uploads/columns.py",
-        "workbooks/words.py",
+        "training/uploads/reading.py",
+        "workbooks/forms.py",
     }
     found = {
         str(path.relative_to(ROOT / "include"))
