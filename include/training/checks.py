@@ -39,6 +39,7 @@ class _Check(NamedTuple):
     action: Message
 
 
+_UNCOUNTED = {"count": 0, "first": ""}  # `check` fills them in
 _CHECKS: Mapping[str, _Check] = {
     "training.twice": _Check(
         """
@@ -46,7 +47,7 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE joined_on <= %(day)s AND coalesce(left_on, 'infinity') >= %(day)s AND person <> ''
         GROUP BY person HAVING count(*) > 1""",
         _ATTENTION,
-        _("Twice in the roster: {count} people ({first})."),
+        _("Twice in the roster: {count} people ({first}).", **_UNCOUNTED),
         _("Correct the roster; until then the entry that joined last counts."),
     ),
     "training.nameless": _Check(
@@ -54,7 +55,7 @@ _CHECKS: Mapping[str, _Check] = {
         SELECT coalesce(department, '?') AS what FROM {people} AS p
         WHERE person IS NULL OR person = ''""",
         _FAIL,
-        _("Entries of the roster without a staff number: {count} ({first})."),
+        _("Entries of the roster without a staff number: {count} ({first}).", **_UNCOUNTED),
         _("Give them one: nobody of them is reminded."),
     ),
     "training.undated": _Check(
@@ -64,7 +65,7 @@ _CHECKS: Mapping[str, _Check] = {
             OR left_on < joined_on
             OR leave_until < leave_from OR (leave_from IS NULL AND leave_until IS NOT NULL))""",
         _FAIL,
-        _("Entries of the roster with impossible dates: {count} ({first})."),
+        _("Entries of the roster with impossible dates: {count} ({first}).", **_UNCOUNTED),
         _("Correct the days of joining, leaving and leave: whoever has none is not reminded."),
     ),
     "training.no_department": _Check(
@@ -73,7 +74,7 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE coalesce(department, '') = '' AND person <> '' AND joined_on <= %(day)s
             AND coalesce(left_on, 'infinity') >= %(day)s""",
         _ATTENTION,
-        _("People without a department: {count} ({first})."),
+        _("People without a department: {count} ({first}).", **_UNCOUNTED),
         _("Give them one: no head is told of them."),
     ),
     "training.access_unclear": _Check(
@@ -81,7 +82,10 @@ _CHECKS: Mapping[str, _Check] = {
         SELECT person AS what FROM {people} AS p
         WHERE access IS NULL AND person <> '' AND coalesce(left_on, 'infinity') >= %(day)s""",
         _FAIL,
-        _("The roster does not say whether {count} people may open customer records: {first}."),
+        _(
+            "The roster does not say whether {count} people may open customer records: {first}.",
+            **_UNCOUNTED,
+        ),
         _("Enter whether they may; until then they count as if they might."),
     ),
     "training.access_not_employed": _Check(
@@ -92,7 +96,8 @@ _CHECKS: Mapping[str, _Check] = {
         _FAIL,
         _(
             "{count} people may open customer records and have left, or have not begun yet: "
-            "{first}."
+            "{first}.",
+            **_UNCOUNTED,
         ),
         _("Take their access away."),
     ),
@@ -101,7 +106,7 @@ _CHECKS: Mapping[str, _Check] = {
         SELECT person || ' ' || course AS what FROM {completions} AS t
         WHERE completed_on > %(day)s""",
         _ATTENTION,
-        _("Completions in the future: {count} ({first})."),
+        _("Completions in the future: {count} ({first}).", **_UNCOUNTED),
         _("Correct their days; until they are over they do not count."),
     ),
     "training.of_no_course": _Check(
@@ -109,7 +114,7 @@ _CHECKS: Mapping[str, _Check] = {
         SELECT DISTINCT course AS what FROM {completions} AS t
         WHERE NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course)""",
         _ATTENTION,
-        _("Completions of courses that do not exist: {count} courses ({first})."),
+        _("Completions of courses that do not exist: {count} courses ({first}).", **_UNCOUNTED),
         _(
             "Was a course deleted that people still have to take? Put it back, or archive "
             "its completions."
@@ -122,7 +127,7 @@ _CHECKS: Mapping[str, _Check] = {
             AND NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course
                 AND c.version >= t.version)""",
         _ATTENTION,
-        _("Completions of versions that do not exist: {count} ({first})."),
+        _("Completions of versions that do not exist: {count} ({first}).", **_UNCOUNTED),
         _("Correct them, or enter the version among the courses."),
     ),
     "training.of_nobody": _Check(
@@ -131,7 +136,10 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE completed_on > %(day)s::date - 90 AND person NOT IN (
             SELECT person FROM {people} AS p WHERE person IS NOT NULL)""",
         _ATTENTION,
-        _("People with completions of the last 90 days who are in no roster: {count} ({first})."),
+        _(
+            "People with completions of the last 90 days who are in no roster: {count} ({first}).",
+            **_UNCOUNTED,
+        ),
         _("Correct the staff number (was a leading zero lost?); until then nobody has them."),
     ),
     "training.no_such_supervisor": _Check(
@@ -140,14 +148,14 @@ _CHECKS: Mapping[str, _Check] = {
         WHERE supervisor <> '' AND coalesce(left_on, 'infinity') >= %(day)s
             AND supervisor NOT IN (SELECT person FROM {people} AS s WHERE person IS NOT NULL)""",
         _ATTENTION,
-        _("Supervisors who are in no roster: {count} ({first})."),
+        _("Supervisors who are in no roster: {count} ({first}).", **_UNCOUNTED),
         _("Correct them; until then the next one above, or a head, is told."),
     ),
     "training.faulty": _Check(
         """
         SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}""",
         _FAIL,
-        _("Courses that cannot be used: {count} ({first})."),
+        _("Courses that cannot be used: {count} ({first}).", **_UNCOUNTED),
         _("See docs/training.md for what a course needs; until then nobody is reminded of these."),
     ),
 }
