@@ -7,72 +7,77 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from include.cli import (
-    backup,
-    compose,
-    config,
-    erasure,
-    evidence,
-    findings,
-    hold,
-    incident,
-    keys,
-    notices,
-    partners,
-    quarantine,
-    retention,
-    roles,
-    run,
-    sampling,
-    testing,
-    training,
-    up,
-)
 from include.cli.console import complain, errors, new_log, one_line, print_json, tell
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
 from include.services import stopping
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 
-app = typer.Typer(
-    name="parcelseal",
-    help="Runs a courier's customer-information protection policy and leaves sealed evidence.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("up")(up.up)
-app.command("run")(run.run)
-app.command("verify")(evidence.verify)
-app.command("restore")(backup.restore)
-app.command("recover-ledger")(evidence.recover_ledger)
-app.command("migrate")(config.migrate)
-app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    testing.test
-)
-app.command("bench")(testing.bench)
-app.add_typer(backup.app, name="backup")
-app.add_typer(compose.app, name="compose")
-app.add_typer(config.app, name="config")
-app.add_typer(erasure.app, name="erasure")
-app.add_typer(findings.app, name="findings")
-app.add_typer(hold.app, name="hold")
-app.add_typer(incident.app, name="incident")
-app.add_typer(keys.app, name="keys")
-app.add_typer(notices.app, name="notices")
-app.add_typer(partners.app, name="partners")
-app.add_typer(quarantine.app, name="quarantine")
-app.add_typer(retention.app, name="retention")
-app.add_typer(roles.app, name="roles")
-app.add_typer(sampling.app, name="sampling")
-app.add_typer(training.app, name="training")
+COMMANDS: Mapping[str, str] = {
+    "up": "up:up",
+    "run": "run:run",
+    "verify": "evidence:verify",
+    "restore": "backup:restore",
+    "recover-ledger": "evidence:recover_ledger",
+    "migrate": "config:migrate",
+    "test": "testing:test",
+    "bench": "testing:bench",
+    "backup": "backup:app",
+    "compose": "compose:app",
+    "config": "config:app",
+    "erasure": "erasure:app",
+    "findings": "findings:app",
+    "hold": "hold:app",
+    "incident": "incident:app",
+    "keys": "keys:app",
+    "notices": "notices:app",
+    "partners": "partners:app",
+    "quarantine": "quarantine:app",
+    "retention": "retention:app",
+    "roles": "roles:app",
+    "sampling": "sampling:app",
+    "training": "training:app",
+}
+"""Command -> module of this package and what it registers. Names, so that a command imports no
+other command."""
+_PASSES_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def command_line(words: Sequence[str]) -> typer.Typer:
+    """Return the command line with the command that the words begin with; with all for any other.
+
+    Args:
+        words: the arguments.
+    """
+    app = typer.Typer(
+        name="parcelseal",
+        help="Runs a courier's customer-information protection policy and leaves sealed evidence.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_no_options)
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        command = resolve_name(f"include.cli.{COMMANDS[name]}")
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            settings = _PASSES_ARGUMENTS_ON if name == "test" else None
+            app.command(name, context_settings=settings)(command)
+    return app
+
+
+def _no_options() -> None:
+    """Keep the name of the command necessary if there is only one."""
 
 
 def main() -> NoReturn:
@@ -98,7 +103,7 @@ def main() -> NoReturn:
 def _run(words: list[str]) -> int:
     try:
         _refuse_empty_text(words)
-        code = app(words, prog_name="parcelseal", standalone_mode=False)
+        code = command_line(words)(words, prog_name="parcelseal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.Exit as end:
         return end.exit_code

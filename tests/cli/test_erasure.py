@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.cli import erasure as command
-from include.cli.app import app
+from include.cli.app import command_line
 from include.erasure import requests
 from include.services.errors import UsageError
 from include.state.connect import engine
@@ -30,7 +30,7 @@ def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def erasure(*words: str) -> Any:
-    return app(["erasure", *words], standalone_mode=False)
+    return command_line(["erasure"])(["erasure", *words], standalone_mode=False)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> Any:

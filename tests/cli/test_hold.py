@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from include.cli import hold as command
-from include.cli.app import app
+from include.cli.app import command_line
 from include.holds import registry
 from include.services.errors import UsageError
 from include.state.connect import engine
@@ -32,7 +32,7 @@ def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def hold(*words: str) -> Any:
-    return app(["hold", *words], standalone_mode=False)
+    return command_line(["hold"])(["hold", *words], standalone_mode=False)
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> Any:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
 REQUEST_SIZE = 1 << 20  # bytes
+COMMANDS = "include.cli.app"
 
 
 class ForkServer:
@@ -151,7 +152,9 @@ def _serve(requests: socket.socket) -> None:
             requests.send(json.dumps(os.waitpid(request["pid"], os.WNOHANG)).encode())
             continue
         with suppress(Exception):  # the process fails with the same error and shows it
-            import_module(request["module"])
+            module = import_module(request["module"])
+            if request["module"] == COMMANDS:
+                module.command_line([])  # imports all commands
         gc.collect()
         gc.freeze()  # the collector would copy the pages of all modules in each process
         pid = os.fork()
