@@ -89,7 +89,7 @@ def load_pack(folder: Path) -> PolicyPack:
 
 def kept_pack(folder: Path, forms: Path | None = None) -> PolicyPack:
     """Read a policy pack, or return the last one if no file changed; see `kept.kept_pack`."""
-    return _with_known_workflows(kept.kept_pack(folder, sections(), forms))
+    return _with_known_workflows(kept.kept_pack(folder, sections, forms))
 
 
 def _with_known_workflows(pack: PolicyPack) -> PolicyPack:

@@ -41,8 +41,8 @@ from include.policy.document import DocumentError
 from include.policy.expectations import Suite
 from include.policy.files import digest, yaml_names
 from include.policy.intake import IntakeRule
-from include.policy.loader import RETENTION, PackContent, Sections, load_pack, read_pack
-from include.policy.model import ByDatabase, PackFile, PolicyPack
+from include.policy.loader import RETENTION, PackContent, SectionsOf, load_pack, read_pack
+from include.policy.model import ByDatabase, PackFile, PolicyPack, StoredSections
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
@@ -81,6 +81,7 @@ class _Index(Rule):
         collections: their names, of each database.
         faults: problems of the databases whose data maps are faulty, by name.
         content: of the files outside of datamap/, quality/ and retention.yaml, by name.
+        sections: connection of each file of a single workflow.
         retention: database of each rule of retention.yaml.
         suites: database of each suite.
         remarks: of the pack.
@@ -91,6 +92,7 @@ class _Index(Rule):
     collections: tuple[tuple[str, ...], ...]
     faults: Mapping[str, tuple[PackProblem, ...]] = {}
     content: Mapping[str, JsonValue]
+    sections: Mapping[str, str]
     retention: tuple[str, ...]
     suites: tuple[str, ...]
     remarks: tuple[PackProblem, ...]
@@ -137,14 +139,14 @@ class _Archive:
         return tuple(_item(data, form) for data in json.loads(self.read(member)))
 
 
-def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
+def compiled_pack(folder: Path, sections: SectionsOf, forms: Path) -> PolicyPack:
     """Read a policy pack in its compiled form; compile it first if its files changed.
 
     If the folder cannot be used, read the files. The pack may have databases with faults.
 
     Args:
         folder: the pack, absolute.
-        sections: files of single workflows.
+        sections: returns the files of single workflows; called if the pack is compiled now.
         forms: folder of the compiled packs; is made if it is missing.
 
     Raises:
@@ -153,7 +155,7 @@ def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
     try:
         digests = {name: digest(folder / name) for name in yaml_names(folder)}
     except (OSError, DocumentError):
-        return load_pack(folder, sections)  # it says what is wrong
+        return load_pack(folder, sections())  # it says what is wrong
     path = forms / f"{_key(digests)}{_SUFFIX}"
     try:
         _make_private(forms)
@@ -163,7 +165,7 @@ def compiled_pack(folder: Path, sections: Sections, forms: Path) -> PolicyPack:
                 content = _stored(path) or _compile(folder, sections, digests, path)
     except OSError as error:
         _log.warning("The policy pack is not compiled: %s", error)
-        return read_pack(folder, sections).pack
+        return read_pack(folder, sections()).pack
     return _opened(content, folder, sections)
 
 
@@ -215,9 +217,9 @@ def _stored(path: Path) -> bytes | None:
     return content if sha256(content).digest() == own else None
 
 
-def _compile(folder: Path, sections: Sections, digests: Mapping[str, str], path: Path) -> bytes:
+def _compile(folder: Path, sections: SectionsOf, digests: Mapping[str, str], path: Path) -> bytes:
     """Load a pack and return its compiled form; keep it unless a file changed meanwhile."""
-    loaded = read_pack(folder, sections)
+    loaded = read_pack(folder, sections())
     content = _form(loaded)
     read = {file.path: file.sha256 for file in loaded.pack.files if not file.shipped}
     if read == digests and len(content) <= MOST_BYTES:
@@ -249,6 +251,7 @@ def _form(loaded: PackContent) -> bytes:
         collections=tuple(tuple(each.collections) for each in pack.databases.values()),
         faults=pack.faults,
         content=content,
+        sections={file: rules.connection for file, rules in pack.sections.items()},
         retention=tuple(owners),
         suites=tuple(suite.database or "" for suite in pack.suites),
         remarks=pack.remarks,
@@ -267,7 +270,7 @@ def _form(loaded: PackContent) -> bytes:
     return stream.getvalue()
 
 
-def _opened(content: bytes, folder: Path, sections: Sections) -> PolicyPack:
+def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
     """Return the pack of a compiled form; the parts of single databases are read at first use."""
     archive = _Archive(content)
     index = _Index.model_validate_json(archive.read("index"))
@@ -315,11 +318,7 @@ def _opened(content: bytes, folder: Path, sections: Sections) -> PolicyPack:
         retention=ByDatabase(index.retention, retention_of),
         disposition=section("disposition.yaml", Disposition),
         intake=items("intake.yaml", IntakeRule),
-        sections={
-            each.file: section(each.file, each.model)
-            for each in sections
-            if each.file in index.content
-        },
+        sections=StoredSections(index.sections, section, sections),
         calendar=section("calendar.yaml", Calendar),
         notices=section("notices.yaml", NoticeRules),
         operations=section("operations.yaml", Operations),

@@ -9,7 +9,7 @@ from pathlib import Path
 from include.policy.compiled import compiled_pack
 from include.policy.document import DocumentError
 from include.policy.files import digest, yaml_names
-from include.policy.loader import SHIPPED, Sections, load_pack
+from include.policy.loader import SHIPPED, SectionsOf, load_pack
 from include.policy.model import PackFile, PolicyPack
 
 _SETTLED = 2_000_000_000  # ns; file systems stamp times with a tick of up to a second
@@ -55,7 +55,7 @@ class _KeptPack:
 _last: _KeptPack | None = None
 
 
-def kept_pack(folder: Path, sections: Sections, forms: Path | None = None) -> PolicyPack:
+def kept_pack(folder: Path, sections: SectionsOf, forms: Path | None = None) -> PolicyPack:
     """Read a policy pack as `load_pack` does, or return the last one if no file changed.
 
     A DAG file asks for the pack at each of its schedules and timeouts, and a run in one process at
@@ -64,7 +64,7 @@ def kept_pack(folder: Path, sections: Sections, forms: Path | None = None) -> Po
 
     Args:
         folder: the pack.
-        sections: files of single workflows, the same in each call.
+        sections: returns the files of single workflows, the same in each call.
         forms: folder of compiled packs, see `include.policy.compiled`; None to read the files, and
             to refuse a pack with any fault.
 
@@ -76,7 +76,9 @@ def kept_pack(folder: Path, sections: Sections, forms: Path | None = None) -> Po
     last = _last
     if last is not None and last.pack.folder == folder and last.is_current():
         return last.pack
-    pack = load_pack(folder, sections) if forms is None else compiled_pack(folder, sections, forms)
+    pack = (
+        load_pack(folder, sections()) if forms is None else compiled_pack(folder, sections, forms)
+    )
     _last = _KeptPack(pack)
     return pack
 

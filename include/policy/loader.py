@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +70,8 @@ _Read = TypeVar("_Read")
 
 
 Sections = Sequence[RuleSection[Any]]
+SectionsOf = Callable[[], Sections]
+"""Returns the files of single workflows. It imports the workflows."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
@@ -80,6 +80,56 @@ class ByDatabase(Sequence[_Rule], Generic[_Rule]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     __hash__ = None  # type: ignore[assignment] # as of a list
+
+
+class StoredSections(Mapping[str, SectionRules]):
+    """The files of single workflows in a compiled pack, each read when it is asked for.
+
+    A task reads the file of its own workflow with `of`, which imports no other workflow.
+
+    Args:
+        connections: `SectionRules.connection` of each file.
+        read: returns a file as its type.
+        sections: returns the files of all workflows; imports the workflows.
+    """
+
+    def __init__(
+        self,
+        connections: Mapping[str, str],
+        read: Callable[[str, type[SectionRules]], SectionRules],
+        sections: Callable[[], Sequence[RuleSection[Any]]],
+    ) -> None:
+        self.connections = connections
+        self._read, self._sections = read, sections
+        self._files: dict[str, SectionRules] = {}  # that were read
+
+    def of(self, section: RuleSection[Rules]) -> Rules | None:
+        """Return the content of a file, or None if the pack leaves it out."""
+        if section.file not in self:
+            return None
+        rules = self._file(section.file, section.model)
+        assert isinstance(rules, section.model)
+        return rules
+
+    def _file(self, file: str, model: type[SectionRules]) -> SectionRules:
+        if file not in self._files:
+            self._files[file] = self._read(file, model)
+        return self._files[file]
+
+    def __getitem__(self, file: str) -> SectionRules:
+        if file not in self.connections:
+            raise KeyError(file)
+        [model] = [section.model for section in self._sections() if section.file == file]
+        return self._file(file, model)
+
+    def __contains__(self, file: object) -> bool:
+        return file in self.connections
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.connections)
+
+    def __len__(self) -> int:
+        return len(self.connections)
 
 
 class PolicyPack(Rule):
@@ -162,6 +212,8 @@ class PolicyPack(Rule):
 
     def section(self, section: RuleSection[Rules]) -> Rules | None:
         """The content of a workflow's own file; None when the pack leaves it out."""
+        if isinstance(self.sections, StoredSections):
+            return self.sections.of(section)
         rules = self.sections.get(section.file)
         assert rules is None or isinstance(rules, section.model)
         return rules
@@ -200,7 +252,10 @@ class PolicyPack(Rule):
     @property
     def workflow_connections(self) -> set[str]:
         """Connections with which workflows have rights of their own on mapped databases."""
-        own = {rules.connection for rules in self.sections.values()}
+        if isinstance(self.sections, StoredSections):
+            own = set(self.sections.connections.values())
+        else:
+            own = {rules.connection for rules in self.sections.values()}
         intake = {rule.connection for rule in self.intake}
         return own | intake | ({self.disposition.connection} if self.retention else set())
 

@@ -34,7 +34,7 @@ def pack(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compiled(forms: Path) -> Callable[[Path], PolicyPack]:
-    return lambda folder: compiled_pack(folder, sections(), forms)
+    return lambda folder: compiled_pack(folder, sections, forms)
 
 
 def only_form(forms: Path) -> Path:
@@ -127,7 +127,7 @@ def test_a_folder_that_is_a_link_is_not_used(
 
 def test_a_home_that_cannot_be_written_does_not_matter(pack: Path, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
-    assert compiled_pack(pack, sections(), tmp_path / "home" / "packs") == load_pack(pack)
+    assert compiled_pack(pack, sections, tmp_path / "home" / "packs") == load_pack(pack)
 
 
 def test_old_forms_and_parts_of_killed_writers_are_removed(
@@ -143,7 +143,7 @@ def test_old_forms_and_parts_of_killed_writers_are_removed(
 
 
 def _compile(folder: Path, forms: Path) -> str:
-    return compiled_pack(folder, sections(), forms).sha256
+    return compiled_pack(folder, sections, forms).sha256
 
 
 def test_processes_that_compile_at_once_make_one_form(pack: Path, forms: Path) -> None:

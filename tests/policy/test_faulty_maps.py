@@ -40,7 +40,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[[Path], PolicyPack]:
-    return lambda folder: compiled_pack(folder, sections(), tmp_path / "home" / "packs")
+    return lambda folder: compiled_pack(folder, sections, tmp_path / "home" / "packs")
 
 
 def test_a_faulty_map_stops_its_own_database(
