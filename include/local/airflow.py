@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import psutil
-import requests
 
-from include.local.airflow_api import AirflowApi
 from include.local.profile import LocalProfile
 from include.services.errors import ServiceError, UsageError
+
+if TYPE_CHECKING:
+    from include.local.airflow_api import AirflowApi
 
 ADMIN = "admin"
 READY_TIMEOUT = 600  # seconds; a busy machine takes several minutes
@@ -198,6 +199,8 @@ class Standalone:
 
     def _not_ready(self) -> str:
         """Name the parts of Airflow that do not report healthy; empty when all do."""
+        import requests  # loads slowly, and `run` needs no server
+
         try:
             health = requests.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
         except (requests.RequestException, ValueError):
@@ -213,6 +216,8 @@ class Standalone:
 
     def api_as(self, user: str) -> AirflowApi:
         """Log in to the REST API as a person of the sample; raises ServiceError."""
+        from include.local.airflow_api import AirflowApi
+
         if user not in self.passwords:
             raise ServiceError(
                 f"{user} has no password in this Airflow.", "Answer the step in Airflow yourself."

@@ -49,6 +49,7 @@ def preload() -> None:
     Safe to repeat.
     """
     workflows()
+    import_module("holidays")  # steps import it when they ask for a workday
     package = include.orchestration
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)

@@ -13,17 +13,17 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
-
-import requests
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, SSLError
 
 from include.services.clock import Clock
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.fate import Fate, Reply
 from include.services.transport import of_url
+
+if TYPE_CHECKING:
+    import requests
 
 Kind = Literal["wecom", "dingtalk", "feishu"]
 _PATHS = {
@@ -87,6 +87,8 @@ class Robot:
 
     def send(self, text: str) -> Reply:
         """Send one text to the chat."""
+        import requests  # loads slowly, and few companies have robots
+
         body, query = self._content(text)
         try:
             answer = requests.post(
@@ -170,6 +172,9 @@ def _signed(key: bytes, text: bytes) -> str:
 
 def _never_connected(error: requests.ConnectionError) -> bool:
     """Whether nothing can have been sent: there was no connection, or no trust in it."""
+    import requests
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, SSLError
+
     if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError):
         return True
     cause = error.args[0] if error.args else None

@@ -9,8 +9,6 @@ from __future__ import annotations
 from datetime import date, timedelta
 from functools import lru_cache
 
-import holidays
-
 from include.policy.rules import Calendar
 
 _DAY = timedelta(days=1)
@@ -69,8 +67,10 @@ class Workdays:
 @lru_cache(maxsize=64)
 def _year(country: str, year: int) -> tuple[frozenset[date], frozenset[date]]:
     """Days off and weekend days that are worked, of one year."""
-    found = holidays.country_holidays(country, years=year)
+    import holidays  # loads slowly, and a pack may name no country
+
+    days_off = holidays.country_holidays(country, years=year)
     return (
-        frozenset(one for one in found if one.year == year),
-        frozenset(one for one in found.weekend_workdays if one.year == year),
+        frozenset(day for day in days_off if day.year == year),
+        frozenset(day for day in days_off.weekend_workdays if day.year == year),
     )

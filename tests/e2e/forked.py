@@ -32,6 +32,7 @@ import psutil
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
+from include.registry import workflows
 from include.workplace import ROOT
 from tests.support.without_pdf import without_pdf
 
@@ -42,9 +43,8 @@ ALL = (
     "airflow.jobs.scheduler_job_runner",
     "include.encryption.keyrings",
     "docx",
-    "include.partners.workflow",
-    "include.sampling.workflow",
-    "include.training.workflow",
+    "holidays",
+    "openpyxl",
 )
 SOME = ("great_expectations", "weasyprint")
 """What all workflows import, and what some do."""
@@ -63,6 +63,7 @@ def preload(names: Sequence[str]) -> None:
     )
     for name in names:
         import_module(name)
+    workflows()
     from airflow import settings
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from sqlalchemy.orm import configure_mappers
