@@ -52,6 +52,7 @@ def main() -> int:
     parse = f"import runpy; {runs}"
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary, "pack"), Path(temporary, "home")
+        home.mkdir()  # packs are compiled only where there is a home
         write_pack(folder, maps)
         files = "from include.registry import load_pack; from pathlib import Path"
         load = f"load_pack(Path({str(folder)!r}))"
