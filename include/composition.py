@@ -17,7 +17,7 @@ from include.services.connections import configured
 from include.workplace import LOCAL_VARIABLE, ROOT, Lookup, Workplace
 
 if TYPE_CHECKING:
-    from include.erasure.restore_points import StoredRestorePoint
+    from include.holds.records import StoredRestorePoint
 
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 OFF = "off"

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from include.encryption.recipients import OpeningKey, Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
-    from include.erasure.restore_points import StoredRestorePoint
     from include.evidence.register_figures import Register
     from include.evidence.registers import EvidenceReader
     from include.evidence.signing import Signer
+    from include.holds.records import StoredRestorePoint
     from include.policy.datamap import MappedDatabase
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ from include.backup.point_folder import (
     folders,
 )
 from include.encryption.crypto import Refused
-from include.erasure.restore_points import StoredRestorePoint
+from include.holds.records import StoredRestorePoint
 from include.holds.registry import restore_points_held
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore

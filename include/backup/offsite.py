@@ -38,8 +38,8 @@ from include.evidence.model import Outcome
 from include.evidence.register_figures import HOLDS
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings, StepResult
+from include.holds.records import RestorePointGuard
 from include.holds.registry import restore_points_held
-from include.holds.restore_points import RestorePointGuard
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules

@@ -21,7 +21,7 @@ from include.backup.point_folder import (
     folder,
     folders,
 )
-from include.holds.restore_points import RestorePointGuard
+from include.holds.records import RestorePointGuard
 from include.services.errors import ParcelSealError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.services.objectstore.keys import key_problem

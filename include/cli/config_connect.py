@@ -20,17 +20,16 @@ from include.registry import pages_tables, workflows
 from include.retention.execution.execute_step import ANOTHER_DATABASE
 from include.retention.hold_keys import key_problems
 from include.rights import declared
-from include.rights.intake import lacks_intake
 from include.rights.missing import (
     Login,
     MissingRight,
     lacks_drill,
     lacks_pages,
+    lacks_query,
     lacks_reading,
     lacks_state,
 )
-from include.rights.queries import lacks_query
-from include.rights.retention import lacks_retention
+from include.rights.workflows import lacks_intake, lacks_retention
 from include.services.connections import with_short_timeouts
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ParcelSealError, UsageError

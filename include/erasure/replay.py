@@ -25,12 +25,12 @@ from include.erasure.masks import Mask, masks_of
 from include.erasure.matching import Table, check_keys, matches, place_of, require_same
 from include.erasure.places import (
     Place,
+    detached_of,
     key_columns,
     order_of_key,
     types_of_columns,
     types_of_key,
 )
-from include.erasure.references import detached_of
 from include.erasure.restored_copy import refresh_materialized_views, renew_statistics, suspended
 from include.erasure.search import search
 from include.erasure.staged import (
@@ -89,7 +89,7 @@ class Schedule:
     Attributes:
         masks: record class -> mask, `include.erasure.masks.masks_of`.
         detached: collection -> references to it that are set to null,
-            `include.erasure.references.detached_of`.
+            `include.erasure.places.detached_of`.
         keys: collection -> its key's columns in the data map; they find records in a copy from
             before these columns were the table's primary key.
         ruled: collections that have a retention rule.

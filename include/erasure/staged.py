@@ -12,8 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, kind_of
-from include.erasure.places import Place
-from include.erasure.references import COMPARED, Reference, detach
+from include.erasure.places import COMPARED, Place, Reference, detach
 from include.erasure.search import Sought
 from include.services.errors import ControlFailed, ServiceError, UsageError
 

@@ -1,8 +1,8 @@
-"""The legal holds as they bear on records, and the lock under which records are deleted.
+"""Legal holds on records and restore points, and the lock under which these are deleted.
 
-Whoever places a hold holds `StateLock.HOLDS` exclusively, whoever deletes holds it shared, batch by
-batch, and reads the holds under it. So once a hold is placed no deletion that did not know it can
-commit; and since PostgreSQL queues fairly, batches do not keep a hold waiting for the run's end.
+`hold add` takes `StateLock.HOLDS` exclusively. A deletion takes it shared for each batch, and reads
+the holds under it. So no deletion that did not know a hold commits after the hold was placed. Since
+PostgreSQL queues fairly, a hold waits for the current batch and not for the end of the run.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from types import TracebackType
+from datetime import datetime, timedelta
+from typing import Self
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from include.holds.keys import split
-from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
+from include.holds.registry import (
+    RECORD_KINDS,
+    Hold,
+    HoldKind,
+    active,
+    restore_points_held,
+    version,
+    with_released,
+)
 from include.services.errors import ServiceError
 from include.state.connect import StateLock, lock_number
 from include.state.locks import lock_timeout, lock_timeout_as, still_locked
@@ -35,13 +43,13 @@ UNLOCK = text("SELECT pg_advisory_unlock_shared(:lock)")
 
 @dataclass(frozen=True)
 class RecordHolds:
-    """The active holds as they bear on records of one mapped database, each oldest first.
+    """The active holds that keep records of one mapped database, each oldest first.
 
     Attributes:
         everything: holds on the database: all its records stay.
         classes: holds on record classes, by name of the class.
-        values: holds on what records are found by: kind (subject, waybill, case) -> key as text.
-            The three kinds are always there. One hold may stand under two keys, see `on_records`.
+        values: holds on keys of records: kind (subject, waybill, case) -> key as text -> holds.
+            Each of the three kinds is present. A hold may have two keys, see `on_records`.
     """
 
     everything: tuple[Hold, ...]
@@ -50,7 +58,7 @@ class RecordHolds:
 
     @property
     def fingerprint(self) -> tuple[int, ...]:
-        """Ids of these holds, ascending: equal as long as none was placed or released."""
+        """Ids of these holds, ascending; it changes when a hold is placed or released."""
         groups = [self.everything, *self.classes.values()]
         groups += [holds for by_key in self.values.values() for holds in by_key.values()]
         return tuple(sorted({hold.id for holds in groups for hold in holds}))
@@ -59,14 +67,14 @@ class RecordHolds:
 def on_records(conn: Connection, database: str, also: Collection[int] = ()) -> RecordHolds:
     """Return the holds that keep records of a database; holds on restore points keep none.
 
-    ``x`` holds in every database, ``<database>/x`` in that one. As a key may have a slash itself,
-    what is written with one also holds records whose key is all of it: rather too much is kept than
-    too little.
+    ``x`` holds in every database, ``<database>/x`` in that database. A key may contain a slash, so
+    a value with a slash also holds records whose key equals the whole value: rather too much is
+    kept than too little.
 
     Args:
         conn: the state database.
         database: name of the database in the data map.
-        also: ids of holds that count though they were released.
+        also: ids of released holds that count too.
     """
     everything: list[Hold] = []
     classes: dict[str, list[Hold]] = defaultdict(list)
@@ -91,6 +99,10 @@ def on_records(conn: Connection, database: str, also: Collection[int] = ()) -> R
         _frozen(classes),
         {kind: _frozen(by_key) for kind, by_key in values.items()},
     )
+
+
+def _frozen(by_key: Mapping[str, list[Hold]]) -> dict[str, tuple[Hold, ...]]:
+    return {key: tuple(holds) for key, holds in by_key.items()}
 
 
 class HoldGuard:
@@ -118,7 +130,7 @@ class HoldGuard:
         self._conn: Connection | None = None
         self._known: tuple[tuple[object, ...], RecordHolds] | None = None
 
-    def __enter__(self) -> HoldGuard:
+    def __enter__(self) -> Self:
         """Connect.
 
         Raises:
@@ -133,18 +145,13 @@ class HoldGuard:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the session; its locks end with it."""
         self._close()
 
     @contextmanager
     def batch(self) -> Iterator[RecordHolds]:
-        """Keep new holds out, and yield those that there are.
+        """Keep new holds out, and yield the active holds.
 
         Raises:
             ServiceError: a hold was being placed for too long, or the state database was lost:
@@ -153,15 +160,15 @@ class HoldGuard:
         conn = self._session
         with _named_when_lost():
             _lock(conn)
-        done = False
+        is_done = False
         try:
             with _named_when_lost():
                 holds = self._holds(conn)
             yield holds
-            done = True
+            is_done = True
         finally:
-            kept = self._unlocked(conn)
-            if done and not kept:  # else the work's own error says more
+            had_lock = self._unlock(conn)
+            if is_done and not had_lock:  # otherwise the error of the block says more
                 raise _lost()
 
     def _holds(self, conn: Connection) -> RecordHolds:
@@ -172,10 +179,11 @@ class HoldGuard:
         return self._known[1]
 
     def confirm(self) -> None:
-        """See that the lock is still there; ask this right before what was deleted is committed.
+        """Check that the lock is still there; call it right before a deletion commits.
 
         Raises:
-            ServiceError: it is not, so that a hold may have been placed meanwhile: roll back.
+            ServiceError: it is not, so that a hold may have been placed meanwhile: roll back, and
+                remove no restore point.
         """
         conn = self._session
         if not still_locked(conn, lock_number(conn, StateLock.HOLDS), shared=True):
@@ -187,15 +195,15 @@ class HoldGuard:
             raise _lost()
         return self._conn
 
-    def _unlocked(self, conn: Connection) -> bool:
-        """Give the lock back; whether it was still there."""
+    def _unlock(self, conn: Connection) -> bool:
+        """Release the lock; return whether the session still had it."""
         try:
             with _named_when_lost():
                 if conn.scalar(UNLOCK, _name(conn)):
                     return True
         except ServiceError:
             pass
-        self._close()  # what a connection still has that was not what we took it for, ends here
+        self._close()  # the session's other locks end with it
         return False
 
     def _close(self) -> None:
@@ -233,5 +241,44 @@ def _lost() -> ServiceError:
     )
 
 
-def _frozen(found: Mapping[str, list[Hold]]) -> dict[str, tuple[Hold, ...]]:
-    return {key: tuple(holds) for key, holds in found.items()}
+class RestorePointGuard(HoldGuard):
+    """A session of the state database under which restore points are removed, one at a time.
+
+        with RestorePointGuard(state, "courier") as guard:
+            for point in points:
+                with guard.removing(point) as is_held:
+                    if not is_held:
+                        guard.confirm()
+                        ...  # remove it
+
+    ``hold add`` waits for the removal of the current point, and the next point sees its hold.
+    """
+
+    @contextmanager
+    def removing(self, point: str) -> Iterator[bool]:
+        """Keep new holds out, and yield whether the restore point or its database is held.
+
+        Raises:
+            ServiceError: a hold is being placed for too long, or the state database was lost.
+        """
+        with self.batch():
+            with self._state.connect() as conn:
+                is_held = bool(restore_points_held(conn, self._database, [point]))
+            yield is_held
+
+
+@dataclass(frozen=True)
+class StoredRestorePoint:
+    """A restore point in the off-site store.
+
+    Attributes:
+        id: of the restore point, or the key of an object that its signature does not fit.
+        taken_at: moment of its snapshot; None if its manifest is refused, so that it is unknown.
+        expires_at: from when on pruning may delete it; None likewise.
+        held: whether a legal hold keeps it beyond that.
+    """
+
+    id: str
+    taken_at: datetime | None = None
+    expires_at: datetime | None = None
+    held: bool = False

@@ -12,8 +12,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from include.approvals.reasons import COMMAND_LINE
 from include.approvals.registry import APPROVE, Cause
-from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.step_findings import StepResult
+from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
 from include.retention.certificate.count.inspection import Left, Orphans
 from include.retention.execution.counts import Stop

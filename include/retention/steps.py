@@ -1,18 +1,22 @@
-"""The steps of `enforce_retention`: registers, locks and declarations."""
+"""The steps of `enforce_retention`: registers, locks and declarations; the pruning of evidence."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from include.approvals.question import Answer, Question
+from include.evidence.forget import Forgotten, forget_sealed_runs
+from include.evidence.model import Outcome
+from include.evidence.pending import lock_end
+from include.evidence.prune import LONGEST_PAUSE, Pruned, Pruning, Waits
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
-from include.evidence.step_findings import StepFindings
-from include.messages import _
+from include.evidence.step_findings import StepFindings, StepResult
+from include.messages import Message, _
 from include.policy import PolicyPack
-from include.retention import evidence_pruning
+from include.policy.period import later
+from include.reports.model import Fact
 from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
-from include.retention.evidence_pruning import PruningResult
 from include.retention.execution import execute_step
 from include.retention.planning import approval, plan_step
 from include.retention.results import (
@@ -31,6 +35,109 @@ from include.state.locks import exclusive
 from include.workflow.declaration import Queue
 from include.workflow.run_context import RunContext
 from include.workflow.step import HumanTask, Step
+
+RUNS_A_DAY = 100  # sealed runs whose step records one run removes, however large their bundles are
+_NOTES: dict[str, Message] = {
+    Waits.HELD: _("others wait: a legal hold is active"),
+    Waits.LOCKED: _("others wait: the store still locks them"),
+    Waits.CHANGED: _("others wait: a bundle does not verify"),
+    Waits.CLOCK: _("others wait: the clock may be wrong"),
+    Waits.MORE: _("others follow in the next run"),
+}
+
+
+class PruningResult(StepResult):
+    """The evidence that was pruned.
+
+    Attributes:
+        bundles: number of bundles whose files were removed.
+        last: the newest of them; empty if there is none.
+        waits: why the next bundle past its term stays, one of `Waits`; empty if there is none.
+        keep: term of the policy pack, ``P6Y``.
+        runs_forgotten: number of sealed runs whose step records were removed.
+    """
+
+    bundles: int
+    last: str
+    waits: str
+    keep: str
+    runs_forgotten: int
+
+
+def prune_evidence(run: RunContext[None], findings: StepFindings) -> PruningResult:
+    """Remove the files of evidence past its term; while a legal hold is active, none.
+
+    The step records of sealed runs go too, if their bundles verify.
+    """
+    services = run.services
+    services.require_complete_registers(HOLDS)
+    store, rules, now = services.store("evidence_store"), run.pack.evidence, run.clock.now()
+    pruning = Pruning(
+        store,
+        run.state,
+        services.signer,
+        services.trusted,
+        run.clock,
+        lock_end(store, run.clock, rules),
+    )
+    pruned = pruning.prune(lambda row: later(row.sealed_at, rules.keep, run.zone) <= now)
+    own = run.run.dag_id, run.run.run_id
+    forgotten = forget_sealed_runs(
+        store, run.state, services.trusted, besides=own, most=RUNS_A_DAY, largest=None
+    )
+    return report_pruned(findings, pruned, forgotten, rules.keep.text)
+
+
+def report_pruned(
+    findings: StepFindings, pruned: Pruned, forgotten: Forgotten, keep: str
+) -> PruningResult:
+    """Return the result. A hold and a lock are no findings: the next run tries again.
+
+    Args:
+        findings: of the step.
+        pruned: which bundles were removed, and why others were not.
+        forgotten: of how many sealed runs the step records were removed.
+        keep: the term of the policy pack, ``P6Y``.
+    """
+    if pruned.problem is not None:
+        findings.find(
+            "evidence.prune_refused",
+            Outcome.FAIL,
+            _(
+                "The evidence bundle {bundle} is past its term and does not verify: {problem}. It "
+                "stays, and so do newer bundles.",
+                bundle=pruned.next_bundle,
+                problem=pruned.problem,
+            ),
+            _("Verify all evidence, and find out who changed this bundle."),
+            subject=pruned.next_bundle,
+        )
+    elif pruned.waits is Waits.CLOCK:
+        findings.find(
+            "evidence.prune_postponed",
+            Outcome.ATTENTION,
+            _(
+                "The newest evidence is more than {days} days old, so the clock may be wrong. No "
+                "evidence past its term was removed.",
+                days=LONGEST_PAUSE.days,
+            ),
+            _("Compare the clock of the worker. If it is right, the next run goes on."),
+        )
+    return PruningResult(
+        bundles=len(pruned.bundles),
+        last=pruned.bundles[-1] if pruned.bundles else "",
+        waits=str(pruned.waits or ""),
+        keep=keep,
+        runs_forgotten=forgotten.runs,
+    )
+
+
+def facts(pruned: PruningResult | None) -> list[Fact]:
+    """Return the line of a report about evidence past its term; none if there was none."""
+    if pruned is None or not (pruned.bundles or pruned.waits):
+        return []
+    label = _("Evidence bundles past their term, removed")
+    return [Fact(label=label, value=pruned.bundles, note=_NOTES.get(pruned.waits))]
 
 
 def plan(run: RunContext[None], findings: StepFindings) -> PlanResult:
@@ -125,7 +232,7 @@ PRUNE_EVIDENCE = Step(
     name="prune_evidence",
     title=_("The removal of old evidence"),
     clause=CLAUSE,
-    work=evidence_pruning.prune_evidence,
+    work=prune_evidence,
     result=PruningResult,
     queue=Queue.SEALING,  # it signs how far evidence was removed
 )

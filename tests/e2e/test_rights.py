@@ -15,9 +15,8 @@ from include.cli.config_connect import lacks_retention_rights, pack_queries
 from include.policy import SHIPPED
 from include.registry import load_pack
 from include.rights.document import PAGE, with_table
-from include.rights.intake import lacks_intake
-from include.rights.missing import Login, MissingRight, lacks_reading
-from include.rights.queries import lacks_query
+from include.rights.missing import Login, MissingRight, lacks_query, lacks_reading
+from include.rights.workflows import lacks_intake
 from tests.e2e.conftest import Cli
 
 PACK = load_pack(SHIPPED)

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys, Origin, intend
-from include.erasure.places import Place
-from include.erasure.references import detached_of
+from include.erasure.places import Place, detached_of
 from include.erasure.replay import Replay, Schedule, replay
 from include.policy import SHIPPED
 from include.registry import load_pack

@@ -17,7 +17,7 @@ from include.holds import registry
 from include.holds.registry import HoldKind
 from include.orchestration.tasks import run_step
 from include.reports.i18n import Translator
-from include.retention import evidence_pruning
+from include.retention import steps
 from include.retention.steps import PRUNE_EVIDENCE
 from include.retention.workflow import ENFORCE_RETENTION
 from tests.drill_sandbox.test_workplace import RUN
@@ -64,7 +64,7 @@ class Years:
 @pytest.fixture
 def years(run: Run, monkeypatch: pytest.MonkeyPatch) -> Years:
     """One bundle stays however old; two runs were sealed a term ago, one after them."""
-    monkeypatch.setattr(evidence_pruning, "Pruning", partial(Pruning, newest=1))
+    monkeypatch.setattr(steps, "Pruning", partial(Pruning, newest=1))
     made = Years(run)
     made.seal(1)
     made.seal(2)
@@ -86,7 +86,7 @@ def test_evidence_past_its_term_is_removed_and_the_chain_goes_on(years: Years) -
 def test_evidence_stays_until_the_term_of_the_pack_is_over(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence_pruning, "Pruning", partial(Pruning, newest=1))
+    monkeypatch.setattr(steps, "Pruning", partial(Pruning, newest=1))
     years = Years(run)
     years.seal(1)
     years.clock.on(days=6 * 365)  # a leap day is missing
@@ -138,12 +138,12 @@ def test_report_says_what_went_and_why_others_wait(language: str) -> None:
     for waits in (None, *Waits):
         pruned = Pruned(("b",), waits)
         findings = StepFindings("prune_evidence", "5.3")
-        result = evidence_pruning.report_pruned(findings, pruned, Forgotten(0), "P6Y")
-        [fact] = evidence_pruning.facts(result)
+        result = steps.report_pruned(findings, pruned, Forgotten(0), "P6Y")
+        [fact] = steps.facts(result)
         assert fact.value == 1
         assert (fact.note is None) == (waits is None)
         assert Translator(language).text(fact.label)
     findings = StepFindings("prune_evidence", "5.3")
-    result = evidence_pruning.report_pruned(findings, Pruned(), Forgotten(0), "P6Y")
+    result = steps.report_pruned(findings, Pruned(), Forgotten(0), "P6Y")
     assert findings.record(result).outcome is Outcome.PASS
-    assert evidence_pruning.facts(result) == []
+    assert steps.facts(result) == []

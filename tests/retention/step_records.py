@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from include.approvals.question import Answer, Question
-from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, result_of
+from include.holds.records import StoredRestorePoint
 from include.retention.certificate import verify_step
 from include.retention.database import RetentionDatabase
 from include.retention.execution import execute_step

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import Outcome, StepRecord
+from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedField

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from include.rights.missing import Login
-from include.rights.queries import lacks_query
+from include.rights.missing import Login, lacks_query
 from include.services.errors import UsageError
 
 ROLE = "query_reader"

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from include.local.postgres import EmbeddedPostgres
 from include.rights.missing import Login, MissingRight
-from include.rights.retention import lacks_retention
+from include.rights.workflows import lacks_retention
 from tests.retention.yard import OVER, Yard, rule, yard
 
 TABLES = f"""

@@ -19,7 +19,7 @@ from include.evidence.bundle import seal
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.shelf import SealedRun, Shelf, read_sealed
-from include.holds.restore_points import RestorePointGuard
+from include.holds.records import RestorePointGuard
 from include.orchestration import run, run_bundle
 from include.workplace import Workplace
 

@@ -13,7 +13,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import Fact, Paragraph, Section, Steps
-from include.retention import evidence_pruning
+from include.retention import steps
 from include.retention.certificate import section
 from include.retention.certificate.case import Case, Past
 from include.retention.certificate.count.inspection import Left
@@ -118,7 +118,7 @@ def certificate(
         ],
         facts=[
             *_facts(cases),
-            *evidence_pruning.facts(records.result(PRUNE_EVIDENCE)),
+            *steps.facts(records.result(PRUNE_EVIDENCE)),
         ],
         sections=[*(section.section(case) for case in cases), _meaning(cases)],
         approvals=list(approvals),

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, func, select
 
 from include.erasure import ledger, request_records, requests
 from include.erasure.request_records import Reader
-from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.holds import records as holds
+from include.holds.records import StoredRestorePoint
 from include.messages import _
 from include.retention.certificate.count.inspection import Inspection, Left, Orphans
 from include.retention.certificate.requests import judge

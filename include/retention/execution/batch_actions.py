@@ -20,7 +20,7 @@ from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
-from include.retention.planning.detaching import detached_columns, to_null
+from include.retention.planning.column_checks import detached_columns, to_null
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import TransactionCounters

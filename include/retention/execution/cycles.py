@@ -17,8 +17,8 @@ from include.retention.execution.batch_actions import Going, Kept, detach, recor
 from include.retention.execution.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
+from include.retention.planning.column_checks import detached_columns
 from include.retention.planning.deletable import KeptRecords
-from include.retention.planning.detaching import detached_columns
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import ByTriggers
 

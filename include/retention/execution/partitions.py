@@ -28,8 +28,8 @@ from include.retention.execution.batches import (
 )
 from include.retention.execution.state import ExecutionState
 from include.retention.planning.classes import RecordClass, past_partitions
+from include.retention.planning.column_checks import detached_columns, to_null
 from include.retention.planning.counting import key_hash, key_seed
-from include.retention.planning.detaching import detached_columns, to_null
 from include.retention.planning.plan import PlannedPartition
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import TransactionCounters

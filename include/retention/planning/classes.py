@@ -1,16 +1,21 @@
 """Record classes as SQL conditions, and the partitions of which every record has expired.
 
-Conditions speak of one record, ``t``. Sessions that use them are set up by
-`include.retention.postgres.session`: they run in UTC, so that keys print the same everywhere, and
-the moments here say for themselves in which timezone a date or a time without one is meant.
+Conditions are over a record ``t``. `include.retention.postgres.session` sets up the sessions that
+use them, in UTC, so that keys print the same everywhere. The moments in the conditions state the
+timezone of dates and of times without one.
+
+The text of the pack shows through which tables a class finds its records. A view or a function may
+hide a table. The order of deletions then loses no link and no record, since a run remembers the
+keys of a request's records before it erases anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.sql import SQL, Composable
@@ -22,9 +27,56 @@ from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, fixed, literal, pack_sql
 from include.policy.retention import RetentionRule, SqlClock
-from include.retention.planning.links import own_column
 from include.retention.postgres.key_types import KeyType, TypedKeys, expressions
 from include.retention.postgres.relations import Leaf, Relation
+
+Name = TypeVar("Name", bound=Hashable)
+_OWN_COLUMN = re.compile(r'\s*t\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))\s*')
+
+
+def own_column(expression: str) -> str | None:
+    """Return the column of the record that an expression is; None where it is anything else."""
+    matched = _OWN_COLUMN.fullmatch(expression)
+    if matched is None:
+        return None
+    quoted, plain = matched.groups()
+    return quoted.replace('""', '"') if quoted else plain.lower()
+
+
+def names(rule: RetentionRule, relation: Relation) -> bool:
+    """Return whether a class finds its records through a table.
+
+    Its keys and its condition count. A word that only looks like the table's name counts too.
+    """
+    texts = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case, rule.where or ""]
+    text = "\n".join(texts)
+    if not text.strip():  # each class is compared with each other one
+        return False
+    return re.search(rf"(?<!\w){re.escape(relation.name)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def order(before: Mapping[Name, list[Name]], links: Sequence[tuple[Name, Name]]) -> None:
+    """Put what is found through others before these, where no stronger rule says otherwise.
+
+    Args:
+        before: what has to go before each; changed in place.
+        links: pairs of which the first is found through the second.
+    """
+    for first, second in links:
+        if first != second and first not in before[second] and second not in reached(first, before):
+            before[second].append(first)
+
+
+def reached(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name]:
+    """Return all that follows one, directly or not."""
+    found: set[Name] = set()
+    waiting = list(following[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += following[name]
+    return found
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from include.erasure.request_records import NO_RECORDS, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, negated, quoted
-from include.retention.planning import links
+from include.retention.planning import classes as links
 from include.retention.planning.classes import RecordClass
 from include.retention.postgres.relations import ForeignKey, Relation, Relations
 

@@ -16,6 +16,7 @@ from include.policy.fragments import both, either, fixed, literal
 from include.policy.retention import SqlClock
 from include.retention.database import RetentionDatabase
 from include.retention.planning.classes import RecordClass, past_partitions
+from include.retention.planning.column_checks import detached_columns
 from include.retention.planning.counting import (
     Counted,
     Scan,
@@ -26,7 +27,6 @@ from include.retention.planning.counting import (
     scan,
 )
 from include.retention.planning.deletable import Detail, KeptRecords
-from include.retention.planning.detaching import detached_columns
 from include.retention.planning.graph import FALSE, Graph, Reference
 from include.retention.planning.plan import (
     HeldBy,

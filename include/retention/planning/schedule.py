@@ -24,8 +24,7 @@ from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.database import RetentionDatabase
 from include.retention.planning.classes import BoundClock, Cutoff, RecordClass
-from include.retention.planning.column_checks import require_masks_fit
-from include.retention.planning.detaching import require_detachable
+from include.retention.planning.column_checks import require_detachable, require_masks_fit
 from include.retention.planning.graph import Graph
 from include.retention.postgres.key_types import (
     KeyType,

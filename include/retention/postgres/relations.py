@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.erasure.references import COMPARED, Reference
+from include.erasure.places import COMPARED, Reference
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.fragments import fixed, quoted
 from include.services.errors import UsageError

@@ -14,9 +14,9 @@ from sqlalchemy import Engine, text
 
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys
-from include.erasure.restore_points import StoredRestorePoint
 from include.evidence.model import Outcome, StepRecord
 from include.holds import registry
+from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
 from include.policy.model import PolicyPack
 from include.policy.retention import Limit
