@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
+from psycopg.abc import Query
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec, refuse_unescaped
@@ -305,6 +307,12 @@ class DatabaseAddress:
 def is_refusal(text: str) -> bool:
     """Return whether a server refused a login, by libpq's text of a failed connection."""
     return any(sign in text for sign in _REFUSALS)
+
+
+def scalar(connection: psycopg.Connection[Any], query: Query, parameters: Any = None) -> Any:
+    """Return the first column of the first row of a query, or None without a row."""
+    row = connection.execute(query, parameters).fetchone()
+    return None if row is None else row[0]
 
 
 @contextmanager

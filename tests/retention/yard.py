@@ -26,8 +26,8 @@ from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.retention import Disposition, RetentionRule
 from include.retention.certificate.count.inspection import Inspection, Left
+from include.retention.execution import executor
 from include.retention.execution.counts import ExecutionCounts
-from include.retention.execution.executor import Executor
 from include.retention.planning.plan import Plan
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import Schedule
@@ -135,9 +135,8 @@ class Yard:
             reader=DatabaseAddress.from_conninfo(self.conninfo), state=self.state, keys=KEYS,
             clock=CLOCK, timezone=self.timezone, run_id=f"{self.name} {run}",
         )  # fmt: skip
-        return Executor(database).execute(
-            plan, self.schedule(), allowed or [one.name for one in plan.classes]
-        )
+        allowed = allowed or [planned.name for planned in plan.classes]
+        return executor.execute(database, plan, self.schedule(), allowed)
 
     def done(self, run: str = "1") -> dict[str, int]:
         """Records that the ledger says a run erased, by class."""
@@ -176,10 +175,10 @@ class Yard:
     def enforced(self) -> dict[str, int]:
         """Plan, execute, count: what the plan said went and nothing is left unexplained."""
         plan = self.plan()
-        tally = self.execute(plan)
+        counts = self.execute(plan)
         planned = {one.name: one.planned for one in plan.classes if one.planned}
-        assert tally.done == planned == self.done()
-        assert not tally.refused
+        assert counts.done == planned == self.done()
+        assert not counts.refused
         left, orphans = self.left()
         assert orphans == 0
         assert [one.unexplained for one in left] == [0] * len(left)

@@ -1,145 +1,46 @@
-"""What is done to the records of a class: deleting and masking, in statements of few records.
+"""Delete and mask the records of a class, in statements of few records.
 
-Statements are short since a server's cores are few: while one works on a thousand records, whoever
-else wants that core waits for its end (docs/performance.md).
+Statements are short since a server has few cores: a session that needs the core of a statement on a
+thousand records waits for its end (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Literal
 
 from include.erasure.ledger import STRIDE
 from include.erasure.masks import assignments
-from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
-from include.retention.planning.column_checks import detached_columns, to_null
+from include.retention.planning.column_checks import to_null
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import TransactionCounters
+from include.services.database import scalar
 
-REST = 0.5  # of a statement's time, as long as the ledger is being written
+REST = 0.5  # of a statement's time, while the ledger is being written
 LONGEST_REST = 0.005  # seconds; locks are kept meanwhile
 
 
 class Kept(psycopg.DataError):
-    """A locked record that fits was not changed: a trigger said nothing and kept it.
+    """A trigger kept a locked record that meets the condition, and raised no error.
 
-    One of psycopg's errors since it is met as if the trigger had raised one.
+    It is a psycopg error, so that it is handled like an error that a trigger raises.
     """
 
     sqlstate = "kept"
 
 
-class Act(Protocol):
-    """What is done to the records of a class."""
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        ...
-
-    def apply(
-        self,
-        work: ExecutionState,
-        counters: TransactionCounters,
-        leaf: Leaf,
-        rows: Sequence[str],
-        which: Composable,
-    ) -> list[Key]:
-        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
-        ...
-
-
 @dataclass(frozen=True)
-class Deleting:
-    """Deletes the records of a class that nothing refers to any more.
-
-    Attributes:
-        unapproved: classes whose records stay, see `ExecutionState.unapproved`.
-    """
-
-    one: RecordClass
-    unapproved: tuple[RecordClass, ...] = ()
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        stays = [negated(graph.belongs(other)) for other in self.unapproved]
-        return both([graph.ready(self.one), *stays, graph.unreferred(self.one.rule.collection)])
-
-    def apply(
-        self,
-        work: ExecutionState,
-        counters: TransactionCounters,
-        leaf: Leaf,
-        rows: Sequence[str],
-        which: Composable,
-    ) -> list[Key]:
-        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
-        collection = self.one.rule.collection
-        for reference in work.graph.detached(collection):  # before any of them is gone
-            columns = detached_columns(work.graph, collection, reference)
-            detach(work.connection, counters, reference, columns, [Going(leaf, rows, which)])
-        nulled = [
-            one for one in work.graph.references(collection) if one.sets_null and not one.by_us
-        ]
-
-        def count_nulled(some: Sequence[str]) -> None:
-            for reference in nulled:
-                record_nulled(work.connection, counters, reference, [Going(leaf, some, which)])
-
-        query = SQL(
-            "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
-            "RETURNING {keys}"
-        ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
-        gone = _done(work, query, rows, count_nulled)
-        counters.deleted[self.one.relation.oid] += len(gone)
-        return gone
-
-
-@dataclass(frozen=True)
-class Masking:
-    """Masks the records of a class."""
-
-    one: RecordClass
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        return graph.ready(self.one)
-
-    def apply(
-        self,
-        work: ExecutionState,
-        counters: TransactionCounters,
-        leaf: Leaf,
-        rows: Sequence[str],
-        which: Composable,
-    ) -> list[Key]:
-        """Change the locked rows that still fit, record all changes, and return the rows' keys."""
-        at = Literal(work.limits.clock.now())
-        query = SQL(
-            "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
-            "RETURNING {keys}"
-        ).format(
-            leaf=leaf.identifier,
-            changes=fixed(assignments(self.one.mask, self.one.shapes, at)),
-            which=which,
-            keys=fixed(key_texts(self.one.relation.key)),
-        )
-        changed = _done(work, query, rows)
-        counters.updated[self.one.relation.oid] += len(changed)
-        return changed
-
-
-@dataclass(frozen=True)
-class Going:
-    """Locked records that one statement deletes.
+class LockedRecords:
+    """Locked records that one statement deletes or masks.
 
     Attributes:
         leaf: the table or partition that has them.
@@ -152,70 +53,148 @@ class Going:
     which: Composable
 
 
+@dataclass(frozen=True)
+class BatchAction(ABC):
+    """The disposition of the records of a class.
+
+    Attributes:
+        record_class: the class.
+    """
+
+    record_class: RecordClass
+
+    @abstractmethod
+    def condition(self, graph: Graph) -> Composable:
+        """Return the condition over ``t`` for the records to dispose of."""
+
+    @abstractmethod
+    def apply(
+        self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
+    ) -> list[Key]:
+        """Change locked records that still fit, record each change, and return their keys."""
+
+
+@dataclass(frozen=True)
+class Deleting(BatchAction):
+    """Deletes the records of a class that no remaining record refers to.
+
+    Attributes:
+        unapproved: classes whose records stay, see `ExecutionState.unapproved`.
+    """
+
+    unapproved: tuple[RecordClass, ...] = ()
+
+    def condition(self, graph: Graph) -> Composable:
+        """Return the condition over ``t`` for the records to dispose of."""
+        stays = [negated(graph.belongs(other)) for other in self.unapproved]
+        unreferred = graph.unreferred(self.record_class.rule.collection)
+        return both([graph.ready(self.record_class), *stays, unreferred])
+
+    def apply(
+        self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
+    ) -> list[Key]:
+        """Change locked records that still fit, record each change, and return their keys."""
+        references = state.graph.references(self.record_class.rule.collection)
+        for reference in references:  # before any of the records is deleted
+            if reference.detached:
+                detach(counters, reference, [locked])
+
+        def count_nulled(rows: Sequence[str]) -> None:
+            for reference in references:
+                if reference.sets_null and not reference.detached:
+                    record_nulled(counters, reference, [replace(locked, rows=rows)])
+
+        relation = self.record_class.relation
+        query = SQL(
+            "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
+            "RETURNING {keys}"
+        ).format(leaf=locked.leaf.identifier, which=locked.which, keys=relation.key_texts)
+        deleted = _execute_in_strides(state, query, locked.rows, count_nulled)
+        counters.deleted[relation.oid] += len(deleted)
+        return deleted
+
+
+@dataclass(frozen=True)
+class Masking(BatchAction):
+    """Masks the records of a class."""
+
+    def condition(self, graph: Graph) -> Composable:
+        """Return the condition over ``t`` for the records to dispose of."""
+        return graph.ready(self.record_class)
+
+    def apply(
+        self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords
+    ) -> list[Key]:
+        """Change locked records that still fit, record each change, and return their keys."""
+        mask, relation = self.record_class.mask, self.record_class.relation
+        at = Literal(state.clock.now())
+        query = SQL(
+            "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
+            "RETURNING {keys}"
+        ).format(
+            leaf=locked.leaf.identifier,
+            changes=fixed(assignments(mask, self.record_class.shapes, at)),
+            which=locked.which,
+            keys=relation.key_texts,
+        )
+        masked = _execute_in_strides(state, query, locked.rows)
+        counters.updated[relation.oid] += len(masked)
+        return masked
+
+
 def detach(
-    connection: psycopg.Connection[Any],
-    counters: TransactionCounters,
-    reference: Reference,
-    columns: Sequence[str],
-    going: Sequence[Going],
+    counters: TransactionCounters, reference: Reference, deleted: Sequence[LockedRecords]
 ) -> None:
-    """Set columns of a foreign key to null where it refers to records to be deleted.
+    """Set the detached columns of a foreign key to null where it refers to records to be deleted.
 
     Args:
-        connection: to the mapped database.
         counters: record the changed rows.
         reference: the foreign key.
-        columns: columns of the key to set to null.
-        going: the records to delete: first those of the referenced table, then others that the same
-            statement deletes.
+        deleted: the records to delete: first those of the referenced table, then others that the
+            same statement deletes.
     """
     query = SQL("UPDATE {child} AS c SET {changes} FROM {referred}").format(
         child=reference.key.identifier,
-        changes=to_null(columns),
-        referred=_referred(reference, going),
+        changes=to_null(reference.detached),
+        referred=_referring(reference, deleted),
     )
-    changed = connection.execute(query, _places(going)).rowcount
+    changed = counters.connection.execute(query, _row_parameters(deleted)).rowcount
     counters.updated[reference.key.child_root] += changed
 
 
 def record_nulled(
-    connection: psycopg.Connection[Any],
-    counters: TransactionCounters,
-    reference: Reference,
-    going: Sequence[Going],
+    counters: TransactionCounters, reference: Reference, deleted: Sequence[LockedRecords]
 ) -> None:
     """Record the rows whose key the database sets to null or to its default (ON DELETE).
 
     The referenced records are locked, so no new references can appear before the deletion.
 
     Args:
-        connection: to the mapped database.
         counters: record the rows.
         reference: the foreign key.
-        going: the records to delete, as for `detach`.
+        deleted: the records to delete, as for `detach`.
     """
     query = SQL("SELECT count(*) FROM {child} AS c, {referred}").format(
-        child=reference.key.constrained, referred=_referred(reference, going)
+        child=reference.key.constrained, referred=_referring(reference, deleted)
     )
-    row = connection.execute(query, _places(going)).fetchone()
-    assert row is not None
-    counters.updated[reference.key.child_root] += int(row[0])
+    nulled = scalar(counters.connection, query, _row_parameters(deleted))
+    counters.updated[reference.key.child_root] += nulled
 
 
-def _referred(reference: Reference, going: Sequence[Going]) -> Composable:
+def _referring(reference: Reference, deleted: Sequence[LockedRecords]) -> Composable:
     """Return FROM and WHERE for remaining records ``c`` that refer to records to be deleted."""
-    first = going[0]
+    first = deleted[0]
     others = [
         SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
-            one.leaf.oid, SQL(f"%(rows{at})s")
+            records.leaf.oid, SQL(f"%(rows{at})s")
         )
-        for at, one in enumerate(going)
+        for at, records in enumerate(deleted)
     ]
     return SQL(
         "(SELECT t.tableoid, {targets} FROM {leaf} AS t WHERE t.ctid = ANY (%(rows0)s::tid[]) "
         "AND {which}) AS p WHERE {joined}{others}"
     ).format(
-        targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
+        targets=SQL(", ").join(quoted("t", column) for column in reference.key.targets),
         leaf=first.leaf.identifier,
         which=first.which,
         joined=reference.joined("c", "p"),
@@ -224,32 +203,32 @@ def _referred(reference: Reference, going: Sequence[Going]) -> Composable:
     )
 
 
-def _places(going: Sequence[Going]) -> dict[str, str]:
-    return {f"rows{at}": as_array(one.rows) for at, one in enumerate(going)}
+def _row_parameters(deleted: Sequence[LockedRecords]) -> dict[str, str]:
+    return {f"rows{at}": as_array(records.rows) for at, records in enumerate(deleted)}
 
 
-def _done(
-    work: ExecutionState,
+def _execute_in_strides(
+    state: ExecutionState,
     query: Composed,
     rows: Sequence[str],
     before: Callable[[Sequence[str]], None] = lambda _rows: None,
 ) -> list[Key]:
-    """Execute a statement on `STRIDE` rows after the other; returns the keys of all."""
-    text = query.as_bytes(work.connection)
-    found: list[Key] = []
+    """Execute a statement on `STRIDE` rows at a time, and return the keys of all."""
+    text = query.as_bytes(state.connection)
+    keys: list[Key] = []
     took = 0.0
     for at in range(0, len(rows), STRIDE):
-        # Ahead of the ledger it would wait at the end: better now, where others get the core.
-        work.await_ledger(min(LONGEST_REST, REST * took))
-        some = rows[at : at + STRIDE]
-        before(some)
-        given = {"rows": as_array(some)}
+        # A batch that is ahead of the ledger would wait at its end. It waits here instead, so that
+        # other sessions get the core.
+        state.await_ledger(min(LONGEST_REST, REST * took))
+        stride = rows[at : at + STRIDE]
+        before(stride)
         begun = time.monotonic()
-        found += work.connection.execute(text, given).fetchall()
+        keys += state.connection.execute(text, {"rows": as_array(stride)}).fetchall()
         took = time.monotonic() - begun
-    return found
+    return keys
 
 
-def as_array(places: Sequence[str]) -> str:
-    """Places of rows on disk as an array, as text: psycopg would write it element by element."""
-    return "{" + ",".join(f'"{one}"' for one in places) + "}"
+def as_array(ctids: Sequence[str]) -> str:
+    """Return ctids as the text of an array, since psycopg would write it element by element."""
+    return "{" + ",".join(f'"{ctid}"' for ctid in ctids) + "}"

@@ -1,8 +1,8 @@
-"""Deleting and masking in short transactions, along the table as it lies on disk.
+"""Delete and mask in short transactions, in the order of the table's pages on disk.
 
-A batch takes the next pages of a table, locks the records there that may go (those that somebody
-else has locked are passed over), looks at them once more, enters their keys in the ledger and
-commits. Batches are sized by the time that they take, so that nobody waits long for a lock.
+A batch takes the next pages of a table, locks the records that it may dispose of (it skips records
+that other sessions have locked), checks them again, enters their keys in the ledger and commits.
+Batches are sized by the time that they take, so that no session waits long for a lock.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.ledger import STRIDE
-from include.erasure.places import key_texts
 from include.holds.records import RecordHolds
-from include.policy.fragments import fixed, negated
-from include.retention.execution.batch_actions import Act, Kept, as_array
+from include.policy.fragments import negated
+from include.retention.execution.batch_actions import BatchAction, Kept, LockedRecords, as_array
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass, is_attached
 from include.retention.planning.graph import Graph
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.session import WRITE_AT_ONCE, set_locally
+from include.services.database import scalar
 
-TRIES = 5  # of a batch that meets somebody else's locks
+TRIES = 5  # of a batch that meets locks of other sessions
 PAUSE = 0.2  # seconds before the next try; doubled each time
-MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
+MOST_REFUSED = 100  # records that the database may refuse before the run skips their class
 FIRST_PAGES, MOST_PAGES = 16, 2**17
-LONGEST_LOOK = 0.002  # seconds that one statement looks for records
-FEWEST_BARREN = 16  # pages of a look where there is nothing, unless it takes ten times as long
-IDLE_MS = 10_000  # that a batch's locks may be kept while the ledger is written
-FULL = 0.9  # of the records that a batch may have; pages differ
-PASSES = 3  # over a table: what others had locked, or moved, is met by the next
+LONGEST_LOOK = 0.002  # seconds in which one statement searches records
+FEWEST_BARREN = 16  # pages of a search without a result, unless it takes ten times as long
+IDLE_MS = 10_000  # in which a batch may keep its locks while it waits for the ledger
+FULL = 0.9  # of the records that a batch may have, since pages differ
+PASSES = 3  # over a table: the next meets what other sessions had locked or moved
 LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-# Classes of SQLSTATE that are of the session, the statement or the server, and of no record.
+# Classes of SQLSTATE of the session, the statement or the server; no record causes them.
 OF_NO_RECORD = frozenset(
     ("08", "25", "26", "28", "34", "3D", "40", "42", "53", "57", "58", "F0", "XX")
 )
 
 
 def refuses(error: psycopg.Error) -> bool:
-    """Whether an error says that the database does not let a record go.
+    """Return whether an error means that the database refuses to delete or mask a record.
 
-    A trigger in PL/pgSQL may raise whatever code it likes, "permission denied" for one;
-    constraints, rules and triggers in other languages have those that are of a record.
+    A trigger in PL/pgSQL may raise any code, such as "permission denied". Constraints, rules and
+    triggers in other languages raise codes that a record causes.
     """
     if _is_raised(error):
         return True
@@ -59,7 +59,7 @@ def refuses(error: psycopg.Error) -> bool:
 
 
 def lost_to_others(error: psycopg.Error) -> bool:
-    """Whether another session was in the way, or a statement took too long; no trigger says so."""
+    """Return whether another session held a lock, or a statement took too long."""
     return isinstance(error, LOST_TO_OTHERS) and not _is_raised(error)
 
 
@@ -67,60 +67,60 @@ def _is_raised(error: psycopg.Error) -> bool:
     return error.diag.source_function == "exec_stmt_raise"  # PL/pgSQL's RAISE
 
 
-def walk(work: ExecutionState, one: RecordClass, act: Act, passes: int = PASSES) -> int:
-    """Do something to every record of a class that fits, batch by batch.
+def walk(state: ExecutionState, action: BatchAction, passes: int = PASSES) -> int:
+    """Dispose of every record of a class that meets the action's condition, batch by batch.
 
     Stops when the plan allows no more, or a limit is reached (`ExecutionCounts.stopped`).
 
     Args:
-        work: the execution.
-        one: the class.
-        act: what is done to its records.
-        passes: over the table at most, while there is less done than planned: what somebody else
-            had locked, or moved to a page behind, is met by the next.
+        state: the execution.
+        action: the disposition of the class's records.
+        passes: maximum number of passes over the table, as long as fewer records are done than
+            planned: the next pass meets records that other sessions had locked or moved.
 
     Returns:
-        How many records it was done to.
+        The number of records that were deleted or masked.
 
     Raises:
         ServiceError: a database was lost, or a hold was being placed for too long.
     """
-    before = work.tally.done.get(one.name, 0)
-    there = [leaf for leaf in one.relation.leaves if leaf.oid not in work.dropped]
-    walks = [_Walk(work, one, act, leaf) for leaf in there]
+    record_class = action.record_class
+    before = state.counts.done[record_class.name]
+    leaves = [leaf for leaf in record_class.relation.leaves if leaf.oid not in state.dropped]
+    walks = [_Walk(state, action, leaf) for leaf in leaves]
     for _pass in range(passes):
         if not all(each.go() for each in walks):
             break
-    work.settle()
-    return work.tally.done.get(one.name, 0) - before
+    state.settle()
+    return state.counts.done[record_class.name] - before
 
 
-def count_locked(work: ExecutionState, one: RecordClass, act: Act) -> None:
-    """Count what fits still after the last pass: others kept it locked, or it took too long."""
-    refused = work.refused(one.name)
+def count_locked(state: ExecutionState, action: BatchAction) -> None:
+    """Count the records that remain after the last pass: locked by others, or too slow."""
+    name, counts = action.record_class.name, state.counts
+    refused = state.refused(name)
     if refused >= MOST_REFUSED:
-        work.tally.given_up.add(one.name)
-    if work.tally.stopped or refused >= MOST_REFUSED or not work.left(one.name):
+        counts.given_up.add(name)
+    if counts.stopped or refused >= MOST_REFUSED or not state.left(name):
         return
     query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
-        one.relation.identifier, act.condition(work.graph)
+        action.record_class.relation.identifier, action.condition(state.graph)
     )
-    with work.connection.transaction():
-        set_locally(work.connection, work.schedule.database, {})
-        row = work.connection.execute(query, {}).fetchone()
-    if row is not None and row[0] > refused:
-        work.tally.locked[one.name] = row[0] - refused
+    with state.connection.transaction():
+        set_locally(state.connection, state.schedule.database, {})
+        records = scalar(state.connection, query, {})
+    if records > refused:
+        counts.locked[name] = records - refused
 
 
 class _Detached(Exception):
-    """An application detached the partition: its records are the table's no more."""
+    """An application detached the partition from the table."""
 
 
 @dataclass
 class _Walk:
-    work: ExecutionState
-    one: RecordClass
-    act: Act
+    state: ExecutionState
+    action: BatchAction
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
@@ -132,26 +132,29 @@ class _Walk:
     quickest: float = math.inf
     conditions: tuple[Graph, Composable] | None = None
 
+    def __post_init__(self) -> None:
+        self.record_class = self.action.record_class
+        self.name = self.record_class.name
+
     @property
     def passed_over(self) -> list[str]:
-        """Records that the database refused; later rounds pass them over too."""
-        return self.work.passed_over.setdefault((self.one.name, self.leaf.oid), [])
+        """Records that the database refused; later passes skip them too."""
+        return self.state.passed_over.setdefault((self.name, self.leaf.oid), [])
 
     def go(self) -> bool:
-        """Walk along one leaf; False when there is nothing more to do in any."""
-        work = self.work
-        if work.refused(self.one.name) >= MOST_REFUSED:
+        """Walk along one leaf; return False if no leaf has anything to do any more."""
+        state, counts = self.state, self.state.counts
+        if state.refused(self.name) >= MOST_REFUSED:
             return True
-        self.pages, self.rows = FIRST_PAGES, work.limits.rules.batch.rows
-        row = work.connection.execute(
+        self.pages, self.rows = FIRST_PAGES, state.batch_rules.rows
+        pages = scalar(
+            state.connection,
             "SELECT pg_relation_size(%s::oid) / current_setting('block_size')::bigint",
             [self.leaf.oid],
-        ).fetchone()
-        assert row is not None
-        page, last, failures = 0, int(row[0] or 0), 0  # a partition that was dropped has no size
+        )
+        page, last, failures = 0, int(pages or 0), 0  # a partition that was dropped has no size
         while page < last:
-            work.tally.stopped = work.limits.reached() or work.tally.stopped
-            if work.tally.stopped or not work.left(self.one.name):
+            if state.is_stopped() or not state.left(self.name):
                 return False
             try:
                 full = self._batch(page, min(page + self.pages, last))
@@ -162,7 +165,7 @@ class _Walk:
                     return True  # an application dropped the partition
                 if lost_to_others(error):
                     if isinstance(error, errors.QueryCanceled):
-                        work.tally.slow.add(self.one.name)
+                        counts.slow.add(self.name)
                     failures += 1
                     self._back_off(failures)
                     if failures >= TRIES:
@@ -179,100 +182,101 @@ class _Walk:
         return True
 
     def _batch(self, first: int, end: int) -> bool:
-        """One transaction; True when the pages may hold more that fits."""
-        work, name = self.work, self.one.name
-        most = min(self.rows, work.left(name))
-        with work.guard.batch() as holds:
+        """Work in one transaction; return True if the pages may hold more records that fit."""
+        state, name = self.state, self.name
+        most = min(self.rows, state.left(name))
+        with state.guard.batch() as holds:
             which = self._condition(holds)
-            if work.may_lose_subjects(self.one) and self._has_requested(first, end, which):
-                work.remember_requests()
+            if state.may_lose_subjects(self.record_class) and self._has_requested(
+                first, end, which
+            ):
+                state.remember_requests()
                 which = self._condition(holds)
             begun = time.monotonic()
-            with work.transaction() as entered:
-                set_limits(work, self.one, self.leaf)
+            with state.transaction() as entered:
+                set_limits(state, self.record_class, self.leaf)
                 self.tried = None
                 places, keys = self._locked(first, end, most, which)
                 self.tried = places
                 if keys and not self._is_attached():
                     raise _Detached
                 if keys:
-                    counters = work.counters([self.one])
-                    with work.entering(self.one, keys) as entering:
-                        gone = self.act.apply(work, counters, self.leaf, places, which)
+                    counters = state.counters([self.record_class])
+                    with state.entering(self.record_class, keys) as entering:
+                        locked = LockedRecords(self.leaf, places, which)
+                        gone = self.action.apply(state, counters, locked)
                         self._require_gone(places, keys, gone, which)
                         by_triggers = counters.require_recorded()
-                        work.progress("changed")
+                        state.progress("changed")
                         if gone:
                             entered.append(entering.commit(gone))
-                            work.confirm()
-        self.seconds = time.monotonic() - begun  # without waiting for a hold that is placed
+                            state.confirm()
+        self.seconds = time.monotonic() - begun  # without the wait for a hold
         for batch in entered:
-            work.tally.add(name, len(gone))
-            work.tally.react(by_triggers)
-            work.committed(batch)
+            state.counts.done[name] += len(gone)
+            state.counts.react(by_triggers)
+            state.committed(batch)
         self.found = len(keys)
         return len(keys) == most
 
     def _locked(
         self, first: int, end: int, most: int, which: Composable
     ) -> tuple[list[str], list[Key]]:
-        """Lock the next rows; returns where they are, and their keys.
+        """Lock the next rows, and return their ctids and keys.
 
-        Pages before `reached` are done with, unless the rows are all that a batch may have.
+        Pages before `reached` are done, unless the rows are all that a batch may have.
         """
         query = SQL(
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
             "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
-        ).format(
-            keys=fixed(key_texts(self.one.relation.key)), leaf=self.leaf.identifier, which=which
-        )
-        text = query.as_bytes(self.work.connection)
+        ).format(keys=self.record_class.relation.key_texts, leaf=self.leaf.identifier, which=which)
+        text = query.as_bytes(self.state.connection)
         places: list[str] = []
         keys: list[Key] = []
-        # Deleting takes about as long again: without an index on what refers, for one.
-        until = time.monotonic() + self.work.limits.rules.batch.milliseconds / 2000
+        # Deleting may take as long again, for example without an index on a referring column.
+        until = time.monotonic() + self.state.batch_rules.milliseconds / 2000
         while first < end and len(keys) < most:
             if keys and time.monotonic() > until:
                 break
             behind = min(end, first + max(1, int(self.pages_of_stride)))
-            given = {
+            parameters = {
                 "first": f"({first},0)",
                 "end": f"({behind},0)",
                 "passed": self.passed_over,
                 "most": most - len(keys),
             }
             begun = time.monotonic()
-            found = self.work.connection.execute(text, given).fetchall()
+            rows = self.state.connection.execute(text, parameters).fetchall()
             took = time.monotonic() - begun
-            places += [row[0] for row in found]
-            keys += [row[1:] for row in found]
-            # The quickest says what any takes whatever it reads: the way there and back, for one.
+            places += [row[0] for row in rows]
+            keys += [row[1:] for row in rows]
+            # The quickest statement shows the time that each takes whatever it reads (network).
             self.quickest = min(self.quickest, took)
             reading = max(took - self.quickest, 0.0001)
-            # As many pages next time as have the records of one statement, or are read in a while.
-            factor = min(STRIDE / max(1, len(found)), LONGEST_LOOK / reading)
+            # Next time take the pages of one statement's records, or of `LONGEST_LOOK`.
+            factor = min(STRIDE / max(1, len(rows)), LONGEST_LOOK / reading)
             self.pages_of_stride *= min(2.0, max(0.5, factor))
-            barren = not found and reading < 10 * LONGEST_LOOK
+            barren = not rows and reading < 10 * LONGEST_LOOK
             fewest = FEWEST_BARREN if barren else 1.0
             self.pages_of_stride = min(MOST_PAGES, max(fewest, self.pages_of_stride))
-            if not found:  # barren pages come one after the other: others get the core between them
+            if not rows:  # many such pages may follow: other sessions get the core meanwhile
                 time.sleep(min(reading, LONGEST_LOOK))
             first = behind
         self.reached = first
         return places, keys
 
     def _is_attached(self) -> bool:
-        return is_attached(self.work.connection, self.one.relation, self.leaf)
+        return is_attached(self.state.connection, self.record_class.relation, self.leaf)
 
     def _has_requested(self, first: int, end: int, which: Composable) -> bool:
-        """Return whether pages have records that fit and are of somebody who asks to be erased.
+        """Return whether pages have records that fit and belong to an open erasure request.
 
-        A class that no request erases is not looked at: what its records lead to was remembered
-        when the execution began with the class.
+        Classes that no request erases are not searched: the records to which they lead were
+        remembered when the execution began with the class.
         """
-        work = self.work
-        if not self.one.rule.on_request:
+        state = self.state
+        if not self.record_class.rule.on_request:
             return False
         query = SQL(
             "SELECT EXISTS (SELECT FROM {leaf} AS t WHERE t.ctid >= %(first)s::tid "
@@ -280,100 +284,95 @@ class _Walk:
         ).format(
             leaf=self.leaf.identifier,
             which=which,
-            requested=work.graph.of_subjects(self.one, work.asking),
+            requested=state.graph.of_subjects(self.record_class, state.asking),
         )
-        with work.connection.transaction():
-            set_limits(work, self.one, self.leaf)
+        with state.connection.transaction():
+            set_limits(state, self.record_class, self.leaf)
             pages = {"first": f"({first},0)", "end": f"({end},0)"}
-            row = work.connection.execute(query, pages).fetchone()
-        return row is not None and bool(row[0])
+            return bool(scalar(state.connection, query, pages))
 
     def _require_gone(
         self, places: list[str], keys: list[Key], gone: list[Key], which: Composable
     ) -> None:
-        """Every locked record went, or does not fit any more since something came in between."""
-        went = set(gone)
-        if not went <= set(keys):
+        """Check that each locked record was deleted or masked, or no longer meets the condition."""
+        changed = set(gone)
+        if not changed <= set(keys):
             raise Kept  # a trigger gave a masked record another key
         if len(gone) == len(keys):
             return
-        left = [place for place, key in zip(places, keys, strict=True) if key not in went]
+        left = [place for place, key in zip(places, keys, strict=True) if key not in changed]
         query = SQL(
             "SELECT count(*) FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {}"
         ).format(self.leaf.identifier, negated(which))
-        row = self.work.connection.execute(query, {"rows": as_array(left)}).fetchone()
-        if row is None or row[0] < len(left):
+        if scalar(self.state.connection, query, {"rows": as_array(left)}) < len(left):
             raise Kept
 
     def _condition(self, holds: RecordHolds) -> Composable:
-        """What fits under the holds that count now."""
-        graph = self.work.current(holds)
+        """Return the condition of the action under the current holds."""
+        graph = self.state.current(holds)
         if self.conditions is None or self.conditions[0] is not graph:
-            self.conditions = graph, self.act.condition(graph)
+            self.conditions = graph, self.action.condition(graph)
         return self.conditions[1]
 
     def _resize(self, seconds: float) -> None:
-        """Take more or fewer pages next time, so that a batch takes as long as it is meant to.
+        """Choose the pages of the next batch so that it takes as long as disposition.yaml says.
 
-        And no more than have the records of one batch: pages that hold more are read again.
+        They have no more records than one batch may have: pages with more are read again.
         """
-        meant = self.work.limits.rules.batch.milliseconds / 1000
+        meant = self.state.batch_rules.milliseconds / 1000
         factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
         factor = min(factor, max(0.25, FULL * self.rows / max(self.found, 1)))
         self.pages = max(1, min(MOST_PAGES, int(self.pages * factor)))
         if seconds > 2 * meant:
             self.rows = max(1, self.rows // 2)
         else:
-            self.rows = min(self.work.limits.rules.batch.rows, self.rows * 2)
+            self.rows = min(self.state.batch_rules.rows, self.rows * 2)
 
     def _back_off(self, failures: int) -> None:
-        busy = self.work.tally.busy
-        busy[self.one.name] = busy.get(self.one.name, 0) + 1
+        self.state.counts.busy[self.name] += 1
         self.rows = max(1, self.rows // 4)
         time.sleep(PAUSE * 2 ** (failures - 1))
 
     def _single_out(self, error: psycopg.DatabaseError) -> bool:
-        """Find the record that the database refuses, and pass it over; False after too many.
+        """Find the record that the database refuses, and skip it; return False after too many.
 
-        A trigger, a check of a table that refers, or a key that came in between refuses one record
-        and with it the batch: batches are halved until only that one is left.
+        A trigger, a check of a referring table, or a new key refuses one record and with it the
+        batch. Batches are halved until only that record is left.
         """
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
         if not self.tried:
-            raise error  # no record's fault: the condition fails
-        # The very one, and not looked for again: another might be found first.
+            raise error  # no record is the cause: the condition fails
+        # These rows, without another search: it might return other rows first.
         self.passed_over.extend(self.tried)
-        self.work.tally.refuse(self.one.name, error)
-        return self.work.refused(self.one.name) < MOST_REFUSED
+        self.state.counts.refuse(self.name, error)
+        return self.state.refused(self.name) < MOST_REFUSED
 
 
 def set_limits(
-    work: ExecutionState, one: RecordClass, leaf: Leaf | None = None, idle_ms: int | None = None
+    state: ExecutionState, one: RecordClass, leaf: Leaf | None = None, idle_ms: int = IDLE_MS
 ) -> None:
-    """Set a transaction up with its patience, and become the owner where the partition asks for it.
+    """Set the timeouts of a transaction, and become the owner if a partition requires it.
 
     Args:
-        work: the execution.
-        one: the class that is disposed of.
-        leaf: the table or partition that will be named; None when it is the whole table.
-        idle_ms: how long it may wait for the ledger before the server ends its session;
-            `IDLE_MS` if not said.
+        state: the execution.
+        one: the record class.
+        leaf: the table or partition that statements name; None for the whole table.
+        idle_ms: how long it may wait for the ledger before the server ends its session.
     """
-    batch = work.limits.rules.batch
-    idle = IDLE_MS if idle_ms is None else idle_ms
-    patience = {
+    batch = state.batch_rules
+    timeouts = {
         "lock_timeout": f"{batch.lock_timeout_ms}ms",
         "statement_timeout": f"{batch.statement_timeout_s}s",
-        "idle_in_transaction_session_timeout": f"{idle}ms",
+        "idle_in_transaction_session_timeout": f"{idle_ms}ms",
     }
-    set_locally(work.connection, work.schedule.database, patience)
-    work.connection.execute(WRITE_AT_ONCE, {"is_local": True})
+    set_locally(state.connection, state.schedule.database, timeouts)
+    state.connection.execute(WRITE_AT_ONCE, {"is_local": True})
     if leaf is not None and not leaf.ours and one.relation.can_become_owner:
-        become_owner(work, one)
+        become_owner(state, one)
 
 
-def become_owner(work: ExecutionState, one: RecordClass) -> None:
+def become_owner(state: ExecutionState, one: RecordClass) -> None:
     """Act as the owner of a table until the transaction ends."""
-    work.connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(one.relation.owner)))
+    state.connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(one.relation.owner)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +37,7 @@ class ExecutionCounts:
         locked: deletable records that stayed because other sessions held locks to the end, or
             because statements took too long, by class.
         slow: classes with a statement that took too long.
-        knots: minimum number of records in cycles of references that are too large for one
+        large_cycles: minimum number of records in cycles of references that are too large for one
             transaction, by class.
         waiting: deletable records in excess of the plan, by class.
         stopped: why the execution stopped early; None if it was completed.
@@ -43,19 +45,19 @@ class ExecutionCounts:
             only the part in which other sessions wait.
     """
 
-    done: dict[str, int] = field(default_factory=dict)
-    before: dict[str, int] = field(default_factory=dict)
-    partitions: dict[str, int] = field(default_factory=dict)
-    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    done: Counter[str] = field(default_factory=Counter)
+    before: Mapping[str, int] = field(default_factory=dict)
+    partitions: Counter[str] = field(default_factory=Counter)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     side_effects: dict[str, dict[str, SideEffect]] = field(default_factory=dict)
-    inserted: dict[str, int] = field(default_factory=dict)
-    updated: dict[str, int] = field(default_factory=dict)
-    busy: dict[str, int] = field(default_factory=dict)
+    inserted: Counter[str] = field(default_factory=Counter)
+    updated: Counter[str] = field(default_factory=Counter)
+    busy: Counter[str] = field(default_factory=Counter)
     given_up: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
     locked: dict[str, int] = field(default_factory=dict)
-    knots: dict[str, int] = field(default_factory=dict)
-    waiting: dict[str, int] = field(default_factory=dict)
+    large_cycles: dict[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
     stopped: Stop | None = None
     seconds: float = 0.0
 
@@ -67,14 +69,9 @@ class ExecutionCounts:
         """
         self.seconds = max(self.seconds, time.monotonic() - begun)
 
-    def add(self, name: str, records: int) -> None:
-        """Count erased records of a class."""
-        self.done[name] = self.done.get(name, 0) + records
-
     def refuse(self, name: str, error: psycopg.Error, records: int = 1) -> None:
         """Count records of a class that the database refused, and side effects."""
-        key = (name, error.sqlstate or "?")
-        self.refused[key] = self.refused.get(key, 0) + records
+        self.refused[name, error.sqlstate or "?"] += records
         if isinstance(error, ChangedUnrecorded):
             effects = self.side_effects.setdefault(name, {})
             for effect in error.effects:
@@ -82,9 +79,5 @@ class ExecutionCounts:
 
     def react(self, changes: ByTriggers) -> None:
         """Count rows that triggers or rules changed and that are allowed."""
-        for counts, changed in (
-            (self.inserted, changes.inserted),
-            (self.updated, changes.updated),
-        ):
-            for table, rows in changed.items():
-                counts[table] = counts.get(table, 0) + rows
+        self.inserted.update(changes.inserted)
+        self.updated.update(changes.updated)

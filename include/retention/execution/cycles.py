@@ -1,8 +1,9 @@
-"""Records that refer to each other in a circle: they go together in one statement, or stay."""
+"""Delete records that refer to each other in a cycle: in one statement, or not at all."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,175 +11,168 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.erasure.places import key_texts
 from include.erasure.resolve import transaction_of
-from include.policy.fragments import both, fixed, literal, negated
-from include.retention.execution.batch_actions import Going, Kept, detach, record_nulled
+from include.policy.fragments import both, literal, negated
+from include.retention.execution.batch_actions import Kept, LockedRecords, detach, record_nulled
 from include.retention.execution.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
-from include.retention.planning.column_checks import detached_columns
 from include.retention.planning.deletable import KeptRecords
-from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import ByTriggers
 
-MOST = 10_000  # records that one transaction deletes; a larger knot is left and reported
+MOST = 10_000  # records that one transaction deletes; a larger cycle stays and is reported
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Records of one class in one leaf, by their place on disk."""
+class _Part(LockedRecords):
+    """Records of one class in one leaf."""
 
-    one: RecordClass
-    leaf: Leaf
-    rows: list[str]
-    which: Composable
-
-    @property
-    def going(self) -> Going:
-        """The records as ones that a statement deletes."""
-        return Going(self.leaf, self.rows, self.which)
+    record_class: RecordClass
 
 
 class _Changed(Exception):
-    """The circle is another by the time that its records are locked."""
+    """The cycle has other records by the time that its records are locked."""
 
 
-def untie(work: ExecutionState, group: Sequence[str]) -> int:
-    """Delete what is left of a group of collections and refers only to what goes too.
+def delete_cycle(state: ExecutionState, group: Sequence[str]) -> int:
+    """Delete the remaining records of a group to which only deletable records of the group refer.
 
-    Call it when no record of the group is left that nothing refers to, or the rest is a long chain.
-    Foreign keys are checked at the end of the statement, so the records may refer to each other in
-    any way. Where the database refuses one of them, all stay and are not tried again.
+    Call it when other records keep each record of the group, or the rest is a long chain. Foreign
+    keys are checked at the end of the statement, so the records may refer to each other in any way.
+    If the database refuses one of them, all stay and are not tried again.
 
-    What others have locked is tried again some times; what the database refuses is left and counted
+    Records that other sessions have locked are tried again some times. Refused records are counted
     (`ExecutionCounts.busy`, `ExecutionCounts.refused`).
 
     Returns:
-        How many records were deleted.
+        The number of deleted records.
     """
-    name = next(it for one in group for it in work.graph.classes[one] if it.rule.deletes).name
-    if tuple(group) in work.tied:
+    counts, name = state.counts, _deleting(state, group)[0].name
+    if tuple(group) in state.refused_cycles:
         return 0
     for attempt in range(TRIES):
         parts: list[_Part] = []
         try:
-            gone = _untied(work, group, parts)
+            deleted = _delete_in_transaction(state, group, parts)
         except (psycopg.DatabaseError, _Changed) as error:
             if isinstance(error, _Changed) or lost_to_others(error):
                 if isinstance(error, errors.QueryCanceled):
-                    work.tally.slow.add(name)
-                work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
+                    counts.slow.add(name)
+                counts.busy[name] += 1
                 time.sleep(PAUSE * 2**attempt)
                 for part in parts:
-                    same = [len(it.rows) for it in parts if it.one is part.one]
-                    work.tally.locked[part.one.name] = sum(same)  # in all partitions
+                    same = [len(it.rows) for it in parts if it.record_class is part.record_class]
+                    counts.locked[part.record_class.name] = sum(same)  # in all partitions
                 continue
             if not refuses(error):
                 raise
-            work.tied.add(tuple(group))
+            state.refused_cycles.add(tuple(group))
             for part in parts:
-                work.tally.refuse(part.one.name, error, len(part.rows))
+                counts.refuse(part.record_class.name, error, len(part.rows))
             return 0
         else:
             for part in parts:
-                work.tally.locked.pop(part.one.name, None)  # of an earlier round
-            return gone
+                counts.locked.pop(part.record_class.name, None)  # of an earlier round
+            return deleted
     return 0
 
 
-def _untied(work: ExecutionState, group: Sequence[str], parts: list[_Part]) -> int:
-    """One transaction; fills in what was tried."""
-    done: dict[str, int] = {}
+def _deleting(state: ExecutionState, group: Sequence[str]) -> list[RecordClass]:
+    """Return the classes that delete records of a group."""
+    return [it for name in group for it in state.graph.classes[name] if it.rule.deletes]
+
+
+def _delete_in_transaction(state: ExecutionState, group: Sequence[str], parts: list[_Part]) -> int:
+    """Delete a cycle in one transaction, and return the number of records; fills in ``parts``."""
+    done: Counter[str] = Counter()
     by_triggers = ByTriggers()
-    with work.guard.batch() as holds:
-        work.current(holds)
-        if any(work.may_lose_subjects(it) for name in group for it in work.graph.classes[name]):
-            work.remember_requests()
-        with work.transaction() as entered:
-            one = next(it for it in work.graph.classes[group[0]] if it.rule.deletes)
-            set_limits(work, one)
-            parts += _found(work, group)
+    with state.guard.batch() as holds:
+        state.current(holds)
+        if any(state.may_lose_subjects(it) for name in group for it in state.graph.classes[name]):
+            state.remember_requests()
+        with state.transaction() as entered:
+            set_limits(state, _deleting(state, group)[0])
+            parts += _find(state, group)
             if parts:
-                _lock(work, group, parts)
-                by_triggers = _untie(work, parts, entered, done)
-    work.tally.react(by_triggers)
-    for name, records in done.items():
-        work.tally.add(name, records)
+                _lock(state, group, parts)
+                by_triggers = _delete(state, parts, entered, done)
+    state.counts.react(by_triggers)
+    state.counts.done.update(done)
     for batch in entered:
-        work.committed(batch)
-    work.settle()
-    return sum(done.values())
+        state.committed(batch)
+    state.settle()
+    return done.total()
 
 
-def _untie(
-    work: ExecutionState, parts: Sequence[_Part], entered: list[int], done: dict[str, int]
+def _delete(
+    state: ExecutionState, parts: Sequence[_Part], entered: list[int], done: Counter[str]
 ) -> ByTriggers:
-    number = transaction_of(work.connection)
-    counters = work.counters([part.one for part in parts])
-    for by_us in (True, False):  # what is set to null by us is left alone by the database
-        for part in parts:
-            going = [part.going, *(one.going for one in parts if one is not part)]
-            for reference in work.graph.references(part.one.rule.collection):
-                if not reference.sets_null or reference.by_us is not by_us:
-                    continue
-                if by_us:
-                    columns = detached_columns(work.graph, part.one.rule.collection, reference)
-                    detach(work.connection, counters, reference, columns, going)
-                else:
-                    record_nulled(work.connection, counters, reference, going)
-    deleted = _deleted(work, parts)
+    number = transaction_of(state.connection)
+    counters = state.counters([part.record_class for part in parts])
+    nulling = [
+        (reference, [part, *(other for other in parts if other is not part)])
+        for part in parts
+        for reference in state.graph.references(part.record_class.rule.collection)
+        if reference.sets_null
+    ]
+    for reference, records in nulling:  # the database does not change what is detached here
+        if reference.detached:
+            detach(counters, reference, records)
+    for reference, records in nulling:
+        if not reference.detached:
+            record_nulled(counters, reference, records)
+    deleted = _delete_parts(state, parts)
     for part, keys in zip(parts, deleted, strict=True):
-        counters.deleted[part.one.relation.oid] += len(keys)
+        counters.deleted[part.record_class.relation.oid] += len(keys)
     if any(len(keys) != len(part.rows) for part, keys in zip(parts, deleted, strict=True)):
-        raise Kept  # a foreign key with CASCADE may have taken it nevertheless
+        raise Kept  # a foreign key with CASCADE may have deleted the record nevertheless
     for part, keys in zip(parts, deleted, strict=True):
-        entered.append(work.intend(part.one, keys, number))
-        done[part.one.name] = done.get(part.one.name, 0) + len(keys)
+        entered.append(state.intend(part.record_class, keys, number))
+        done[part.record_class.name] += len(keys)
     by_triggers = counters.require_recorded()
-    work.progress("changed")
-    work.confirm()
+    state.progress("changed")
+    state.confirm()
     return by_triggers
 
 
-def _found(work: ExecutionState, group: Sequence[str]) -> list[_Part]:
-    """What a circle consists of; nothing where it is too large, or larger than the plan allows."""
-    graph = work.graph
-    for name in (it.name for one in group for it in graph.classes[one]):
-        work.tally.knots.pop(name, None)  # of an earlier try; a chain is shorter by now
-    deleting = [it for name in group for it in graph.classes[name] if it.rule.deletes]
-    ready = {one.name: graph.ready(one) for one in deleting}
-    places = _free(work, group, deleting, ready)
-    found: list[_Part] = []
-    for at, one in enumerate(deleting):
+def _find(state: ExecutionState, group: Sequence[str]) -> list[_Part]:
+    """Return the records of a cycle; none if it is too large, or larger than the plan allows."""
+    graph, large_cycles = state.graph, state.counts.large_cycles
+    for collection in group:
+        for record_class in graph.classes[collection]:
+            large_cycles.pop(record_class.name, None)  # of an earlier try; a chain is shorter now
+    deleting = _deleting(state, group)
+    ready = {record_class.name: graph.ready(record_class) for record_class in deleting}
+    ctids = _free(state, group, deleting, ready)
+    parts: list[_Part] = []
+    for at, record_class in enumerate(deleting):
         rows_of_class = 0
-        for leaf in one.relation.leaves:
-            if rows := places.get((at, leaf.oid), []):
-                found.append(_Part(one, leaf, rows, ready[one.name]))
+        for leaf in record_class.relation.leaves:
+            if rows := ctids.get((at, leaf.oid), []):
+                parts.append(_Part(leaf, rows, ready[record_class.name], record_class))
                 rows_of_class += len(rows)
-        if rows_of_class > work.left(one.name):
+        if rows_of_class > state.left(record_class.name):
             return []
-    if sum(len(one.rows) for one in found) > MOST:
-        for part in found:
-            work.tally.knots[part.one.name] = max(
-                len(part.rows), work.tally.knots.get(part.one.name, 0)
-            )
+    if sum(len(part.rows) for part in parts) > MOST:
+        for part in parts:
+            name = part.record_class.name
+            large_cycles[name] = max(len(part.rows), large_cycles.get(name, 0))
         return []
-    return found
+    return parts
 
 
 def _free(
-    work: ExecutionState,
+    state: ExecutionState,
     group: Sequence[str],
     deleting: Sequence[RecordClass],
     ready: Mapping[str, Composable],
 ) -> dict[tuple[int, int], list[str]]:
-    """Return places of the records of a group that only records of the group refer to that go too.
+    """Return ctids of the deletable records to which only deletable records of the group refer.
 
-    By number of the class and oid of the table, at most one more than `MOST` of each class. Of
-    several classes the first deletes a record.
+    They are listed by index of the class and oid of the table, at most one more than `MOST` of each
+    class. If a record has several classes, the first deletes it.
     """
-    kept = KeptRecords(work.graph, group, refused=work.refused_places)
+    kept = KeptRecords(state.graph, group, refused=state.refused_places)
     expressions = kept.expressions()
     each = [
         SQL(
@@ -186,64 +180,62 @@ def _free(
             "LIMIT {most})"
         ).format(
             at=literal(at),
-            table=one.relation.identifier,
+            table=record_class.relation.identifier,
             which=both(
                 [
-                    ready[one.name],
-                    kept.may_go(one.rule.collection),
-                    *(negated(ready[other.name]) for other in _before(deleting, at)),
-                    kept.free(one.rule.collection),
+                    ready[record_class.name],
+                    kept.may_go(record_class.rule.collection),
+                    *(
+                        negated(ready[other.name])
+                        for other in deleting[:at]
+                        if other.rule.collection == record_class.rule.collection
+                    ),
+                    kept.free(record_class.rule.collection),
                 ]
             ),
             most=literal(MOST + 1),
         )
-        for at, one in enumerate(deleting)
+        for at, record_class in enumerate(deleting)
     ]
     query = SQL("{} {}").format(expressions, SQL(" UNION ALL ").join(each))
-    places: dict[tuple[int, int], list[str]] = {}
-    for at, oid, place in work.connection.execute(query, {}):
-        places.setdefault((at, oid), []).append(place)
-    return places
+    ctids: dict[tuple[int, int], list[str]] = {}
+    for at, oid, ctid in state.connection.execute(query, {}):
+        ctids.setdefault((at, oid), []).append(ctid)
+    return ctids
 
 
-def _before(deleting: Sequence[RecordClass], at: int) -> list[RecordClass]:
-    """Return the classes before one that delete records of the same collection."""
-    collection = deleting[at].rule.collection
-    return [one for one in deleting[:at] if one.rule.collection == collection]
+def _lock(state: ExecutionState, group: Sequence[str], parts: Sequence[_Part]) -> None:
+    """Lock the records of a cycle against new references, and find the cycle again.
 
-
-def _lock(work: ExecutionState, group: Sequence[str], parts: Sequence[_Part]) -> None:
-    """Lock the records of a circle, so that nobody can refer to them, and look once more.
-
-    A foreign key with CASCADE would take what refers to them unseen, and the ledger would not know.
+    A foreign key with CASCADE would delete referring records that the ledger does not know.
 
     Raises:
-        _Changed: something came in between, or a record outside still refers to them.
+        _Changed: the cycle changed, or a record outside still refers to it.
     """
     for part in parts:
         query = SQL(
             "SELECT FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) FOR UPDATE OF t"
         ).format(part.leaf.identifier)
-        work.connection.execute(query, {"rows": part.rows})
-    if _places(_found(work, group)) != _places(parts):
+        state.connection.execute(query, {"rows": part.rows})
+    if _ctids(_find(state, group)) != _ctids(parts):
         raise _Changed
     for part in parts:
-        for reference in work.graph.references(part.one.rule.collection):
+        for reference in state.graph.references(part.record_class.rule.collection):
             if reference.sets_null or reference.child in group:
                 continue
             query = SQL(
                 "SELECT FROM {} AS c JOIN {} AS t ON {} WHERE t.ctid = ANY (%(rows)s::tid[]) "
                 "LIMIT 1"
             ).format(reference.key.identifier, part.leaf.identifier, reference.joined("c", "t"))
-            if work.connection.execute(query, {"rows": part.rows}).fetchone() is not None:
+            if state.connection.execute(query, {"rows": part.rows}).fetchone() is not None:
                 raise _Changed
 
 
-def _places(parts: Sequence[_Part]) -> set[tuple[str, int, str]]:
-    return {(part.one.name, part.leaf.oid, row) for part in parts for row in part.rows}
+def _ctids(parts: Sequence[_Part]) -> set[tuple[str, int, str]]:
+    return {(part.record_class.name, part.leaf.oid, row) for part in parts for row in part.rows}
 
 
-def _deleted(work: ExecutionState, parts: Sequence[_Part]) -> list[list[Key]]:
+def _delete_parts(state: ExecutionState, parts: Sequence[_Part]) -> list[list[Key]]:
     """Delete all parts in one statement, and return the keys of each."""
     statements = [
         SQL(
@@ -254,7 +246,7 @@ def _deleted(work: ExecutionState, parts: Sequence[_Part]) -> list[list[Key]]:
             leaf=part.leaf.identifier,
             rows=SQL(f"%(rows{at})s"),
             which=part.which,
-            keys=fixed(key_texts(part.one.relation.key)),
+            keys=part.record_class.relation.key_texts,
         )
         for at, part in enumerate(parts)
     ]
@@ -263,8 +255,8 @@ def _deleted(work: ExecutionState, parts: Sequence[_Part]) -> list[list[Key]]:
         for at in range(len(parts))
     ]
     query = SQL("WITH {} {}").format(SQL(", ").join(statements), SQL(" UNION ALL ").join(each))
-    given = {f"rows{at}": part.rows for at, part in enumerate(parts)}
+    rows = {f"rows{at}": part.rows for at, part in enumerate(parts)}
     keys: list[list[Key]] = [[] for _ in parts]
-    for at, key in work.connection.execute(query, given):
+    for at, key in state.connection.execute(query, rows):
         keys[at].append(tuple(key))
     return keys

@@ -1,4 +1,4 @@
-"""The step of `enforce_retention` that erases: what of the plan may go, and what came of it."""
+"""The step of `enforce_retention` that executes the plan, and its findings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.messages import Message, _
 from include.retention.database import RetentionDatabase
+from include.retention.execution import executor
 from include.retention.execution.batch_actions import Kept
 from include.retention.execution.counts import ExecutionCounts
-from include.retention.execution.executor import Executor
 from include.retention.execution.state import Progress
 from include.retention.planning import breaker
 from include.retention.planning.approval import plan_file, why
@@ -29,7 +29,7 @@ from include.retention.planning.schedule import schedule_of
 from include.retention.postgres.session import ONE_CORE, prepare
 from include.retention.postgres.transaction_counters import ChangedUnrecorded, SideEffect
 from include.retention.results import ExecutionResult, PlanResult
-from include.services.database import connected
+from include.services.database import connected, scalar
 from include.services.errors import UsageError
 
 ANOTHER_DATABASE = (
@@ -42,7 +42,7 @@ def execute(
     database: RetentionDatabase,
     findings: StepFindings,
     planned: PlanResult,
-    progress: Progress | None = None,
+    progress: Progress = lambda _stage: None,
     alone: Callable[[], None] = lambda: None,
 ) -> ExecutionResult:
     """Execute the plan as far as it was approved or needs no approval.
@@ -57,8 +57,8 @@ def execute(
         alone: raises if another execution may have begun meanwhile.
 
     Raises:
-        ControlFailed: the plan was edited, rules or foreign keys are others since, or the erasure
-            ledger lacks entries of the database.
+        ControlFailed: the plan was edited, rules or foreign keys changed, or the erasure ledger
+            lacks entries of the database.
         UsageError: the connection that may delete leads to another database.
         ServiceError: a database failed, or others hold locks; repeat it.
     """
@@ -68,13 +68,13 @@ def execute(
         require_no_entry_missing(conn, database.name)
     plan = plan_file(database, planned)
     exceeded = _tripped(database, planned, plan)
-    # An answer is to what the question named: a class that came to need one since has none.
+    # An approval covers only the classes that its request named.
     asked = {each.name for each in planned.tripped}
     approved = asked if _is_approved(database, planned, plan) else set()
     refused = [each for each in exceeded if each.name not in approved]
     allowed = {each.name for each in plan.classes} - {each.name for each in refused}
-    executor = Executor(database, progress or (lambda _stage: None), alone)
-    tally = executor.execute(plan, schedule_of(database, plan.as_of), allowed)
+    schedule = schedule_of(database, plan.as_of)
+    counts = executor.execute(database, plan, schedule, allowed, progress, alone)
     done = erased_by_class(database)
     unreached = {
         each.name: each.planned - done.get(each.name, 0)
@@ -99,30 +99,30 @@ def execute(
             else _("Others were erased since the question was put; the next run asks about these."),
             subject=each.name,
         )
-    waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
+    waiting = {name: more for name, more in counts.waiting.items() if name in allowed}
     _waiting(findings, waiting)
-    _shortfalls(findings, tally)
-    _side_effects(findings, tally, plan)
-    _copies(findings, tally, database)
-    entered = {name: records - tally.before.get(name, 0) for name, records in done.items()}
+    _shortfalls(findings, counts)
+    _side_effects(findings, counts, plan)
+    _copies(findings, counts, database)
+    entered = {name: records - counts.before.get(name, 0) for name, records in done.items()}
     return ExecutionResult(
         done=done,
         executed_as=database.writer.parameters.get("user"),
-        counted=tally.done,
+        counted=counts.done,
         entered={name: records for name, records in entered.items() if records},
         partitions=_dropped(database, plan),
         waiting=waiting,
         staying=staying,
-        stopped=tally.stopped,
-        refused={f"{name} {code}": records for (name, code), records in tally.refused.items()},
-        inserted=tally.inserted,
-        updated=tally.updated,
-        busy=tally.busy,
-        locked=tally.locked,
-        knots=tally.knots,
-        given_up=sorted(tally.given_up),
-        slow=sorted(tally.slow),
-        longest_transaction_ms=round(tally.seconds * 1000),
+        stopped=counts.stopped,
+        refused={f"{name} {code}": records for (name, code), records in counts.refused.items()},
+        inserted=counts.inserted,
+        updated=counts.updated,
+        busy=counts.busy,
+        locked=counts.locked,
+        knots=counts.large_cycles,
+        given_up=sorted(counts.given_up),
+        slow=sorted(counts.slow),
+        longest_transaction_ms=round(counts.seconds * 1000),
         not_approved=[each.name for each in refused],
     )
 
@@ -151,7 +151,7 @@ def _require_one_database(database: RetentionDatabase) -> None:
 def _staying(
     database: RetentionDatabase, plan: Plan, unreached: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Count why planned records are still there, as a plan of now says it.
+    """Count the planned records that remain by reason, by a new plan.
 
     Args:
         database: of the plan.
@@ -160,8 +160,8 @@ def _staying(
 
     Returns:
         Record class -> reason -> records: ``held``, ``suspended``, ``kept_longer`` and
-        ``kept_by_reference``, as many more as in the plan that was executed, ``due``, which could
-        still go, and ``not_due``, which changed or are gone.
+        ``kept_by_reference``, each in excess of the executed plan; ``due``, which could still be
+        erased; and ``not_due``, which changed or no longer exist.
     """
     schedule = schedule_of(database, plan.as_of)
     asked = [request for request in schedule.requests if request.id in plan.requests]
@@ -184,26 +184,23 @@ def _staying(
 
 
 def _dropped(database: RetentionDatabase, plan: Plan) -> dict[str, int]:
-    """Count the partitions of the plan that are gone, by class: over all tries of this run."""
-    gone = {}
+    """Count the dropped partitions of the plan by class, over all tries of this run."""
+    dropped = {}
     with database.reader.connect(autocommit=True) as connection:
         for planned in plan.classes:
             whole = plan.table(planned.collection).partitions if planned.to_drop_partitions else ()
             names = [Identifier(*each.table.split(".", 1)).as_string(connection) for each in whole]
-            row = connection.execute(
-                "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL",
-                [names],
-            ).fetchone()
-            if row is not None and row[0]:
-                gone[planned.name] = int(row[0])
-    return gone
+            query = "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL"
+            if number := scalar(connection, query, [names]):
+                dropped[planned.name] = number
+    return dropped
 
 
 def _tripped(database: RetentionDatabase, planned: PlanResult, plan: Plan) -> list[Tripped]:
-    """Return the classes that need a second person: by the plan's step, and by what counts now.
+    """Return the classes that need approval, by the step of the plan and by the current counts.
 
-    Other runs may have erased more of a class meanwhile; and what the step wrote down is not bound
-    to a hash, as the plan is.
+    Other runs may have erased more of a class meanwhile. The result of the step, unlike the plan,
+    is not bound to a hash.
     """
     known = {each.name for each in planned.tripped}
     return planned.tripped + [
@@ -251,11 +248,11 @@ def _waiting(findings: StepFindings, waiting: dict[str, int]) -> None:
         )
 
 
-def _shortfalls(findings: StepFindings, tally: ExecutionCounts) -> None:
-    if tally.stopped:
+def _shortfalls(findings: StepFindings, counts: ExecutionCounts) -> None:
+    if counts.stopped:
         reason = (
             _("the run's time was used up")
-            if tally.stopped == "budget"
+            if counts.stopped == "budget"
             else _("the time of day in which records may be deleted ended")
         )
         findings.find(
@@ -267,7 +264,7 @@ def _shortfalls(findings: StepFindings, tally: ExecutionCounts) -> None:
                 "(disposition.yaml)."
             ),
         )
-    for name, records in sorted(tally.locked.items()):
+    for name, records in sorted(counts.locked.items()):
         findings.find(
             "retention.locked",
             Outcome.ATTENTION,
@@ -276,16 +273,16 @@ def _shortfalls(findings: StepFindings, tally: ExecutionCounts) -> None:
                 "sessions kept them locked.",
                 count=records,
             )
-            if name in tally.slow
+            if name in counts.slow
             else _(
                 "{count} records were not reached: other sessions kept them locked.", count=records
             ),
             _("See that every foreign key that leads to the table has an index on its columns.")
-            if name in tally.slow
+            if name in counts.slow
             else _("The next run tries again. If it repeats, see in pg_locks who locks them."),
             subject=name,
         )
-    for name, records in sorted(tally.knots.items()):
+    for name, records in sorted(counts.large_cycles.items()):
         findings.find(
             "retention.knot",
             Outcome.FAIL,
@@ -297,7 +294,7 @@ def _shortfalls(findings: StepFindings, tally: ExecutionCounts) -> None:
             _("Set one of the foreign keys of the circle to null: `detach` in retention.yaml."),
             subject=name,
         )
-    for (name, code), records in sorted(tally.refused.items()):
+    for (name, code), records in sorted(counts.refused.items()):
         if code == ChangedUnrecorded.sqlstate:
             continue
         findings.find(
@@ -315,11 +312,13 @@ def _shortfalls(findings: StepFindings, tally: ExecutionCounts) -> None:
         )
 
 
-def _side_effects(findings: StepFindings, tally: ExecutionCounts, plan: Plan) -> None:
+def _side_effects(findings: StepFindings, counts: ExecutionCounts, plan: Plan) -> None:
     """Report records that stay because erasing them changed other records too."""
-    for name, effects in sorted(tally.side_effects.items()):
-        records = tally.refused[name, ChangedUnrecorded.sqlstate]
-        known = ", ".join(one.label for one in plan.reactions if one.kind != "publication")
+    for name, effects in sorted(counts.side_effects.items()):
+        records = counts.refused[name, ChangedUnrecorded.sqlstate]
+        known = ", ".join(
+            reaction.label for reaction in plan.reactions if reaction.kind != "publication"
+        )
         for effect in effects.values():
             findings.find(
                 "retention.side_effect",
@@ -336,12 +335,12 @@ def _side_effects(findings: StepFindings, tally: ExecutionCounts, plan: Plan) ->
             )
 
 
-def _copies(findings: StepFindings, tally: ExecutionCounts, database: RetentionDatabase) -> None:
+def _copies(findings: StepFindings, counts: ExecutionCounts, database: RetentionDatabase) -> None:
     """Report personal data that triggers copied into tables without a record class."""
     classes = {rule.collection for rule in database.rules}
     for collection in database.mapped.collections.values():
         table = f"{collection.schema_name}.{collection.table}"
-        copies = tally.inserted.get(table, 0)
+        copies = counts.inserted.get(table, 0)
         if copies and collection.name not in classes and collection.fields_about(()):
             findings.find(
                 "retention.copied",

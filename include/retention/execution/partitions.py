@@ -1,7 +1,7 @@
-"""Dropping whole partitions of which every record goes.
+"""Drop partitions of which every record is to be deleted.
 
-Only partitions that end before the cutoff are dropped (`include.retention.planning.classes`): into
-others an application still writes. The run reads the keys and enters them in the ledger before it
+Only partitions that end before the cutoff are dropped (`include.retention.planning.classes`): an
+application still writes into others. The run reads the keys and enters them in the ledger before it
 locks the partition. Then it locks out writers and checks again that the partition has the entered
 records and no others, each expired, not on hold and without references. Only then it detaches and
 drops the partition, which locks out readers of the whole table for a moment.
@@ -15,9 +15,8 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable
 
-from include.erasure.places import key_texts
 from include.erasure.resolve import transaction_of
-from include.policy.fragments import both, fixed, negated, quoted
+from include.policy.fragments import both, negated, quoted
 from include.retention.execution.batches import (
     PAUSE,
     TRIES,
@@ -28,149 +27,147 @@ from include.retention.execution.batches import (
 )
 from include.retention.execution.state import ExecutionState
 from include.retention.planning.classes import RecordClass, past_partitions
-from include.retention.planning.column_checks import detached_columns, to_null
+from include.retention.planning.column_checks import to_null
 from include.retention.planning.counting import key_hash, key_seed
 from include.retention.planning.plan import PlannedPartition
 from include.retention.postgres.relations import Leaf
 from include.retention.postgres.transaction_counters import TransactionCounters
 
 CHUNK = 20_000  # keys that are read and entered at once
-CLOSED_MS = 1000  # for a statement that keeps others out
+CLOSED_MS = 1000  # for a statement that keeps other sessions waiting
 
 
 class Changed(Exception):
-    """A partition is not what its plan says any more; its records are looked at one by one."""
+    """A partition is not as planned any more; its records are disposed of one by record_class."""
 
 
-def drop_whole(work: ExecutionState, one: RecordClass) -> int:
-    """Drop the partitions of a class that the plan names and that are still as it says.
+def drop_whole(state: ExecutionState, record_class: RecordClass) -> None:
+    """Drop the partitions of a class that the plan names and that are still as planned.
 
-    What cannot be dropped is left to `include.retention.execution.batches.walk`.
-
-    Returns:
-        How many were dropped.
+    `include.retention.execution.batches.walk` disposes of the records of the other partitions.
     """
-    planned = {leaf.table: leaf for leaf in work.plan.table(one.rule.collection).partitions}
-    relation = one.relation
+    table = state.plan.table(record_class.rule.collection)
+    planned = {partition.table: partition for partition in table.partitions}
+    relation, name = record_class.relation, record_class.name
     if not (relation.owned or relation.can_become_owner):
-        return 0
-    dropped = 0
-    past = past_partitions(work.connection, one) if planned else []
+        return
+    past = past_partitions(state.connection, record_class) if planned else []
     for leaf in relation.leaves:
         expected = planned.get(f"{leaf.schema}.{leaf.name}")
-        work.tally.stopped = work.limits.reached() or work.tally.stopped
-        if work.tally.stopped:
+        if state.is_stopped():
             break
-        gone = leaf.oid in work.dropped  # by another class of the same records
-        if expected is None or gone or leaf.oid not in past:
+        is_dropped = leaf.oid in state.dropped  # by another class of the same records
+        if expected is None or is_dropped or leaf.oid not in past:
             continue
-        if work.left(one.name) < expected.records:
-            continue
-        if _dropped(work, one, leaf, expected):
-            work.dropped.add(leaf.oid)
-            work.graph = work.graph.without(work.dropped)  # no later statement names it
-            dropped += 1
-            work.tally.partitions[one.name] = work.tally.partitions.get(one.name, 0) + 1
-            work.tally.add(one.name, expected.records)
-    work.settle()
-    return dropped
+        if state.left(name) >= expected.records and _try_drop(state, record_class, leaf, expected):
+            state.dropped.add(leaf.oid)
+            state.graph = state.graph.without(state.dropped)  # no later statement names it
+            state.counts.partitions[name] += 1
+            state.counts.done[name] += expected.records
+    state.settle()
 
 
-def _dropped(
-    work: ExecutionState, one: RecordClass, leaf: Leaf, expected: PlannedPartition
+def _try_drop(
+    state: ExecutionState, record_class: RecordClass, leaf: Leaf, expected: PlannedPartition
 ) -> bool:
     for attempt in range(TRIES):
         try:
-            _drop(work, one, leaf, expected)
-        except (Changed, errors.UndefinedTable):  # the latter: somebody else dropped it
+            _drop(state, record_class, leaf, expected)
+        except (Changed, errors.UndefinedTable):  # the latter: another session dropped it
             return False
         except psycopg.DatabaseError as error:
             if lost_to_others(error):
-                work.tally.busy[one.name] = work.tally.busy.get(one.name, 0) + 1
+                state.counts.busy[record_class.name] += 1
                 time.sleep(PAUSE * 2**attempt)
                 continue
             if not refuses(error):
                 raise
-            return False  # it is one of its records that is refused: the others go one by one
+            return False  # the database refuses a record: the others are deleted one by one
         else:
             return True
     return False
 
 
-def _drop(work: ExecutionState, one: RecordClass, leaf: Leaf, expected: PlannedPartition) -> None:
-    parent = _parent(work, leaf)
-    _try_locks(work, one, leaf, parent)
-    connection = work.connection
+def _drop(
+    state: ExecutionState, record_class: RecordClass, leaf: Leaf, expected: PlannedPartition
+) -> None:
+    parent = _parent(state, leaf)
+    _try_locks(state, record_class, leaf, parent)
+    connection = state.connection
     closed = False
-    with work.guard.batch() as holds:
-        work.current(holds)
-        if work.may_lose_subjects(one):
-            work.remember_requests()
+    with state.guard.batch() as holds:
+        state.current(holds)
+        if state.may_lose_subjects(record_class):
+            state.remember_requests()
         try:
-            with work.transaction(keeps_others=False) as entered:
-                # Many keys are entered before anybody is kept waiting.
-                idle_ms = work.limits.rules.batch.statement_timeout_s * 2000
-                set_limits(work, one, leaf, idle_ms)
+            with state.transaction(keeps_others=False) as entered:
+                # The run enters many keys before another session has to wait.
+                idle_ms = state.batch_rules.statement_timeout_s * 2000
+                set_limits(state, record_class, leaf, idle_ms)
                 number = transaction_of(connection)
                 count = 0
                 with connection.cursor(name="keys") as cursor:
                     cursor.itersize = CHUNK
                     cursor.execute(
                         SQL("SELECT {} FROM {} AS t").format(
-                            fixed(key_texts(one.relation.key)), leaf.identifier
+                            record_class.relation.key_texts, leaf.identifier
                         ),
                         {},
                     )
                     while keys := cursor.fetchmany(CHUNK):
                         count += len(keys)
-                        entered.append(work.intend(one, keys, number))
+                        entered.append(state.intend(record_class, keys, number))
                 begun = time.monotonic()
-                _be_quick(work)
+                _be_quick(state)
                 closed = True
                 connection.execute(
                     SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier), {}
                 )
-                _require_same(work, one, leaf, expected, count)
-                counters = work.counters([one], [leaf.oid])
-                _detach_and_drop(work, counters, one, leaf, parent)
+                _require_same(state, record_class, leaf, expected, count)
+                counters = state.counters([record_class], [leaf.oid])
+                _detach_and_drop(state, counters, record_class, leaf, parent)
                 by_triggers = counters.require_recorded()
-                work.progress("changed")
-                work.confirm()
+                state.progress("changed")
+                state.confirm()
         except errors.QueryCanceled:
             if closed:  # it would take as long the next time
                 raise Changed from None
             raise
         finally:
             if closed:
-                work.tally.took(begun)
-    work.tally.react(by_triggers)
+                state.counts.took(begun)
+    state.counts.react(by_triggers)
     for batch in entered:
-        work.committed(batch)
+        state.committed(batch)
 
 
-def _try_locks(work: ExecutionState, one: RecordClass, leaf: Leaf, parent: Composable) -> None:
-    """See that the locks can be had now, before all keys are entered in vain."""
-    with work.connection.transaction(force_rollback=True):
-        set_limits(work, one, leaf)
-        if not one.relation.owned:
-            become_owner(work, one)
-        _be_quick(work)
+def _try_locks(
+    state: ExecutionState, record_class: RecordClass, leaf: Leaf, parent: Composable
+) -> None:
+    """Check that the locks are free now, before all keys are entered in vain."""
+    with state.connection.transaction(force_rollback=True):
+        set_limits(state, record_class, leaf)
+        if not record_class.relation.owned:
+            become_owner(state, record_class)
+        _be_quick(state)
         for table in (SQL("ONLY {}").format(parent), leaf.identifier):  # in the order of readers
-            work.connection.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table), {})
+            state.connection.execute(
+                SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table), {}
+            )
 
 
-def _be_quick(work: ExecutionState) -> None:
-    """From here on others wait. A lock that is not free is told from a statement that is slow."""
-    patience = min(work.limits.rules.batch.lock_timeout_ms, CLOSED_MS * 9 // 10)
-    work.connection.execute(
+def _be_quick(state: ExecutionState) -> None:
+    """Set short timeouts, since other sessions wait from now on; a lock times out earlier."""
+    lock_timeout = min(state.batch_rules.lock_timeout_ms, CLOSED_MS * 9 // 10)
+    state.connection.execute(
         "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
-        [f"{patience}ms", f"{CLOSED_MS}ms"],
+        [f"{lock_timeout}ms", f"{CLOSED_MS}ms"],
     )
 
 
-def _parent(work: ExecutionState, leaf: Leaf) -> Composable:
-    """The table that a partition belongs to."""
-    row = work.connection.execute(
+def _parent(state: ExecutionState, leaf: Leaf) -> Composable:
+    """Return the table that a partition belongs to."""
+    row = state.connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n "
         "ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
         [leaf.parent],
@@ -181,38 +178,49 @@ def _parent(work: ExecutionState, leaf: Leaf) -> Composable:
 
 
 def _require_same(
-    work: ExecutionState, one: RecordClass, leaf: Leaf, expected: PlannedPartition, entered: int
+    state: ExecutionState,
+    record_class: RecordClass,
+    leaf: Leaf,
+    expected: PlannedPartition,
+    entered: int,
 ) -> None:
-    """The records that were entered are those that the plan meant, and each of them may go."""
-    which = both([work.graph.ready(one), work.graph.unreferred(one.rule.collection)])
-    seed = key_seed(work.schedule.keys, work.plan.key_id)
+    """Check that the entered records are the planned records, and that each may be deleted."""
+    which = both(
+        [state.graph.ready(record_class), state.graph.unreferred(record_class.rule.collection)]
+    )
+    seed = key_seed(state.schedule.keys, state.plan.key_id)
     query = SQL(
         "SELECT count(*), {digest}, count(*) FILTER (WHERE {staying}) FROM {leaf} AS t"
-    ).format(digest=key_hash(one.relation, seed), staying=negated(which), leaf=leaf.identifier)
-    row = work.connection.execute(query, {}).fetchone()
+    ).format(
+        digest=key_hash(record_class.relation, seed), staying=negated(which), leaf=leaf.identifier
+    )
+    row = state.connection.execute(query, {}).fetchone()
     assert row is not None
     if (entered, *row) != (expected.records, expected.records, expected.digest, 0):
         raise Changed
-    if leaf.oid not in past_partitions(work.connection, one, [leaf]):  # detached meanwhile, for one
+    if leaf.oid not in past_partitions(
+        state.connection, record_class, [leaf]
+    ):  # for example detached meanwhile
         raise Changed
 
 
 def _detach_and_drop(
-    work: ExecutionState,
+    state: ExecutionState,
     counters: TransactionCounters,
-    one: RecordClass,
+    record_class: RecordClass,
     leaf: Leaf,
     parent: Composable,
 ) -> None:
-    connection = work.connection
-    if not one.relation.owned:
-        become_owner(work, one)
-    for reference in work.graph.detached(one.rule.collection):
-        columns = detached_columns(work.graph, one.rule.collection, reference)
+    connection = state.connection
+    if not record_class.relation.owned:
+        become_owner(state, record_class)
+    for reference in state.graph.references(record_class.rule.collection):
+        if not reference.detached:
+            continue
         changed = connection.execute(
             SQL("UPDATE {child} AS c SET {changes} FROM {leaf} AS t WHERE {joined}").format(
                 child=reference.key.identifier,
-                changes=to_null(columns),
+                changes=to_null(reference.detached),
                 leaf=leaf.identifier,
                 joined=reference.joined("c"),
             ),

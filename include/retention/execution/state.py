@@ -1,4 +1,4 @@
-"""What an execution works with: sessions, the plan, the patience, and what it is allowed."""
+"""The state of an execution: sessions, plan, limits, and its batches in the erasure ledger."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from include.erasure import ledger, request_records, requests
 from include.erasure.ledger import Origin
 from include.erasure.resolve import transaction_of
 from include.holds.records import HoldGuard, RecordHolds
-from include.policy.retention import Disposition
-from include.retention.execution.counts import ExecutionCounts, Stop
+from include.policy.retention import Batch, RetentionRule
+from include.retention.database import RetentionDatabase
+from include.retention.execution.counts import ExecutionCounts
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph
 from include.retention.planning.plan import Plan, rule_digest
@@ -34,59 +35,33 @@ Progress = Callable[[str], None]
 Key = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When an execution stops by itself.
-
-    Attributes:
-        until: moment at which its budget is used up.
-        rules: window and batches of disposition.yaml.
-        clock: the time.
-        timezone: of the window.
-    """
-
-    until: datetime
-    rules: Disposition
-    clock: Clock
-    timezone: Any
-
-    def reached(self) -> Stop | None:
-        """Return why nothing new may be begun, or None."""
-        now = self.clock.now()
-        if now >= self.until:
-            return "budget"
-        window = self.rules.window
-        if window and not window.has(now.astimezone(self.timezone).time()):
-            return "window"
-        return None
-
-
 @dataclass
 class ExecutionState:
     """One execution of one plan.
 
     Attributes:
+        database: the mapped database.
         connection: writes to the mapped database, autocommit, set up by `session.prepare`.
         ledger: a connection to the state database.
-        guard: keeps holds out while a batch goes on.
-        schedule: what the plan was made of.
-        plan: what was approved.
+        guard: keeps new holds out of a batch.
+        schedule: record classes, holds and requests.
+        graph: the collections and what refers to them.
+        plan: the approved plan.
         allowed: classes that may be executed.
-        limits: when to stop.
-        server: on which transaction numbers count.
+        until: moment at which the budget is used up.
+        server: identifies the server whose transaction numbers the ledger records.
         key_types: collection -> types of its primary key.
-        dag_id: of the run.
-        run_id: of the run.
-        alone: raises where another execution may have begun meanwhile.
-        progress: is told each stage of a batch, for tests.
-        passed_over: places of records that the database refused, by class and the oid of their
+        alone: raises if another execution may have begun meanwhile.
+        progress: called with each stage of a batch, for tests.
+        passed_over: ctids of records that the database refused, by class and the oid of their
             table.
-        dropped: oids of partitions that are gone.
-        tied: groups of which the database refused a circle.
+        dropped: oids of dropped partitions.
+        refused_cycles: groups of collections in which the database refused to delete a cycle.
         searched: ids of the requests whose records are remembered.
-        asking: data subjects with an open request, those who asked after the plan included.
+        asking: data subjects with an open request, also requests that came after the plan.
     """
 
+    database: RetentionDatabase
     connection: psycopg.Connection[Any]
     ledger: StateConnection
     guard: HoldGuard
@@ -94,29 +69,46 @@ class ExecutionState:
     graph: Graph
     plan: Plan
     allowed: frozenset[str]
-    limits: Limits
+    until: datetime
     server: str
     key_types: Mapping[str, str | None]
-    dag_id: str
-    run_id: str
-    alone: Callable[[], None] = lambda: None
-    progress: Progress = lambda _stage: None
-    tally: ExecutionCounts = field(default_factory=ExecutionCounts)
+    alone: Callable[[], None]
+    progress: Progress
+    counts: ExecutionCounts = field(default_factory=ExecutionCounts)
     passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
-    tied: set[tuple[str, ...]] = field(default_factory=set)
+    refused_cycles: set[tuple[str, ...]] = field(default_factory=set)
     searched: set[int] = field(default_factory=set)
     asking: frozenset[str] = frozenset()
     _unsettled: list[int] = field(default_factory=list)
     _writing: Future[int] | None = None
-    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _ledger_thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        return self.database.run.clock
+
+    @property
+    def batch_rules(self) -> Batch:
+        """The rules for batches in disposition.yaml."""
+        return self.database.disposition.batch
+
+    def is_stopped(self) -> bool:
+        """Return whether nothing new may begin; the counts keep the reason."""
+        now, window = self.clock.now(), self.database.disposition.window
+        if now >= self.until:
+            self.counts.stopped = "budget"
+        elif window and not window.has(now.astimezone(self.database.run.zone).time()):
+            self.counts.stopped = "window"
+        return self.counts.stopped is not None
 
     def current(self, holds: RecordHolds) -> Graph:
-        """The graph under what counts now; the same object as long as that does not change.
+        """Return the graph under the current holds and requests; the same object if these are.
 
-        Call it inside of a batch: then neither hold nor withdrawal of a request can come in before
-        the batch ends. A request that came after the plan waits for the next one; its records are
-        remembered at once, since this run may erase that by which they are found.
+        Call it inside of a batch: then no hold or withdrawal of a request can be entered before
+        the batch ends. A request that came after the plan waits for the next plan. Its records are
+        remembered at once, since this run may erase the records that lead to them.
         """
         with self.ledger.begin():
             asked = requests.open_requests(self.ledger, self.plan.database)
@@ -148,54 +140,56 @@ class ExecutionState:
         self.searched.update(request.id for request in asked)
         if not asked:
             return
-        database, names = self.schedule.database, frozenset(one.name for _, one in known)
+        database, names = self.schedule.database, frozenset(record.name for _, record in known)
         with one_view(self.connection, database, ONE_CORE):
             searched = search(
                 self.connection, database, self.schedule.keys, self.graph, asked, names
             )
         with self.ledger.begin():
-            enter(self.ledger, self.limits.clock, searched)
+            enter(self.ledger, self.clock, searched)
         records = self.graph.records.joined(searched.records)
         if records != self.graph.records:
             self.graph = self.graph.under(self.graph.holds, self.graph.subjects, records)
 
     def left(self, name: str) -> int:
-        """How many records of a class the plan still allows."""
+        """Return how many records of a class the plan still allows."""
         if name not in self.allowed:
             return 0
         planned = self.plan.of(name)
         left = planned.planned - self._done(name)
         if planned.to_delete:  # a record of several classes is planned once, whichever deletes it
-            table = self.plan.table(planned.collection)
-            deleting = [one.name for one in self.plan.classes if one.to_delete]
-            same = [one for one in deleting if self.plan.of(one).collection == planned.collection]
-            left = min(left, table.to_delete - sum(self._done(one) for one in same))
+            done = sum(
+                self._done(other.name)
+                for other in self.plan.classes
+                if other.to_delete and other.collection == planned.collection
+            )
+            left = min(left, self.plan.table(planned.collection).to_delete - done)
         return max(0, left)
 
     def _done(self, name: str) -> int:
-        return self.tally.done.get(name, 0) + self.tally.before.get(name, 0)
+        return self.counts.done[name] + self.counts.before.get(name, 0)
 
     @property
     def refused_places(self) -> dict[int, list[str]]:
-        """Places of records that the database refused, by the oid of their table."""
-        found: dict[int, list[str]] = {}
-        for (_name, oid), places in self.passed_over.items():
-            found.setdefault(oid, []).extend(places)
-        return found
+        """Ctids of records that the database refused, by the oid of their table."""
+        refused: dict[int, list[str]] = {}
+        for (_name, oid), ctids in self.passed_over.items():
+            refused.setdefault(oid, []).extend(ctids)
+        return refused
 
     def refused(self, name: str) -> int:
-        """How many records of a class the database refused, one by one."""
-        return sum(len(places) for (one, _), places in self.passed_over.items() if one == name)
+        """Return how many records of a class the database refused one by one."""
+        return sum(len(ctids) for (own, _), ctids in self.passed_over.items() if own == name)
 
-    def unapproved(self, one: RecordClass) -> tuple[RecordClass, ...]:
-        """Other classes of the same records that the plan deletes from and that may not go.
+    def unapproved(self, record_class: RecordClass) -> tuple[RecordClass, ...]:
+        """Return other classes of the same records whose planned deletion nobody approved.
 
-        A record of theirs stays, though this class would let it go too.
+        A record of these classes stays, although this class would delete it too.
         """
         return tuple(
             other
-            for other in self.graph.classes[one.rule.collection]
-            if other is not one
+            for other in self.graph.classes[record_class.rule.collection]
+            if other is not record_class
             and other.rule.deletes
             and other.name not in self.allowed
             and self.plan.of(other.name).planned
@@ -221,23 +215,26 @@ class ExecutionState:
             self.connection, relations, frozenset(dropped), frozenset(updatable)
         )
 
-    def origin(self, one: RecordClass) -> Origin:
-        """What the ledger says of a batch of a class."""
+    def _origin(self, rule: RetentionRule) -> Origin:
+        dag_id, run_id = self.database.run_key
         return Origin(
-            database=self.schedule.database.name,
-            collection=one.rule.collection,
-            action="mask" if one.rule.action == "mask" else "delete",
-            record_class=one.name,
-            rule=rule_digest(one.rule),
-            dag_id=self.dag_id,
-            run_id=self.run_id,
-            key_types=self.key_types[one.rule.collection],
+            database=self.database.name,
+            collection=rule.collection,
+            action="mask" if rule.action == "mask" else "delete",
+            record_class=rule.record_class,
+            rule=rule_digest(rule),
+            dag_id=dag_id,
+            run_id=run_id,
+            key_types=self.key_types[rule.collection],
         )
 
-    def intend(self, one: RecordClass, keys: list[Key], transaction: str | None = None) -> int:
-        """Enter what the open transaction erases, and settle the batches before it."""
+    def intend(
+        self, record_class: RecordClass, keys: list[Key], transaction: str | None = None
+    ) -> int:
+        """Enter the keys that the open transaction erases, and settle the batches before it."""
         try:
-            entered = self._write(one, keys, transaction or transaction_of(self.connection))
+            number = transaction or transaction_of(self.connection)
+            entered = self._write(record_class, keys, number)
             self.written()
         finally:
             self.ledger.rollback()  # nothing, once it is committed
@@ -245,79 +242,75 @@ class ExecutionState:
 
     @contextmanager
     def transaction(self, *, keeps_others: bool = True) -> Iterator[list[int]]:
-        """One transaction of the mapped database.
+        """Open a transaction of the mapped database.
 
-        Yields a list for the batches of the ledger that are entered meanwhile: when the transaction
-        is rolled back, for whatever reason, they are taken back too. Where nobody knows how it
-        ended they stay open, for `include.erasure.resolve`.
+        Yields a list for the batches of the ledger that the caller enters. If the transaction is
+        rolled back, for whatever reason, they are withdrawn. If its end is unknown they stay open,
+        for `include.erasure.resolve`.
 
         Args:
-            keeps_others: whether others may wait for it from its beginning.
+            keeps_others: whether other sessions may wait for it from its beginning.
         """
         entered: list[int] = []
-        committing = False
+        is_committing = False
+        begun = time.monotonic()
         try:
-            with self._counted(keeps_others), self.connection.transaction():
-                yield entered
-                committing = True
+            try:
+                with self.connection.transaction():
+                    yield entered
+                    is_committing = True
+            finally:
+                if keeps_others:
+                    self.counts.took(begun)
         except Exception as error:
-            # What PostgreSQL says of COMMIT is sure; another error may have come after it.
-            rolled_back = not committing or isinstance(error, psycopg.Error)
-            if rolled_back and not self.connection.broken:
+            # An error of PostgreSQL on COMMIT is certain; another error may have come after it.
+            is_rolled_back = not is_committing or isinstance(error, psycopg.Error)
+            if is_rolled_back and not self.connection.broken:
                 for batch in entered:
                     self.withdraw(batch)
             raise
 
     @contextmanager
-    def _counted(self, keeps_others: bool) -> Iterator[None]:
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            if keeps_others:
-                self.tally.took(begun)
-
-    @contextmanager
-    def entering(self, one: RecordClass, keys: list[Key]) -> Iterator[Entering]:
-        """Write to the ledger while the other database erases, and commit there when it has.
+    def entering(self, record_class: RecordClass, keys: list[Key]) -> Iterator[LedgerEntry]:
+        """Write to the ledger while the mapped database erases; `LedgerEntry.commit` commits.
 
         Args:
-            one: the class.
-            keys: of records that are locked and about to go.
+            record_class: the class.
+            keys: of records that are locked and about to be erased.
         """
         number = transaction_of(self.connection)
-        self._writing = self._beside.submit(self._write, one, keys, number)
-        made = Entering(self, one, keys, number, self._writing)
+        self._writing = self._ledger_thread.submit(self._write, record_class, keys, number)
         try:
-            yield made
-        finally:
-            made.end()
+            yield LedgerEntry(self, record_class, keys, number, self._writing)
+        finally:  # roll back an entry that was not committed; the thread has ended then
+            wait([self._writing])
+            self.ledger.rollback()
 
     def await_ledger(self, seconds: float) -> None:
-        """Wait until the batch that is being written beside is, and so long at the most."""
+        """Wait until the ledger has the current batch, but not longer than some seconds."""
         if seconds and self._writing is not None and not self._writing.done():
             wait([self._writing], timeout=seconds)
 
-    def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
+    def _write(self, record_class: RecordClass, keys: list[Key], number: str) -> int:
         """Settle the batches before this one and enter it, in a transaction that stays open.
 
         Raises:
             ServiceError: the state database was lost, refuses, or others keep the ledger locked.
         """
-        at = self.limits.clock.now()
+        at = self.clock.now()
         self.ledger.begin()
         try:
             ledger.settle(self.ledger, self._unsettled, at)
             return ledger.intend(
                 self.ledger,
                 self.schedule.keys,
-                self.origin(one),
+                self._origin(record_class.rule),
                 keys,
                 transaction=number,
                 server=self.server,
                 at=at,
             )
-        except (psycopg.Error, DBAPIError) as error:  # never taken for the mapped database's
+        except (psycopg.Error, DBAPIError) as error:  # must not look like the mapped database's
             code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
             raise ServiceError(
                 f"The ledger could not be written (SQLSTATE {code or 'none'}): the state database "
@@ -327,16 +320,16 @@ class ExecutionState:
             ) from None
 
     def written(self) -> None:
-        """Commit what was entered."""
+        """Commit the entered batch."""
         self.ledger.commit()
         self._unsettled.clear()
         self.progress("intended")
 
     def confirm(self) -> None:
-        """See that no hold and no other execution came in between; what follows is the commit.
+        """Check before the commit that no hold was placed and no other execution began.
 
         Raises:
-            ServiceError: one may have.
+            ServiceError: a hold may have been placed, or an execution may have begun.
         """
         self.guard.confirm()
         self.alone()
@@ -348,43 +341,38 @@ class ExecutionState:
         self.progress("committed")
 
     def withdraw(self, batch: int) -> None:
-        """Take a batch back whose transaction was rolled back."""
+        """Withdraw a batch whose transaction was rolled back."""
         with self.ledger.begin():
             ledger.withdraw(self.ledger, batch)
 
     def settle(self) -> None:
-        """Settle what is not settled yet."""
+        """Settle the batches that are not settled yet."""
         if self._unsettled:
             with self.ledger.begin():
-                ledger.settle(self.ledger, self._unsettled, self.limits.clock.now())
+                ledger.settle(self.ledger, self._unsettled, self.clock.now())
             self._unsettled.clear()
         self.progress("settled")
 
 
 @dataclass(frozen=True)
-class Entering:
-    """A batch that is being written to the ledger, on a thread of its own."""
+class LedgerEntry:
+    """A batch that a thread writes to the ledger."""
 
-    work: ExecutionState
-    one: RecordClass
+    state: ExecutionState
+    record_class: RecordClass
     keys: list[Key]
     transaction: str
     written: Future[int]
 
-    def commit(self, gone: list[Key]) -> int:
-        """Commit the ledger's transaction, with the records that went and no others.
+    def commit(self, erased: list[Key]) -> int:
+        """Commit the ledger's transaction, with exactly the records that were erased.
 
         Returns:
             The batch's id in the ledger.
         """
         entered = self.written.result()
-        if len(gone) == len(self.keys) and set(gone) == set(self.keys):
-            self.work.written()
+        if len(erased) == len(self.keys) and set(erased) == set(self.keys):
+            self.state.written()
             return entered
-        self.work.ledger.rollback()
-        return self.work.intend(self.one, gone, self.transaction)
-
-    def end(self) -> None:
-        """Take back what was not committed; the thread is at its end then."""
-        wait([self.written])
-        self.work.ledger.rollback()
+        self.state.ledger.rollback()
+        return self.state.intend(self.record_class, erased, self.transaction)

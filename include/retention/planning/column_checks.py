@@ -303,16 +303,6 @@ class _KeyFacts:
     generated: Sequence[str]
 
 
-def detached_columns(graph: Graph, collection: str, reference: Reference) -> tuple[str, ...]:
-    """Return the columns of a foreign key that `detach` of a collection names."""
-    named = {
-        text for record_class in graph.classes[collection] for text in record_class.rule.detach
-    }
-    return tuple(
-        column for column in reference.key.columns if f"{reference.child}.{column}" in named
-    )
-
-
 def to_null(columns: Sequence[str]) -> Composable:
     """Return the SET clause that detaches columns."""
     return SQL(", ").join(SQL("{} = NULL").format(quoted(column)) for column in columns)
@@ -335,8 +325,8 @@ def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> Non
             if child is None or not reference.sets_null:
                 continue
             facts = _facts(connection, reference)
-            columns = detached_columns(graph, collection, reference)
-            if not reference.by_us:
+            columns = reference.detached
+            if not columns:
                 if reference.key.on_delete != "set_null":
                     continue
                 columns = tuple(facts.nulled_columns) or reference.key.columns
@@ -378,7 +368,7 @@ def _refusal(
     collection: str, reference: Reference, columns: Sequence[str], reason: str
 ) -> UsageError:
     label, key = reference.key.label, reference.key
-    if reference.by_us:
+    if reference.detached:
         return UsageError(
             f"{label}.{', '.join(columns)} cannot be set to null, as `detach` of {collection} in "
             f"retention.yaml requires: {reason}.",

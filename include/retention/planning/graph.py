@@ -31,16 +31,17 @@ class Reference:
     """A foreign key that leads to a collection whose records go.
 
     Attributes:
-        key: itself.
+        key: the foreign key.
         child: collection that has it; None for a table that the data map lacks.
-        sets_null: whether it is set to null when its parent goes.
-        by_us: whether we do so, since the pack says so; else the database does.
+        sets_null: whether it is set to null when the referenced record is deleted.
+        detached: columns that `detach` of the referenced collection names, which the run sets to
+            null; without them, the database sets the key to null.
     """
 
     key: ForeignKey
     child: str | None
     sets_null: bool = False
-    by_us: bool = False
+    detached: tuple[str, ...] = ()
 
     def joined(self, child: str, parent: str = "t") -> Composable:
         """The condition that a child's record refers to a parent's.
@@ -109,10 +110,6 @@ class Graph:
         """The foreign keys that lead to a collection."""
         return self._references[collection]
 
-    def detached(self, collection: str) -> list[Reference]:
-        """Those that we set to null ourselves before a record goes."""
-        return [one for one in self._references[collection] if one.by_us]
-
     @property
     def masking(self) -> list[RecordClass]:
         """Record classes that mask, those first whose records are found through others."""
@@ -174,7 +171,7 @@ class Graph:
         """The group that a collection belongs to."""
         return next(group for group in self.groups if collection in group)
 
-    def is_circle(self, group: Sequence[str]) -> bool:
+    def is_cycle(self, group: Sequence[str]) -> bool:
         """Whether collections of a group refer to each other, or to themselves."""
         return any(
             one.child in group and not one.sets_null
@@ -315,16 +312,16 @@ class Graph:
     def _leading_to(self, collection: str) -> list[Reference]:
         relation = self.relations.by_collection[collection]
         detach = {one for found in self.classes[collection] for one in found.rule.detach}
-        made = []
+        references = []
         for key in self.relations.keys_to(relation):
             child = self.relations.collection_of(key.child_root)
             if child is None:
-                made.append(Reference(key, None))
+                references.append(Reference(key, None))
                 continue
-            by_us = any(f"{child}.{column}" in detach for column in key.columns)
+            detached = tuple(it for it in key.columns if f"{child}.{it}" in detach)
             by_database = key.on_delete in ("set_null", "set_default")
-            made.append(Reference(key, child, by_us or by_database, by_us))
-        return made
+            references.append(Reference(key, child, bool(detached) or by_database, detached))
+        return references
 
     def _groups(self) -> tuple[tuple[str, ...], ...]:
         before: dict[str, set[str]] = {

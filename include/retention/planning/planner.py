@@ -16,7 +16,6 @@ from include.policy.fragments import both, either, fixed, literal
 from include.policy.retention import SqlClock
 from include.retention.database import RetentionDatabase
 from include.retention.planning.classes import RecordClass, past_partitions
-from include.retention.planning.column_checks import detached_columns
 from include.retention.planning.counting import (
     Counted,
     Scan,
@@ -248,7 +247,6 @@ class _Planner:
         self, collection: str, counted: Scan, kept: Kept
     ) -> tuple[PlannedTable, dict[str, int]]:
         """Return the records to delete from a table, and their number by class."""
-        graph = self.graph
         deleting = self._deleting(collection)
         by_class = [counted.classes[one.name].ready for one in deleting]
         going = Records(counted.ready.records, counted.ready.digest, by_class)
@@ -260,9 +258,7 @@ class _Planner:
             deleted=str(going.digest),
             to_mask=counted.to_mask.records,
             masked=str(counted.to_mask.digest),
-            references=tuple(
-                _described(graph, collection, one) for one in graph.references(collection)
-            )
+            references=tuple(map(_described, self.graph.references(collection)))
             if deleting
             else (),
             partitions=self._whole_partitions(collection, kept) if going.records else (),
@@ -364,14 +360,12 @@ class _Planner:
         )
 
 
-def _described(graph: Graph, collection: str, one: Reference) -> str:
-    effect = {
-        (False, False): "keeps",
-        (True, False): "set to null by the database",
-        (True, True): "set to null",
-    }[one.sets_null, one.by_us]
-    columns = detached_columns(graph, collection, one) if one.by_us else one.key.columns
-    return f"{one.key.label} ({', '.join(columns)}): {effect}"
+def _described(reference: Reference) -> str:
+    effect = "keeps"
+    if reference.sets_null:
+        effect = "set to null" if reference.detached else "set to null by the database"
+    columns = reference.detached or reference.key.columns
+    return f"{reference.key.label} ({', '.join(columns)}): {effect}"
 
 
 def _lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Composable:

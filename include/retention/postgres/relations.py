@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable
 
-from include.erasure.places import COMPARED, Reference
+from include.erasure.places import COMPARED, Reference, key_texts
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.fragments import fixed, quoted
 from include.services.errors import UsageError
@@ -145,6 +145,11 @@ class Relation:
     def identifier(self) -> Composable:
         """The qualified name for a query with parameters."""
         return quoted(self.schema, self.name)
+
+    @property
+    def key_texts(self) -> Composable:
+        """The columns of the primary key of the record ``t``, as texts."""
+        return fixed(key_texts(self.key))
 
 
 @dataclass(frozen=True)

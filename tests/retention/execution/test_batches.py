@@ -52,9 +52,9 @@ def test_what_a_trigger_keeps_in_silence_is_counted_as_refused_and_tried_once(
     CREATE TRIGGER no BEFORE DELETE ON a FOR EACH ROW EXECUTE FUNCTION no();
     """)
     place.rules = [rule("a")]
-    tally = place.execute(place.plan())
-    assert tally.done == place.done() == {"a": 18}
-    assert tally.refused == {("a", "kept"): 2}
+    counts = place.execute(place.plan())
+    assert counts.done == place.done() == {"a": 18}
+    assert counts.refused == {("a", "kept"): 2}
     assert place.keys("a", "id, hidden") == {(3, None), (11, None)}
     assert open_batches(place) == 0
 
@@ -73,15 +73,15 @@ def test_what_changes_between_lock_and_deletion_is_seen(
     place.rules = [rule("a", suspended=open_claim)]
     place.mapped = {"a": "a"}
     plan = place.plan()
-    done = batch_actions._done
+    done = batch_actions._execute_in_strides
 
     def late(*given: Any) -> list[Key]:
         place.run("INSERT INTO claim VALUES (2)")
         return done(*given)
 
-    monkeypatch.setattr(batch_actions, "_done", late)
-    tally = place.execute(plan)
-    assert (tally.done, place.done(), place.keys("a")) == ({"a": 4}, {"a": 4}, {2})
+    monkeypatch.setattr(batch_actions, "_execute_in_strides", late)
+    counts = place.execute(plan)
+    assert (counts.done, place.done(), place.keys("a")) == ({"a": 4}, {"a": 4}, {2})
 
 
 def test_a_batch_stops_looking_when_its_time_is_over_and_the_next_goes_on_there(
@@ -96,9 +96,9 @@ def test_a_batch_stops_looking_when_its_time_is_over_and_the_next_goes_on_there(
     """)
     place.rules = [rule("a", where="slowly(t.id)")]
     place.batch = {"milliseconds": 50}
-    tally = place.execute(place.plan())
-    assert (tally.done, place.keys("a")) == ({"a": 400}, set())
-    assert tally.seconds < 1
+    counts = place.execute(place.plan())
+    assert (counts.done, place.keys("a")) == ({"a": 400}, set())
+    assert counts.seconds < 1
 
 
 def test_what_one_class_may_not_mask_another_may_delete(
@@ -118,10 +118,10 @@ def test_what_one_class_may_not_mask_another_may_delete(
         rule("a", "mask", name="masked", mask={"name": "name"}, where="t.id % 2 = 1"),
         rule("a", name="deleted", where="t.id % 2 = 0"),
     ]
-    tally = place.execute(place.plan())
-    assert tally.done == {"deleted": 9}
-    assert tally.refused == {("masked", "P0001"): 2}
-    assert tally.given_up == {"masked"}
+    counts = place.execute(place.plan())
+    assert counts.done == {"deleted": 9}
+    assert counts.refused == {("masked", "P0001"): 2}
+    assert counts.given_up == {"masked"}
 
 
 @pytest.mark.parametrize("table", ["a", "note"])
@@ -199,22 +199,22 @@ def test_a_deletion_rests_between_its_statements_while_the_ledger_is_written_and
     """)
     place.rules = [rule("a")]
     deleted = threading.Event()
-    intend, done, rests = ledger.intend, batch_actions._done, list[float]()
+    intend, done, rests = ledger.intend, batch_actions._execute_in_strides, list[float]()
 
     def enter(*given: Any, **more: Any) -> int:
         assert ledger_first or deleted.wait(10)
         return intend(*given, **more)
 
-    def erase(work: ExecutionState, *given: Any) -> list[Key]:
+    def erase(state: ExecutionState, *given: Any) -> list[Key]:
         if ledger_first:
-            work.await_ledger(10)
+            state.await_ledger(10)
             rests.clear()
-        gone = done(work, *given)
+        gone = done(state, *given)
         deleted.set()
         return gone
 
     monkeypatch.setattr(ledger, "intend", enter)
-    monkeypatch.setattr(batch_actions, "_done", erase)
+    monkeypatch.setattr(batch_actions, "_execute_in_strides", erase)
 
     def rest(futures: Any, timeout: float | None = None) -> Any:
         if timeout is not None:

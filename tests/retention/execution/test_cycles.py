@@ -88,9 +88,9 @@ def test_a_circle_that_the_database_refuses_is_reported_and_the_rest_goes_on(pla
       IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD; END $$;
     CREATE TRIGGER never BEFORE DELETE ON a FOR EACH ROW EXECUTE FUNCTION never();
     """)
-    tally = place.execute(place.plan())
-    assert tally.done == place.done() == {"a": 1, "b": 1, "z": 1}
-    assert tally.refused == {("a", "P0001"): 1, ("b", "P0001"): 1}
+    counts = place.execute(place.plan())
+    assert counts.done == place.done() == {"a": 1, "b": 1, "z": 1}
+    assert counts.refused == {("a", "P0001"): 1, ("b", "P0001"): 1}
     assert place.keys("a") == place.keys("b") == {1}
 
 
@@ -131,9 +131,9 @@ def test_what_is_refused_in_each_round_is_counted_once(place: Yard) -> None:
     CREATE TRIGGER never BEFORE DELETE ON note FOR EACH ROW EXECUTE FUNCTION never();
     """)
     place.rules = [rule("note")]
-    tally = place.execute(place.plan())
-    assert tally.done == place.done() == {"note": 30}
-    assert tally.refused == {("note", "P0001"): 2}
+    counts = place.execute(place.plan())
+    assert counts.done == place.done() == {"note": 30}
+    assert counts.refused == {("note", "P0001"): 2}
 
 
 def test_a_record_that_refers_to_itself_explains_nothing(place: Yard) -> None:

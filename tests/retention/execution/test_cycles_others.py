@@ -38,21 +38,21 @@ def test_what_came_in_between_does_not_go_by_cascade(
     place.rules = [rule("note")]
     plan = place.plan()
     place.run("DELETE FROM note WHERE id = 9")  # so that the plan allows one more
-    real = cycles._found
+    real = cycles._find
     changes = [change]
 
-    def found(work: ExecutionState, group: Sequence[str]) -> list[cycles._Part]:
-        parts = real(work, group)
+    def found(state: ExecutionState, group: Sequence[str]) -> list[cycles._Part]:
+        parts = real(state, group)
         if parts and changes:
             place.run(changes.pop())
         return parts
 
-    monkeypatch.setattr(cycles, "_found", found)
+    monkeypatch.setattr(cycles, "_find", found)
     monkeypatch.setattr(cycles, "PAUSE", 0)
-    tally = place.execute(plan)
+    counts = place.execute(plan)
     assert place.keys("note") == left
-    assert tally.busy == {"note": 1}
-    assert tally.done == place.done() == ({} if left else {"note": 3})
+    assert counts.busy == {"note": 1}
+    assert counts.done == place.done() == ({} if left else {"note": 3})
 
 
 def test_a_circle_whose_records_are_of_two_classes_goes_once(place: Yard) -> None:
@@ -63,8 +63,8 @@ def test_a_circle_whose_records_are_of_two_classes_goes_once(place: Yard) -> Non
     INSERT INTO ring VALUES (1, '{OVER}', 2), (2, '{OVER}', 1); COMMIT;
     """)
     place.rules = [rule("ring", name="a"), rule("ring", name="b")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused, place.keys("ring")) == ({"a": 2}, {}, set())
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused, place.keys("ring")) == ({"a": 2}, {}, set())
 
 
 def test_a_child_that_was_passed_over_does_not_go_by_cascade(
@@ -79,13 +79,13 @@ def test_a_child_that_was_passed_over_does_not_go_by_cascade(
     """)
     place.rules = [rule("note"), rule("page")]
     plan = place.plan()
-    real = cycles.untie
+    real = cycles.delete_cycle
 
-    def late(work: ExecutionState, group: Sequence[str]) -> int:
+    def late(state: ExecutionState, group: Sequence[str]) -> int:
         place.run(f"INSERT INTO page VALUES (1, '{OVER}', 1) ON CONFLICT DO NOTHING")
-        return real(work, group)
+        return real(state, group)
 
-    monkeypatch.setattr(cycles, "untie", late)
+    monkeypatch.setattr(cycles, "delete_cycle", late)
     monkeypatch.setattr(cycles, "PAUSE", 0)
     assert place.execute(plan).done == place.done() == {}
     assert place.keys("note") == {1, 2}
@@ -116,7 +116,7 @@ def test_a_circle_of_which_a_trigger_keeps_one_in_silence_stays(place: Yard) -> 
     CREATE TRIGGER no BEFORE DELETE ON note FOR EACH ROW EXECUTE FUNCTION no();
     """)
     place.rules = [rule("note")]
-    tally = place.execute(place.plan())
-    assert tally.done == place.done() == {}
-    assert tally.refused == {("note", "kept"): 2}
+    counts = place.execute(place.plan())
+    assert counts.done == place.done() == {}
+    assert counts.refused == {("note", "kept"): 2}
     assert place.keys("note") == {1, 2}

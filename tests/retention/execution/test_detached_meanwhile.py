@@ -38,6 +38,6 @@ def test_partition_is_not_dropped_where_the_table_above_it_was_detached(
         plan = place.plan()
         assert plan.table("e").partitions
         monkeypatch.setattr(partitions, "_try_locks", detached)
-        tally = place.execute(plan)
-        assert (tally.done, tally.partitions) == ({}, {})
+        counts = place.execute(plan)
+        assert (counts.done, counts.partitions) == ({}, {})
         assert place.run("SELECT count(*) FROM e_2020") == [(2,)]

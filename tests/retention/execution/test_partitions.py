@@ -39,9 +39,9 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     entered: list[int] = []
     real = ExecutionState.intend
 
-    def intend(work: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
+    def intend(state: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
         entered.append(len(keys))
-        return real(work, one, keys, transaction)
+        return real(state, one, keys, transaction)
 
     monkeypatch.setattr(ExecutionState, "intend", intend)
     return entered
@@ -50,8 +50,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_two_classes_may_drop_the_same_partition(place: Yard) -> None:
     """The first drops it, and the second finds nothing to do."""
     place.rules = [rule("event", "drop_partition", name=one) for one in ("a", "b")]
-    tally = place.execute(place.plan())
-    assert (tally.partitions, tally.done) == ({"a": 1}, {"a": 9})
+    counts = place.execute(place.plan())
+    assert (counts.partitions, counts.done) == ({"a": 1}, {"a": 9})
     assert place.left()[0][1].unexplained == 0
 
 
@@ -60,10 +60,10 @@ def test_nothing_is_entered_while_a_reader_has_the_table(place: Yard, entries: l
     plan = place.plan()
     with psycopg.connect(place.conninfo) as reader:
         reader.execute(f"SELECT FROM {place.name}.event LIMIT 1")
-        tally = place.execute(plan)
+        counts = place.execute(plan)
     assert entries == []
-    assert tally.busy == {"event": partitions.TRIES}
-    assert (tally.partitions, tally.done) == ({}, {"event": 9})
+    assert counts.busy == {"event": partitions.TRIES}
+    assert (counts.partitions, counts.done) == ({}, {"event": 9})
     assert place.done() == {"event": 9}
 
 
@@ -77,9 +77,9 @@ def test_a_partition_that_takes_too_long_to_look_at_goes_record_by_record(
     """)
     place.rules = [rule("event", "drop_partition", where="slowly(t.id)")]
     monkeypatch.setattr(partitions, "CLOSED_MS", 100)
-    tally = place.execute(place.plan())
+    counts = place.execute(place.plan())
     assert entries == [9]
-    assert (tally.partitions, tally.busy, tally.done) == ({}, {}, {"event": 9})
+    assert (counts.partitions, counts.busy, counts.done) == ({}, {}, {"event": 9})
     assert place.done() == {"event": 9}
 
 
@@ -95,10 +95,10 @@ def test_a_check_that_refuses_to_detach_one_record_leaves_that_one(place: Yard) 
         rule("event", "drop_partition", detach=["note.event", "note.event_at"]),
         rule("note"),
     ]
-    tally = place.execute(place.plan())
-    assert tally.partitions == {}
-    assert tally.refused == {("event", "23514"): 1}
-    assert tally.done == place.done() == {"event": 8}
+    counts = place.execute(place.plan())
+    assert counts.partitions == {}
+    assert counts.refused == {("event", "23514"): 1}
+    assert counts.done == place.done() == {"event": 8}
     assert place.keys("event") == {3}
 
 
@@ -109,8 +109,8 @@ def test_what_came_in_before_the_lock_is_seen_whatever_the_server_says(
     """The server's default would keep the view of before, and DROP TABLE asks for none."""
     real_intend, real_prepare = ExecutionState.intend, executor.prepare
 
-    def intend(work: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
-        entered = real_intend(work, one, keys, transaction)
+    def intend(state: ExecutionState, one: Any, keys: Any, transaction: str | None = None) -> int:
+        entered = real_intend(state, one, keys, transaction)
         with psycopg.connect(place.conninfo, autocommit=True) as other:
             other.execute(
                 f"INSERT INTO {place.name}.event_old VALUES (99, '2020-12-31') "
@@ -125,15 +125,15 @@ def test_what_came_in_before_the_lock_is_seen_whatever_the_server_says(
     plan = place.plan()
     monkeypatch.setattr(ExecutionState, "intend", intend)
     monkeypatch.setattr(executor, "prepare", prepare)
-    tally = place.execute(plan)
-    assert (tally.partitions, tally.done) == ({}, {"event": 9})
+    counts = place.execute(plan)
+    assert (counts.partitions, counts.done) == ({}, {"event": 9})
     assert place.run("SELECT count(*) FROM event_old") == [(1,)]
 
 
 def test_a_partition_is_dropped_when_nobody_minds(place: Yard, entries: list[int]) -> None:
     """Its keys are entered once."""
-    tally = place.execute(place.plan())
-    assert (tally.partitions, tally.busy) == ({"event": 1}, {})
+    counts = place.execute(place.plan())
+    assert (counts.partitions, counts.busy) == ({"event": 1}, {})
     assert entries == [9]
     assert place.keys("event", "id") == set()
 
@@ -171,17 +171,17 @@ def test_drop_whole_partition_that_may_get_new_records_deletes_rows(
     young = {"ends after the cutoff": "2025-03-02", "two columns": "2020-12-31"}.get(kind, YOUNG)
     real = executor.dispose
 
-    def dispose(work: ExecutionState) -> None:
+    def dispose(state: ExecutionState) -> None:
         if kind != "referred to directly":
             place.run(f"INSERT INTO log VALUES (8, '{young}', 'a')")
-        real(work)
+        real(state)
 
     monkeypatch.setattr(executor, "dispose", dispose)
     place.rules = [rule("log", "drop_partition")]
     plan = place.plan()
     assert plan.of("log").to_drop_partitions == 0
-    tally = place.execute(plan)
-    assert (tally.partitions, tally.done) == ({}, {"log": 5})
+    counts = place.execute(plan)
+    assert (counts.partitions, counts.done) == ({}, {"log": 5})
     assert place.run("SELECT count(*) FROM log_part") == [(kind != "referred to directly",)]
 
 
@@ -247,9 +247,9 @@ def test_dispose_goes_on_after_a_partition_with_its_own_foreign_key_was_dropped(
     UPDATE event SET parcel = id;
     """)
     place.rules = [rule("event", "drop_partition"), rule("parcel")]
-    tally = place.execute(place.plan())
-    assert tally.done == place.done() == {"event": 9, "parcel": 9}
-    assert tally.partitions == {"event": 1}
+    counts = place.execute(place.plan())
+    assert counts.done == place.done() == {"event": 9, "parcel": 9}
+    assert counts.partitions == {"event": 1}
 
 
 def detach_without_end(place: Yard) -> None:
@@ -300,8 +300,8 @@ def test_walk_leaves_a_partition_that_an_application_took_away(
         return real(walk, first, end)
 
     monkeypatch.setattr(batches._Walk, "_batch", batch)
-    tally = place.execute(plan)
-    assert tally.done == place.done() == {"event": 5 + 4}
+    counts = place.execute(plan)
+    assert counts.done == place.done() == {"event": 5 + 4}
     if change != "dropped":
         assert place.run("SELECT count(*) FROM event_old") == [(5,)]
     assert place.keys("event") == set()
@@ -311,6 +311,6 @@ def test_partition_that_an_application_is_detaching_keeps_its_records(place: Yar
     """It is no longer dropped whole, and its records are the application's."""
     plan = place.plan()
     detach_without_end(place)
-    tally = place.execute(plan)
-    assert (tally.partitions, tally.done) == ({}, {})
+    counts = place.execute(plan)
+    assert (counts.partitions, counts.done) == ({}, {})
     assert place.run("SELECT count(*) FROM event_old") == [(9,)]

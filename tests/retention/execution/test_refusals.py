@@ -50,8 +50,8 @@ OF_NONE = ("42501", "28000", "40001", "57014", "53100", "08006")  # but a trigge
 def test_a_trigger_refuses_one_record_with_whatever_code_it_likes(place: Yard, code: str) -> None:
     """The others go, and those of other tables."""
     place.run(REFUSING.format(code=code, kind="", when="BEFORE DELETE", deferred=""))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 4, "b": 3}, {("a", code): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 4, "b": 3}, {("a", code): 1})
 
 
 def test_a_record_that_is_refused_at_the_commit_leaves_no_batch_open(place: Yard) -> None:
@@ -60,8 +60,8 @@ def test_a_record_that_is_refused_at_the_commit_leaves_no_batch_open(place: Yard
     place.run(
         REFUSING.format(code="P0001", kind="CONSTRAINT", when="AFTER DELETE", deferred=deferred)
     )
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 4, "b": 3}, {("a", "P0001"): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 4, "b": 3}, {("a", "P0001"): 1})
     with place.state.connect() as conn:
         still_open = conn.exec_driver_sql(
             "SELECT count(*) FROM erasure_batch WHERE settled_at IS NULL AND database = %s",
@@ -73,9 +73,9 @@ def test_a_record_that_is_refused_at_the_commit_leaves_no_batch_open(place: Yard
 def test_statements_that_take_too_long_are_told_from_locks(place: Yard) -> None:
     """Nobody else is there: what takes so long is the table's own trigger."""
     place.run(SLOW.format(table="a"))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.locked, tally.slow) == ({"b": 3}, {"a": 5}, {"a"})
-    assert tally.seconds > 0.9  # rolled back, and kept others waiting all the same
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.locked, counts.slow) == ({"b": 3}, {"a": 5}, {"a"})
+    assert counts.seconds > 0.9  # rolled back, and kept others waiting all the same
 
 
 def test_a_circle_that_takes_too_long_is_told_too(place: Yard) -> None:
@@ -89,9 +89,9 @@ def test_a_circle_that_takes_too_long_is_told_too(place: Yard) -> None:
         + SLOW.format(table="c")
     )
     place.rules = [rule("c")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.locked, tally.slow) == ({}, {"c": 2}, {"c"})
-    assert tally.seconds > 0.9
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.locked, counts.slow) == ({}, {"c": 2}, {"c"})
+    assert counts.seconds > 0.9
 
 
 @pytest.mark.parametrize(

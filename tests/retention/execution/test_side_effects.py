@@ -67,11 +67,11 @@ def test_deletion_is_rolled_back_where_a_trigger_changes_another_mapped_table(
     deferred = "DEFERRABLE INITIALLY DEFERRED" if timing == "deferred" else ""
     place.run(trigger(DOES[does], timing="AFTER" if deferred else timing, deferred=deferred))
     before = state_of_b(place)
-    tally = place.execute(place.plan())
+    counts = place.execute(place.plan())
     assert state_of_b(place) == before
     assert place.keys("a") == {3}
-    assert (tally.done, tally.refused) == ({"a": 5}, {("a", "changed"): 1})
-    (effect,) = tally.side_effects["a"].values()
+    assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
+    (effect,) = counts.side_effects["a"].values()
     table = f"{place.name}.b"
     expected = {
         "deletes": (table, 1, 0, False),
@@ -97,25 +97,25 @@ def test_deletion_is_rolled_back_where_a_trigger_deletes_more_of_the_same_table(
 def test_deletion_is_rolled_back_where_a_rule_deletes_elsewhere(place: Yard) -> None:
     """A rule with DO ALSO has no trigger."""
     place.run("CREATE RULE also AS ON DELETE TO a DO ALSO DELETE FROM b WHERE id = OLD.id")
-    tally = place.execute(place.plan())
-    assert tally.done == {}
+    counts = place.execute(place.plan())
+    assert counts.done == {}
     assert len(state_of_b(place)) == 6
 
 
 def test_masks_are_rolled_back_where_a_trigger_changes_another_mapped_table(place: Yard) -> None:
     place.rules = [rule("a", "mask", mask={"name": "name"})]
     place.run(trigger(DOES["updates"], event="UPDATE"))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 5}, {("a", "changed"): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
     assert state_of_b(place) == [(n, 0) for n in range(1, 7)]
 
 
 def test_history_that_a_trigger_writes_is_allowed_and_counted(place: Yard) -> None:
     """Rows in a mapped table are counted; tables outside of the data map are not checked."""
     place.run(trigger(f"INSERT INTO log VALUES (OLD.id); INSERT INTO b VALUES (9, '{YOUNG}', 'x')"))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 6}, {})
-    assert tally.inserted == {f"{place.name}.b": 1}
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 6}, {})
+    assert counts.inserted == {f"{place.name}.b": 1}
 
 
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER"])
@@ -124,9 +124,9 @@ def test_updates_of_triggers_are_allowed_and_counted_where_the_schedule_names_th
 ) -> None:
     place.rules = [rule("a", triggers_update=["b"]), rule("b")]
     place.run(trigger(DOES["updates"], timing=timing))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 6}, {})
-    assert tally.updated == {f"{place.name}.b": 1}
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 6}, {})
+    assert counts.updated == {f"{place.name}.b": 1}
     assert (3, 1) in state_of_b(place)
 
 
@@ -165,8 +165,8 @@ def test_updates_of_triggers_in_a_circle_are_allowed_by_its_classes(place: Yard)
     )
     place.rules = [rule("a", triggers_update=["b"]), rule("b")]
     place.run(trigger(DOES["updates"]))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.updated) == ({"a": 6}, {f"{place.name}.b": 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.updated) == ({"a": 6}, {f"{place.name}.b": 1})
 
 
 def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -> None:
@@ -182,8 +182,8 @@ def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -
     )
     place.mapped |= {"c": "c", "d": "d"}
     place.rules = [rule("a"), rule("c"), rule("d")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 6, "d": 200}, {})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 6, "d": 200}, {})
     assert place.run("SELECT count(*) FROM c WHERE a IS NULL") == [(20,)]
 
 
@@ -206,8 +206,8 @@ def test_keys_that_the_database_sets_to_null_are_not_those_of_inheriting_tables(
     place.run("INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (3, 3)")
     place.mapped |= {"c": "c", "d": "d"}
     place.rules = [rule("a")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 6}, {})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 6}, {})
     assert place.run("SELECT count(*) FROM ONLY d WHERE a IS NULL") == [
         (0 if heir == "without the key" else 2,)
     ]
@@ -226,8 +226,8 @@ def test_records_that_move_to_another_partition_are_expected_changes(place: Yard
     )
     place.mapped |= {"c": "c"}
     place.rules = [rule("a")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused, tally.inserted) == ({"a": 6}, {}, {})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused, counts.inserted) == ({"a": 6}, {}, {})
 
 
 def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
@@ -249,9 +249,9 @@ def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
     )
     place.mapped |= {"e": "e", "f": "f"}
     place.rules = [rule("e", "drop_partition", detach=["f.e", "f.e_at"])]
-    tally = place.execute(place.plan())
-    assert tally.done == {"e": 1}  # row by row: record 2, to which no record refers
-    assert tally.partitions == {}
+    counts = place.execute(place.plan())
+    assert counts.done == {"e": 1}  # row by row: record 2, to which no record refers
+    assert counts.partitions == {}
     assert len(state_of_b(place)) == 6
     place.run("DROP TRIGGER react ON f")
     assert place.execute(place.plan(), run="2").done == {"e": 1}
@@ -270,8 +270,8 @@ def test_circle_stays_where_a_trigger_deletes_elsewhere(place: Yard) -> None:
     )
     place.mapped |= {"c": "c"}
     place.rules = [rule("c")]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({}, {("c", "changed"): 2})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({}, {("c", "changed"): 2})
     assert len(state_of_b(place)) == 6
     place.run("DROP TRIGGER react ON c")
     assert place.execute(place.plan(), run="2").done == {"c": 2}
@@ -281,8 +281,8 @@ def test_trigger_that_changes_the_key_of_a_masked_record_keeps_it(place: Yard) -
     """The ledger would name a record that is not there."""
     place.rules = [rule("a", "mask", mask={"name": "name"})]
     place.run(trigger("NEW.id := 33", event="UPDATE", timing="BEFORE"))
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 5}, {("a", "kept"): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 5}, {("a", "kept"): 1})
 
 
 def test_plan_and_execution_refuse_a_server_that_counts_no_changes(place: Yard) -> None:

@@ -17,9 +17,8 @@ from include.holds.registry import HoldKind
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
 from include.retention.database import RetentionDatabase
-from include.retention.execution import batches
+from include.retention.execution import batches, executor
 from include.retention.execution.counts import ExecutionCounts
-from include.retention.execution.executor import Executor
 from include.retention.planning.plan import Plan
 from include.retention.planning.planner import make_plan
 from include.retention.planning.schedule import schedule_of
@@ -84,8 +83,8 @@ class Room:
 
     def execute(self, plan: Plan, progress: Callable[[str], None]) -> ExecutionCounts:
         allowed = [planned.name for planned in plan.classes]
-        executor = Executor(self.database, progress)
-        return executor.execute(plan, schedule_of(self.database, plan.as_of), allowed)
+        schedule = schedule_of(self.database, plan.as_of)
+        return executor.execute(self.database, plan, schedule, allowed, progress)
 
     def hold(self, kind: HoldKind, value: str) -> int:
         with self.database.run.state.begin() as conn:
@@ -121,8 +120,8 @@ def test_a_record_that_somebody_had_locked_goes_with_the_next_pass(room: Room):
     plan = room.plan()
     with psycopg.connect(room.conninfo) as other:
         other.execute("SELECT FROM parcel WHERE id = 5 FOR UPDATE")
-        tally = room.execute(plan, at(15, other.rollback))
-        assert tally.done == {"parcel_record": 2000}
+        counts = room.execute(plan, at(15, other.rollback))
+        assert counts.done == {"parcel_record": 2000}
         assert other.execute("SELECT count(*) FROM parcel").fetchone() == (0,)
 
 
@@ -158,9 +157,9 @@ def test_a_record_that_the_database_refuses_is_counted_once(room: Room):
                 EXECUTE FUNCTION refuse()
             """
         )
-    tally = room.execute(room.plan(), lambda _stage: None)
-    assert tally.done == {"parcel_record": 1999}
-    assert tally.refused == {("parcel_record", "P0001"): 1}
+    counts = room.execute(room.plan(), lambda _stage: None)
+    assert counts.done == {"parcel_record": 1999}
+    assert counts.refused == {("parcel_record", "P0001"): 1}
 
 
 def test_a_plan_counts_what_each_hold_keeps(room: Room):

@@ -236,8 +236,8 @@ def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
         assert {
             one.constraint: one.records for each in plan.classes for one in each.referred_by
         } == {f"k{at}": len(rows) for at, rows in enumerate(kept) if rows}
-        tally = place.execute(plan)
-        assert tally.done == place.done() == expected
+        counts = place.execute(plan)
+        assert counts.done == place.done() == expected
         for table, rows in enumerate(schema.rows):
             staying = {number for number in range(len(rows)) if (table, number) not in gone}
             assert place.keys(f"t{table}") == staying

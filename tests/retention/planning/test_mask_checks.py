@@ -146,8 +146,8 @@ def test_record_that_a_check_refuses_does_not_keep_the_others(place: Yard) -> No
     """The execution skips that record, as any record that the database refuses."""
     check = "v text CHECK (v <> 'W**')"
     make(place, check, "name", "masked_at", "'Wang Fang'", "'Li Na'")
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 1}, {("a", "23514"): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 1}, {("a", "23514"): 1})
 
 
 @pytest.mark.parametrize(("kind", "fits"), [("date", True), ("text", False), ("int", False)])

@@ -60,8 +60,8 @@ def test_the_longest_period_of_a_record_wins(place: Yard) -> None:
     assert plan.of("all").to_delete == 5
     assert plan.of("paper").to_delete == 1
     assert plan.table("item").to_delete == 5
-    tally = place.execute(plan)
-    assert sum(tally.done.values()) == 5
+    counts = place.execute(plan)
+    assert sum(counts.done.values()) == 5
     assert place.keys("item") == {3, *range(7, 13)}
     assert [one.unexplained for one in place.left()[0]] == [0, 0]
 

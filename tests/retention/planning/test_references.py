@@ -55,8 +55,8 @@ def test_a_record_that_is_referred_to_stays(place: Yard, on_delete: str, mapped:
     assert (kept.table, kept.collection, kept.records) == (
         f"{place.name}.child", "child" if mapped else None, 1,
     )  # fmt: skip
-    tally = place.execute(plan)
-    assert tally.done == {"parent": 1}
+    counts = place.execute(plan)
+    assert counts.done == {"parent": 1}
     assert place.keys("parent") == place.keys("child") == {1}
 
 

@@ -103,14 +103,14 @@ def _flushed(
     seen: set[tuple[str, str]] = set()
     write, confirm = ExecutionState.written, ExecutionState.confirm
 
-    def written(work: ExecutionState) -> None:
-        row = driver_of(work.ledger).execute("SHOW backend_flush_after").fetchone()
+    def written(state: ExecutionState) -> None:
+        row = driver_of(state.ledger).execute("SHOW backend_flush_after").fetchone()
         seen.add(("ledger", str(row and row[0])))
-        write(work)
+        write(state)
 
-    def confirmed(work: ExecutionState) -> None:
-        seen.add(("batch", _setting(work.connection, "backend_flush_after")))
-        confirm(work)
+    def confirmed(state: ExecutionState) -> None:
+        seen.add(("batch", _setting(state.connection, "backend_flush_after")))
+        confirm(state)
 
     def prepared(connection: psycopg.Connection[Any], database: Any) -> None:
         prepare(connection, database)

@@ -41,8 +41,8 @@ def test_deletion_is_rolled_back_where_a_trigger_keeps_a_row_from_losing_its_key
     place.run(CHILD.format(partitions=child[0], parts=child[1], does=does))
     place.mapped |= {"c": "c"}
     place.rules = [rule("a", triggers_update=allowed)]
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 5}, {("a", "changed"): 1})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 5}, {("a", "changed"): 1})
     assert place.run("SELECT id, a FROM c ORDER BY id") == [(1, 3), (2, None)]
 
 
@@ -58,6 +58,6 @@ def test_deletion_goes_on_where_another_session_rewrites_a_mapped_table(
         return require_recorded(counters)
 
     monkeypatch.setattr(TransactionCounters, "require_recorded", rewritten)
-    tally = place.execute(place.plan())
-    assert (tally.done, tally.refused) == ({"a": 6}, {})
+    counts = place.execute(place.plan())
+    assert (counts.done, counts.refused) == ({"a": 6}, {})
     assert place.run(f"SELECT count(*) FROM b WHERE at = '{YOUNG}'") == [(6,)]
