@@ -17,11 +17,11 @@ from itertools import permutations
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 MOST_COLUMNS = 5  # of a key whose order is looked for: 120 orders
@@ -58,20 +58,20 @@ HAVING count(*) = cardinality(%(columns)s::text[])
 
 @dataclass(frozen=True)
 class Place:
-    """Where a collection's rows are."""
+    """The table of a collection."""
 
     schema: str
     table: str
 
     @property
-    def identifier(self) -> sql.Identifier:
+    def identifier(self) -> Identifier:
         """The qualified name for a query."""
-        return sql.Identifier(self.schema, self.table)
+        return Identifier(self.schema, self.table)
 
 
 def places_of(database: MappedDatabase) -> dict[str, Place]:
-    """Return where the data map says that each collection's rows are."""
-    return {name: Place(one.schema_name, one.table) for name, one in database.collections.items()}
+    """Return the tables of a database by collection, as the data map names them."""
+    return {name: Place(it.schema_name, it.table) for name, it in database.collections.items()}
 
 
 def primary_key(connection: psycopg.Connection, place: Place) -> list[str] | None:
@@ -94,8 +94,7 @@ def key_columns(connection: psycopg.Connection, place: Place) -> list[str] | Non
         None when there is no such table.
     """
     name = place.identifier.as_string(connection)
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
-    if row is None or not row[0]:
+    if not scalar(connection, "SELECT to_regclass(%s) IS NOT NULL", [name]):
         return None
     return [column for (column,) in connection.execute(PRIMARY_KEY, [name])]
 
@@ -106,8 +105,8 @@ def types_of_key(connection: psycopg.Connection, place: Place) -> str | None:
     Types that print a value alike count as one: a key that grew from integer to bigint names its
     records as before. So does one whose column was renamed.
     """
-    row = connection.execute(TYPES_OF_KEY, [place.identifier.as_string(connection)]).fetchone()
-    return None if row is None else row[0]
+    types: str | None = scalar(connection, TYPES_OF_KEY, [place.identifier.as_string(connection)])
+    return types
 
 
 def types_of_columns(
@@ -115,8 +114,8 @@ def types_of_columns(
 ) -> str | None:
     """Return the types of columns as `types_of_key` does; None where one is not in the table."""
     parameters = {"columns": list(columns), "name": place.identifier.as_string(connection)}
-    row = connection.execute(_TYPES_OF_COLUMNS, parameters).fetchone()
-    return None if row is None else row[0]
+    types: str | None = scalar(connection, _TYPES_OF_COLUMNS, parameters)
+    return types
 
 
 def order_of_key(
@@ -144,14 +143,12 @@ def order_of_key(
     return orders[0] if len(orders) == 1 else None
 
 
-def key_texts(columns: Sequence[str]) -> sql.Composed:
+def key_texts(columns: Sequence[str]) -> Composed:
     """Return the columns of a key as texts, for a query over records of alias ``t``.
 
     They name a record only in a session that did `PRINTING`.
     """
-    return sql.SQL(", ").join(
-        sql.SQL("{}::text").format(sql.Identifier("t", one)) for one in columns
-    )
+    return SQL(", ").join(SQL("{}::text").format(Identifier("t", column)) for column in columns)
 
 
 COMPARED = """array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
@@ -243,11 +240,11 @@ ORDER BY 1, 2, k.conname
 
 def detached_of(rules: Iterable[RetentionRule]) -> dict[str, tuple[str, ...]]:
     """Return what retention.yaml detaches from each collection, as ``collection.field``."""
-    found: dict[str, tuple[str, ...]] = {}
-    for one in rules:
-        if one.detach:
-            found[one.collection] = (*found.get(one.collection, ()), *one.detach)
-    return found
+    detached: dict[str, tuple[str, ...]] = {}
+    for rule in rules:
+        if rule.detach:
+            detached[rule.collection] = (*detached.get(rule.collection, ()), *rule.detach)
+    return detached
 
 
 def detach(

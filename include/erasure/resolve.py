@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -19,6 +21,7 @@ from sqlalchemy import Engine, delete, tuple_, update
 from include.erasure.ledger import (
     ErasureKeys,
     OpenBatch,
+    Origin,
     settle,
     unsettled,
     withdraw,
@@ -27,6 +30,7 @@ from include.erasure.ledger import (
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.matching import Table, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key
+from include.services.database import scalar
 from include.services.errors import ServiceError
 from include.state.tables import erasure, erasure_batch
 
@@ -77,18 +81,15 @@ def transaction_of(connection: psycopg.Connection[Any]) -> str:
     Raises:
         psycopg.Error: the server is a replica, or the connection is gone.
     """
-    row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
-    assert row is not None
-    return str(row[0])
+    return str(scalar(connection, "SELECT pg_current_xact_id()::text"))
 
 
 def _asked(connection: psycopg.Connection[Any], query: str) -> str:
     try:
         with connection.transaction():
-            row = connection.execute(query).fetchone()
+            return scalar(connection, query) or UNKNOWN
     except (errors.InsufficientPrivilege, errors.ObjectNotInPrerequisiteState):
         return UNKNOWN
-    return UNKNOWN if row is None else str(row[0])
 
 
 PATIENCE = timedelta(seconds=10)
@@ -133,8 +134,9 @@ def resolve(
         batches = unsettled(conn, database)
     if not batches:
         return
+    resolution = _Resolution(state, connection, places, keys, at, masks or {}, patience)
     try:
-        _resolve(state, connection, batches, places, keys, at, masks or {}, patience)
+        resolution.resolve(batches)
     except psycopg.Error as error:
         raise ServiceError(
             f"ParcelSeal cannot find out which records of {database} were erased "
@@ -143,96 +145,86 @@ def resolve(
         ) from None
 
 
-def _resolve(
-    state: Engine,
-    connection: psycopg.Connection,
-    batches: Sequence[OpenBatch],
-    places: Mapping[str, Place],
-    keys: ErasureKeys,
-    at: datetime,
-    masks: Mapping[str, Mask],
-    patience: timedelta,
-) -> None:
-    with connection.transaction():
-        server = server_of(connection)
-    unknown: list[OpenBatch] = []
-    until = time.monotonic() + patience.total_seconds()
-    for batch in batches:
-        status = _status(connection, batch, server, until)
-        if status == "committed":
-            with state.begin() as conn:
-                settle(conn, [batch.id], at)
-        elif status == "aborted":
-            with state.begin() as conn:
-                withdraw(conn, batch.id)
-        else:
-            unknown.append(batch)
-    # Each look reads the whole table, so that batches of the same records are looked for together.
-    alike: dict[tuple[str, str, str], list[OpenBatch]] = defaultdict(list)
-    for batch in unknown:
-        of = batch.origin
-        alike[of.collection, of.action, of.record_class].append(batch)
-    for together in alike.values():
-        _look(state, connection, together, places, keys, at, masks)
+@dataclass(frozen=True)
+class _Resolution:
+    """The arguments of `resolve`."""
 
+    state: Engine
+    connection: psycopg.Connection
+    places: Mapping[str, Place]
+    keys: ErasureKeys
+    at: datetime
+    masks: Mapping[str, Mask]
+    patience: timedelta
 
-def _status(
-    connection: psycopg.Connection, batch: OpenBatch, server: str, until: float
-) -> str | None:
-    """Return committed or aborted; None where PostgreSQL cannot tell."""
-    if batch.transaction is None:
-        return None
-    certain = is_known(server) and batch.server == server
-    perhaps = not is_known(server) or not is_known(batch.server)
-    if not certain and not perhaps:
-        return None
-    while True:
-        try:
-            with connection.transaction():
-                row = connection.execute(
-                    "SELECT pg_xact_status(%s::xid8)", [batch.transaction]
-                ).fetchone()
-        except errors.InvalidParameterValue:  # a number that the server did not give yet
+    def resolve(self, batches: Sequence[OpenBatch]) -> None:
+        with self.connection.transaction():
+            server = server_of(self.connection)
+        # Each search reads the whole table, so one search serves all batches of the same records.
+        unknown: dict[tuple[str, str, str], list[OpenBatch]] = defaultdict(list)
+        until = time.monotonic() + self.patience.total_seconds()
+        for batch in batches:
+            status = self._status(batch, server, until)
+            if status == "committed":
+                with self.state.begin() as conn:
+                    settle(conn, [batch.id], self.at)
+            elif status == "aborted":
+                with self.state.begin() as conn:
+                    withdraw(conn, batch.id)
+            else:
+                origin = batch.origin
+                unknown[origin.collection, origin.action, origin.record_class].append(batch)
+        for alike in unknown.values():
+            self._search(alike)
+
+    def _status(self, batch: OpenBatch, server: str, until: float) -> str | None:
+        """Return committed or aborted; None if PostgreSQL cannot tell."""
+        if batch.transaction is None:
             return None
-        status = row[0] if row else None
-        if status != "in progress":
-            # Another server's transaction may have the number: whether it goes on is a reason to
-            # wait, whether it ended none to believe it.
-            return status if certain else None
-        if time.monotonic() >= until:
-            raise ServiceError(
-                f"A transaction that erases records of {batch.origin.database} still goes on: "
-                f"{batch.transaction}.",
-                "If no other run is at work, end its session (pg_stat_activity, backend_xid), then "
-                "run again.",
+        is_certain = is_known(server) and batch.server == server
+        is_possible = not is_known(server) or not is_known(batch.server)
+        if not is_certain and not is_possible:
+            return None
+        query = "SELECT pg_xact_status(%s::xid8)"
+        while True:
+            try:
+                with self.connection.transaction():
+                    status: str | None = scalar(self.connection, query, [batch.transaction])
+            except errors.InvalidParameterValue:  # a number that the server has not assigned yet
+                return None
+            if status != "in progress":
+                # Another server's transaction may have the number. That it goes on is a reason to
+                # wait; how it ended does not count.
+                return status if is_certain else None
+            if time.monotonic() >= until:
+                raise ServiceError(
+                    f"A transaction that erases records of {batch.origin.database} still goes on: "
+                    f"{batch.transaction}.",
+                    "If no other run is at work, end its session (pg_stat_activity, backend_xid), "
+                    "then run again.",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _search(self, batches: Sequence[OpenBatch]) -> None:
+        """Withdraw the entries whose records still exist, of batches of one class and action."""
+        ids, origin = [batch.id for batch in batches], batches[0].origin
+        with self.connection.transaction():
+            table = self._table(origin)
+            chunks = (
+                list(matches(self.state, self.connection, table, self.keys, ids)) if table else []
             )
-        time.sleep(_POLL_SECONDS)
-
-
-def _look(
-    state: Engine,
-    connection: psycopg.Connection,
-    batches: Sequence[OpenBatch],
-    places: Mapping[str, Place],
-    keys: ErasureKeys,
-    at: datetime,
-    masks: Mapping[str, Mask],
-) -> None:
-    """Withdraw the entries of batches, all of one collection and mask, whose records are there."""
-    ids, of = [batch.id for batch in batches], batches[0].origin
-    with connection.transaction():
-        table = _table(connection, batches[0], places, masks)
-        found = [] if table is None else list(matches(state, connection, table, keys, ids))
-    with state.begin() as conn:
-        still_here: Counter[int] = Counter()
-        for chunk in found:
-            for match in chunk:
-                # Two batches may name it by two keys, and a match tells of one.
+        with self.state.begin() as conn:
+            withdrawn: Counter[int] = Counter()
+            for match in chain.from_iterable(chunks):
+                # Two batches may name the record by two keys; a match has one of them.
                 names = [
-                    (key_id, keys.digest(key_id, of.database, of.collection, match.key))
-                    for key_id in keys.keys
+                    (
+                        key_id,
+                        self.keys.digest(key_id, origin.database, origin.collection, match.key),
+                    )
+                    for key_id in self.keys.keys
                 ]
-                withdrawn = conn.execute(
+                deleted = conn.execute(
                     delete(erasure)
                     .where(
                         tuple_(erasure.c.key_id, erasure.c.key_hmac).in_(names),
@@ -241,32 +233,25 @@ def _look(
                     )
                     .returning(erasure.c.batch_id)
                 )
-                still_here.update(withdrawn.scalars())
-        for batch, number in still_here.items():
-            conn.execute(
-                update(erasure_batch)
-                .where(erasure_batch.c.id == batch)
-                .values(records=erasure_batch.c.records - number)
-            )
-        withdraw_empty(conn, ids)
-        settle(conn, ids, at)
+                withdrawn.update(deleted.scalars())
+            for batch, number in withdrawn.items():
+                conn.execute(
+                    update(erasure_batch)
+                    .where(erasure_batch.c.id == batch)
+                    .values(records=erasure_batch.c.records - number)
+                )
+            withdraw_empty(conn, ids)
+            settle(conn, ids, self.at)
 
-
-def _table(
-    connection: psycopg.Connection,
-    batch: OpenBatch,
-    places: Mapping[str, Place],
-    masks: Mapping[str, Mask],
-) -> Table | None:
-    """Return the records of which an entry would be wrong; None where there are none."""
-    origin = batch.origin
-    place = place_of(origin.collection, places)
-    columns = primary_key(connection, place)
-    if columns is None:
-        return None
-    condition: sql.Composable | None = None
-    if origin.action == "mask":
-        if origin.record_class not in masks:
+    def _table(self, origin: Origin) -> Table | None:
+        """Return the records for which an entry would be wrong; None if there are none."""
+        place = place_of(origin.collection, self.places)
+        columns = primary_key(self.connection, place)
+        if columns is None:
             return None
-        condition = to_mask(masks[origin.record_class], shapes(connection, place))
-    return Table(origin.database, origin.collection, place, columns, condition)
+        condition: sql.Composable | None = None
+        if origin.action == "mask":
+            if origin.record_class not in self.masks:
+                return None
+            condition = to_mask(self.masks[origin.record_class], shapes(self.connection, place))
+        return Table(origin.database, origin.collection, place, columns, condition)

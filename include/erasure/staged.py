@@ -14,6 +14,7 @@ from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, kind_of
 from include.erasure.places import COMPARED, Place, Reference, detach
 from include.erasure.search import Sought
+from include.services.database import scalar
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 # Foreign keys that delete records of another table too (ON DELETE CASCADE). A partition inherits
@@ -177,9 +178,7 @@ def _refuse_cascades(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> 
 def _parts(copy: psycopg.Connection, keys: StagedKeys) -> list[int]:
     """Return the oids of a table and its partitions."""
     name = keys.table.place.identifier.as_string(copy)
-    row = copy.execute(_PARTS, {"name": name}).fetchone()
-    assert row is not None
-    return list(row[0])
+    return list(scalar(copy, _PARTS, {"name": name}))
 
 
 def _not_among(keys: StagedKeys, parts: Sequence[int]) -> sql.Composed:
@@ -241,11 +240,8 @@ def count_remaining(
             for record_class in _classes(copy, keys)
         ]
         for action, condition, entry in conditions:
-            row = copy.execute(
-                query.format(place.identifier, condition, keys.name(action), keys.same, entry)
-            ).fetchone()
-            assert row is not None
-            left += row[0]
+            names = place.identifier, condition, keys.name(action), keys.same, entry
+            left += scalar(copy, query.format(*names))
     return left
 
 

@@ -7,6 +7,7 @@ docs/connections.md lists it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Right:
 
 
 READERS = "backup_offsite, check_quality, enforce_retention"
-RETENTION = "enforce_retention"
-INTAKE = "intake_db"
-QUERY_LOGINS = "audit_db, training_db, partners_db, incident_db"
-QUERY_WORKFLOWS = (
+_retention_right = partial(Right, "retention_db", "enforce_retention")
+_intake_right = partial(Right, "intake_db", "review_intake")
+_state_right = partial(Right, "state_db", "all")
+_pages_right = partial(Right, "pages_db", "compliance pages")
+_query_right = partial(
+    Right,
+    "audit_db, training_db, partners_db, incident_db",
     "sample_audit, conclude_audit, remind_training, review_partners, respond_to_incident, "
-    "update_incident"
+    "update_incident",
 )
 
 READ_ALL = Right(
@@ -58,145 +62,99 @@ READ_ALL_ROWS = Right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide rows from a backup",
 )
-RETENTION_SCHEMA = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_SCHEMA = _retention_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a table with record classes, and of a table that refers to one",
 )
-RETENTION_READ = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_READ = _retention_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "ctid and tableoid, primary keys, columns that retention.yaml names, and foreign keys that "
     "refer to its tables, with the primary keys of the referring tables",
 )
-RETENTION_DELETE = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_DELETE = _retention_right(
     "GRANT DELETE ON {table} TO {role}",
     "the tables of classes that are deleted",
 )
-RETENTION_LOCK = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_LOCK = _retention_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "SELECT ... FOR UPDATE needs the right to update at least one column of the table",
 )
-RETENTION_CHANGE = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_CHANGE = _retention_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "masked and stamped columns, and the columns that `detach` names",
 )
-RETENTION_ALL_ROWS = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_ALL_ROWS = _retention_right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide expired records, and records that refer to them",
 )
-RETENTION_OWNER = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_OWNER = _retention_right(
     "GRANT {owner} TO {role} WITH INHERIT FALSE, SET TRUE",
     "tables with partitions, on PostgreSQL 16, 17 and 18: statements name partitions, which rights "
     "on the table do not cover, and only the owner drops a partition",
 )
-RETENTION_OWNER_15 = Right(
-    "retention_db",
-    RETENTION,
+RETENTION_OWNER_15 = _retention_right(
     "GRANT {owner} TO {role}",
     "the same on PostgreSQL 15, where the role inherits the owner's rights unless it is NOINHERIT",
 )
-QUERY_SCHEMA = Right(
-    QUERY_LOGINS,
-    QUERY_WORKFLOWS,
+QUERY_SCHEMA = _query_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema that the queries of the pack name; for incidents, the schemas of `scope` and "
     "`staff`",
 )
-QUERY_READ = Right(
-    QUERY_LOGINS,
-    QUERY_WORKFLOWS,
+QUERY_READ = _query_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the columns that the queries of the pack name; for incidents, also mapped personal columns",
 )
-QUERY_ALL_ROWS = Right(
-    QUERY_LOGINS,
-    QUERY_WORKFLOWS,
+QUERY_ALL_ROWS = _query_right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide rows from the queries of the pack",
 )
-INTAKE_SCHEMA = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_SCHEMA = _intake_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a formal table",
 )
-INTAKE_READ = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_READ = _intake_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "the mapped columns of the incoming table, and the columns of other tables that intake.yaml "
     "and the quality suite of the incoming table name (the check does not test the suite's)",
 )
-INTAKE_ALL_ROWS = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_ALL_ROWS = _intake_right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide incoming records, or rows that intake.yaml names",
 )
-INTAKE_UPDATE = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_UPDATE = _intake_right(
     "GRANT UPDATE ({columns}) ON {table} TO {role}",
     "state, review and back-reference columns of the incoming table",
 )
-INTAKE_INSERT = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_INSERT = _intake_right(
     "GRANT INSERT ({columns}) ON {table} TO {role}",
     "the columns of formal tables that intake.yaml fills",
 )
-INTAKE_NUMBER = Right(
-    INTAKE,
-    "review_intake",
+INTAKE_NUMBER = _intake_right(
     "GRANT USAGE ON SEQUENCE {sequence} TO {role}",
     "sequences that generate new keys of formal tables",
 )
-STATE_CREATE = Right(
-    "state_db",
-    "all",
+STATE_CREATE = _state_right(
     "GRANT CREATE ON DATABASE {database} TO {role}",
     "migrations, and the separate schema of an incident drill",
 )
-STATE_SCHEMA = Right(
-    "state_db",
-    "all",
+STATE_SCHEMA = _state_right(
     "GRANT CREATE ON SCHEMA {schema} TO {role}",
     "migrations create tables in the schema public",
 )
-STATE_OWN = Right(
-    "state_db",
-    "all",
+STATE_OWN = _state_right(
     "ALTER TABLE {table} OWNER TO {role}",
     "migrations change the tables",
 )
-PAGES_SCHEMA = Right(
-    "pages_db",
-    "compliance pages",
+PAGES_SCHEMA = _pages_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "the schema of these tables, public",
 )
-PAGES_READ = Right(
-    "pages_db",
-    "compliance pages",
+PAGES_READ = _pages_right(
     "GRANT SELECT ON {table} TO {role}",
     "the tables that the pages show; `./parcelseal migrate --pages-role ROLE` grants them",
 )
-PAGES_COLUMNS = Right(
-    "pages_db",
-    "compliance pages",
+PAGES_COLUMNS = _pages_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "tables that the pages read in part; granted likewise",
 )
@@ -207,32 +165,4 @@ DRILL_CREATE = Right(
     "a drill restores into a database of its own",
 )
 
-DECLARED = (
-    READ_ALL,
-    READ_LARGE_OBJECTS,
-    READ_ALL_ROWS,
-    RETENTION_SCHEMA,
-    RETENTION_READ,
-    RETENTION_DELETE,
-    RETENTION_LOCK,
-    RETENTION_CHANGE,
-    RETENTION_ALL_ROWS,
-    RETENTION_OWNER,
-    RETENTION_OWNER_15,
-    QUERY_SCHEMA,
-    QUERY_READ,
-    QUERY_ALL_ROWS,
-    INTAKE_SCHEMA,
-    INTAKE_READ,
-    INTAKE_ALL_ROWS,
-    INTAKE_UPDATE,
-    INTAKE_INSERT,
-    INTAKE_NUMBER,
-    STATE_CREATE,
-    STATE_SCHEMA,
-    STATE_OWN,
-    PAGES_SCHEMA,
-    PAGES_READ,
-    PAGES_COLUMNS,
-    DRILL_CREATE,
-)
+DECLARED = tuple(value for value in list(globals().values()) if isinstance(value, Right))

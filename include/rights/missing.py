@@ -20,9 +20,9 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.rights import declared
 from include.rights.declared import Right
+from include.services.database import scalar
 from include.services.errors import UsageError
 
-_ROLE = "SELECT current_user::text"
 _UNREADABLE = """
 SELECT n.nspname::text, c.relname::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -87,9 +87,7 @@ class Login:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
-        row = connection.execute(_ROLE).fetchone()
-        assert row is not None
-        self.role = str(row[0])
+        self.role = str(scalar(connection, "SELECT current_user::text"))
 
     def lacks(self, right: Right, message: str, **names: Composable) -> MissingRight:
         """Return a missing right; names are those in its statement, except this login's role."""
@@ -98,17 +96,16 @@ class Login:
 
     def ask(self, query: str, *parameters: Any) -> bool:
         """Return the Boolean result of a query; null counts as false."""
-        row = self.connection.execute(query, parameters).fetchone()
-        return bool(row and row[0])
+        return bool(scalar(self.connection, query, parameters))
 
     def table(self, schema: str, name: str) -> int | None:
         """Return the oid of a table, or None if there is none."""
-        row = self.connection.execute(
+        query = (
             "SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %s AND c.relname = %s",
-            [schema, name],
-        ).fetchone()
-        return int(row[0]) if row else None
+            "WHERE n.nspname = %s AND c.relname = %s"
+        )
+        oid: int | None = scalar(self.connection, query, [schema, name])
+        return oid
 
     def lacks_schema(self, right: Right, schema: str) -> Iterator[MissingRight]:
         """Yield USAGE of a schema, if the login lacks it."""
@@ -204,12 +201,9 @@ def lacks_drill(login: Login) -> Iterator[MissingRight]:
 def lacks_state(login: Login) -> Iterator[MissingRight]:
     """Yield the missing rights of a login to migrate and use the state database."""
     if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):
-        row = login.connection.execute("SELECT current_database()::text").fetchone()
-        assert row is not None
+        name = scalar(login.connection, "SELECT current_database()::text")
         yield login.lacks(
-            declared.STATE_CREATE,
-            f"CREATE on database {row[0]}",
-            database=Identifier(row[0]),
+            declared.STATE_CREATE, f"CREATE on database {name}", database=Identifier(name)
         )
     if not login.ask("SELECT has_schema_privilege('public', 'CREATE')"):
         yield login.lacks(

@@ -17,6 +17,7 @@ from include.policy.intake import IntakeRule, Target
 from include.policy.retention import Clock, RetentionRule, SqlClock
 from include.rights import declared
 from include.rights.missing import Login, MissingRight, lacks_query
+from include.services.database import scalar
 
 _SYSTEM = ("ctid", "tableoid")
 _OF_RECORD = re.compile(r'\bt\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))')
@@ -108,13 +109,12 @@ def lacks_retention(
         yield from login.lacks_columns(declared.RETENTION_CHANGE, *table, sorted(columns))
     for table, oid in sorted(owned.items()):
         if not login.ask(_CAN_BECOME_OWNER, oid):
-            row = login.connection.execute(_OWNER, [oid]).fetchone()
-            assert row is not None
+            owner = scalar(login.connection, _OWNER, [oid])
             is_old = login.connection.info.server_version < 160_000
             yield login.lacks(
                 declared.RETENTION_OWNER_15 if is_old else declared.RETENTION_OWNER,
-                f"membership in {row[0]}, the owner of {'.'.join(table)} and its partitions",
-                owner=Identifier(row[0]),
+                f"membership in {owner}, the owner of {'.'.join(table)} and its partitions",
+                owner=Identifier(owner),
             )
 
 
