@@ -11,6 +11,8 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+_FALSE = SQL("false")
+
 
 def pack_sql(text: str) -> Composable:
     """SQL of the pack's author as it is; a percent sign in it is no parameter."""
@@ -33,12 +35,15 @@ def fixed(part: Composable) -> Composable:
 
 
 def either(conditions: Sequence[Composable]) -> Composable:
-    """Conditions of which one has to hold; false without any."""
-    return SQL("({})").format(SQL(" OR ").join(conditions)) if conditions else SQL("false")
+    """Return the condition that at least one of some conditions is met; false without any."""
+    possible = [condition for condition in conditions if condition != _FALSE]
+    return SQL("({})").format(SQL(" OR ").join(possible)) if possible else _FALSE
 
 
 def both(conditions: Sequence[Composable]) -> Composable:
-    """Conditions that all have to hold; true without any."""
+    """Return the condition that all of some conditions are met; true without any."""
+    if _FALSE in conditions:
+        return _FALSE
     return SQL("({})").format(SQL(" AND ").join(conditions)) if conditions else SQL("true")
 
 

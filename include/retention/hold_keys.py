@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL
 
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
@@ -36,7 +37,7 @@ from include.retention.postgres.key_types import (
 )
 from include.retention.postgres.relations import read_relations, require
 from include.retention.postgres.session import one_view, prepare
-from include.services.database import DatabaseAddress
+from include.services.database import DatabaseAddress, scalar
 from include.services.errors import UsageError
 
 Key = tuple[HoldKind, KeyType]
@@ -67,11 +68,21 @@ def can_keep(
         UsageError: the schedule does not fit the database, or a right is missing.
         ServiceError: the database was lost, or a lock was not free.
     """
+    return _matches(_usable_keys(address, database, rules, kind), kind, values)
+
+
+def _usable_keys(
+    address: DatabaseAddress,
+    database: MappedDatabase,
+    rules: Sequence[RetentionRule],
+    kind: HoldKind,
+) -> list[Key]:
+    """Return the keys of a kind; raise UnusableKey if one has a type that no hold can name."""
     keys = [key for key in _keys(address, database, rules) if key[0] is kind]
     for _kind, key_type in keys:
         if reason := why_unusable(kind, key_type):
             raise UnusableKey(f"In {database.name}, {reason[0]}.", reason[1])
-    return _matches(keys, kind, values)
+    return keys
 
 
 def require_erasable(
@@ -95,10 +106,7 @@ def require_erasable(
         ServiceError: the database was lost, or a lock was not free.
     """
     erased = [rule for rule in rules if rule.on_request]
-    keys = [key for key in _keys(address, database, erased) if key[0] is HoldKind.SUBJECT]
-    for kind, key_type in keys:
-        if reason := why_unusable(kind, key_type):
-            raise UnusableKey(f"In {database.name}, {reason[0]}.", reason[1])
+    keys = _usable_keys(address, database, erased, HoldKind.SUBJECT)
     if not any(may_name(key_type, subject) for _kind, key_type in keys):
         raise Unerasable(
             f"No record class of {database.name} that is erased on request can have this key: the "
@@ -260,22 +268,17 @@ def count_held(database: RetentionDatabase, hold: Hold) -> dict[str, int]:
         UsageError: the schedule does not fit the database, or a right is missing.
         ServiceError: the database was lost, a lock was not free, or a statement took too long.
     """
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     with database.reader.connect(autocommit=True) as connection:
         prepare(connection, database.mapped)
         with one_view(connection, database.mapped):
             graph = schedule_of(database, database.run.clock.now()).graph(connection)
-            values = [value for one, value in each_hold(graph.holds) if one.id == hold.id]
-            for one in (it for classes in graph.classes.values() for it in classes):
-                each: list[Composable] = [
-                    held for value in values if (held := graph.held_by(one, hold, value)) != FALSE
-                ]
-                if not each:
-                    continue
-                query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
-                    one.relation.identifier, either(each)
-                )
-                row = connection.execute(query, {}).fetchone()
-                assert row is not None
-                found[one.name] = row[0]
-    return found
+            values = [value for active, value in each_hold(graph.holds) if active.id == hold.id]
+            for record_class in chain.from_iterable(graph.classes.values()):
+                held = either([graph.held_by(record_class, hold, value) for value in values])
+                if held != FALSE:
+                    query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
+                        record_class.relation.identifier, held
+                    )
+                    counts[record_class.name] = scalar(connection, query, {})
+    return counts

@@ -351,7 +351,7 @@ class _Walk:
 
 
 def set_limits(
-    state: ExecutionState, one: RecordClass, leaf: Leaf | None = None, idle_ms: int = IDLE_MS
+    state: ExecutionState, one: RecordClass, leaf: Leaf | None = None, idle_ms: int | None = None
 ) -> None:
     """Set the timeouts of a transaction, and become the owner if a partition requires it.
 
@@ -359,13 +359,13 @@ def set_limits(
         state: the execution.
         one: the record class.
         leaf: the table or partition that statements name; None for the whole table.
-        idle_ms: how long it may wait for the ledger before the server ends its session.
+        idle_ms: time to wait for the ledger before the server ends the session; default `IDLE_MS`.
     """
     batch = state.batch_rules
     timeouts = {
         "lock_timeout": f"{batch.lock_timeout_ms}ms",
         "statement_timeout": f"{batch.statement_timeout_s}s",
-        "idle_in_transaction_session_timeout": f"{idle_ms}ms",
+        "idle_in_transaction_session_timeout": f"{idle_ms or IDLE_MS}ms",
     }
     set_locally(state.connection, state.schedule.database, timeouts)
     state.connection.execute(WRITE_AT_ONCE, {"is_local": True})

@@ -21,7 +21,6 @@ import psycopg
 from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, Shape, to_mask
-from include.erasure.places import key_texts
 from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
@@ -29,6 +28,7 @@ from include.policy.fragments import both, either, fixed, literal, pack_sql
 from include.policy.retention import RetentionRule, SqlClock
 from include.retention.postgres.key_types import KeyType, TypedKeys, expressions
 from include.retention.postgres.relations import Leaf, Relation
+from include.services.database import scalar
 
 Name = TypeVar("Name", bound=Hashable)
 _OWN_COLUMN = re.compile(r'\s*t\s*\.\s*(?:"((?:[^"]|"")+)"|(\w+))\s*')
@@ -43,7 +43,7 @@ def own_column(expression: str) -> str | None:
     return quoted.replace('""', '"') if quoted else plain.lower()
 
 
-def names(rule: RetentionRule, relation: Relation) -> bool:
+def finds_through(rule: RetentionRule, relation: Relation) -> bool:
     """Return whether a class finds its records through a table.
 
     Its keys and its condition count. A word that only looks like the table's name counts too.
@@ -55,28 +55,32 @@ def names(rule: RetentionRule, relation: Relation) -> bool:
     return re.search(rf"(?<!\w){re.escape(relation.name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def order(before: Mapping[Name, list[Name]], links: Sequence[tuple[Name, Name]]) -> None:
-    """Put what is found through others before these, where no stronger rule says otherwise.
+def add_links(before: Mapping[Name, list[Name]], links: Sequence[tuple[Name, Name]]) -> None:
+    """Add each link to an order, unless it would create a cycle.
 
     Args:
-        before: what has to go before each; changed in place.
-        links: pairs of which the first is found through the second.
+        before: predecessors of each name; changed in place.
+        links: pairs; records of the first are found through records of the second, and go first.
     """
     for first, second in links:
-        if first != second and first not in before[second] and second not in reached(first, before):
+        if (
+            first != second
+            and first not in before[second]
+            and second not in reachable(first, before)
+        ):
             before[second].append(first)
 
 
-def reached(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name]:
-    """Return all that follows one, directly or not."""
-    found: set[Name] = set()
+def reachable(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name]:
+    """Return all names that follow a name, directly or not."""
+    names: set[Name] = set()
     waiting = list(following[start])
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
+        if name not in names:
+            names.add(name)
             waiting += following[name]
-    return found
+    return names
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class BoundClock:
     def over(self) -> Composable:
         """The period is over; null while the clock has not started."""
         first, *more = self._moments(self.cutoff)
-        parts: list[Composable] = [SQL("({} < {})").format(self.sql, first)]
+        parts = [SQL("({} < {})").format(self.sql, first)]
         for begins, ends in zip(more[::2], more[1::2], strict=True):
             parts.append(SQL("({0} >= {1} AND {0} < {2})").format(self.sql, begins, ends))
         return either(parts) if more else parts[0]
@@ -180,9 +184,8 @@ class RecordClass:
         if not self.rule.on_request or not subjects:
             return _FALSE
         linked = both([self.belongs, self.linked(subjects)])
-        remembered = self._not_taken_over(subjects, records)
-        found = linked if remembered == _FALSE else either([linked, remembered])
-        return both([found, *(one.over for one in self.minima), *self._undone])
+        found = either([linked, self._not_taken_over(subjects, records)])
+        return both([found, *(minimum.over for minimum in self.minima), *self._undone])
 
     def linked(self, subjects: Collection[str]) -> Composable:
         """Return the condition that an expression of the class names one of some data subjects."""
@@ -229,10 +232,10 @@ class RecordClass:
         columns = list(zip(*sorted(keys), strict=True))
         if len(columns) == 1:
             return SQL("({} = ANY ({}::text[]))").format(
-                fixed(key_texts(self.relation.key)), literal(list(columns[0]))
+                self.relation.key_texts, literal(list(columns[0]))
             )
         return SQL("(({}) IN (SELECT * FROM unnest({})))").format(
-            fixed(key_texts(self.relation.key)),
+            self.relation.key_texts,
             SQL(", ").join(SQL("{}::text[]").format(literal(list(one))) for one in columns),
         )
 
@@ -320,8 +323,7 @@ def is_attached(connection: psycopg.Connection[Any], relation: Relation, leaf: L
     """Return whether a partition belongs to its table, and no application is detaching it."""
     if leaf.oid == relation.oid:
         return True
-    row = connection.execute(_ATTACHED, {"leaves": [leaf.oid], "root": relation.oid}).fetchone()
-    return row is not None and bool(row[0])
+    return bool(scalar(connection, _ATTACHED, {"leaves": [leaf.oid], "root": relation.oid}))
 
 
 def past_partitions(

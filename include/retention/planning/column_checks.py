@@ -27,6 +27,7 @@ from include.policy.fragments import both, either, fixed, pack_sql, quoted
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Relation
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 TRIED = 200  # records that are tried against each check
@@ -234,20 +235,12 @@ class _MaskCheck:
             filled = [SQL("({})").format(pack_sql(index["predicate"]))]
             if not index["nulls_repeat"]:
                 filled += [SQL("{} IS NOT NULL").format(part) for part in parts]
-            columns = [
-                SQL("({})::{} AS {}").format(
-                    assigned[column] if column in assigned else quoted("t", column),
-                    pack_sql(kind),
-                    quoted(column),
-                )
-                for column, kind in zip(index["columns"], index["types"], strict=True)
-            ]
             query = SQL(
                 "SELECT count(*) > count(DISTINCT ROW({parts})) FROM (SELECT {columns} "
                 "FROM {table} AS t WHERE {which} LIMIT {tried}) AS t WHERE {filled}"
             ).format(
                 parts=SQL(", ").join(parts),
-                columns=SQL(", ").join(columns),
+                columns=_columns(index["columns"], index["types"], assigned),
                 table=self.relation.identifier,
                 which=self._filled(),
                 tried=TRIED,
@@ -255,10 +248,10 @@ class _MaskCheck:
             )
             try:
                 with self.connection.transaction():
-                    row = self.connection.execute(query, {}).fetchone()
+                    repeats = scalar(self.connection, query, {})
             except errors.InsufficientPrivilege:
                 continue
-            if row is not None and row[0]:
+            if repeats:
                 yield (
                     ", ".join(column for column in index["columns"] if column in assigned),
                     index["name"],

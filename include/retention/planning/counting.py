@@ -1,9 +1,9 @@
-"""Counting every class of a table in one scan, as far as the records themselves decide."""
+"""Count the records of every class of a table in one scan, apart from references."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,36 +46,50 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Which:
-    """Records that were counted, and the digest of their keys, an XOR."""
+class Records:
+    """Records of a table, or of one of its partitions.
 
-    records: int = 0
-    digest: int = 0
+    Attributes:
+        digest: XOR of the hashes of their keys, so that some can be removed from it.
+        by_class: numbers of deletable records, for the deleting classes in their order.
+    """
+
+    records: int
+    digest: int
+    by_class: Sequence[int] = ()
+
+    def without(self, others: Records) -> Records:
+        """Return the figures without some of these records."""
+        return Records(
+            self.records - others.records,
+            self.digest ^ others.digest,
+            [mine - theirs for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
+        )
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one scan of a table found.
+    """The result of one scan of a table.
 
     Attributes:
         classes: by name.
-        ready: records that may go, by whichever class.
+        ready: records that any of its classes may delete.
         to_mask: records to mask.
     """
 
     classes: dict[str, Counted]
-    ready: Which
-    to_mask: Which
+    ready: Records
+    to_mask: Records
 
 
 def key_seed(keys: ErasureKeys, key_id: str) -> int:
-    """Seed of the hashes in a plan: from the erasure key, so that nobody else can try keys."""
+    """Return the seed of the hashes in a plan, derived from the secret erasure key."""
     made = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
     return int.from_bytes(made[:8], "big", signed=True)
 
 
 def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Composable:
-    """The XOR of the hashes of primary keys, as text; ``0`` of no record.
+    """Return the XOR of the hashes of primary keys, as text; ``0`` without a record.
 
     Args:
         relation: the table, whose record is ``t``.
@@ -88,7 +102,7 @@ def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Compos
 
 
 def hashed_key(relation: Relation, seed: int) -> Composable:
-    """The hash of the primary key of the record ``t``.
+    """Return the hash of the primary key of the record ``t``.
 
     Args:
         relation: the table.
@@ -102,7 +116,7 @@ def hashed_key(relation: Relation, seed: int) -> Composable:
 
 
 def count(which: Composable) -> Composable:
-    """The number of records of a query that a condition holds of."""
+    """Return the number of records of a query that meet a condition."""
     return SQL("count(*) FILTER (WHERE {})").format(which)
 
 
@@ -139,19 +153,20 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
         found = {figure: row[f"{figure} {place}"] for figure in _FIGURES}
         by_hold = _held_by(connection, graph, one) if found["held"] else {}
         counted[one.name] = Counted(**found, held_by=by_hold)
+    by_class = [counted[it.name].ready for it in classes if it.rule.deletes]
     return Scan(
         counted,
-        Which(row["ready records"], int(row["ready digest"])),
-        Which(row["masked records"], int(row["masked digest"])),
+        Records(row["ready records"], int(row["ready digest"]), by_class),
+        Records(row["masked records"], int(row["masked digest"])),
     )
 
 
 def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
-    """Every hold with what it is on, one that is on several things several times."""
-    found = [(hold, "") for hold in holds.everything]
+    """Return each hold with each of its values, by hold number and value."""
+    pairs = [(hold, "") for hold in holds.everything]
     for by_key in (holds.classes, *holds.values.values()):
-        found += [(hold, value) for value, those in by_key.items() for hold in those]
-    return sorted(found, key=lambda one: (one[0].id, one[1]))
+        pairs += [(hold, value) for value, those in by_key.items() for hold in those]
+    return sorted(pairs, key=lambda pair: (pair[0].id, pair[1]))
 
 
 def _held_by(connection: psycopg.Connection[Any], graph: Graph, one: RecordClass) -> dict[int, int]:

@@ -1,9 +1,9 @@
-"""What keeps a record because it refers to it, and in which order tables can be emptied.
+"""The references that keep records, and the order in which tables can be emptied.
 
-A record goes only when every record that refers to it goes before it or with it. Foreign keys that
-are set to null, by the database or because the pack says so, keep nothing, unless a hold is on the
-record that would be changed. One of a table that the data map lacks always keeps: nobody has said
-what may become of its records.
+A record is deleted only after, or together with, every record that refers to it. Foreign keys that
+are set to null, by the database or by `detach`, keep nothing, unless the record to change is on
+hold. A foreign key of a table that the data map lacks always keeps, since no rule covers its
+records.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from include.erasure.request_records import NO_RECORDS, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, negated, quoted
-from include.retention.planning import classes as links
-from include.retention.planning.classes import RecordClass
+from include.retention.planning.classes import (
+    RecordClass,
+    add_links,
+    finds_through,
+    own_column,
+    reachable,
+)
 from include.retention.postgres.relations import ForeignKey, Relation, Relations
 
 FALSE = SQL("false")
@@ -107,7 +112,7 @@ class Graph:
         return other
 
     def references(self, collection: str) -> list[Reference]:
-        """The foreign keys that lead to a collection."""
+        """Return the foreign keys that refer to a collection."""
         return self._references[collection]
 
     @property
@@ -120,7 +125,7 @@ class Graph:
             if record_class.rule.action == "mask"
         ]
         before: dict[str, list[str]] = {record_class.name: [] for record_class in masks}
-        links.order(before, [(mine.name, other.name) for mine, other in self._links(masks)])
+        add_links(before, [(mine.name, other.name) for mine, other in self._links(masks)])
         by_name = {record_class.name: record_class for record_class in masks}
         return [by_name[name] for name in TopologicalSorter(before).static_order()]
 
@@ -136,7 +141,7 @@ class Graph:
             for reference in self._references[name]:
                 if reference.child == collection and reference.sets_null:
                     changed.update(reference.key.columns)
-        columns = [links.own_column(text) for text in record_class.rule.keys.subject]
+        columns = [own_column(text) for text in record_class.rule.keys.subject]
         return all(column is not None and column not in changed for column in columns)
 
     def loses_subjects(self, collection: str) -> bool:
@@ -147,7 +152,7 @@ class Graph:
             and not self.keeps_subject(one)
             and (
                 (masks and one.rule.collection == collection)
-                or links.names(one.rule, self.relations.by_collection[collection])
+                or finds_through(one.rule, self.relations.by_collection[collection])
                 or any(
                     reference.child == one.rule.collection and reference.sets_null
                     for reference in self._references.get(collection, ())
@@ -164,15 +169,15 @@ class Graph:
             for one in classes
             for other in classes
             if other.rule.collection != one.rule.collection
-            and links.names(one.rule, other.relation)
+            and finds_through(one.rule, other.relation)
         ]
 
     def group_of(self, collection: str) -> tuple[str, ...]:
-        """The group that a collection belongs to."""
+        """Return the group of a collection."""
         return next(group for group in self.groups if collection in group)
 
     def is_cycle(self, group: Sequence[str]) -> bool:
-        """Whether collections of a group refer to each other, or to themselves."""
+        """Return whether collections of a group refer to each other, or to themselves."""
         return any(
             one.child in group and not one.sets_null
             for name in group
@@ -180,17 +185,14 @@ class Graph:
         )
 
     def held(self, collection: str) -> Composable:
-        """A hold is on a record, by whichever class."""
+        """Return the condition that a record is on hold, by any class."""
         if self.holds.everything:
             return SQL("true")
-        conditions = []
-        for one in self.classes.get(collection, ()):
-            if (held := one.held(self.holds)) != FALSE:
-                conditions.append(both([one.belongs, held]))
-            subjects = self.holds.values[HoldKind.SUBJECT]
-            remembered = one.on_hold_as_remembered(self.records, subjects)
-            if remembered != FALSE:
-                conditions.append(remembered)
+        subjects = self.holds.values[HoldKind.SUBJECT]
+        conditions: list[Composable] = []
+        for record_class in self.classes.get(collection, ()):
+            conditions.append(both([record_class.belongs, record_class.held(self.holds)]))
+            conditions.append(record_class.on_hold_as_remembered(self.records, subjects))
         return either(conditions)
 
     def held_by(self, record_class: RecordClass, hold: Hold, value: str) -> Composable:
@@ -203,63 +205,50 @@ class Graph:
             hold: of the registry.
             value: what it is on, without the database.
         """
-        linked = record_class.held_by(hold, value)
-        conditions = [] if linked == FALSE else [both([record_class.belongs, linked])]
+        conditions = [both([record_class.belongs, record_class.held_by(hold, value)])]
         if hold.kind is HoldKind.SUBJECT:
-            remembered = record_class.on_hold_as_remembered(self.records, {value})
-            conditions += [] if remembered == FALSE else [remembered]
+            conditions.append(record_class.on_hold_as_remembered(self.records, {value}))
         return either(conditions)
 
     def belongs(self, record_class: RecordClass) -> Composable:
         """Return the condition that a record is of the class, or was when it was remembered."""
-        remembered = record_class.remembered(self.records)
-        own = record_class.belongs
-        return own if remembered == FALSE else either([own, remembered])
+        return either([record_class.belongs, record_class.remembered(self.records)])
 
     def of_subjects(self, record_class: RecordClass, subjects: frozenset[str]) -> Composable:
         """Return the condition that a record is of some data subjects, linked or remembered."""
         linked = both([record_class.belongs, record_class.linked(subjects)])
-        remembered = record_class.remembered(self.records, subjects)
-        return linked if remembered == FALSE else either([linked, remembered])
-
-    def requested(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a data subject asked for a record of the class."""
-        return record_class.requested(self.subjects, self.records)
+        return either([linked, record_class.remembered(self.records, subjects)])
 
     def due(self, record_class: RecordClass) -> Composable:
-        """Return the condition that a record is over, or its data subject asked for it."""
-        over = both([record_class.belongs, record_class.expired])
-        requested = self.requested(record_class)
-        return SQL("({} IS TRUE)").format(over if requested == FALSE else either([over, requested]))
+        """Return the condition that a record has expired, or its data subject asked for it."""
+        expired = both([record_class.belongs, record_class.expired])
+        requested = record_class.requested(self.subjects, self.records)
+        return SQL("({} IS TRUE)").format(either([expired, requested]))
 
     def kept(self, record_class: RecordClass) -> Composable:
-        """A record of the class is held or suspended, or another class does not let it go."""
+        """Return the condition that a hold, a suspension or another class keeps a record."""
         others = []
-        for one in self.classes[record_class.rule.collection]:
-            if one is record_class or one.rule.action == "mask" or not record_class.rule.deletes:
+        for other in self.classes[record_class.rule.collection]:
+            is_same = other is record_class
+            if is_same or other.rule.action == "mask" or not record_class.rule.deletes:
                 continue
-            over = FALSE if one.rule.action == "keep" else self.due(one)
-            stays = negated(over)
-            if one.suspended != FALSE:
-                stays = either([stays, one.suspended])
-            others.append(both([one.belongs, stays]))
+            due = FALSE if other.rule.action == "keep" else self.due(other)
+            stays = either([negated(due), other.suspended])
+            others.append(both([other.belongs, stays]))
         held = self.held(record_class.rule.collection)
         return either([held, record_class.suspended, *others])
 
     def ready(self, record_class: RecordClass) -> Composable:
-        """A record of the class may go or be masked, as far as it itself is concerned."""
+        """Return the condition that a record can be deleted or masked, apart from references."""
         return both([self.due(record_class), negated(self.kept(record_class))])
 
     def may_go(self, collection: str) -> Composable:
-        """A record may go by one of its classes, as far as it itself is concerned."""
-        found = [one for one in self.classes.get(collection, ()) if one.rule.deletes]
-        return either([self.ready(one) for one in found])
+        """Return the condition that one of its classes can delete it, apart from references."""
+        classes = self.classes.get(collection, ())
+        return either([self.ready(it) for it in classes if it.rule.deletes])
 
     def keeping(self, reference: Reference) -> Composable | None:
-        """The referring records that keep their parent now, as a condition over ``t``.
-
-        None when there are none of that kind.
-        """
+        """Return the condition over ``t`` for referring records that keep the parent, or None."""
         if reference.sets_null:
             assert reference.child is not None
             held = self.held(reference.child)
@@ -267,10 +256,10 @@ class Graph:
         return SQL("true")
 
     def unreferred(self, collection: str) -> Composable:
-        """No record is there that keeps a record ``t`` of a collection by referring to it.
+        """Return the condition that no record keeps a record ``t`` by a reference to it.
 
-        For deleting, where what goes before has gone: any record that still refers counts. A record
-        that refers to itself does not keep itself.
+        Any record that still refers counts, since the execution deletes referring records first. A
+        record that refers to itself does not keep itself.
         """
         relation = self.relations.by_collection[collection]
         conditions = []
@@ -284,10 +273,10 @@ class Graph:
     def no_record(
         self, reference: Reference, which: Composable, others: Composable | None = None
     ) -> Composable:
-        """No record of those that a condition over ``t`` describes refers to the record ``t``.
+        """Return the condition that no record that meets a condition refers to the record ``t``.
 
-        The condition is closed inside, so that its ``t`` is the referring record, and PostgreSQL
-        can still join instead of looking each record up.
+        The condition is over a record ``t`` in a subquery, so that its ``t`` is the referring
+        record, and PostgreSQL can still join instead of searching for each record.
         """
         columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
         child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(
@@ -332,14 +321,14 @@ class Graph:
             }
             for name in self.emptied
         }
-        reached = {name: links.reached(name, before) for name in self.emptied}
+        reached = {name: reachable(name, before) for name in self.emptied}
         group = {
             name: tuple(sorted({name} | {one for one in reached[name] if name in reached[one]}))
             for name in self.emptied
         }
         merged = _merged(group, before)
         deleting = [one for each in self.classes.values() for one in each if one.rule.deletes]
-        links.order(
+        add_links(
             merged,
             [
                 (group[one.rule.collection], group[other.rule.collection])

@@ -18,6 +18,7 @@ from include.retention.database import RetentionDatabase
 from include.retention.planning.classes import RecordClass, past_partitions
 from include.retention.planning.counting import (
     Counted,
+    Records,
     Scan,
     count,
     hashed_key,
@@ -47,6 +48,7 @@ from include.retention.postgres.session import (
     set_up_joins,
 )
 from include.retention.postgres.transaction_counters import require_counting
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 YEARS = range(1900, 9000)  # far enough from the ends of what dates can be to add any period
@@ -89,28 +91,6 @@ def _unreadable(as_of: str) -> UsageError:
 
 
 Connection = psycopg.Connection[Any]
-
-
-@dataclass(frozen=True)
-class Records:
-    """Records of a table, or of one of its partitions.
-
-    Attributes:
-        digest: XOR of the hashes of their keys, so that some can be taken out.
-        by_class: numbers of deletable records, for the deleting classes in their order.
-    """
-
-    records: int
-    digest: int
-    by_class: Sequence[int]
-
-    def without(self, others: Records) -> Records:
-        """Return the figures without some of these records."""
-        return Records(
-            self.records - others.records,
-            self.digest ^ others.digest,
-            [mine - theirs for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
-        )
 
 
 @dataclass(frozen=True)
@@ -248,8 +228,7 @@ class _Planner:
     ) -> tuple[PlannedTable, dict[str, int]]:
         """Return the records to delete from a table, and their number by class."""
         deleting = self._deleting(collection)
-        by_class = [counted.classes[one.name].ready for one in deleting]
-        going = Records(counted.ready.records, counted.ready.digest, by_class)
+        going = counted.ready
         for part in kept.parts.values():
             going = going.without(part)
         table = PlannedTable(
@@ -288,7 +267,7 @@ class _Planner:
             over=literal(sorted(over)),
         )
         parts = {row[0]: row[1:] for row in self.connection.execute(query, {})}
-        none = Records(0, 0, ())
+        none = Records(0, 0)
         whole = []
         for leaf in relation.leaves:
             records, ready, digest = parts.get(leaf.oid, (0, 0, "0"))
@@ -340,9 +319,7 @@ class _Planner:
         if lacks == FALSE:
             return 0
         query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)
-        row = self.connection.execute(query, {}).fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(scalar(self.connection, query, {}))
 
     def _referred_by(self, one: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
         """Return by foreign key how many records of a class are kept."""

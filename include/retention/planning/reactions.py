@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from include.retention.planning.graph import Graph
 from include.retention.planning.plan import Event, Reaction
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 _PARTS = """
@@ -121,8 +122,7 @@ def _events(graph: Graph) -> dict[str, list[Event]]:
 
 
 def _require_ordinary_triggers(connection: psycopg.Connection[Any]) -> None:
-    row = connection.execute("SELECT current_setting('session_replication_role')").fetchone()
-    if row is not None and row[0] == "replica":
+    if scalar(connection, "SELECT current_setting('session_replication_role')") == "replica":
         user = connection.info.user
         raise UsageError(
             f"Sessions of {user} fire no triggers, also none of foreign keys "

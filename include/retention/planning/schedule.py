@@ -35,6 +35,7 @@ from include.retention.postgres.key_types import (
     why_unusable,
 )
 from include.retention.postgres.relations import Relation, read_relations, require
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
@@ -219,9 +220,7 @@ class _Binder:
 
     def _look(self, kind: str, as_of: datetime, span: Mapping[str, int]) -> tuple[datetime, ...]:
         query = SQL(_CUTOFF).format(type=SQL(kind))
-        row = self.connection.execute(query, {"as_of": as_of, **span}).fetchone()
-        assert row is not None
-        return tuple(row[0])
+        return tuple(scalar(self.connection, query, {"as_of": as_of, **span}))
 
 
 Connection = psycopg.Connection[Any]

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Engine
 
 from include.erasure import request_records, requests
 from include.erasure.ledger import ErasureKeys
-from include.erasure.places import key_texts
 from include.erasure.request_records import (
     Key,
     NamedRecord,
@@ -28,7 +27,7 @@ from include.erasure.request_records import (
 )
 from include.erasure.requests import ErasureRequest
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, fixed
+from include.policy.fragments import both
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph
 from include.retention.planning.schedule import Schedule
@@ -121,7 +120,7 @@ def _found(
         positions.append(key_type.positions(text, [form for form, _request_id in forms]))
         requests_at.append([request_id for _form, request_id in forms])
     query = SQL("SELECT {keys}, {subjects} FROM {table} AS t WHERE {which}").format(
-        keys=fixed(key_texts(record_class.relation.key)),
+        keys=record_class.relation.key_texts,
         subjects=SQL(", ").join(positions),
         table=record_class.relation.identifier,
         which=both([record_class.belongs, record_class.linked(by_subject)]),

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, func, select
 
 from include.policy.datamap import MappedDatabase
 from include.services.clock import Clock
-from include.services.database import PRINTING
+from include.services.database import PRINTING, scalar
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.programs import SUPPORTED, listed, major_version
 from include.state.tables import disposition
@@ -38,12 +38,11 @@ def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock:
         ControlFailed: they differ, or ours was set back behind a plan that was made already.
     """
     now = clock.now()
-    row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
+    mapped: datetime = scalar(connection, "SELECT clock_timestamp()")
     with state.connect() as conn:
         theirs: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
         last = conn.scalar(select(func.max(disposition.c.planned_at)))
-    for name, moment in (("mapped database", row[0]), ("state database", theirs)):
+    for name, moment in (("mapped database", mapped), ("state database", theirs)):
         if abs(moment - now) > APART:
             raise ControlFailed(
                 f"The clock here says {now:%Y-%m-%d %H:%M} UTC, that of the {name} "

@@ -16,6 +16,7 @@ import psycopg
 
 from include.policy.datamap import MappedDatabase
 from include.retention.postgres.relations import Relations
+from include.services.database import scalar
 from include.services.errors import UsageError
 
 # The server collects the counters of a session only outside of transactions, so the changes of a
@@ -186,8 +187,7 @@ class TransactionCounters:
         return {root: _Reading(*counters) for root, *counters, _counts in rows}
 
     def _is_locked(self, oid: int) -> bool:
-        row = self.connection.execute(_LOCKED, {"table": oid}).fetchone()
-        return row is not None and bool(row[0])
+        return bool(scalar(self.connection, _LOCKED, {"table": oid}))
 
 
 def require_counting(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
@@ -196,8 +196,7 @@ def require_counting(connection: psycopg.Connection[Any], database: MappedDataba
     Raises:
         UsageError: `track_counts` is off.
     """
-    row = connection.execute("SELECT current_setting('track_counts')::boolean").fetchone()
-    if row is None or not row[0]:
+    if not scalar(connection, "SELECT current_setting('track_counts')::boolean"):
         raise not_counted(connection.info.user, database.name)
 
 

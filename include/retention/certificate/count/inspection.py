@@ -23,7 +23,7 @@ from include.erasure.request_records import NO_RECORDS, Key, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import fixed, literal, pack_sql, quoted
+from include.policy.fragments import both, either, fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.certificate.count.counting import (
@@ -37,6 +37,7 @@ from include.retention.certificate.count.counting import (
 from include.retention.certificate.count.remembered import Remembered, Subject
 from include.retention.postgres.key_types import KeyType, TypedKeys, expressions, read_key_types
 from include.retention.postgres.relations import ForeignKey, Relation, Relations, read_relations
+from include.services.database import scalar
 
 Connection = psycopg.Connection[Any]
 
@@ -154,11 +155,11 @@ class Inspection:
 
     def _asked(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that a record is a data subject's, by its keys or remembered."""
-        return _or([self._linked(rule, key), self.remembered.condition(rule, {key})])
+        return either([self._linked(rule, key), self.remembered.condition(rule, {key})])
 
     def _linked(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that the class's keys name a data subject."""
-        return _all([_member(rule), _or(list(self._named(rule, key).values()))])
+        return both([_member(rule), either(list(self._named(rule, key).values()))])
 
     def _named(self, rule: RetentionRule, key: str) -> dict[str, Composable]:
         """Return for each key expression the condition that it names a data subject."""
@@ -223,13 +224,13 @@ class Inspection:
         """Return SQL for the state of an expired record in a class; null if it is not expired."""
         over = [(self._clock(rule.clock), rule.period)]
         over += [self._minimum(rule, minimum) for minimum in rule.minimum]
-        left = _all([self._of_class(rule), self._left_to_do(rule), self._after(over)])
+        left = both([self._of_class(rule), self._left_to_do(rule), self._after(over)])
         return SQL("CASE WHEN {} THEN CASE {} {} END").format(left, self._held(rule), _BY_HOLD)
 
     def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
         """Return SQL for the state of a data subject's record in a class; null for others."""
         lawful = self._after([self._minimum(rule, one) for one in rule.minimum])
-        free = _all([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
+        free = both([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
         return SQL(
             "CASE WHEN {left} AND {asked} THEN CASE WHEN {elsewhere} THEN {aside} "
             "WHEN {free} THEN {is_free} ELSE {other} END END"
@@ -253,7 +254,7 @@ class Inspection:
 
     def _of_class(self, rule: RetentionRule) -> Composable:
         """Of the class, and of no other that keeps it longer."""
-        return _all([_member(rule), *self._let_go(rule)])
+        return both([_member(rule), *self._let_go(rule)])
 
     def _let_go(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
         """Each other class of the same records has let go of them, or its subject asked it to."""
@@ -287,7 +288,7 @@ class Inspection:
 
     def _after(self, periods: Sequence[tuple[Composable, Period]]) -> Composable:
         """Each clock plus its period lies before the plan's moment."""
-        return _all(
+        return both(
             [
                 # a clock at the end of what dates can be has no day after it
                 SQL(
@@ -314,7 +315,7 @@ class Inspection:
 
     def _held(self, rule: RetentionRule) -> Composable:
         suspended = _true(rule.suspended.where) if rule.suspended else _FALSE
-        return _or([suspended, *self._on_hold(rule.collection)])
+        return either([suspended, *self._on_hold(rule.collection)])
 
     def _on_hold(self, collection: str) -> list[Composable]:
         """Return conditions; if one is true, a record of the collection is on hold."""
@@ -332,7 +333,7 @@ class Inspection:
                     each = [
                         self._keys.are_on_hold(kind, types[text], text, values) for text in texts
                     ]
-                    parts.append(_all([member, _or(each)]))
+                    parts.append(both([member, either(each)]))
             held = self.holds.values.get(HoldKind.SUBJECT, {})
             subjects = self._keys.subjects_on_hold(self.remembered.subjects, held)
             parts.append(self.remembered.condition(one, subjects))
@@ -342,11 +343,11 @@ class Inspection:
         """Return the condition that a record is expired in all classes, or was requested."""
         minima = [self._minimum(rule, one) for one in rule.minimum]
         periods = self._after([(self._clock(rule.clock), rule.period), *minima])
-        over = _all([self._of_class(rule), periods])
+        over = both([self._of_class(rule), periods])
         if not rule.on_request:
             return over
         asked = self._asked(rule, key)
-        return _or([over, _all([asked, self._after(minima), *self._let_go(rule, key)])])
+        return either([over, both([asked, self._after(minima), *self._let_go(rule, key)])])
 
     def _referring(self, collections: Sequence[str], collection: str) -> list[Referring]:
         """Return the foreign keys whose records explain why records of a collection remain.
@@ -362,23 +363,18 @@ class Inspection:
                 is_in_circle = child in self._leading.circle(collection)
                 member = collections.index(child) if is_in_circle else None
                 to_itself = key.child_root == relation.oid
-                referring.append(Referring(key, _or(which), to_itself, member, not nulled))
+                referring.append(Referring(key, either(which), to_itself, member, not nulled))
         return referring
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
-        filled = _all([SQL("{} IS NOT NULL").format(quoted("c", one)) for one in key.columns])
+        filled = both([SQL("{} IS NOT NULL").format(quoted("c", one)) for one in key.columns])
         query = SQL(
             "SELECT count(*) FROM {} AS c WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})"
         ).format(key.identifier, filled, parent.identifier, key.joined("c", "p"))
-        return int(self._row(query)[0])
+        return int(scalar(self.connection, query, {}))
 
     def _relation(self, rule: RetentionRule) -> Relation:
         return self.relations.by_collection[rule.collection]
-
-    def _row(self, query: SQL | psycopg.sql.Composed) -> tuple[Any, ...]:
-        row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
-        assert row is not None
-        return row
 
 
 def _member(rule: RetentionRule) -> Composable:
@@ -393,11 +389,3 @@ _BY_HOLD = SQL("WHEN true THEN {} WHEN false THEN {} ELSE {} END").format(
 
 def _true(text: str) -> Composable:
     return SQL("(({}) IS TRUE)").format(pack_sql(text))
-
-
-def _or(parts: Sequence[Composable]) -> Composable:
-    return SQL("({})").format(SQL(" OR ").join(parts))
-
-
-def _all(parts: Sequence[Composable]) -> Composable:
-    return SQL("({})").format(SQL(" AND ").join(parts)) if parts else SQL("true")
