@@ -14,10 +14,10 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
-from include.erasure.matching import kind_of
+from include.erasure.matching import copy_failures
 from include.erasure.staged import StagedKeys
-from include.services.errors import ServiceError
 
+_PROBLEM = "Large objects of erased records cannot be deleted"
 _TABLE = Identifier("pg_temp", "parcelseal_large_objects")
 # Types that hold an oid at any depth: domains (lo of the extension lo), arrays, composite types.
 _COLUMNS = """
@@ -110,7 +110,7 @@ def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[Stage
         "INSERT INTO {kept} SELECT DISTINCT v.loid FROM {table} AS t JOIN {keys} AS e "
         "ON {same} CROSS JOIN {numbers} WHERE v.loid IS NOT NULL ON CONFLICT DO NOTHING"
     )
-    try:
+    with copy_failures(copy, _PROBLEM):
         for keys in staged:
             table = keys.table.place.identifier.as_string(copy)
             for column in _columns(copy, _OF_TABLE, table):
@@ -124,8 +124,6 @@ def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[Stage
                             same=keys.same,
                         )
                     )
-    except psycopg.Error as error:
-        raise _refused(copy, error) from None
 
 
 def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
@@ -142,7 +140,7 @@ def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
     Raises:
         ServiceError: a table cannot be read, or a large object belongs to another role.
     """
-    try:
+    with copy_failures(copy, _PROBLEM):
         if copy.execute(SQL("SELECT FROM {} LIMIT 1").format(_TABLE)).fetchone() is None:
             return 0
         for column in _columns(copy, _ANYWHERE):
@@ -157,15 +155,4 @@ def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
             ).format(_TABLE)
         ).rowcount
         copy.execute(SQL("TRUNCATE {}").format(_TABLE))
-    except psycopg.Error as error:
-        raise _refused(copy, error) from None
     return deleted
-
-
-def _refused(copy: psycopg.Connection[Any], error: psycopg.Error) -> ServiceError:
-    if not copy.broken:
-        copy.rollback()
-    return ServiceError(
-        f"Large objects of erased records cannot be deleted ({kind_of(error)}).",
-        "The copy is not fit for use. The log of its server tells more.",
-    )

@@ -20,7 +20,7 @@ import hmac
 import json
 import os
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -82,17 +82,19 @@ def changed_batches(conn: Connection, database: str) -> dict[str, int]:
     Returns:
         Collection -> batches; nothing for collections where all is as it was.
     """
+    is_changed = erasure_batch.c.entries_sha256.is_distinct_from(DIGEST_OF_BATCH)
+    return _by_collection(conn, database, func.count().filter(is_changed))
+
+
+def _by_collection(conn: Connection, database: str, figure: ColumnElement[int]) -> dict[str, int]:
+    """Return a figure of the settled batches of a database by collection, without zeros."""
     query = (
-        select(erasure_batch.c.collection, func.count())
-        .where(
-            erasure_batch.c.database == database,
-            erasure_batch.c.settled_at.is_not(None),
-            erasure_batch.c.entries_sha256.is_distinct_from(DIGEST_OF_BATCH),
-        )
+        select(erasure_batch.c.collection, figure)
+        .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_not(None))
         .group_by(erasure_batch.c.collection)
         .order_by(erasure_batch.c.collection)
     )
-    return {collection: int(number) for collection, number in conn.execute(query)}
+    return {collection: int(number) for collection, number in conn.execute(query) if number}
 
 
 Action = Literal["delete", "mask"]
@@ -155,13 +157,13 @@ class ErasureKeys:
     ) -> list[bytes]:
         """Return the HMAC of each of a collection's keys, as `digest` does."""
         secret, head = self.keys[key_id], _encoded([database, collection])[:-1] + ", "
-        found = []
+        digests = []
         for at, key in enumerate(keys, start=1):
             text = f"{head}[{', '.join(map(encode_basestring, key))}]]"
-            found.append(hmac.digest(secret, text.encode(), "sha256"))
+            digests.append(hmac.digest(secret, text.encode(), "sha256"))
             if not at % TURN:
                 os.sched_yield()
-        return found
+        return digests
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ class Origin:
     """The records of a batch, and the run and rule that erased them.
 
     Attributes:
-        rule: SHA-256 of the rule, or what else erased the records.
-        key_types: of the records' primary key, `include.erasure.places.types_of_key`; None where
-            nobody knows.
+        rule: SHA-256 of the rule, or another reason of the erasure.
+        key_types: of the records' primary key, `include.erasure.places.types_of_key`; None if
+            unknown.
     """
 
     database: str
@@ -186,7 +188,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch of which nobody knows yet whether its transaction committed.
+    """A batch whose transaction may have committed or not.
 
     Attributes:
         transaction: 64-bit number; None where none was recorded.
@@ -314,7 +316,7 @@ def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
 
 def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     """Count the entries of a database, open batches included: collection -> key id -> entries."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+    numbers: dict[str, dict[str, int]] = defaultdict(dict)
     query = (
         select(erasure_batch.c.collection, erasure.c.key_id, func.count())
         .join_from(erasure, erasure_batch)
@@ -323,8 +325,8 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
         .order_by(erasure_batch.c.collection, erasure.c.key_id)
     )
     for collection, key_id, number in conn.execute(query):
-        found[collection][key_id] = number
-    return dict(found)
+        numbers[collection][key_id] = number
+    return dict(numbers)
 
 
 def missing(conn: Connection, database: str) -> dict[str, int]:
@@ -336,14 +338,8 @@ def missing(conn: Connection, database: str) -> dict[str, int]:
         conn: the state database.
         database: whose entries.
     """
-    gone = func.sum(func.greatest(erasure_batch.c.entries - _entries_of_batch, 0))
-    query = (
-        select(erasure_batch.c.collection, gone)
-        .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_not(None))
-        .group_by(erasure_batch.c.collection)
-        .order_by(erasure_batch.c.collection)
-    )
-    return {collection: int(number) for collection, number in conn.execute(query) if number}
+    gone = func.greatest(erasure_batch.c.entries - _entries_of_batch, 0)
+    return _by_collection(conn, database, func.sum(gone))
 
 
 def require_all_there(conn: Connection, database: str) -> None:
@@ -421,11 +417,11 @@ def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, 
 
 def erased_by_class(conn: Connection, database: str, dag_id: str, run_id: str) -> dict[str, int]:
     """Count what a run erased from a database, over all its tries: record class -> records."""
-    done: dict[str, int] = {}
+    done: Counter[str] = Counter()
     for (where, name, _action), records in counted(conn, dag_id, run_id).items():
         if where == database:
-            done[name] = done.get(name, 0) + records
-    return done
+            done[name] += records
+    return dict(done)
 
 
 def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
@@ -437,9 +433,9 @@ def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool
 
 def driver_of(conn: Connection) -> psycopg.Connection[Any]:
     """Return psycopg's own connection, in the transaction that SQLAlchemy began."""
-    found = conn.connection.driver_connection
-    assert isinstance(found, psycopg.Connection)
-    return found
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 @dataclass(frozen=True)

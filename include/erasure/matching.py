@@ -9,9 +9,11 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -137,6 +139,28 @@ def kind_of(error: psycopg.Error) -> str:
     return f"{type(error).__name__}, {error.sqlstate or 'no code'}"
 
 
+@contextmanager
+def copy_failures(copy: psycopg.Connection[Any], problem: str) -> Iterator[None]:
+    """Roll a restored copy back if it refuses a statement; the error message has no value.
+
+    Args:
+        copy: the restored database.
+        problem: the first words of the error message.
+
+    Raises:
+        ServiceError: the copy refused.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if not copy.broken:
+            copy.rollback()
+        raise ServiceError(
+            f"{problem} ({kind_of(error)}).",
+            "The copy is not fit for use. The log of its server tells more.",
+        ) from None
+
+
 def _chunks(connection: psycopg.Connection, table: Table) -> Iterator[list[tuple[str, ...]]]:
     query = sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
         key_texts(table.columns), table.place.identifier, table.condition or sql.SQL("true")
@@ -164,7 +188,7 @@ def _known(
     key_ids: Sequence[str],
     batches: Collection[int] | None,
 ) -> list[Match]:
-    found: dict[tuple[int, str], Match] = {}  # once each, although two keys may name it
+    known: dict[tuple[int, str], Match] = {}  # each once, although two keys may name it
     driver = driver_of(ledger)
     for key_id in key_ids:
         digests = keys.digests(key_id, table.database, table.collection, chunk)
@@ -175,7 +199,7 @@ def _known(
             driver.cursor() as cursor,
             cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
         ):
-            rows = (_ROW.pack(4, n, 32) + one for n, one in enumerate(digests))
+            rows = (_ROW.pack(4, n, 32) + digest for n, digest in enumerate(digests))
             into.write(stream(2, rows))
         parameters = {
             "key_id": key_id,
@@ -183,16 +207,16 @@ def _known(
             "key_types": table.key_types and [types or "" for types in table.key_types],
         }
         for n, action, record_class in driver.execute(_ASK, parameters):
-            found.setdefault((n, action), Match(chunk[n], action, record_class))
+            known.setdefault((n, action), Match(chunk[n], action, record_class))
         ledger.commit()  # which empties the table
-    return list(found.values())
+    return list(known.values())
 
 
-TEXT = b"parcelseal erasure key"  # what the check value is an HMAC of
+TEXT = b"parcelseal erasure key"  # the check value is its HMAC
 
 
 def require_same(state: Engine, keys: ErasureKeys, at: datetime) -> None:
-    """Hold the secret of each key id against the one that was used first, and remember a new one.
+    """Compare the secret of each key id with the secret of its first use; remember new ids.
 
     Args:
         state: database of the ledger.
@@ -200,15 +224,15 @@ def require_same(state: Engine, keys: ErasureKeys, at: datetime) -> None:
         at: the moment.
 
     Raises:
-        UsageError: a key is another than the one of that id before.
+        UsageError: the secret of an id has changed.
     """
-    made = {name: hmac.digest(secret, TEXT, "sha256") for name, secret in keys.keys.items()}
-    rows = [{"key_id": name, "check": check, "first_used_at": at} for name, check in made.items()]
+    checks = {name: hmac.digest(secret, TEXT, "sha256") for name, secret in keys.keys.items()}
+    rows = [{"key_id": name, "check": it, "first_used_at": at} for name, it in checks.items()]
     with state.begin() as conn:
         conn.execute(insert(erasure_key).on_conflict_do_nothing(), rows)
         query = select(erasure_key.c.key_id, erasure_key.c.check)
         known = {name: bytes(check) for name, check in conn.execute(query)}
-    others = [one for one in made if not hmac.compare_digest(made[one], known[one])]
+    others = [name for name in checks if not hmac.compare_digest(checks[name], known[name])]
     if others:
         raise UsageError(
             f"The secret of erasure key {', '.join(sorted(others))} is not the one that the ledger "

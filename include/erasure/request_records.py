@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,27 +91,32 @@ class RequestRecords:
 
     def joined(self, others: RequestRecords) -> RequestRecords:
         """Return these keys and others."""
-        merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
-        for records in (self, others):
-            for record_class, groups in records.by_class.items():
-                for group in groups:
-                    merged[record_class][group.subject, group.found_by].update(group.keys)
-        return collected(merged)
+        return collected(
+            (record_class, group.subject, group.found_by, key)
+            for records in (self, others)
+            for record_class, groups in records.by_class.items()
+            for group in groups
+            for key in group.keys
+        )
 
 
 NO_RECORDS = RequestRecords({})
 
 
-def collected(
-    keys: Mapping[str, Mapping[tuple[str, str], Collection[Key]]],
-) -> RequestRecords:
-    """Return keys by class; given as class -> (subject, digest of the expression) -> keys."""
+def collected(records: Iterable[tuple[str, str, str, Key]]) -> RequestRecords:
+    """Return the keys of records by class.
+
+    Args:
+        records: class, data subject, digest of the expression and primary key of each.
+    """
+    keys: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
+    for record_class, subject, found_by, key in records:
+        keys[record_class][subject, found_by].add(key)
     return RequestRecords(
         {
             record_class: tuple(
                 SubjectKeys(subject, found_by, tuple(sorted(those)))
                 for (subject, found_by), those in sorted(groups.items())
-                if those
             )
             for record_class, groups in keys.items()
         }
@@ -267,13 +272,12 @@ class Reader:
         collection that is erased on request, so that a renamed class loses no record.
         """
         keys = self.keys_of(named)
-        merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
-        for subject, record in named:
-            if record not in keys:
-                continue
-            for record_class in self._classes(record):
-                merged[record_class][subject, record.found_by].add(keys[record])
-        return collected(merged)
+        return collected(
+            (record_class, subject, record.found_by, keys[record])
+            for subject, record in named
+            if record in keys
+            for record_class in self._classes(record)
+        )
 
     def _classes(self, record: NamedRecord) -> list[str]:
         names = [rule.record_class for rule in self._rules if rule.collection == record.collection]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Column, Connection, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.holds.keys import refuse_personal, refuse_personal_key, split
@@ -155,24 +155,22 @@ def every(conn: Connection) -> list[ErasureRequest]:
 
 def mark_found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
     """Note that records of the subjects were found; the first moment stays."""
-    if request_ids:
-        table = erasure_request
-        conn.execute(
-            update(table)
-            .where(table.c.id.in_(request_ids), table.c.found_at.is_(None))
-            .values(found_at=clock.now())
-        )
+    _mark(conn, clock, request_ids, erasure_request.c.found_at)
 
 
 def mark_oversized(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
     """Note that requests have more records than a run keeps the keys of; the first moment stays."""
-    if request_ids:
-        table = erasure_request
-        conn.execute(
-            update(table)
-            .where(table.c.id.in_(request_ids), table.c.oversized_at.is_(None))
-            .values(oversized_at=clock.now())
-        )
+    _mark(conn, clock, request_ids, erasure_request.c.oversized_at)
+
+
+def _mark(
+    conn: Connection, clock: Clock, request_ids: Sequence[int], column: Column[datetime | None]
+) -> None:
+    conn.execute(
+        update(erasure_request)
+        .where(erasure_request.c.id.in_(request_ids), column.is_(None))
+        .values({column: clock.now()})
+    )
 
 
 def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:

@@ -15,9 +15,10 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
-from include.erasure.matching import kind_of
+from include.erasure.matching import copy_failures
 from include.erasure.places import Place
-from include.services.errors import ServiceError, UsageError
+from include.services.database import scalar
+from include.services.errors import UsageError
 
 FIRST_OWN_OBJECT = 16384  # lower numbers are PostgreSQL's own objects (FirstNormalObjectId)
 # Tables of the database's users. Those of an extension that the role does not own stay as they are.
@@ -75,16 +76,12 @@ def suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
         UsageError: the role does not own a table that has triggers or rules.
         ServiceError: the copy refuses.
     """
-    try:
+    with _trigger_failures(copy):
         resume = _suspend(copy)
-    except psycopg.Error as error:
-        raise _explained(copy, error) from None
     yield
-    try:
+    with _trigger_failures(copy):
         for statement in resume:
             copy.execute(statement)
-    except psycopg.Error as error:
-        raise _explained(copy, error) from None
 
 
 @contextmanager
@@ -111,8 +108,8 @@ def _suspend_event_triggers(copy: psycopg.Connection[Any]) -> list[Composed]:
 
 def _suspend(copy: psycopg.Connection[Any]) -> list[Composed]:
     """Suspend triggers, rules and row security; return the statements that resume them."""
-    row = copy.execute("SELECT current_setting('session_replication_role')").fetchone()
-    if row == ("replica",):  # under which no foreign key is checked
+    # The role replica checks no foreign key.
+    if scalar(copy, "SELECT current_setting('session_replication_role')") == "replica":
         copy.execute("SET LOCAL session_replication_role = origin")
     # Suspended first and resumed last, since the other statements would fire them.
     resume = _suspend_event_triggers(copy)
@@ -129,19 +126,19 @@ def _suspend(copy: psycopg.Connection[Any]) -> list[Composed]:
     return resume[::-1]
 
 
-def _explained(copy: psycopg.Connection[Any], error: psycopg.Error) -> ServiceError | UsageError:
-    if not copy.broken:
-        copy.rollback()
-    if isinstance(error, errors.InsufficientPrivilege):
-        return UsageError(
-            "The role may not disable the triggers of the copy, so erased records cannot be "
-            "erased again.",
-            "Restore with the role that owns the tables, or with a superuser.",
-        )
-    return ServiceError(
-        f"The triggers of the copy cannot be disabled ({kind_of(error)}).",
-        "The copy is not fit for use. The log of its server tells more.",
-    )
+@contextmanager
+def _trigger_failures(copy: psycopg.Connection[Any]) -> Iterator[None]:
+    with copy_failures(copy, "The triggers of the copy cannot be disabled"):
+        try:
+            yield
+        except errors.InsufficientPrivilege:
+            if not copy.broken:
+                copy.rollback()
+            raise UsageError(
+                "The role may not disable the triggers of the copy, so erased records cannot be "
+                "erased again.",
+                "Restore with the role that owns the tables, or with a superuser.",
+            ) from None
 
 
 # What the transaction changed, cascades included; everything where the server does not count. The
@@ -194,16 +191,18 @@ def renew_statistics(copy: psycopg.Connection[Any], places: Iterable[Place]) -> 
         ServiceError: the copy refuses; the transaction is rolled back.
     """
     names = [place.identifier.as_string(copy) for place in places]
-    try:
+    problem = (
+        "The planner's statistics of the copy cannot be renewed, so they may hold values of erased "
+        "records"
+    )
+    with copy_failures(copy, problem):
         relations = copy.execute(_RELATIONS, [names]).fetchall()
         for _oid, schema, name, is_view, _ in relations:
             if not is_view:  # a refreshed view is locked already; others must not fill it meanwhile
                 lock = SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE")
                 copy.execute(lock.format(Identifier(schema, name)))
         oids = {"oids": [oid for oid, *_ in relations]}
-        if copy.execute(
-            "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
-        ).fetchone() == (True,):
+        if scalar(copy, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
             copy.execute(_CLEAR, oids)
             copy.execute(_CLEAR_EXTENDED, oids)
         elif copy.info.server_version >= 180000:
@@ -211,14 +210,6 @@ def renew_statistics(copy: psycopg.Connection[Any], places: Iterable[Place]) -> 
         for _oid, schema, name, _, is_partition in relations:
             if not is_partition:  # analyzed with the table above it
                 copy.execute(SQL("ANALYZE {}").format(Identifier(schema, name)))
-    except psycopg.Error as error:
-        if not copy.broken:
-            copy.rollback()
-        raise ServiceError(
-            "The planner's statistics of the copy cannot be renewed, so they may hold values of "
-            f"erased records ({kind_of(error)}).",
-            "The copy is not fit for use. The log of its server tells more.",
-        ) from None
 
 
 # A view that was created WITH NO DATA holds nothing and stays so.
@@ -291,12 +282,12 @@ def _ordered(views: Iterable[int], reads: Iterable[tuple[int, int]]) -> list[int
 
 def _with_readers(relations: Iterable[int], reads: Sequence[tuple[int, int]]) -> set[int]:
     """Return relations with all views that read them, directly or through others."""
-    found: set[int] = set()
+    readers: set[int] = set()
     added = set(relations)
     while added:
-        found |= added
-        added = {reader for reader, read in reads if read in added} - found
-    return found
+        readers |= added
+        added = {reader for reader, read in reads if read in added} - readers
+    return readers
 
 
 def _refresh_until_settled(copy: psycopg.Connection[Any], views: Sequence[Place]) -> None:
@@ -324,13 +315,7 @@ def _refresh(copy: psycopg.Connection[Any], views: Sequence[Place]) -> None:
 def _executed(
     copy: psycopg.Connection[Any], statement: LiteralString, view: Place
 ) -> psycopg.Cursor[Any]:
-    try:
+    name = f"{view.schema}.{view.table}"
+    problem = f"The materialized view {name} cannot be refreshed, so it may hold erased records"
+    with copy_failures(copy, problem):
         return copy.execute(SQL(statement).format(view.identifier))
-    except psycopg.Error as error:
-        if not copy.broken:
-            copy.rollback()
-        raise ServiceError(
-            f"The materialized view {view.schema}.{view.table} cannot be refreshed, so it may hold "
-            f"erased records ({kind_of(error)}).",
-            "The copy is not fit for use. The log of its server tells more.",
-        ) from None

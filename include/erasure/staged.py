@@ -11,12 +11,14 @@ from psycopg import errors, sql
 from psycopg.sql import SQL, Identifier
 
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
-from include.erasure.matching import Match, Table, kind_of
+from include.erasure.matching import Match, Table, copy_failures
 from include.erasure.places import COMPARED, Place, Reference, detach
 from include.erasure.search import Sought
 from include.services.database import scalar
-from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.errors import ControlFailed, UsageError
 
+_CANNOT_ERASE = "Erased records cannot be erased again: the copy refuses"
+_CANNOT_MASK = "Erased records cannot be masked again: the copy refuses"
 # Foreign keys that delete records of another table too (ON DELETE CASCADE). A partition inherits
 # its keys, so the query returns those of its parent alone.
 _CASCADES = f"""
@@ -111,10 +113,8 @@ def detach_references(
         erased = SQL("FROM {} AS t JOIN {} AS e ON {}").format(
             keys.table.place.identifier, keys.name("delete"), keys.same
         )
-        try:
+        with copy_failures(copy, _CANNOT_ERASE):
             detach(copy, keys.table.place, fields, places, erased)
-        except psycopg.Error as error:
-            raise _refused(copy, "erased", error) from None
 
 
 def erase(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
@@ -131,14 +131,13 @@ def erase(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
     ]
     if not parts:
         return
-    try:
-        _refuse_cascades(copy, staged)
-        copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
-        copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
-        raise _referred_to(copy, error.diag.table_name, error.diag.constraint_name) from None
-    except psycopg.Error as error:  # a trigger's own message may hold values
-        raise _refused(copy, "erased", error) from None
+    with copy_failures(copy, _CANNOT_ERASE):
+        try:
+            _refuse_cascades(copy, staged)
+            copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
+            copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
+            raise _referred_to(copy, error.diag.table_name, error.diag.constraint_name) from None
 
 
 def _refuse_cascades(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
@@ -208,19 +207,15 @@ def mask_again(
                 name=sql.Literal(record_class),
                 due=to_mask(mask, shape),
             )
-            try:
+            with copy_failures(copy, _CANNOT_MASK):
                 done += copy.execute(query).rowcount
-            except psycopg.Error as error:
-                raise _refused(copy, "masked", error) from None
     return done
 
 
 def check_deferred(copy: psycopg.Connection) -> None:
     """Check deferred constraints now, since triggers are enabled again before the commit."""
-    try:
+    with copy_failures(copy, _CANNOT_MASK):
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except psycopg.Error as error:
-        raise _refused(copy, "masked", error) from None
 
 
 def count_remaining(
@@ -271,13 +266,4 @@ def _referred_to(
     return ControlFailed(
         f"Erased records cannot be erased again: {table} still refers to them ({constraint}).",
         "Do not use the copy. Erase the referring records too, or restore a later point.",
-    )
-
-
-def _refused(copy: psycopg.Connection, disposal: str, error: psycopg.Error) -> ServiceError:
-    if not copy.broken:
-        copy.rollback()
-    return ServiceError(
-        f"Erased records cannot be {disposal} again: the copy refuses ({kind_of(error)}).",
-        "The copy is not fit for use. The log of its server tells more.",
     )

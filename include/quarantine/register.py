@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from include.services.errors import ServiceError
 from include.state.tables import quarantine
@@ -276,12 +276,9 @@ def _open(database: str, collection: str) -> list[ColumnElement[bool]]:
 
 def digests(conn: Connection, database: str, collection: str) -> frozenset[str]:
     """The names of a collection's open records that are digests."""
-    return frozenset(conn.scalars(_digests(database, collection).distinct()))
-
-
-def _digests(database: str, collection: str) -> Select[tuple[str]]:
-    digest = quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True)
-    return select(quarantine.c.key).where(*_open(database, collection), digest)
+    is_digest = quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True)
+    query = select(quarantine.c.key).where(*_open(database, collection), is_digest)
+    return frozenset(conn.scalars(query.distinct()))
 
 
 @dataclass(frozen=True)
@@ -379,12 +376,7 @@ def open_by(conn: Connection, database: str, collection: str, dag_id: str) -> li
     query = (
         select(quarantine.c.key)
         .distinct()
-        .where(
-            quarantine.c.database == database,
-            quarantine.c.collection == collection,
-            quarantine.c.found_dag_id == dag_id,
-            quarantine.c.resolved_at.is_(None),
-        )
+        .where(*_open(database, collection), quarantine.c.found_dag_id == dag_id)
     )
     return list(conn.scalars(query))
 

@@ -79,7 +79,7 @@ def search(
     by_subject = {request.subject: request.id for request in asked}
     subjects = {request.id: request.subject for request in asked}
     names: set[NamedRecord] = set()
-    merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
+    keys_found: list[tuple[str, str, str, Key]] = []
     found: set[int] = set()
     oversized: set[int] = set()
     for record_class in (it for classes in graph.classes.values() for it in classes):
@@ -95,9 +95,9 @@ def search(
                     oversized.add(request_id)
                 continue
             for key, found_by in records:
-                merged[name][subjects[request_id], found_by].add(key)
+                keys_found.append((name, subjects[request_id], found_by, key))
                 names.add(NamedRecord(request_id, name, collection, namer.name(key), found_by))
-    return Search(frozenset(names), collected(merged), frozenset(found), frozenset(oversized))
+    return Search(frozenset(names), collected(keys_found), frozenset(found), frozenset(oversized))
 
 
 def _found(
