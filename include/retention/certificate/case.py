@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 
 from include.holds.registry import HoldKind
 from include.messages import Message, _, verbatim
@@ -106,7 +107,7 @@ class Case:
         )
 
     def left(self, name: str) -> Left | None:
-        """Return what the count afterwards found of a class."""
+        """Return the result of the count afterwards for a class."""
         left = self.proof.left if self.proof else ()
         return next((each for each in left if each.name == name), None)
 
@@ -130,7 +131,7 @@ REQUESTS: dict[RequestState, Message] = {
 
 
 def length(period: Period) -> Message:
-    """A period of the calendar, "3 years"."""
+    """Return a period of the calendar, such as "3 years"."""
     years, months = divmod(period.months, 12)
     minutes, seconds = divmod(period.seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -150,24 +151,22 @@ def length(period: Period) -> Message:
 
 
 def joined(parts: Sequence[Message]) -> Message:
-    """Several words of one kind, one after the other."""
-    made = parts[0]
-    for one in parts[1:]:
-        made = _("{first}, {second}", first=made, second=one)
-    return made
+    """Return messages as a list with commas."""
+    return reduce(lambda first, second: _("{first}, {second}", first=first, second=second), parts)
 
 
 def kept(rule: RetentionRule) -> Message:
-    """How long a class is kept, and from when on."""
-    made = _since(rule.period, rule.clock)
-    for one in rule.minimum:
-        made = _(
+    """Return how long a class is kept, and the start of the period."""
+    text = _since(rule.period, rule.clock)
+    for minimum in rule.minimum:
+        clock, period = minimum.clock, minimum.period
+        text = _(
             "{rule}; at least {minimum} by {source}",
-            rule=made,
-            minimum=_since(one.period, one.clock) if one.clock else length(one.period),
-            source=one.basis.message,
+            rule=text,
+            minimum=_since(period, clock) if clock else length(period),
+            source=minimum.basis.message,
         )
-    return made
+    return text
 
 
 def _since(period: Period, clock: Clock) -> Message:
@@ -183,61 +182,63 @@ def _since(period: Period, clock: Clock) -> Message:
 
 
 def basis(rule: RetentionRule) -> Message:
-    """The source of a period."""
+    """Return the source of a period."""
     if isinstance(rule.basis, Source):
         return rule.basis.message
     return _("the company's own choice")
 
 
 def action(rule: RetentionRule) -> Message:
-    """What is done with a record that is over."""
+    """Return the disposition of an expired record."""
     match rule.action:
         case "delete":
-            made = _("deleted")
+            text = _("deleted")
         case "drop_partition":
-            made = _("deleted, by whole partitions where every record goes")
+            text = _("deleted, by whole partitions where every record goes")
         case "mask":
-            made = _("masked by GB/T 41833-2022: {columns}", columns=", ".join(rule.mask))
+            text = _("masked by GB/T 41833-2022: {columns}", columns=", ".join(rule.mask))
         case _:
-            made = _("kept")
-    return _("{action}; before that on request", action=made) if rule.on_request else made
+            text = _("kept")
+    return _("{action}; before that on request", action=text) if rule.on_request else text
 
 
 def staying(case: Case) -> list[tuple[Message | str, Message, int | None]]:
-    """Why records stay that no hold keeps: class, reason, records."""
-    rows: list[tuple[Message | str, Message, int | None]] = []
-    for one in case.classes:
-        rows += [(case.title(one.name), reason, count) for reason, count in _of_class(case, one)]
-    return rows
+    """Return the reasons why records stay that no hold keeps: class, reason, records."""
+    return [
+        (case.title(planned.name), reason, records)
+        for planned in case.classes
+        for reason, records in _of_class(case, planned)
+        if records
+    ]
 
 
-def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]:
-    found: list[tuple[Message, int | None]] = []
-    rule = case.rule(one.name)
-    if one.suspended:
-        found.append(
-            (rule.suspended.message if rule and rule.suspended else _SUSPENDED, one.suspended)
-        )
-    if one.kept_longer:
-        found.append((_("another class of the same records keeps them longer"), one.kept_longer))
-    found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
-    if one.minimum_not_started:
-        reason = _(
-            "the start date of a legal period is missing, so that they never expire: fill in the "
-            "date, or have the schedule compute it"
-        )
-        found.append((reason, one.minimum_not_started))
-    if one.ahead:
-        found.append((_("their clock lies in the future: see that it is right"), one.ahead))
-    if case.execution and (more := case.execution.waiting.get(one.name)):
-        found.append((_("they came after the plan was made, and wait for the next"), more))
-    return found + _shortfall(case, one)
+def _of_class(case: Case, planned: PlannedClass) -> list[tuple[Message, int]]:
+    rule, execution = case.rule(planned.name), case.execution
+    suspended = rule.suspended.message if rule and rule.suspended else _SUSPENDED
+    return [
+        (suspended, planned.suspended),
+        (_("another class of the same records keeps them longer"), planned.kept_longer),
+        *((_referring(by, planned.referred_by), by.records) for by in planned.referred_by),
+        (
+            _(
+                "the start date of a legal period is missing, so that they never expire: fill in "
+                "the date, or have the schedule compute it"
+            ),
+            planned.minimum_not_started,
+        ),
+        (_("their clock lies in the future: see that it is right"), planned.ahead),
+        (
+            _("they came after the plan was made, and wait for the next"),
+            execution.waiting.get(planned.name, 0) if execution else 0,
+        ),
+        *_shortfall(case, planned),
+    ]
 
 
 def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     if by.collection is None:
         return _("{table}, which the data map lacks, refers to them", table=by.table)
-    if [one.table for one in others].count(by.table) > 1:
+    if [other.table for other in others].count(by.table) > 1:
         return _(
             "records of {table} refer to them ({constraint})",
             table=by.table,
@@ -256,26 +257,25 @@ _REFUSED = {
 _SUSPENDED = _("a condition of retention.yaml keeps them")
 
 
-def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]:
-    """Return why planned records remain: the database refused them, else the weightiest reason."""
-    left, execution = case.not_reached(one), case.execution
+def _shortfall(case: Case, planned: PlannedClass) -> list[tuple[Message, int]]:
+    """Return why planned records remain: the database refused them, or the main other reason."""
+    left, execution = case.not_reached(planned), case.execution
     if not left:
         return []
-    found: list[tuple[Message, int | None]] = []
-    for code, count in (execution.refusals(one.name) if execution else {}).items():
+    reasons: list[tuple[Message, int]] = []
+    for code, records in (execution.refusals(planned.name) if execution else {}).items():
         refused = _("the database refused them (SQLSTATE {code})", code=code)
-        found.append((_REFUSED.get(code, refused), count))
-        left -= count
+        reasons.append((_REFUSED.get(code, refused), records))
+        left -= records
     if left <= 0:
-        return found
-    if reason := _why(case, one):
-        return [*found, (reason, left)]
-    for reason_name, counted in (execution.staying.get(one.name, {}) if execution else {}).items():
+        return reasons
+    if reason := _main_reason(case, planned):
+        return [*reasons, (reason, left)]
+    for name, counted in (execution.staying.get(planned.name, {}) if execution else {}).items():
         records = min(left, counted)
-        if records:
-            found.append((_STAYING[reason_name], records))
-            left -= records
-    return found + ([(_NOT_SEEN, left)] if left > 0 else [])
+        reasons.append((_STAYING[name], records))
+        left -= records
+    return [*reasons, (_NOT_SEEN, max(0, left))]
 
 
 _NOT_SEEN = _("the run did not reach them; no change and no legal hold was found")
@@ -289,9 +289,9 @@ _STAYING = {
 }
 
 
-def _why(case: Case, one: PlannedClass) -> Message | None:
-    """Return the weightiest reason that the execution recorded for a whole class; None if none."""
-    name, left = one.name, case.left(one.name)
+def _main_reason(case: Case, planned: PlannedClass) -> Message | None:
+    """Return the main reason that the execution recorded for a whole class, or None."""
+    name, left = planned.name, case.left(planned.name)
     if execution := case.execution:
         if name in execution.not_approved:
             return _("nobody approved")
@@ -311,7 +311,7 @@ def _why(case: Case, one: PlannedClass) -> Message | None:
             return _(
                 "other sessions held locks, {times} times; the next run tries again", times=times
             )
-    # Those of other classes that were not approved, for one.
-    if left and left.referred > one.kept_by_reference:
+    # For example, records of other classes that were not approved refer to them.
+    if left and left.referred > planned.kept_by_reference:
         return _("records that were not erased refer to them")
     return None

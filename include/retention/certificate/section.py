@@ -23,8 +23,8 @@ from include.reports.model import (
 from include.retention.certificate.case import HOLDS, REQUESTS, Case, action, basis, kept, staying
 from include.retention.planning.approval import why
 from include.retention.planning.counting import MOST_HOLDS
-from include.retention.planning.plan import file_name, rule_digest
-from include.retention.results import ApprovalResult, LedgerEntries, PlanResult
+from include.retention.planning.plan import PlannedClass, file_name, rule_digest
+from include.retention.results import ApprovalResult, EffectiveHold, LedgerEntries, PlanResult
 
 NOTHING = "—"
 
@@ -37,9 +37,7 @@ def record(case: Case, plan: PlanResult) -> Table:
         [_("What was over at"), plan.as_of],
         [_("Begun by"), plan.started_by or _("the schedule, or a command")],
         [_("Approved by"), _approver(case.approval, plan)],
-        [_("Erased by"), _("database user {user}", user=done.executed_as or "?")]
-        if done
-        else [_("Erased by"), None],
+        [_("Erased by"), _("database user {user}", user=done.executed_as or "?") if done else None],
         [
             _("Holds that were asked"),
             _(
@@ -164,7 +162,7 @@ def section(case: Case) -> Section:
     return Section(
         heading=heading,
         blocks=[
-            _over(case),
+            _due(case),
             _done(case),
             *_chart(case),
             TrendChart(
@@ -185,7 +183,7 @@ def section(case: Case) -> Section:
     )
 
 
-def _over(case: Case) -> Table:
+def _due(case: Case) -> Table:
     return table_of(
         _("What was over when the plan was made, in records"),
         case.classes,
@@ -212,52 +210,49 @@ def _over(case: Case) -> Table:
 
 
 def _done(case: Case) -> Table:
-    rows: list[list[Cell]] = []
-    for planned in case.classes:
-        erased, left = case.erased(planned), case.left(planned.name)
-        masks = planned.action == "mask"
-        kept_class = planned.action == "keep"
-        rows.append(
-            [
-                case.title(planned.name),
-                planned.planned,
-                erased if not masks or erased is None else 0,
-                erased if masks or erased is None else 0,
-                case.execution.partitions.get(planned.name, 0) if case.execution else None,
-                case.not_reached(planned),
-                left.unexplained if left else 0 if kept_class and case.proof else None,
-            ]
-        )
-    return Table(
-        caption=_(
+    def erased(planned: PlannedClass, *, masked: bool) -> int | None:
+        number = case.erased(planned)
+        return number if number is None or (planned.action == "mask") is masked else 0
+
+    def unexplained(planned: PlannedClass) -> int | None:
+        if left := case.left(planned.name):
+            return left.unexplained
+        return 0 if planned.action == "keep" and case.proof else None
+
+    dropped = case.execution.partitions if case.execution else None
+    return table_of(
+        _(
             "What was done, by the erasure ledger; left without a ground: counted afterwards by "
             "queries of its own"
         ),
-        columns=[
-            Column(label=_("Record class")),
-            Column(label=_("Planned"), kind="number"),
-            Column(label=_("Deleted"), kind="number"),
-            Column(label=_("Masked"), kind="number"),
-            Column(label=_("Partitions dropped"), kind="number"),
-            Column(label=_("Not reached"), kind="number"),
-            Column(label=_("Left without a ground"), kind="number"),
+        case.classes,
+        [
+            (_("Record class"), "text", lambda planned: case.title(planned.name)),
+            (_("Planned"), "number", lambda planned: planned.planned),
+            (_("Deleted"), "number", lambda planned: erased(planned, masked=False)),
+            (_("Masked"), "number", lambda planned: erased(planned, masked=True)),
+            (
+                _("Partitions dropped"),
+                "number",
+                lambda planned: None if dropped is None else dropped.get(planned.name, 0),
+            ),
+            (_("Not reached"), "number", case.not_reached),
+            (_("Left without a ground"), "number", unexplained),
         ],
-        rows=rows,
     )
 
 
 def _chart(case: Case) -> list[BarChart]:
-    over = [one for one in case.classes if one.expired or one.requested]
+    due = [planned for planned in case.classes if planned.expired or planned.requested]
     bars = []
-    for one in sorted(over, key=lambda one: -(one.expired + one.requested))[:MOST_BARS]:
-        name, erased = case.title(one.name), case.erased(one)
-        left = case.left(one.name)
+    for planned in sorted(due, key=lambda it: -(it.expired + it.requested))[:MOST_BARS]:
+        left = case.left(planned.name)
         bad = bool(left and left.unexplained)
         bars += [
-            Bar(label=name, value=one.expired + one.requested),
+            Bar(label=case.title(planned.name), value=planned.expired + planned.requested),
             Bar(
                 label=_("of these erased"),
-                value=erased,
+                value=case.erased(planned),
                 status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
             ),
         ]
@@ -266,12 +261,12 @@ def _chart(case: Case) -> list[BarChart]:
     return [
         BarChart(
             caption=_("What was over, by record class, and what of it was erased")
-            if len(over) <= MOST_BARS
+            if len(due) <= MOST_BARS
             else _(
                 "What was over, and what of it was erased: the {shown} largest of {all} record "
                 "classes",
                 shown=MOST_BARS,
-                all=len(over),
+                all=len(due),
             ),
             category=_("Record class"),
             unit="rows",
@@ -281,56 +276,47 @@ def _chart(case: Case) -> list[BarChart]:
 
 
 def _holds(case: Case, plan: PlanResult) -> list[Table]:
-    known = {hold.hold: hold for hold in plan.holds}
-    rows: list[list[Cell]] = []
+    by_number = {hold.hold: hold for hold in plan.holds}
+    rows: list[tuple[str, EffectiveHold | None, Cell, Cell, Cell]] = []
     for planned in plan.classes:
         for held in planned.held_by:
-            hold = known.get(held.hold)
-            rows.append(
-                [
-                    str(held.hold),
-                    HOLDS[hold.kind] if hold else NOTHING,
-                    hold.reason if hold else NOTHING,
-                    hold.owner if hold else NOTHING,
-                    hold.review_on if hold else NOTHING,
-                    case.title(planned.name),
-                    held.records,
-                ]
-            )
+            hold = by_number.get(held.hold)
+            reason = hold.reason if hold else NOTHING
+            rows.append((str(held.hold), hold, reason, case.title(planned.name), held.records))
     if not rows and not any(planned.held for planned in plan.classes):
         return []
     if plan.holds_that_counted > MOST_HOLDS:
         further = _("further holds keep too; the first {most} are counted apart", most=MOST_HOLDS)
-        rows.append([NOTHING, NOTHING, further, NOTHING, NOTHING, NOTHING, NOTHING])
+        rows.append((NOTHING, None, further, NOTHING, NOTHING))
     return [
-        Table(
-            caption=_(
+        table_of(
+            _(
                 "What legal holds keep although it is over, when the plan was made; a record may "
                 "be under several. What a hold is on stands in the registry alone: `hold list`"
             ),
-            columns=[
-                Column(label=_("Hold"), kind="code"),
-                Column(label=_("Kind")),
-                Column(label=_("Why")),
-                Column(label=_("Owner")),
-                Column(label=_("Review")),
-                Column(label=_("Record class")),
-                Column(label=_("Records"), kind="number"),
+            rows,
+            [
+                (_("Hold"), "code", lambda row: row[0]),
+                (_("Kind"), "text", lambda row: HOLDS[row[1].kind] if row[1] else NOTHING),
+                (_("Why"), "text", lambda row: row[2]),
+                (_("Owner"), "text", lambda row: row[1].owner if row[1] else NOTHING),
+                (_("Review"), "text", lambda row: row[1].review_on if row[1] else NOTHING),
+                (_("Record class"), "text", lambda row: row[3]),
+                (_("Records"), "number", lambda row: row[4]),
             ],
-            rows=rows,
         )
     ]
 
 
 def _stays(case: Case) -> Table:
-    return Table(
-        caption=_("What else stays and why; a record may be kept by several things"),
-        columns=[
-            Column(label=_("Record class")),
-            Column(label=_("Why it stays")),
-            Column(label=_("Records"), kind="number"),
+    return table_of(
+        _("What else stays and why; a record may be kept by several things"),
+        staying(case),
+        [
+            (_("Record class"), "text", lambda row: row[0]),
+            (_("Why it stays"), "text", lambda row: row[1]),
+            (_("Records"), "number", lambda row: row[2]),
         ],
-        rows=[list(row) for row in staying(case)],
     )
 
 
@@ -395,25 +381,16 @@ def _approval(case: Case, plan: PlanResult) -> list[Block]:
     if plan.request is None:
         return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
     answer = case.approval or ApprovalResult(asked=True)
-    decided = Table(
-        caption=_("The approval, bound to the plan with the SHA-256 {sha256}", sha256=plan.sha256),
-        columns=[
-            Column(label=_("Asked")),
-            Column(label=_("Owners of the schedule"), kind="code"),
-            Column(label=_("Decision")),
-            Column(label=_("Decided by")),
-            Column(label=_("Decided"), kind="datetime"),
-            Column(label=_("Reason")),
-        ],
-        rows=[
-            [
-                plan.asked_at,
-                _some(plan.asked_for),
-                _decision(answer),
-                decider(answer),
-                answer.decided_at or NOTHING,
-                answer.reason or NOTHING,
-            ]
+    decided = table_of(
+        _("The approval, bound to the plan with the SHA-256 {sha256}", sha256=plan.sha256),
+        [answer],
+        [
+            (_("Asked"), "text", lambda _answer: plan.asked_at),
+            (_("Owners of the schedule"), "code", lambda _answer: _some(plan.asked_for)),
+            (_("Decision"), "text", _decision),
+            (_("Decided by"), "text", decider),
+            (_("Decided"), "datetime", lambda answer: answer.decided_at or NOTHING),
+            (_("Reason"), "text", lambda answer: answer.reason or NOTHING),
         ],
     )
     return [waited, decided]
