@@ -93,7 +93,9 @@ class Shape:
 
 def masks_of(rules: Iterable[RetentionRule]) -> dict[str, Mask]:
     """Return the masks of retention.yaml by record class."""
-    return {one.record_class: Mask(one.mask, one.stamp) for one in rules if one.action == "mask"}
+    return {
+        rule.record_class: Mask(rule.mask, rule.stamp) for rule in rules if rule.action == "mask"
+    }
 
 
 def shapes(connection: psycopg.Connection[Any], place: Place) -> dict[str, Shape]:

@@ -266,7 +266,7 @@ def detach(
     Raises:
         psycopg.Error: a reference cannot be null, or a trigger refuses.
     """
-    for collection in dict.fromkeys(one.rpartition(".")[0] for one in fields):
+    for collection in dict.fromkeys(column.rpartition(".")[0] for column in fields):
         if collection not in places:
             continue
         names = {
@@ -275,7 +275,7 @@ def detach(
         }
         for schema, table, *compared in copy.execute(_KEYS, names).fetchall():
             key = Reference(*compared)
-            nulled = [one for one in key.columns if f"{collection}.{one}" in fields]
+            nulled = [column for column in key.columns if f"{collection}.{column}" in fields]
             if not nulled:
                 continue
             query = SQL(
@@ -283,8 +283,10 @@ def detach(
                 "FROM (SELECT t.tableoid, {targets} {erased}) AS p WHERE {refers}"
             ).format(
                 child=Identifier(schema, table),
-                nulls=SQL(", ").join(SQL("{} = NULL").format(Identifier(one)) for one in nulled),
-                targets=SQL(", ").join(Identifier("t", one) for one in key.targets),
+                nulls=SQL(", ").join(
+                    SQL("{} = NULL").format(Identifier(reference)) for reference in nulled
+                ),
+                targets=SQL(", ").join(Identifier("t", column) for column in key.targets),
                 erased=erased,
                 refers=key.joined("c", "p"),
             )

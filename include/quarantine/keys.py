@@ -1,4 +1,4 @@
-"""How a record is named in the register: by its key, or by a keyed HMAC of it."""
+"""Name records in the quarantine register: by the key, or by a keyed HMAC of it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from include.policy.datamap import MappedCollection
 from include.quarantine.register import digest_text, key_text
 
 LONGEST = 1_000  # bytes of a name; PostgreSQL's indexes take no row of 2,704
-# Categories of keys that name a record and tell nobody who the person is.
+# Categories of keys that name a record and do not identify a person.
 _PLAIN = {"user.unique_id", "user.account", "user.workplace"}
 
 
 def tells_a_person(collection: MappedCollection, key: Sequence[str]) -> bool:
-    """Whether a key is a person's own data, a phone number, or nobody declared what it is."""
+    """Return whether a key is personal data, such as a phone number, or has no declared category."""
     fields = [collection.fields.get(name) for name in key]
     return any(
-        one is None
+        column is None
         or any(
             category == "user" or (category.startswith("user.") and category not in _PLAIN)
-            for category in one.categories
+            for category in column.categories
         )
-        for one in fields
+        for column in fields
     )
 
 
@@ -37,7 +37,7 @@ class KeyNames:
         database: of the data map.
         collection: of the data map.
         columns: of the primary key.
-        kept: names that stand in the register and are digests, some of an older key of the HMAC.
+        kept: digests in the register, some of an older key of the HMAC.
     """
 
     keys: ErasureKeys
@@ -51,14 +51,14 @@ class KeyNames:
         return tells_a_person(self.collection, self.columns)
 
     def of(self, key: Sequence[str]) -> str:
-        """The name of a record, from its key as PostgreSQL prints it."""
+        """Return the name of a record, from its key as PostgreSQL prints it."""
         if not self._personal:
             named = key_text(key)
             if len(named.encode()) <= LONGEST:
                 return named
         current = self.keys.current
-        if self.kept:  # else a record would be found anew, and the entry be called mended
-            older = (self._digest(one, key) for one in self.keys.keys if one != current)
+        if self.kept:  # otherwise the entry would be resolved, and the record entered again
+            older = (self._digest(each, key) for each in self.keys.keys if each != current)
             for named in older:
                 if named in self.kept:
                     return named

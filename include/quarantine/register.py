@@ -1,7 +1,7 @@
-"""The register of records that break a rule: which rule, since when, and until when.
+"""The quarantine register: records that break a rule, each with the rule and the period.
 
-A record is named by its primary key, or by a keyed HMAC of it where the key itself tells who a
-person is. Whatever is found again stays open; whatever is not is resolved.
+The register names a record by its primary key, or by a keyed HMAC if the key identifies a person.
+A record that a check finds again stays open; otherwise its entry is resolved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DROP TABLE IF EXISTS pg_temp.found_broken, pg_temp.looked_at;
 CREATE TEMP TABLE found_broken (rule text NOT NULL, key text NOT NULL, part text);
 CREATE TEMP TABLE looked_at (key text NOT NULL)
 """
-# One run at a time enters a collection, so that nobody enters between a look and what follows it.
+# One run at a time enters a collection, so that no other run enters after its check.
 _LOCK = (
     "SELECT pg_advisory_xact_lock(hashtextextended(%(database)s || '.' || %(collection)s, 9131))"
 )
@@ -98,11 +98,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Change:
-    """What a run changed.
+    """The changes of a run.
 
     Attributes:
         open: broken records after it, by rule.
-        resolved: entries of records that it found good again, or gone.
+        resolved: entries of records that are correct again or no longer exist.
     """
 
     open: Mapping[str, int]
@@ -110,30 +110,30 @@ class Change:
 
 
 def key_text(key: Sequence[str]) -> str:
-    """A primary key as it stands in the register."""
+    """Return the text of a primary key in the register."""
     if len(key) == 1 and key[0] and key[0].isascii() and key[0].isalnum():
-        return f'["{key[0]}"]'  # as nearly all are; the encoder takes five times as long
+        return f'["{key[0]}"]'  # like nearly all keys; the encoder takes five times as long
     return _as_text(list(key))
 
 
 def digest_text(digest: str) -> str:
-    """A record that is named by a digest of its key, as it stands in the register."""
+    """Return the text of a digest of a primary key in the register."""
     return key_text([f"{_DIGEST}{digest}"])
 
 
 def key_of(text: str) -> list[str]:
-    """The primary key that stands in the register."""
+    """Return the primary key from its text in the register."""
     plain = text[2:-2]
     if plain.isascii() and plain.isalnum():
         return [plain]
-    return [str(one) for one in json.loads(text)]
+    return [str(part) for part in json.loads(text)]
 
 
 class Stage:
-    """What a run finds in one collection, in the state database but not yet in the register.
+    """The results of a run for one collection before they are entered in the register.
 
-    Rows wait in temporary tables, so that memory stays flat however much is broken; nothing of them
-    is seen, and nothing is locked, until `enter`.
+    Rows wait in temporary tables of the state database, so that memory does not grow with their
+    number. No other session sees or waits for them until `enter`.
 
     Args:
         connection: to the state database, in no transaction.
@@ -147,29 +147,29 @@ class Stage:
 
     @classmethod
     def of(cls, conn: Connection) -> Stage:
-        """A stage on a connection that is in no transaction."""
+        """Return a stage on a connection that is in no transaction."""
         return cls(_raw(conn))
 
     def add(self, rule: str, key: str, part: str | None) -> None:
-        """Take a broken record.
+        """Add a broken record.
 
         Args:
             rule: that it breaks.
-            key: `key_text`.
-            part: what it belongs to.
+            key: `key_text` of it.
+            part: its department.
         """
         self._waiting.append((rule, key, part))
         if len(self._waiting) >= AT_ONCE:
             self._send()
 
     def forget(self, rules: Sequence[str]) -> None:
-        """Give up what was taken of rules."""
-        self._waiting = [one for one in self._waiting if one[0] not in rules]
+        """Remove the added records of rules."""
+        self._waiting = [row for row in self._waiting if row[0] not in rules]
         with self._connection.transaction():
             self._connection.execute("DELETE FROM found_broken WHERE rule = ANY(%s)", [list(rules)])
 
     def looked_at(self, keys: Iterable[str]) -> None:
-        """Take the keys of records that were looked at, where those are not all."""
+        """Add the keys of the checked records, if the run does not check all."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
             with cursor.copy("COPY looked_at FROM STDIN") as copy:
                 for key in keys:
@@ -185,38 +185,37 @@ class Stage:
         begun: int | None = None,
         unexamined: Sequence[str] = (),
     ) -> Change:
-        """Enter what was found of rules, and resolve what was not found again.
+        """Enter the broken records of rules, and resolve the entries of other records.
 
-        May be repeated. All of it happens, or nothing.
+        It is one transaction, and can be repeated.
 
         Args:
             place: the collection and the run.
             rules: of the collection.
-            resolve: entries of all records, or of those that were `looked_at`, or of none.
-            whole: rules of which nevertheless all entries were looked at.
+            resolve: whether entries of all records, of those `looked_at`, or none are resolved.
+            whole: rules of which nevertheless all entries were checked.
             begun: number of the check, if it is one.
             unexamined: rules whose open entries are only counted.
 
         Raises:
-            ServiceError: another run is entering, or a check that began later has entered: it knows
-                better.
+            ServiceError: another run is entering, or a check that began later has entered.
         """
-        given = {**place.__dict__, "rules": list(rules), "whole": list(whole)}
+        parameters = {**place.__dict__, "rules": list(rules), "whole": list(whole)}
         self._send()
         with self._connection.transaction(), self._connection.cursor() as cursor:
             _lock(cursor, place)
             if begun is not None:
                 _require_latest(cursor, place, begun)
             cursor.execute("ANALYZE found_broken")
-            cursor.execute(_MOVE, given)
-            cursor.execute(_ADD, given)
+            cursor.execute(_MOVE, parameters)
+            cursor.execute(_ADD, parameters)
             resolved = 0
             if resolve != "none":
                 narrow = _LOOKED_AT if resolve == "looked_at" else ""
-                resolved = cursor.execute(_RESOLVE + narrow, given).rowcount
+                resolved = cursor.execute(_RESOLVE + narrow, parameters).rowcount
             counted = [*rules, *unexamined]
-            found = dict(cursor.execute(_OPEN, {**given, "rules": counted}).fetchall())
-        return Change({rule: found.get(rule, 0) for rule in counted}, resolved)
+            numbers = dict(cursor.execute(_OPEN, {**parameters, "rules": counted}).fetchall())
+        return Change({rule: numbers.get(rule, 0) for rule in counted}, resolved)
 
     def _send(self) -> None:
         if not self._waiting:
@@ -275,7 +274,7 @@ def _open(database: str, collection: str) -> list[ColumnElement[bool]]:
 
 
 def digests(conn: Connection, database: str, collection: str) -> frozenset[str]:
-    """The names of a collection's open records that are digests."""
+    """Return the names of a collection's open records that are digests."""
     is_digest = quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True)
     query = select(quarantine.c.key).where(*_open(database, collection), is_digest)
     return frozenset(conn.scalars(query.distinct()))
@@ -287,7 +286,7 @@ class Entry:
 
     Attributes:
         key: its primary key, or a digest of it.
-        part: what it belongs to, a department.
+        part: its department.
         found_at: when it was first found so.
     """
 
@@ -299,20 +298,22 @@ class Entry:
     found_at: datetime
 
     def as_json(self) -> dict[str, object]:
-        """The same for a machine."""
+        """Return the entry for JSON."""
         return {**self.__dict__, "found_at": self.found_at.isoformat()}
 
 
 def listed(
     conn: Connection, database: str | None, collection: str | None, rule: str | None, most: int
 ) -> list[Entry]:
-    """Records that are broken now, the oldest first; of all, or of a database, collection, rule."""
-    asked = {"database": database, "collection": collection, "rule": rule}
-    columns = [quarantine.c[one] for one in ("database", "collection", "rule", "key", "part")]
+    """Return open entries, the oldest first; of all, or of a database, collection or rule."""
+    filters = {"database": database, "collection": collection, "rule": rule}
+    columns = [quarantine.c[name] for name in ("database", "collection", "rule", "key", "part")]
     query = (
         select(*columns, quarantine.c.found_at)
         .where(quarantine.c.resolved_at.is_(None))
-        .where(*(quarantine.c[name] == one for name, one in asked.items() if one is not None))
+        .where(
+            *(quarantine.c[name] == value for name, value in filters.items() if value is not None)
+        )
         .order_by(quarantine.c.found_at, quarantine.c.id)
         .limit(most)
     )
@@ -323,7 +324,7 @@ def listed(
 
 
 def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str | None, int]]:
-    """How many open records each part (department) has, the most first."""
+    """Return the number of open records of each department, the largest first."""
     each = (
         select(quarantine.c.part, quarantine.c.key)
         .where(*_open(database, collection))
@@ -336,9 +337,9 @@ def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str 
 
 
 def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> dict[str, int]:
-    """Resolve what rules left open that the pack no longer has; how many entries, by rule.
+    """Resolve open entries of rules that the pack no longer has; return their numbers by rule.
 
-    Entries of other workflows stay: they have rules of their own.
+    Entries of other workflows, which have their own rules, stay.
     """
     rows = _raw(conn).execute(_CLOSE, {**place.__dict__, "rules": list(rules)}).fetchall()
     return dict(Counter(row[0] for row in rows))
@@ -347,13 +348,13 @@ def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> dict[s
 def forsaken(
     conn: Connection, database: str, dag_id: str, collections: Collection[str]
 ) -> list[str]:
-    """Other collections than these of which a workflow left entries open."""
-    given = {"database": database, "dag_id": dag_id, "collections": list(collections)}
-    return [row[0] for row in _raw(conn).execute(_FORSAKEN, given)]
+    """Return the other collections in which a workflow has open entries."""
+    parameters = {"database": database, "dag_id": dag_id, "collections": list(collections)}
+    return [row[0] for row in _raw(conn).execute(_FORSAKEN, parameters)]
 
 
 def names(conn: Connection, kind: str) -> list[str]:
-    """The names of one kind that stand in the register, resolved entries included.
+    """Return the names of a kind in the register, also of resolved entries.
 
     Args:
         conn: to the state database.
@@ -372,7 +373,7 @@ WHERE database = %(database)s AND collection = %(collection)s AND found_dag_id =
 
 
 def open_by(conn: Connection, database: str, collection: str, dag_id: str) -> list[str]:
-    """The keys of the open records that one workflow entered, each once, as they stand there."""
+    """Return the distinct keys, as texts of the register, of open entries of a workflow."""
     query = (
         select(quarantine.c.key)
         .distinct()
@@ -382,11 +383,11 @@ def open_by(conn: Connection, database: str, collection: str, dag_id: str) -> li
 
 
 def resolve(connection: psycopg.Connection, place: Place, keys: Sequence[str]) -> int:
-    """Resolve what the place's workflow entered of these records, whatever the rule; how many.
+    """Resolve the entries of a workflow for some records, of any rule; return their number.
 
     Args:
         connection: to the state database, in a transaction; may be repeated.
         place: database, collection, workflow and run.
-        keys: as they stand in the register.
+        keys: as texts of the register.
     """
     return connection.execute(_SETTLE, {**place.__dict__, "keys": list(keys)}).rowcount

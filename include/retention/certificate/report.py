@@ -382,11 +382,12 @@ def _unnamed(case: Case) -> list[str]:
     """Collections with personal data that no record class is of."""
     if case.database.is_faulty:
         return []
-    named = {one.collection for one in case.rules}
+    named = {rule.collection for rule in case.rules}
     return [
-        one.name
-        for one in case.database.collections.values()
-        if one.name not in named and any(field.is_personal for field in one.fields.values())
+        collection.name
+        for collection in case.database.collections.values()
+        if collection.name not in named
+        and any(field.is_personal for field in collection.fields.values())
     ]
 
 

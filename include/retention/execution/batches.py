@@ -351,13 +351,16 @@ class _Walk:
 
 
 def set_limits(
-    state: ExecutionState, one: RecordClass, leaf: Leaf | None = None, idle_ms: int | None = None
+    state: ExecutionState,
+    record_class: RecordClass,
+    leaf: Leaf | None = None,
+    idle_ms: int | None = None,
 ) -> None:
     """Set the timeouts of a transaction, and become the owner if a partition requires it.
 
     Args:
         state: the execution.
-        one: the record class.
+        record_class: the record class.
         leaf: the table or partition that statements name; None for the whole table.
         idle_ms: time to wait for the ledger before the server ends the session; default `IDLE_MS`.
     """
@@ -369,10 +372,12 @@ def set_limits(
     }
     set_locally(state.connection, state.schedule.database, timeouts)
     state.connection.execute(WRITE_AT_ONCE, {"is_local": True})
-    if leaf is not None and not leaf.ours and one.relation.can_become_owner:
-        become_owner(state, one)
+    if leaf is not None and not leaf.ours and record_class.relation.can_become_owner:
+        become_owner(state, record_class)
 
 
-def become_owner(state: ExecutionState, one: RecordClass) -> None:
+def become_owner(state: ExecutionState, record_class: RecordClass) -> None:
     """Act as the owner of a table until the transaction ends."""
-    state.connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(one.relation.owner)))
+    state.connection.execute(
+        SQL("SET LOCAL ROLE {}").format(Identifier(record_class.relation.owner))
+    )

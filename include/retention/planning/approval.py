@@ -92,7 +92,7 @@ def question(
         timezone: of times that people read.
         content: of the request for approval.
     """
-    count = sum(one.planned for one in tripped)
+    count = sum(trip.planned for trip in tripped)
     subject = in_both(
         _(
             "{database}: {count} records wait for your approval to be erased",
@@ -104,7 +104,7 @@ def question(
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
         parts.append(f"### {name}")
-        parts.append("\n".join(f"- {words.text(one)}" for one in _facts(plan, people)))
+        parts.append("\n".join(f"- {words.text(person)}" for person in _facts(plan, people)))
         parts.append(_table(plan, rules, tripped, words))
     return Question(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
 
@@ -167,25 +167,25 @@ def _table(
         _("Partitions"),
         _("Why it waits"),
     ]
-    waits = {one.name: words.text(why(one)) for one in tripped}
+    waits = {trip.name: words.text(why(trip)) for trip in tripped}
     rows = []
-    for one in plan.classes:
-        if one.name not in waits:
+    for planned in plan.classes:
+        if planned.name not in waits:
             continue
-        title = rules[one.name].message
+        title = rules[planned.name].message
         rows.append(
             [
                 harmless(title if isinstance(title, str) else words.text(title)),
-                words.value(one.expired + one.requested),
-                words.value(one.held),
-                words.value(one.suspended),
-                words.value(one.to_delete),
-                words.value(one.to_mask),
-                words.value(one.to_drop_partitions),
-                waits[one.name],
+                words.value(planned.expired + planned.requested),
+                words.value(planned.held),
+                words.value(planned.suspended),
+                words.value(planned.to_delete),
+                words.value(planned.to_mask),
+                words.value(planned.to_drop_partitions),
+                waits[planned.name],
             ]
         )
-    return markdown_table([words.text(one) for one in head], rows)
+    return markdown_table([words.text(text) for text in head], rows)
 
 
 def may_be_approved(database: RetentionDatabase, plan: Plan) -> bool:

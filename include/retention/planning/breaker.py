@@ -117,19 +117,19 @@ def past_runs(
     This run is left out.
     """
     found: dict[str, list[int]] = {}
-    for one in plan.classes:
+    for planned in plan.classes:
         query = (
             select(disposition.c[what])
             .where(
                 disposition.c.database == plan.database,
-                disposition.c.record_class == one.name,
+                disposition.c.record_class == planned.name,
                 disposition.c.done.is_not(None),
                 (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
             )
             .order_by(disposition.c.number.desc())
             .limit(LOOKED_BACK)
         )
-        found[one.name] = [int(records) for records in conn.scalars(query)]
+        found[planned.name] = [int(records) for records in conn.scalars(query)]
     return found
 
 
@@ -141,15 +141,15 @@ def remember(
     Classes in ``asked`` wait for a second person.
     """
     dag_id, run_id = run
-    for one in plan.classes:
+    for planned in plan.classes:
         values = {
             "planned_at": clock.now(),
             "as_of": plan.as_of,
             "plan_sha256": plan.sha256,
-            "expired": one.expired,
-            "held": one.held + one.suspended,
-            "planned": one.planned,
-            "asked": one.name in asked,
+            "expired": planned.expired,
+            "held": planned.held + planned.suspended,
+            "planned": planned.planned,
+            "asked": planned.name in asked,
         }
         conn.execute(
             insert(disposition)
@@ -157,7 +157,7 @@ def remember(
                 dag_id=dag_id,
                 run_id=run_id,
                 database=plan.database,
-                record_class=one.name,
+                record_class=planned.name,
                 **values,
             )
             .on_conflict_do_update(constraint=disposition.primary_key, set_=values)

@@ -134,7 +134,7 @@ class BoundClock:
         return SQL("(({}) IS NULL)").format(self.sql)
 
     def _moments(self, cutoff: Cutoff) -> list[Composable]:
-        return [literal(one) for one in (cutoff.zoned if self.zoned else cutoff.local)]
+        return [literal(moment) for moment in (cutoff.zoned if self.zoned else cutoff.local)]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class RecordClass:
     @property
     def expired(self) -> Composable:
         """Every period is over, and there is something left to do."""
-        return both([self.clock.over, *(one.over for one in self.minima), *self._undone])
+        return both([self.clock.over, *(minimum.over for minimum in self.minima), *self._undone])
 
     def requested(self, subjects: Collection[str], records: RequestRecords) -> Composable:
         """Return the condition that its data subject asked for it, and no law keeps it any more.
@@ -236,7 +236,7 @@ class RecordClass:
             )
         return SQL("(({}) IN (SELECT * FROM unnest({})))").format(
             self.relation.key_texts,
-            SQL(", ").join(SQL("{}::text[]").format(literal(list(one))) for one in columns),
+            SQL(", ").join(SQL("{}::text[]").format(literal(list(column))) for column in columns),
         )
 
     @property

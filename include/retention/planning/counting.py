@@ -109,8 +109,10 @@ def hashed_key(relation: Relation, seed: int) -> Composable:
         seed: of `key_seed`.
     """
     columns = [
-        quoted("t", one) if one in relation.hashable else SQL("{}::text").format(quoted("t", one))
-        for one in relation.key
+        quoted("t", column)
+        if column in relation.hashable
+        else SQL("{}::text").format(quoted("t", column))
+        for column in relation.key
     ]
     return SQL("hash_record_extended(ROW({}), {})").format(SQL(", ").join(columns), Literal(seed))
 
@@ -132,13 +134,19 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
     may_go = graph.may_go(collection)
-    masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
+    masked = either(
+        [
+            graph.ready(record_class)
+            for record_class in classes
+            if record_class.rule.action == "mask"
+        ]
+    )
     parts = {"ready records": count(may_go), "masked records": count(masked)}
     parts["ready digest"] = key_hash(relation, seed, may_go)
     parts["masked digest"] = key_hash(relation, seed, masked)
-    for place, one in enumerate(classes):
-        figures = _figures(graph, one)
-        parts |= {f"{figure} {place}": count(which) for figure, which in figures.items()}
+    for at, record_class in enumerate(classes):
+        figures = _figures(graph, record_class)
+        parts |= {f"{figure} {at}": count(which) for figure, which in figures.items()}
     query = SQL("SELECT {} FROM {} AS t").format(
         SQL(", ").join(
             SQL("{} AS {}").format(part, Identifier(name)) for name, part in parts.items()
@@ -149,10 +157,10 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
         row = cursor.execute(query, {}).fetchone()
     assert row is not None
     counted = {}
-    for place, one in enumerate(classes):
-        found = {figure: row[f"{figure} {place}"] for figure in _FIGURES}
-        by_hold = _held_by(connection, graph, one) if found["held"] else {}
-        counted[one.name] = Counted(**found, held_by=by_hold)
+    for at, record_class in enumerate(classes):
+        figures_of_class = {figure: row[f"{figure} {at}"] for figure in _FIGURES}
+        by_hold = _held_by(connection, graph, record_class) if figures_of_class["held"] else {}
+        counted[record_class.name] = Counted(**figures_of_class, held_by=by_hold)
     by_class = [counted[it.name].ready for it in classes if it.rule.deletes]
     return Scan(
         counted,
@@ -169,12 +177,14 @@ def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
     return sorted(pairs, key=lambda pair: (pair[0].id, pair[1]))
 
 
-def _held_by(connection: psycopg.Connection[Any], graph: Graph, one: RecordClass) -> dict[int, int]:
+def _held_by(
+    connection: psycopg.Connection[Any], graph: Graph, record_class: RecordClass
+) -> dict[int, int]:
     """Return how many due records of a class each of the first holds keeps, by its number.
 
     Holds of other databases come last: ``x/1`` keeps the record whose key is all of it.
     """
-    collection = one.rule.collection
+    collection = record_class.rule.collection
     by_hold: dict[Hold, list[Composable]] = {}
     holds = each_hold(graph.holds)
     for hold, value in sorted(holds, key=lambda pair: "/" in pair[1] and pair[1] == pair[0].value):
@@ -184,24 +194,27 @@ def _held_by(connection: psycopg.Connection[Any], graph: Graph, one: RecordClass
     first = list(by_hold)[:MOST_HOLDS]
     query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
         SQL(", ").join(count(either(by_hold[hold])) for hold in first),
-        one.relation.identifier,
-        both([graph.due(one), graph.held(collection)]),
+        record_class.relation.identifier,
+        both([graph.due(record_class), graph.held(collection)]),
     )
     row = connection.execute(query, {}).fetchone()
     assert row is not None
     return {hold.id: records for hold, records in zip(first, row, strict=True) if records}
 
 
-def _figures(graph: Graph, one: RecordClass) -> dict[str, Composable]:
+def _figures(graph: Graph, record_class: RecordClass) -> dict[str, Composable]:
     """Return the conditions of the figures of a class; PostgreSQL evaluates equal ones once."""
-    due, held = graph.due(one), both([graph.due(one), graph.held(one.rule.collection)])
+    due, held = (
+        graph.due(record_class),
+        both([graph.due(record_class), graph.held(record_class.rule.collection)]),
+    )
     return {
-        "records": one.belongs,
-        "expired": SQL("({} IS TRUE)").format(both([one.belongs, one.expired])),
+        "records": record_class.belongs,
+        "expired": SQL("({} IS TRUE)").format(both([record_class.belongs, record_class.expired])),
         "due": due,
         "held": held,
-        "suspended": both([due, negated(held), one.suspended]),
-        "ready": graph.ready(one),
-        "not_started": both([one.belongs, one.clock.not_started]),
-        "ahead": both([one.belongs, one.clock.ahead]),
+        "suspended": both([due, negated(held), record_class.suspended]),
+        "ready": graph.ready(record_class),
+        "not_started": both([record_class.belongs, record_class.clock.not_started]),
+        "ahead": both([record_class.belongs, record_class.clock.ahead]),
     }

@@ -80,14 +80,16 @@ class Graph:
         records: RequestRecords = NO_RECORDS,
     ) -> None:
         self.classes: dict[str, list[RecordClass]] = {}
-        for one in classes:
-            self.classes.setdefault(one.rule.collection, []).append(one)
+        for record_class in classes:
+            self.classes.setdefault(record_class.rule.collection, []).append(record_class)
         self.relations = relations
         self.holds = holds
         self.subjects = subjects
         self.records = records
         self.emptied = [
-            name for name, found in self.classes.items() if any(one.rule.deletes for one in found)
+            name
+            for name, found in self.classes.items()
+            if any(record_class.rule.deletes for record_class in found)
         ]
         self._references = {name: self._leading_to(name) for name in self.emptied}
         self.groups = self._groups()
@@ -106,7 +108,7 @@ class Graph:
         """
         other = copy(self)
         other._references = {
-            name: [one for one in references if one.key.child not in dropped]
+            name: [reference for reference in references if reference.key.child not in dropped]
             for name, references in self._references.items()
         }
         return other
@@ -146,30 +148,30 @@ class Graph:
 
     def loses_subjects(self, collection: str) -> bool:
         """Return whether erasing records of a collection may lose the subjects of some records."""
-        masks = any(one.rule.mask for one in self.classes[collection])
+        masks = any(record_class.rule.mask for record_class in self.classes[collection])
         return any(
-            one.rule.on_request
-            and not self.keeps_subject(one)
+            record_class.rule.on_request
+            and not self.keeps_subject(record_class)
             and (
-                (masks and one.rule.collection == collection)
-                or finds_through(one.rule, self.relations.by_collection[collection])
+                (masks and record_class.rule.collection == collection)
+                or finds_through(record_class.rule, self.relations.by_collection[collection])
                 or any(
-                    reference.child == one.rule.collection and reference.sets_null
+                    reference.child == record_class.rule.collection and reference.sets_null
                     for reference in self._references.get(collection, ())
                 )
             )
-            for each in self.classes.values()
-            for one in each
+            for classes in self.classes.values()
+            for record_class in classes
         )
 
     def _links(self, classes: Sequence[RecordClass]) -> list[tuple[RecordClass, RecordClass]]:
         """Return each class with each other class through whose records its own are found."""
         return [
-            (one, other)
-            for one in classes
+            (record_class, other)
+            for record_class in classes
             for other in classes
-            if other.rule.collection != one.rule.collection
-            and finds_through(one.rule, other.relation)
+            if other.rule.collection != record_class.rule.collection
+            and finds_through(record_class.rule, other.relation)
         ]
 
     def group_of(self, collection: str) -> tuple[str, ...]:
@@ -179,9 +181,9 @@ class Graph:
     def is_cycle(self, group: Sequence[str]) -> bool:
         """Return whether collections of a group refer to each other, or to themselves."""
         return any(
-            one.child in group and not one.sets_null
+            reference.child in group and not reference.sets_null
             for name in group
-            for one in self._references[name]
+            for reference in self._references[name]
         )
 
     def held(self, collection: str) -> Composable:
@@ -280,7 +282,7 @@ class Graph:
         """
         columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
         child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(
-            columns=SQL(", ").join(quoted("t", one) for one in columns),
+            columns=SQL(", ").join(quoted("t", column) for column in columns),
             table=reference.key.identifier,
             which=which,
         )
@@ -300,7 +302,7 @@ class Graph:
 
     def _leading_to(self, collection: str) -> list[Reference]:
         relation = self.relations.by_collection[collection]
-        detach = {one for found in self.classes[collection] for one in found.rule.detach}
+        detach = {column for found in self.classes[collection] for column in found.rule.detach}
         references = []
         for key in self.relations.keys_to(relation):
             child = self.relations.collection_of(key.child_root)
@@ -315,24 +317,26 @@ class Graph:
     def _groups(self) -> tuple[tuple[str, ...], ...]:
         before: dict[str, set[str]] = {
             name: {
-                one.child
-                for one in self._references[name]
-                if one.child in self.emptied and not one.sets_null and one.child is not None
+                reference.child
+                for reference in self._references[name]
+                if reference.child in self.emptied
+                and not reference.sets_null
+                and reference.child is not None
             }
             for name in self.emptied
         }
         reached = {name: reachable(name, before) for name in self.emptied}
         group = {
-            name: tuple(sorted({name} | {one for one in reached[name] if name in reached[one]}))
+            name: tuple(sorted({name} | {it for it in reached[name] if name in reached[it]}))
             for name in self.emptied
         }
         merged = _merged(group, before)
-        deleting = [one for each in self.classes.values() for one in each if one.rule.deletes]
+        deleting = [it for classes in self.classes.values() for it in classes if it.rule.deletes]
         add_links(
             merged,
             [
-                (group[one.rule.collection], group[other.rule.collection])
-                for one, other in self._links(deleting)
+                (group[own.rule.collection], group[other.rule.collection])
+                for own, other in self._links(deleting)
             ],
         )
         return tuple(TopologicalSorter(merged).static_order())
@@ -343,9 +347,9 @@ def _merged(
 ) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     merged: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for name, own in sorted(group.items()):
-        merged.setdefault(own, set()).update(group[one] for one in before[name])
+        merged.setdefault(own, set()).update(group[it] for it in before[name])
     return {own: sorted(others - {own}) for own, others in merged.items()}
 
 
 def _row(alias: str, columns: Sequence[str]) -> Composable:
-    return SQL("ROW({})").format(SQL(", ").join(quoted(alias, one) for one in columns))
+    return SQL("ROW({})").format(SQL(", ").join(quoted(alias, column) for column in columns))

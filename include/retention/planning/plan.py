@@ -220,15 +220,15 @@ class Plan(_Part):
     @property
     def planned(self) -> int:
         """Records that will be deleted or masked."""
-        return sum(one.planned for one in self.classes)
+        return sum(record_class.planned for record_class in self.classes)
 
     def of(self, name: str) -> PlannedClass:
         """The class of that name."""
-        return next(one for one in self.classes if one.name == name)
+        return next(record_class for record_class in self.classes if record_class.name == name)
 
     def table(self, collection: str) -> PlannedTable:
         """The table of a collection."""
-        found = [one for one in self.tables if one.collection == collection]
+        found = [table for table in self.tables if table.collection == collection]
         return found[0] if found else PlannedTable(collection=collection)
 
 
@@ -260,5 +260,5 @@ def combined(plans: Sequence[Plan]) -> str:
     """One hash for the plans of several databases; of one database it is that of its plan."""
     if len(plans) == 1:
         return plans[0].sha256
-    lines = "".join(f"{one.sha256}  {file_name(one.database)}\n" for one in plans)
+    lines = "".join(f"{plan.sha256}  {file_name(plan.database)}\n" for plan in plans)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -174,11 +174,14 @@ class _Planner:
             name: self._table(name, scans[name], kept.get(name, Kept())) for name in collections
         }
         made = {
-            one.name: self._class(
-                one, scans[name].classes[one.name], *tables[name], kept.get(name, Kept())
+            record_class.name: self._class(
+                record_class,
+                scans[name].classes[record_class.name],
+                *tables[name],
+                kept.get(name, Kept()),
             )
             for name in collections
-            for one in self.graph.classes[name]
+            for record_class in self.graph.classes[name]
         }
         schedule = self.schedule
         return Plan(
@@ -186,15 +189,19 @@ class _Planner:
             as_of=schedule.as_of,
             key_id=schedule.keys.current,
             holds=schedule.holds.fingerprint,
-            requests=tuple(sorted(one.id for one in schedule.requests)),
+            requests=tuple(sorted(request.id for request in schedule.requests)),
             order=self.graph.groups,
-            classes=tuple(made[one.record_class] for one in schedule.rules),
-            tables=tuple(one for one, _ in tables.values()),
+            classes=tuple(made[rule.record_class] for rule in schedule.rules),
+            tables=tuple(table for table, _ in tables.values()),
             reactions=read_reactions(self.connection, self.graph),
         )
 
     def _deleting(self, collection: str) -> list[RecordClass]:
-        return [one for one in self.graph.classes[collection] if one.rule.deletes]
+        return [
+            record_class
+            for record_class in self.graph.classes[collection]
+            if record_class.rule.deletes
+        ]
 
     def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
         """Count the deletable records that other records keep, by collection."""
@@ -220,7 +227,11 @@ class _Planner:
         relation = self.graph.relations.by_collection[collection]
         deleting = self._deleting(collection)
         only = [SQL("true")]  # with one deleting class, it may delete each deletable record
-        classes = [self.graph.ready(one) for one in deleting] if len(deleting) > 1 else only
+        classes = (
+            [self.graph.ready(record_class) for record_class in deleting]
+            if len(deleting) > 1
+            else only
+        )
         return Detail(hashed_key(relation, self.seed), classes)
 
     def _table(
@@ -243,7 +254,7 @@ class _Planner:
             partitions=self._whole_partitions(collection, kept) if going.records else (),
         )
         each = zip(deleting, going.by_class, strict=True)
-        return table, {one.name: records for one, records in each}
+        return table, {it.name: records for it, records in each}
 
     def _whole_partitions(self, collection: str, kept: Kept) -> tuple[PlannedPartition, ...]:
         """Return the partitions that may be dropped and whose records are all to be deleted.
@@ -252,9 +263,15 @@ class _Planner:
         """
         relation = self.graph.relations.by_collection[collection]
         dropping = [
-            one for one in self._deleting(collection) if one.rule.action == "drop_partition"
+            record_class
+            for record_class in self._deleting(collection)
+            if record_class.rule.action == "drop_partition"
         ]
-        over = {oid for one in dropping for oid in past_partitions(self.connection, one)}
+        over = {
+            oid
+            for record_class in dropping
+            for oid in past_partitions(self.connection, record_class)
+        }
         if not over:
             return ()
         query = SQL(
@@ -279,23 +296,23 @@ class _Planner:
 
     def _class(
         self,
-        one: RecordClass,
+        record_class: RecordClass,
         counted: Counted,
         table: PlannedTable,
         by_class: dict[str, int],
         by_reference: Kept,
     ) -> PlannedClass:
-        going = by_class.get(one.name, 0)
-        masks = one.rule.action == "mask"
-        keeps = one.rule.action == "keep"
+        going = by_class.get(record_class.name, 0)
+        masks = record_class.rule.action == "mask"
+        keeps = record_class.rule.action == "keep"
         ready = 0 if keeps else counted.ready
-        kept = ready - going if one.rule.deletes else 0
-        drops = one.rule.action == "drop_partition" and going
+        kept = ready - going if record_class.rule.deletes else 0
+        drops = record_class.rule.action == "drop_partition" and going
         return PlannedClass(
-            name=one.name,
-            collection=one.rule.collection,
-            action=one.rule.action,
-            rule_sha256=rule_digest(one.rule),
+            name=record_class.name,
+            collection=record_class.rule.collection,
+            action=record_class.rule.action,
+            rule_sha256=rule_digest(record_class.rule),
             records=counted.records,
             expired=counted.expired,
             requested=counted.due - counted.expired,
@@ -308,23 +325,25 @@ class _Planner:
             to_drop_partitions=len(table.partitions) if drops else 0,
             not_started=counted.not_started,
             ahead=counted.ahead,
-            minimum_not_started=self._without_minimum(one),
-            referred_by=self._referred_by(one, by_reference) if kept else (),
-            held_by=tuple(HeldBy(hold=one, records=n) for one, n in counted.held_by.items()),
+            minimum_not_started=self._without_minimum(record_class),
+            referred_by=self._referred_by(record_class, by_reference) if kept else (),
+            held_by=tuple(HeldBy(hold=hold, records=n) for hold, n in counted.held_by.items()),
         )
 
-    def _without_minimum(self, one: RecordClass) -> int:
+    def _without_minimum(self, record_class: RecordClass) -> int:
         """Count the records that only a `minimum` without a date keeps."""
-        lacks = _lacks_minimum(one, self.graph.subjects)
+        lacks = _lacks_minimum(record_class, self.graph.subjects)
         if lacks == FALSE:
             return 0
-        query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)
+        query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
+            record_class.relation.identifier, lacks
+        )
         return int(scalar(self.connection, query, {}))
 
-    def _referred_by(self, one: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
+    def _referred_by(self, record_class: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
         """Return by foreign key how many records of a class are kept."""
-        collection = one.rule.collection
-        place = self._deleting(collection).index(one)
+        collection = record_class.rule.collection
+        place = self._deleting(collection).index(record_class)
         return tuple(
             KeptBy(
                 table=reference.key.label,

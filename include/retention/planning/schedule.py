@@ -259,7 +259,7 @@ class Schedule:
                 that the pack wants set to null cannot be.
         """
         relations = read_relations(connection, self.database)
-        require(relations, [one.collection for one in self.rules])
+        require(relations, [rule.collection for rule in self.rules])
         classes = bind(
             connection,
             self.rules,
@@ -268,7 +268,7 @@ class Schedule:
             now=self.now,
             timezone=self.timezone,
         )
-        subjects = frozenset(one.subject for one in self.requests)
+        subjects = frozenset(request.subject for request in self.requests)
         reader = Reader(connection, self.database, self.keys, self.rules)
         records = reader.records(self.remembered)
         graph = Graph(classes, relations, self.holds, subjects, records)

@@ -1,7 +1,6 @@
-"""Tables as they are: keys, partitions, and every foreign key that leads to them.
+"""Read the live tables: keys, partitions, and every foreign key that refers to them.
 
-Read from the catalogue when a plan is made, never from the data map: a key that somebody added
-yesterday counts.
+A plan reads them from the catalogue and not from the data map, so that a new foreign key counts.
 """
 
 from __future__ import annotations
@@ -235,36 +234,30 @@ class Relations:
 
     def keys_to(self, relation: Relation) -> list[ForeignKey]:
         """The foreign keys that lead to a table."""
-        return [one for one in self.keys if one.parent == relation.oid]
+        return [key for key in self.keys if key.parent == relation.oid]
 
 
 def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase) -> Relations:
     """Read the tables of all mapped collections; one that the database lacks is left out."""
-    mapped = list(database.collections.values())
-    asked = {
-        "schemas": [one.schema_name for one in mapped],
-        "tables": [one.table for one in mapped],
+    collections = list(database.collections.values())
+    names = {
+        "schemas": [collection.schema_name for collection in collections],
+        "tables": [collection.table for collection in collections],
     }
     with connection.cursor(row_factory=dict_row) as cursor:
-        tables = {
-            (one["schema"], one["name"]): one for one in cursor.execute(_TABLES, asked).fetchall()
-        }
-        roots = [one["oid"] for one in tables.values() if one["kind"] == "p"]
+        tables = {(row["schema"], row["name"]): row for row in cursor.execute(_TABLES, names)}
+        roots = [row["oid"] for row in tables.values() if row["kind"] == "p"]
         leaves: dict[int, list[Leaf]] = {root: [] for root in roots}
-        for one in cursor.execute(_LEAVES, {"roots": roots}):
-            leaves[one.pop("root")].append(Leaf(**one))
-        oids = [one["oid"] for one in tables.values()]
-        keys = cursor.execute(_KEYS, {"tables": oids}).fetchall()
-    found = {
-        one.name: _relation(one, tables[one.schema_name, one.table], leaves)
-        for one in mapped
-        if (one.schema_name, one.table) in tables
+        for row in cursor.execute(_LEAVES, {"roots": roots}):
+            leaves[row.pop("root")].append(Leaf(**row))
+        oids = [row["oid"] for row in tables.values()]
+        keys = [_key(row) for row in cursor.execute(_KEYS, {"tables": oids})]
+    relations = {
+        collection.name: _relation(collection, row, leaves)
+        for collection in collections
+        if (row := tables.get((collection.schema_name, collection.table)))
     }
-    return Relations(
-        found,
-        [_key(one) for one in keys],
-        {one.oid: collection for collection, one in found.items()},
-    )
+    return Relations(relations, keys, {it.oid: name for name, it in relations.items()})
 
 
 def require(relations: Relations, collections: Iterable[str]) -> None:
@@ -274,22 +267,22 @@ def require(relations: Relations, collections: Iterable[str]) -> None:
         UsageError: no such table, not a table, without a primary key, a single partition, one of
             PostgreSQL's inheritance, whose keys are not unique, or a table of two collections.
     """
-    for one in dict.fromkeys(collections):
-        relation = relations.by_collection.get(one)
+    for name in dict.fromkeys(collections):
+        relation = relations.by_collection.get(name)
         if relation is None:
             raise UsageError(
-                f"The database has no table for the collection {one}.",
+                f"The database has no table for the collection {name}.",
                 "Correct the data map, or take the class out of retention.yaml.",
             )
         if relation.fault:
             raise UsageError(
-                f"Records of {one} cannot be disposed of: {relation.schema}.{relation.name} "
+                f"Records of {name} cannot be disposed of: {relation.schema}.{relation.name} "
                 f"{relation.fault}.",
                 "Correct the table or the data map, or take the class out of retention.yaml.",
             )
-        if relations.collection_of(relation.oid) != one:
+        if relations.collection_of(relation.oid) != name:
             raise UsageError(
-                f"{one} and {relations.collection_of(relation.oid)} are the same table, "
+                f"{name} and {relations.collection_of(relation.oid)} are the same table, "
                 f"{relation.schema}.{relation.name}; its classes would not know of each other.",
                 "Leave one of the collections out of the data map.",
             )

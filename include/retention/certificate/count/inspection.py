@@ -106,10 +106,10 @@ class Inspection:
         self.relations: Relations = read_relations(connection, database)
         self.remembered = Remembered(connection, self.relations, records)
         self._types: dict[str, dict[str, KeyType]] = {
-            one.record_class: read_key_types(connection, one.keys, self._relation(one))
-            for one in rules
+            rule.record_class: read_key_types(connection, rule.keys, self._relation(rule))
+            for rule in rules
         }
-        self._keys = TypedKeys.of([one.keys for one in rules], self._types.values())
+        self._keys = TypedKeys.of([rule.keys for rule in rules], self._types.values())
         self._leading = LeadingKeys(rules, self.relations)
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
@@ -229,7 +229,7 @@ class Inspection:
 
     def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
         """Return SQL for the state of a data subject's record in a class; null for others."""
-        lawful = self._after([self._minimum(rule, one) for one in rule.minimum])
+        lawful = self._after([self._minimum(rule, minimum) for minimum in rule.minimum])
         free = both([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
         return SQL(
             "CASE WHEN {left} AND {asked} THEN CASE WHEN {elsewhere} THEN {aside} "
@@ -267,11 +267,13 @@ class Inspection:
             stays: Composable = SQL("true")
             if other.action != "keep":
                 over = [(self._clock(other.clock), other.period)]
-                over += [self._minimum(other, one) for one in other.minimum]
+                over += [self._minimum(other, minimum) for minimum in other.minimum]
                 ended = self._after(over)
                 if key is not None and other.on_request:
                     asked = self._asked(other, key)
-                    lawful = self._after([self._minimum(other, one) for one in other.minimum])
+                    lawful = self._after(
+                        [self._minimum(other, minimum) for minimum in other.minimum]
+                    )
                     ended = SQL("({} OR ({} AND {}))").format(ended, asked, lawful)
                 stays = SQL("({}) IS NOT TRUE").format(ended)
                 if other.suspended:
@@ -295,22 +297,22 @@ class Inspection:
                     "(CASE WHEN {clock} < {at} THEN {clock} + make_interval(months => {m}, "
                     "days => {d}, secs => {s}) < {at} ELSE false END)"
                 )
-                .format(clock=clock, m=one.months, d=one.days, s=one.seconds, at=self._moment())
-                for clock, one in periods
+                .format(clock=clock, m=period.months, d=period.days, s=period.seconds, at=self._moment())
+                for clock, period in periods
             ]
         )  # fmt: skip
 
     def _moment(self) -> Composable:
         return SQL("{}::timestamptz").format(literal(self.as_of))
 
-    def _minimum(self, rule: RetentionRule, one: Minimum) -> tuple[Composable, Period]:
-        return self._clock(one.clock or rule.clock), one.period
+    def _minimum(self, rule: RetentionRule, minimum: Minimum) -> tuple[Composable, Period]:
+        return self._clock(minimum.clock or rule.clock), minimum.period
 
     def _clock(self, clock: tuple[str, ...] | SqlClock) -> Composable:
         """A clock as a moment: dates and times without a timezone are of the pack's."""
         if isinstance(clock, SqlClock):
             return SQL("({})::timestamptz").format(pack_sql(clock.sql))
-        columns = [SQL("{}::timestamptz").format(quoted("t", one)) for one in clock]
+        columns = [SQL("{}::timestamptz").format(quoted("t", column)) for column in clock]
         return SQL("greatest({})").format(SQL(", ").join(columns))
 
     def _held(self, rule: RetentionRule) -> Composable:
@@ -320,14 +322,14 @@ class Inspection:
     def _on_hold(self, collection: str) -> list[Composable]:
         """Return conditions; if one is true, a record of the collection is on hold."""
         parts: list[Composable] = [SQL("true")] if self.holds.everything else []
-        for one in self.rules:
-            if one.collection != collection:
+        for rule in self.rules:
+            if rule.collection != collection:
                 continue
-            member = _member(one)
-            if one.record_class in self.holds.classes:
+            member = _member(rule)
+            if rule.record_class in self.holds.classes:
                 parts.append(member)
-            types = self._types[one.record_class]
-            for kind, texts in expressions(one.keys).items():
+            types = self._types[rule.record_class]
+            for kind, texts in expressions(rule.keys).items():
                 values = self.holds.values.get(kind, {})
                 if texts and values:
                     each = [
@@ -336,12 +338,12 @@ class Inspection:
                     parts.append(both([member, either(each)]))
             held = self.holds.values.get(HoldKind.SUBJECT, {})
             subjects = self._keys.subjects_on_hold(self.remembered.subjects, held)
-            parts.append(self.remembered.condition(one, subjects))
+            parts.append(self.remembered.condition(rule, subjects))
         return [part for part in parts if part != _FALSE]
 
     def _over(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that a record is expired in all classes, or was requested."""
-        minima = [self._minimum(rule, one) for one in rule.minimum]
+        minima = [self._minimum(rule, minimum) for minimum in rule.minimum]
         periods = self._after([(self._clock(rule.clock), rule.period), *minima])
         over = both([self._of_class(rule), periods])
         if not rule.on_request:
@@ -367,7 +369,7 @@ class Inspection:
         return referring
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
-        filled = both([SQL("{} IS NOT NULL").format(quoted("c", one)) for one in key.columns])
+        filled = both([SQL("{} IS NOT NULL").format(quoted("c", column)) for column in key.columns])
         query = SQL(
             "SELECT count(*) FROM {} AS c WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})"
         ).format(key.identifier, filled, parent.identifier, key.joined("c", "p"))
