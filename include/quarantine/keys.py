@@ -16,7 +16,7 @@ _PLAIN = {"user.unique_id", "user.account", "user.workplace"}
 
 
 def tells_a_person(collection: MappedCollection, key: Sequence[str]) -> bool:
-    """Return whether a key is personal data, such as a phone number, or has no declared category."""
+    """Return whether a key is personal data, such as a phone number, or is not declared."""
     fields = [collection.fields.get(name) for name in key]
     return any(
         column is None

@@ -1,4 +1,4 @@
-"""The step of `enforce_retention` that counts afterwards, and compares the counts."""
+"""The step of `enforce_retention` that counts afterwards and compares the counts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def verify(
     """
     run, name = database.run, database.name
     with run.state.connect() as conn:
-        # One that was released since the plan: its records are the next plan's.
+        # A hold that was released since the plan counts: its records belong to the next plan.
         of_plan = [hold.hold for hold in planned.holds]
         known = holds.on_records(conn, name, of_plan)
         open_requests = requests.open_requests(conn, name)
@@ -199,10 +199,18 @@ def _unclear_copies(findings: StepFindings, copies: Sequence[StoredRestorePoint]
 
 def _left(findings: StepFindings, left: Sequence[Left], not_approved: Collection[str]) -> None:
     for each in left:
-        if each.unexplained and each.name in not_approved:
-            findings.find(
-                "retention.left",
-                Outcome.FAIL,
+        if not each.unexplained:
+            continue
+        message, action = (
+            _(
+                "{count} records are past their retention period, and no hold and no other "
+                "record keeps them.",
+                count=each.unexplained,
+            ),
+            _("See why they were not erased among this run's findings, and run it again."),
+        )
+        if each.name in not_approved:
+            message, action = (
                 _(
                     "{count} records are past their retention period and stay: a second person has "
                     "to approve, and did not.",
@@ -212,20 +220,8 @@ def _left(findings: StepFindings, left: Sequence[Left], not_approved: Collection
                     "If somebody rejected it, read why and correct the schedule or its limits. "
                     "Then run the workflow again and have its question answered in Airflow."
                 ),
-                subject=each.name,
             )
-        elif each.unexplained:
-            findings.find(
-                "retention.left",
-                Outcome.FAIL,
-                _(
-                    "{count} records are past their retention period, and no hold and no other "
-                    "record keeps them.",
-                    count=each.unexplained,
-                ),
-                _("See why they were not erased among this run's findings, and run it again."),
-                subject=each.name,
-            )
+        findings.find("retention.left", Outcome.FAIL, message, action, subject=each.name)
 
 
 def _orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None:
@@ -262,7 +258,7 @@ def _within(findings: StepFindings, plan: PlanResult, done: Mapping[str, int]) -
 
 
 def _all_there(findings: StepFindings, missing: dict[str, int]) -> None:
-    """Each entry of this run and of those before is in the ledger still, by the batches' counts."""
+    """Report entries of this and earlier runs that the ledger has lost, by the batches' counts."""
     for collection, entries in missing.items():
         findings.find(
             "retention.ledger_lost",

@@ -289,18 +289,13 @@ class Inspection:
         return fixed(to_mask(Mask(rule.mask, rule.stamp), columns))
 
     def _after(self, periods: Sequence[tuple[Composable, Period]]) -> Composable:
-        """Each clock plus its period lies before the plan's moment."""
+        """Return the condition that each clock plus its period is before the plan's moment."""
+        # PostgreSQL cannot add a period to a clock at the end of the range of dates.
+        query = "(CASE WHEN {clock} < {at} THEN {clock} + {period} < {at} ELSE false END)"
+        at = self._moment()
         return both(
-            [
-                # a clock at the end of what dates can be has no day after it
-                SQL(
-                    "(CASE WHEN {clock} < {at} THEN {clock} + make_interval(months => {m}, "
-                    "days => {d}, secs => {s}) < {at} ELSE false END)"
-                )
-                .format(clock=clock, m=period.months, d=period.days, s=period.seconds, at=self._moment())
-                for clock, period in periods
-            ]
-        )  # fmt: skip
+            [SQL(query).format(clock=it, period=_interval(period), at=at) for it, period in periods]
+        )
 
     def _moment(self) -> Composable:
         return SQL("{}::timestamptz").format(literal(self.as_of))
@@ -377,6 +372,11 @@ class Inspection:
 
     def _relation(self, rule: RetentionRule) -> Relation:
         return self.relations.by_collection[rule.collection]
+
+
+def _interval(period: Period) -> Composable:
+    query = SQL("make_interval(months => {}, days => {}, secs => {})")
+    return query.format(period.months, period.days, period.seconds)
 
 
 def _member(rule: RetentionRule) -> Composable:
