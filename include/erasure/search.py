@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, product
@@ -30,7 +30,7 @@ from include.erasure.catalogue import (
 from include.erasure.ledger import ErasureKeys, driver_of
 from include.erasure.matching import kind_of
 from include.erasure.places import Place
-from include.services.database import PRINTING
+from include.services.database import PRINTING, scalar
 from include.services.errors import ServiceError
 from include.state.tables import erasure, erasure_batch
 
@@ -119,82 +119,83 @@ def search(
         catalogue = read_catalogue(copy)
         with state.connect() as ledger:
             for sought in collections:
-                key_ids = _key_ids(ledger, database, sought.collection)
-                if not key_ids:
-                    continue
-                for relation, query in _queries(copy, catalogue, sought, ruled):
-                    rows = _erased_rows(copy, query, ledger, database, sought, keys, key_ids)
-                    if rows:
-                        found[relation.label] += rows
-                for relation, query in _partial_queries(copy, catalogue, sought, ruled):
-                    (number,) = copy.execute(query).fetchone() or (0,)
-                    if number:
-                        found[relation.label] += number
+                if key_ids := _key_ids(ledger, database, sought.collection):
+                    search_of = _Search(copy, database, catalogue, sought, ledger, keys, ruled)
+                    found.update(search_of.rows(key_ids))
     except psycopg.Error as error:
         raise ServiceError(
             f"The copy cannot be searched for erased records ({kind_of(error)}).",
             "The copy is not fit for use. The log of its server tells more.",
         ) from None
-    return dict(sorted(found.items()))
+    return {name: rows for name, rows in sorted(found.items()) if rows}
 
 
-def _queries(
-    copy: psycopg.Connection[Any],
-    catalogue: Catalogue,
-    sought: Sought,
-    ruled: Collection[Place],
-) -> Iterator[tuple[Relation, Composed]]:
-    """Yield for each relation a query for the keys in it, with their numbers of rows."""
-    family = family_of(copy, sought.place)
-    for relation in catalogue.relations:
-        if relation.oid in family:
-            if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
-                yield relation, _keys_in(sought.place.identifier, sought.columns)
-            continue
-        if relation.is_partition:  # searched with its parent table
-            continue
-        has_rule = Place(relation.schema, relation.name) in ruled
-        for columns in _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
-            yield relation, _keys_in(relation.identifier, columns)
-        if len(sought.columns) == 1 and not has_rule:
-            for query in _members(relation, sought):
-                yield relation, query
+@dataclass
+class _Search:
+    """The search for the keys of one collection."""
 
+    copy: psycopg.Connection[Any]
+    database: str
+    catalogue: Catalogue
+    sought: Sought
+    ledger: Connection
+    keys: ErasureKeys
+    ruled: Collection[Place]
 
-def _partial_queries(
-    copy: psycopg.Connection[Any],
-    catalogue: Catalogue,
-    sought: Sought,
-    ruled: Collection[Place],
-) -> Iterator[tuple[Relation, Composed]]:
-    """Yield counts of rows that hold one column of a composite key without its other columns.
+    def __post_init__(self) -> None:
+        self.family = family_of(self.copy, self.sought.place)
 
-    The ledger has digests of whole keys only, so the replay's matches are compared instead. Values
-    that a record which was not erased still has do not count.
-    """
-    if len(sought.columns) == 1 or sought.staged is None:
-        return
-    family = family_of(copy, sought.place)
-    for relation in catalogue.relations:
-        has_rule = Place(relation.schema, relation.name) in ruled
-        if relation.oid in family or relation.is_partition or has_rule:
-            continue
-        if _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
-            continue
-        elsewhere = led_elsewhere(catalogue, relation, family)
-        for at, key in enumerate(sought.columns):
-            if _folded(key) in GENERIC:
+    def rows(self, key_ids: Sequence[str]) -> Counter[str]:
+        """Count the rows that hold an erased key, by relation."""
+        found: Counter[str] = Counter()
+        for relation, query in self._queries():
+            found[relation.label] += self._erased_rows(query, key_ids)
+        for relation, query in self._partial_queries():
+            found[relation.label] += scalar(self.copy, query) or 0
+        return found
+
+    def _queries(self) -> Iterator[tuple[Relation, Composed]]:
+        """Yield for each relation a query for the keys in it, with their numbers of rows."""
+        sought = self.sought
+        for relation in self.catalogue.relations:
+            if relation.oid in self.family:
+                if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
+                    yield relation, _keys_in(sought.place.identifier, sought.columns)
                 continue
-            for name in relation.columns:
-                if name not in elsewhere and _names(name, key, relation, sought):
+            if relation.is_partition:  # searched with its parent table
+                continue
+            for columns in self._columns_with_keys(relation):
+                yield relation, _keys_in(relation.identifier, columns)
+            if len(sought.columns) == 1 and not self._has_rule(relation):
+                for query in _members(relation, sought):
+                    yield relation, query
+
+    def _partial_queries(self) -> Iterator[tuple[Relation, Composed]]:
+        """Yield counts of rows that hold one column of a composite key without its other columns.
+
+        The ledger has digests of whole keys only, so the replay's matches are compared instead.
+        Values that a record which was not erased still has do not count.
+        """
+        sought = self.sought
+        if len(sought.columns) == 1 or sought.staged is None:
+            return
+        query = SQL(
+            "SELECT count(*) FROM {relation} AS r "
+            "WHERE EXISTS (SELECT FROM {staged} e WHERE e.{part} = r.{name}::text) "
+            "AND NOT EXISTS (SELECT FROM {table} t WHERE t.{key}::text = r.{name}::text)"
+        )
+        for relation in self.catalogue.relations:
+            if relation.oid in self.family or relation.is_partition or self._has_rule(relation):
+                continue
+            if self._columns_with_keys(relation):
+                continue
+            for at, key in enumerate(sought.columns):
+                if _folded(key) in GENERIC:
+                    continue
+                for name in self._named(relation, key):
                     yield (
                         relation,
-                        SQL(
-                            "SELECT count(*) FROM {relation} AS r "
-                            "WHERE EXISTS (SELECT FROM {staged} e WHERE e.{part} = r.{name}::text) "
-                            "AND NOT EXISTS "
-                            "(SELECT FROM {table} t WHERE t.{key}::text = r.{name}::text)"
-                        ).format(
+                        query.format(
                             relation=relation.identifier,
                             name=Identifier(name),
                             part=Identifier(f"k{at}"),
@@ -204,6 +205,79 @@ def _partial_queries(
                         ),
                     )
 
+    def _has_rule(self, relation: Relation) -> bool:
+        return Place(relation.schema, relation.name) in self.ruled
+
+    def _columns_with_keys(self, relation: Relation) -> set[tuple[str, ...]]:
+        """Return columns of a relation that may hold the collection's keys, in the key's order."""
+        key, has_rule = self.sought.columns, self._has_rule(relation)
+        pairings: set[tuple[str, ...]] = set()
+        for child, parent, validated, columns, targets in self.catalogue.foreign_keys:
+            if child != relation.oid or parent not in self.family:
+                continue
+            if set(targets) == set(key) and not (has_rule and validated):
+                pairings.add(tuple(columns[targets.index(column)] for column in key))
+        if relation.kind == "m":
+            shown = [self._showing(relation, column) for column in key]
+            pairings |= set(islice(product(*shown), MOST_PAIRINGS))
+        if not has_rule:
+            named = [self._named(relation, column) for column in key]
+            pairings |= set(islice(product(*named), MOST_PAIRINGS))
+        return pairings
+
+    def _named(self, relation: Relation, key: str) -> list[str]:
+        """Return columns that are named like a column of the key and do not refer elsewhere."""
+        elsewhere = led_elsewhere(self.catalogue, relation, self.family)
+        return [
+            name
+            for name in relation.columns
+            if name not in elsewhere and _names(name, key, relation, self.sought)
+        ]
+
+    def _showing(self, relation: Relation, key: str) -> list[str]:
+        """Return a view's columns that show a column of the key, or of a foreign key to it."""
+        sources = {(oid, key) for oid in self.family}
+        for child, parent, _validated, columns, targets in self.catalogue.foreign_keys:
+            if parent in self.family and key in targets:
+                sources.add((child, columns[targets.index(key)]))
+        showing = []
+        for name in relation.columns:
+            column: tuple[int, str] | None = (relation.oid, name)
+            passed = set()
+            while column is not None and column not in passed and column not in sources:
+                passed.add(column)
+                column = self.catalogue.origins.get(column)
+            if column in sources:
+                showing.append(name)
+        return showing
+
+    def _erased_rows(self, query: Composed, key_ids: Sequence[str]) -> int:
+        """Count the rows of a query whose key the ledger has as deleted."""
+        erased, collection = 0, self.sought.collection
+        driver = driver_of(self.ledger)
+        with self.copy.cursor(f"parcelseal_search_{next(_numbers)}") as cursor:
+            cursor.execute(query)
+            while rows := cursor.fetchmany(KEYS_AT_ONCE):
+                for key_id in key_ids:
+                    counts: Counter[bytes] = Counter()
+                    for *key, number in rows:
+                        named = json.dumps([self.database, collection, key], ensure_ascii=False)
+                        counts[hmac.digest(self.keys.keys[key_id], named.encode(), "sha256")] += (
+                            number
+                        )
+                    parameters = {
+                        "digests": list(counts),
+                        "key_id": key_id,
+                        "database": self.database,
+                        "collection": collection,
+                        "key_types": [types or "" for types in self.sought.key_types],
+                    }
+                    # Prepared, it would get a generic plan from the 11th execution: a nested loop,
+                    # 50 to 1,000 times slower, while the ledger's tables have no statistics.
+                    for (digest,) in driver.execute(_ENTERED, parameters, prepare=False):
+                        erased += counts[digest]
+        return erased
+
 
 def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
     texts = SQL(", ").join(SQL("{}::text").format(Identifier(column)) for column in columns)
@@ -212,60 +286,6 @@ def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
     return SQL("SELECT {}, count(*) FROM {} WHERE {} GROUP BY {}").format(
         texts, relation, filled, numbers
     )
-
-
-def _columns_with_keys(
-    catalogue: Catalogue,
-    relation: Relation,
-    sought: Sought,
-    family: Collection[int],
-    *,
-    has_rule: bool,
-) -> set[tuple[str, ...]]:
-    """Return columns of a relation that may hold the collection's keys, in the key's order."""
-    pairings: set[tuple[str, ...]] = set()
-    elsewhere = led_elsewhere(catalogue, relation, family)
-    for child, parent, validated, columns, targets in catalogue.foreign_keys:
-        if child != relation.oid or parent not in family:
-            continue
-        if set(targets) == set(sought.columns) and not (has_rule and validated):
-            pairings.add(tuple(columns[targets.index(column)] for column in sought.columns))
-    if relation.kind == "m":
-        shown = [
-            _showing(catalogue, relation, sought, at, family) for at in range(len(sought.columns))
-        ]
-        pairings |= set(islice(product(*shown), MOST_PAIRINGS))
-    if not has_rule:
-        named = [
-            [
-                name
-                for name in relation.columns
-                if name not in elsewhere and _names(name, it, relation, sought)
-            ]
-            for it in sought.columns
-        ]
-        pairings |= set(islice(product(*named), MOST_PAIRINGS))
-    return pairings
-
-
-def _showing(
-    catalogue: Catalogue, relation: Relation, sought: Sought, at: int, family: Collection[int]
-) -> list[str]:
-    """Return a view's columns that show a column of the key, or of a foreign key to it."""
-    sources = {(oid, sought.columns[at]) for oid in family}
-    for child, parent, _validated, columns, targets in catalogue.foreign_keys:
-        if parent in family and sought.columns[at] in targets:
-            sources.add((child, columns[targets.index(sought.columns[at])]))
-    showing = []
-    for name in relation.columns:
-        column: tuple[int, str] | None = (relation.oid, name)
-        passed = set()
-        while column is not None and column not in passed and column not in sources:
-            passed.add(column)
-            column = catalogue.origins.get(column)
-        if column in sources:
-            showing.append(name)
-    return showing
 
 
 def _folded(name: str) -> str:
@@ -363,37 +383,3 @@ def _key_ids(ledger: Connection, database: str, collection: str) -> list[str]:
         .distinct()
     )
     return sorted(ledger.scalars(query))
-
-
-def _erased_rows(
-    copy: psycopg.Connection[Any],
-    query: Composed,
-    ledger: Connection,
-    database: str,
-    sought: Sought,
-    keys: ErasureKeys,
-    key_ids: Sequence[str],
-) -> int:
-    erased = 0
-    driver = driver_of(ledger)
-    with copy.cursor(f"parcelseal_search_{next(_numbers)}") as cursor:
-        cursor.execute(query)
-        while rows := cursor.fetchmany(KEYS_AT_ONCE):
-            for key_id in key_ids:
-                counts: dict[bytes, int] = defaultdict(int)
-                for *key, number in rows:
-                    named = json.dumps([database, sought.collection, key], ensure_ascii=False)
-                    digest = hmac.digest(keys.keys[key_id], named.encode(), "sha256")
-                    counts[digest] += number
-                parameters = {
-                    "digests": list(counts),
-                    "key_id": key_id,
-                    "database": database,
-                    "collection": sought.collection,
-                    "key_types": [types or "" for types in sought.key_types],
-                }
-                # Prepared, it would get a generic plan from the 11th execution: a nested loop, 50
-                # to 1,000 times slower, while the ledger's tables have no statistics.
-                for (digest,) in driver.execute(_ENTERED, parameters, prepare=False):
-                    erased += counts[digest]
-    return erased
