@@ -1,7 +1,7 @@
 """Match the records of a table with the erasure ledger, in constant memory.
 
-Under another secret of the same id no record of the ledger would be found: a restored copy would
-keep everybody, and would look as if nobody had ever been erased.
+With another secret of the same id no record of the ledger would match: a restored copy would keep
+all erased records unnoticed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_key
 
-CHUNK = 20_000  # keys that are asked for at once: about 10 MB
+CHUNK = 20_000  # keys that are compared at once: about 10 MB
 _ROW = struct.Struct("!iiI")  # a number of four bytes, and the length of an HMAC
 _numbers = count()
 
@@ -60,12 +60,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Table:
-    """The records that are looked for.
+    """The records that are compared with the ledger.
 
     Attributes:
         columns: of the primary key, in order.
-        condition: SQL over the record ``t``; only records of which it is true are looked at. All
-            where there is none.
+        condition: SQL over the record ``t`` that selects the records; None selects all.
         key_types: types of key (`TYPES_OF_KEY`) of the entries that are compared, None for those
             that do not say theirs; all entries where there are none.
     """
@@ -168,7 +167,7 @@ def _chunks(connection: psycopg.Connection, table: Table) -> Iterator[list[tuple
     try:
         for name, value in PRINTING.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        # Not COPY, so that the connection can take in between what was found.
+        # A cursor, since COPY would block the connection between two chunks.
         with connection.cursor(f"parcelseal_keys_{next(_numbers)}") as cursor:
             cursor.execute(query)
             while rows := cursor.fetchmany(CHUNK):

@@ -21,7 +21,7 @@ EARLIEST_ZONE = timedelta(hours=14)  # where a day begins first (UTC+14)
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """One request.
+    """A request of a data subject to be erased.
 
     Attributes:
         id: number in the registry.
@@ -29,16 +29,16 @@ class ErasureRequest:
         subject: key of the data subject there, never a name or number.
         reference: of the request's file.
         received_on: when the data subject asked.
-        due_on: the last day on which erasing is in time.
-        entered_by: who entered it here.
+        due_on: last day on which the erasure is in time.
+        entered_by: the person who entered it.
         entered_at: when.
-        closed_at: when it was done with: erased or withdrawn.
+        closed_at: when it was completed or withdrawn.
         found_at: when a run first found a record of the subject in a class that a request erases;
             None for a key that may be mistyped.
-        restricted_at: since when every count found that all that is left has to stay; None where
-            the last one found anything else.
-        oversized_at: when a run first found more records than it keeps the keys of; from then on no
-            run erases records on this request, and none closes it.
+        restricted_at: since when each count found only records that must stay; None if the last
+            count found others.
+        oversized_at: when a run first found more records than it stores keys for; since then no run
+            erases records for this request or closes it.
     """
 
     id: int
@@ -139,8 +139,8 @@ def add(
 
 def open_request(conn: Connection, database: str, subject: str) -> ErasureRequest | None:
     """Return the open request of a data subject, written as for `add`; None where there is none."""
-    found = _requests(conn, _open_of(database, subject_key(database, subject)))
-    return found[0] if found else None
+    requests = _requests(conn, _open_of(database, subject_key(database, subject)))
+    return requests[0] if requests else None
 
 
 def open_requests(conn: Connection, database: str) -> list[ErasureRequest]:
@@ -159,7 +159,7 @@ def mark_found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> No
 
 
 def mark_oversized(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
-    """Note that requests have more records than a run keeps the keys of; the first moment stays."""
+    """Note that requests have more records than a run stores keys for; the first moment stays."""
     _mark(conn, clock, request_ids, erasure_request.c.oversized_at)
 
 
@@ -174,7 +174,7 @@ def _mark(
 
 
 def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:
-    """Remember whether all that is left of a subject has to stay; of an open request."""
+    """Note whether all remaining records of an open request must stay."""
     table = erasure_request
     conn.execute(
         update(table)
@@ -250,8 +250,8 @@ def _open_of(database: str, key: str) -> Select[tuple[object, ...]]:
     return _open(database).where(erasure_request.c.subject == key)
 
 
-def _requests(conn: Connection, wanted: Select[tuple[object, ...]]) -> list[ErasureRequest]:
-    rows = conn.execute(wanted.order_by(erasure_request.c.id)).mappings()
+def _requests(conn: Connection, query: Select[tuple[object, ...]]) -> list[ErasureRequest]:
+    rows = conn.execute(query.order_by(erasure_request.c.id)).mappings()
     return [_request(dict(row)) for row in rows]
 
 

@@ -42,14 +42,14 @@ class Hold:
 
     Attributes:
         id: number in the registry.
-        kind: what it is on.
-        value: which one: a key, a record class, a case number, a restore point's id; as
+        kind: of the value.
+        value: a key, a record class, a case number, a restore point's id; as
             ``<database>/<value>`` in that database, alone in every database. The name of a
             database for the kind of that name. Never a name, phone number or other customer value.
-        reason: why, for the reader of a certificate.
-        owner: who answers for it.
+        reason: for the reader of a certificate.
+        owner: the responsible person.
         case_ref: the case, claim or order behind it.
-        review_on: when to ask whether it is still needed.
+        review_on: date on which its owner reviews it.
     """
 
     id: int
@@ -95,18 +95,18 @@ def add(
 ) -> Hold:
     """Place a hold; it counts from the commit on.
 
-    Waits for deletions in progress and keeps new ones waiting until the commit, so that none that
-    did not know the hold ends after it. Sets the transaction's time limits.
+    Waits for deletions in progress and blocks new deletions until the commit, so that no deletion
+    that did not know the hold commits after it. Sets the transaction's time limits.
 
     Args:
         conn: the state database, in a transaction.
         clock: when it is placed.
-        kind: what it is on.
-        value: which one; of records a key as `include.holds.registry` says.
-        reason: why.
-        owner: who answers for it.
+        kind: of the value.
+        value: see `Hold`.
+        reason: for it.
+        owner: the responsible person.
         case_ref: the case, claim or order behind it.
-        review_on: when to ask whether it is still needed.
+        review_on: date on which its owner reviews it.
         patience: how long to wait for deletions in progress.
 
     Raises:
@@ -151,12 +151,12 @@ def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, r
 
 
 def active(conn: Connection) -> list[Hold]:
-    """Return the holds that count now, oldest first."""
+    """Return the active holds, oldest first."""
     return _holds(conn, _active())
 
 
 def with_released(conn: Connection, ids: Collection[int]) -> list[Hold]:
-    """Return the holds that count now, and those of some ids though released since."""
+    """Return the active holds, and some others by their ids."""
     return _holds(
         conn,
         select(legal_hold).where(or_(legal_hold.c.released_at.is_(None), legal_hold.c.id.in_(ids))),
@@ -194,8 +194,7 @@ def restore_points_held(conn: Connection, database: str, points: Iterable[str]) 
     Returns:
         Those with a hold on them; all of them when the database is held.
     """
-    wanted = set(points)
-    found = conn.execute(
+    rows = conn.execute(
         select(legal_hold.c.kind, legal_hold.c.value).where(
             legal_hold.c.released_at.is_(None),
             or_(
@@ -204,18 +203,18 @@ def restore_points_held(conn: Connection, database: str, points: Iterable[str]) 
             ),
         )
     ).all()
-    if any(row.kind == HoldKind.DATABASE for row in found):
-        return wanted
-    held = {row.value for row in found}
-    return {point for point in wanted if point in held or f"{database}/{point}" in held}
+    if any(row.kind == HoldKind.DATABASE for row in rows):
+        return set(points)
+    held = {row.value for row in rows}
+    return {point for point in points if point in held or f"{database}/{point}" in held}
 
 
 def _active() -> Select[tuple[object, ...]]:
     return select(legal_hold).where(legal_hold.c.released_at.is_(None))
 
 
-def _holds(conn: Connection, wanted: Select[tuple[object, ...]]) -> list[Hold]:
-    rows = conn.execute(wanted.order_by(legal_hold.c.id)).mappings()
+def _holds(conn: Connection, query: Select[tuple[object, ...]]) -> list[Hold]:
+    rows = conn.execute(query.order_by(legal_hold.c.id)).mappings()
     return [_hold(dict(row)) for row in rows]
 
 

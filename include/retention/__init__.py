@@ -1,1 +1,1 @@
-"""Retention: what has expired goes, unless a hold keeps it; planned, approved, executed, proved."""
+"""Delete expired records that are not under legal hold: plan, approve, execute, verify."""

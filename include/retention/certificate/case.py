@@ -1,4 +1,4 @@
-"""The results of a run for one database, as its certificate reads and words them."""
+"""The results of a run for a database, and their texts in the certificate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from include.retention.results import (
 
 @dataclass(frozen=True)
 class Past:
-    """What one run erased from a database; None where it executed nothing."""
+    """The number of records that a run erased from a database; None if it executed nothing."""
 
     at: datetime
     done: int | None

@@ -42,8 +42,8 @@ def past(conn: Connection, database: str) -> list[Past]:
         .order_by(func.max(table.c.number).desc())
         .limit(LOOKED_BACK)
     )
-    found = [Past(at, None if done is None else int(done)) for at, done in conn.execute(query)]
-    return found[::-1]
+    runs = [Past(at, None if done is None else int(done)) for at, done in conn.execute(query)]
+    return runs[::-1]
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
@@ -71,13 +71,13 @@ def certificate(
     approvals: Sequence[Approval],
     trends: Mapping[str, Sequence[Past]],
 ) -> Conclusion:
-    """Judge a run: what had expired is gone or explained, and no request is late.
+    """Judge a run: expired records are erased or explained, and no request is late.
 
     Args:
         records: of the steps; a missing one fails the run.
         databases: all that the data map names.
         rules: their record classes; a database without one is a finding, not a fault.
-        asked: names the run was asked for; the rest is noted, so that nobody takes it for done.
+        asked: names of the databases of the run; a finding names each other database.
         approvals: decisions of this run.
         trends: past runs by database, this one included.
     """
@@ -164,7 +164,7 @@ def _indicator(
 
 
 def _added(values: Sequence[int | None]) -> int | None:
-    """Return the sum; None if one of its parts was not measured, or there is none."""
+    """Return the sum; None if a part was not measured, or without parts."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
 
@@ -338,7 +338,7 @@ def _backups(cases: Sequence[Case]) -> Fact:
 
 
 def _meaning(cases: Sequence[Case]) -> Section:
-    """What may be concluded; of a run that did not come to its end, only what it does not show."""
+    """Return what the report proves; for an incomplete run, only what it does not prove."""
     whole = bool(cases) and all(case.whole for case in cases)
     proven = _(
         "What the tables call erased was deleted or masked in the mapped databases, and each "
@@ -379,7 +379,7 @@ def _meaning(cases: Sequence[Case]) -> Section:
 
 
 def _unnamed(case: Case) -> list[str]:
-    """Collections with personal data that no record class is of."""
+    """Return the collections with personal data that have no record class."""
     if case.database.is_faulty:
         return []
     named = {rule.collection for rule in case.rules}
@@ -401,7 +401,7 @@ def _without_class(case: Case) -> Message:
 
 
 def _done(cases: Sequence[Case]) -> list[Message]:
-    """What holds for a run that came to its end."""
+    """Return what a complete run proves."""
     approved = _(
         "A plan beyond the limits was executed only where another person than the schedule's "
         "owners approved that very plan, by its hash."

@@ -42,7 +42,7 @@ class People:
 
     Attributes:
         owners: user ids of the owners of the schedule, of the person who started the run, and of
-            those who entered requests to be erased that the plan follows.
+            the people who entered the plan's erasure requests.
         approvers: user ids of the people who may answer; none of them is an owner.
     """
 
@@ -56,20 +56,20 @@ def people_of(
     rule: Approval,
     starters: Collection[str],
 ) -> People:
-    """Look up who may approve.
+    """Find the approvers of a plan.
 
     Args:
-        connection: to the database of the staff table; None where the pack names none.
+        connection: to the database of the staff table; None if the pack has none.
         staff: that database.
         rule: of disposition.yaml.
-        starters: who started the run, and who entered requests to be erased that the plan follows.
+        starters: the people who started the run or entered the plan's erasure requests.
     """
     owners = {*members(connection, staff, rule.staff, rule.owners, in_doubt=True), *starters}
     approvers = members(connection, staff, rule.staff, rule.approvers)
     return People(tuple(sorted(owners)), tuple(without(approvers, owners)))
 
 
-MOST_NAMES = 10  # of those who may answer; the others are counted
+MOST_NAMES = 10  # approvers in a form; it counts the others
 
 
 def question(
@@ -81,14 +81,14 @@ def question(
     timezone: str,
     content: str,
 ) -> Question:
-    """Make the page of a question.
+    """Build the approval form of a plan.
 
     Args:
-        plan: what is asked about.
+        plan: to approve.
         title: of the database.
         rules: record classes by name.
-        tripped: why it waits.
-        people: who may answer, and who may not.
+        tripped: classes that exceed a limit.
+        people: owners and approvers.
         timezone: of times that people read.
         content: of the request for approval.
     """
@@ -110,7 +110,7 @@ def question(
 
 
 def why(tripped: Tripped) -> Message:
-    """Say which limit a class is beyond."""
+    """Return the limit that a class exceeds."""
     allowed, recent = tripped.allowed, tripped.recent
     if recent and tripped.cause == "records":
         return _(
@@ -189,7 +189,7 @@ def _table(
 
 
 def may_be_approved(database: RetentionDatabase, plan: Plan) -> bool:
-    """Return whether disposition.yaml names people who may approve a plan."""
+    """Return whether disposition.yaml has owners and approvers for a plan."""
     people = people_for(database, plan)
     return bool(people.owners and people.approvers)
 
@@ -197,7 +197,7 @@ def may_be_approved(database: RetentionDatabase, plan: Plan) -> bool:
 def people_for(database: RetentionDatabase, plan: Plan | None = None) -> People:
     """Return owners and approvers; a person who entered a request of the plan counts as an owner.
 
-    Without a plan, nobody is left out for a request: `registry.decide` refuses these people.
+    Without a plan the people of requests count as approvers: `registry.decide` refuses them.
     """
     run, rule = database.run, database.disposition.approval
     starters = {run.triggered_by} if run.triggered_by else set()
@@ -251,7 +251,7 @@ def ask(database: RetentionDatabase, planned: PlanResult) -> Question | None:
 def take(
     database: RetentionDatabase, findings: StepFindings, planned: PlanResult, answer: Answer
 ) -> ApprovalResult:
-    """Enter the answer to a question, or that nobody answered.
+    """Enter the answer to a question, or the lack of an answer.
 
     Airflow names the person who started a run, and gives id and name of the person who answered. If
     its auth manager stores the two apart, either counts as the person.

@@ -1,4 +1,4 @@
-"""The circuit breaker: a plan that is larger than usual waits for a second person."""
+"""The circuit breaker: a plan that is larger than usual needs approval by a second person."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from include.services.clock import Clock
 from include.state.tables import disposition, erasure_batch
 
 LOOKED_BACK = 10  # runs
-FEWEST = 3  # of them, or there is no trend
-NEVER = 100  # records; fewer trip neither a percentage nor the trend: three of five is no event
-# What other runs erased just now counts too, or one person could slice a large plan by `as_of`.
-# Less than a day: by seconds of delay a daily run would else count yesterday's, or not.
+FEWEST = 3  # runs for a trend
+NEVER = 100  # records; at most so many exceed neither a percentage nor the trend
+# Recent erasures of other runs count too, or one person could slice a large plan by `as_of`. The
+# period is less than a day, so that a daily run never counts the run of the day before.
 RECENT = timedelta(hours=23)
 
 Cause = Literal["records", "percent", "trend"]
@@ -28,14 +28,14 @@ Cause = Literal["records", "percent", "trend"]
 
 @dataclass(frozen=True)
 class Tripped:
-    """Why a class waits for a second person.
+    """A class that exceeds a limit, so that it needs approval.
 
     Attributes:
         name: of the class.
-        cause: which of its limits it is beyond.
-        planned: records that would go.
-        allowed: what the limit allows.
-        recent: records that other runs of the last day erased, where they count too.
+        cause: the limit.
+        planned: planned records.
+        allowed: records that the limit allows.
+        recent: records that other runs of the last day erased, if they count too.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Tripped:
 def trips(
     planned: PlannedClass, limit: Limit, past: Sequence[int], recent: int = 0
 ) -> Tripped | None:
-    """Say whether a class is beyond one of its limits.
+    """Return the limit that a class exceeds, or None.
 
     Args:
         planned: of the plan.
         limit: of the class, else of disposition.yaml.
-        past: records that went in its last runs.
+        past: records that its last runs erased.
         recent: records that other runs erased within `RECENT`; `records` and `percent` are of these
             and the planned ones together.
     """
@@ -112,10 +112,7 @@ def recent_runs(
 def past_runs(
     conn: Connection, plan: Plan, run: tuple[str, str], what: Literal["done", "expired"] = "done"
 ) -> dict[str, list[int]]:
-    """Records that went, or had expired, in the last runs that executed, by class.
-
-    This run is left out.
-    """
+    """Return the erased or expired records of the last executed runs by class, without this run."""
     found: dict[str, list[int]] = {}
     for planned in plan.classes:
         query = (
@@ -136,9 +133,9 @@ def past_runs(
 def remember(
     conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock, asked: Collection[str] = ()
 ) -> None:
-    """Enter a plan, in place of an earlier one of the same run.
+    """Enter a plan; it replaces an earlier plan of the same run.
 
-    Classes in ``asked`` wait for a second person.
+    Classes in ``asked`` need approval.
     """
     dag_id, run_id = run
     for planned in plan.classes:
@@ -167,7 +164,7 @@ def remember(
 def executed(
     conn: Connection, database: str, run: tuple[str, str], done: Mapping[str, int]
 ) -> None:
-    """Enter how many records of each class a run has erased, all its tries together."""
+    """Enter the number of records of each class that a run has erased in all its tries."""
     for name, records in done.items():
         conn.execute(
             disposition.update()

@@ -1,4 +1,4 @@
-"""Record classes as SQL conditions, and the partitions of which every record has expired.
+"""Record classes as SQL conditions, and partitions whose records have all expired.
 
 Conditions are over a record ``t``. `include.retention.postgres.session` sets up the sessions that
 use them, in UTC, so that keys print the same everywhere. The moments in the conditions state the
@@ -85,9 +85,10 @@ def reachable(start: Name, following: Mapping[Name, Iterable[Name]]) -> set[Name
 
 @dataclass(frozen=True)
 class Cutoff:
-    """From when to when a clock is over: before the first moment, from the second to the third, ...
+    """The moments at which the period of a clock ends or begins to run again.
 
-    Nearly always there is one moment, and what expired is before it.
+    The period is over before the first moment, and from the second to the third. Nearly always
+    there is one moment.
 
     Attributes:
         zoned: for clocks with a timezone.
@@ -100,13 +101,13 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class BoundClock:
-    """A clock of one class with the moment before which it is over.
+    """A clock of a class, with the moment before which its period is over.
 
     Attributes:
         sql: the clock, over ``t``.
         zoned: whether it has a timezone.
         cutoff: of its period.
-        now: for what lies in the future.
+        now: the present moment, to find clocks in the future.
     """
 
     sql: Composable
@@ -116,7 +117,7 @@ class BoundClock:
 
     @property
     def over(self) -> Composable:
-        """The period is over; null while the clock has not started."""
+        """The condition that the period is over; null while the clock has not started."""
         first, *more = self._moments(self.cutoff)
         parts = [SQL("({} < {})").format(self.sql, first)]
         for begins, ends in zip(more[::2], more[1::2], strict=True):
@@ -125,12 +126,12 @@ class BoundClock:
 
     @property
     def ahead(self) -> Composable:
-        """The clock lies in the future."""
+        """The condition that the clock is in the future."""
         return SQL("({} > {})").format(self.sql, self._moments(self.now)[-1])
 
     @property
     def not_started(self) -> Composable:
-        """The clock is null."""
+        """The condition that the clock is null."""
         return SQL("(({}) IS NULL)").format(self.sql)
 
     def _moments(self, cutoff: Cutoff) -> list[Composable]:
@@ -145,8 +146,8 @@ class RecordClass:
         rule: of retention.yaml.
         relation: its table.
         clock: of its period.
-        minima: what laws ask beside it.
-        shapes: what the table's columns can hold; of a class that masks.
+        minima: periods that laws require.
+        shapes: types and sizes of the columns, for a class that masks.
         key_types: types of its key expressions, by expression.
         keys: compares values of holds and requests with keys of the database.
     """
@@ -166,16 +167,16 @@ class RecordClass:
 
     @property
     def belongs(self) -> Composable:
-        """The record is of the class."""
+        """The condition that the record is of the class."""
         return SQL("(({}) IS TRUE)").format(pack_sql(self.rule.where)) if self.rule.where else _TRUE
 
     @property
     def expired(self) -> Composable:
-        """Every period is over, and there is something left to do."""
+        """The condition that every period is over, and the record is not masked yet."""
         return both([self.clock.over, *(minimum.over for minimum in self.minima), *self._undone])
 
     def requested(self, subjects: Collection[str], records: RequestRecords) -> Composable:
-        """Return the condition that its data subject asked for it, and no law keeps it any more.
+        """Return the condition that its data subject requested erasure, and no law keeps it.
 
         Args:
             subjects: keys of data subjects who asked to be erased.
@@ -212,7 +213,7 @@ class RecordClass:
         return self.remembered(records, self.keys.subjects_on_hold(records.subjects, values))
 
     def _not_taken_over(self, subjects: Collection[str], records: RequestRecords) -> Composable:
-        """Return the condition that it is remembered, and its link leads to nobody else by now."""
+        """Return the condition that it is remembered, and does not name another data subject."""
         expressions = {digest_of(text): text for text in self.rule.keys.subject}
         groups: dict[str, set[Key]] = {}
         for group in records.of(self.name, subjects):
@@ -241,12 +242,12 @@ class RecordClass:
 
     @property
     def suspended(self) -> Composable:
-        """It stays although its period is over."""
+        """The condition that it stays although its period is over."""
         suspended = self.rule.suspended
         return SQL("(({}) IS TRUE)").format(pack_sql(suspended.where)) if suspended else _FALSE
 
     def held(self, holds: RecordHolds) -> Composable:
-        """A hold of the registry is on it."""
+        """Return the condition that a hold is on the record."""
         if holds.everything or self.name in holds.classes:
             return _TRUE
         return either(
@@ -258,11 +259,11 @@ class RecordClass:
         )
 
     def held_by(self, hold: Hold, value: str) -> Composable:
-        """One hold is on it.
+        """Return the condition that a certain hold is on the record.
 
         Args:
             hold: of the registry.
-            value: what it is on, without the database.
+            value: of the hold, without the database.
         """
         if hold.kind is HoldKind.DATABASE:
             return _TRUE
@@ -279,7 +280,7 @@ class RecordClass:
 
     @property
     def mask(self) -> Mask:
-        """What is hidden of its records."""
+        """The masks of the class."""
         return Mask(self.rule.mask, self.rule.stamp)
 
     @property

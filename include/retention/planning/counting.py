@@ -26,12 +26,12 @@ MOST_HOLDS = 50  # that are counted one by one in a plan
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted of one class; the attributes are those of `plan.PlannedClass`.
+    """Counts of a class; the attributes are as in `plan.PlannedClass`.
 
     Attributes:
         due: expired or requested.
-        ready: that may go or be masked, as far as the record itself is concerned.
-        held_by: of ``held``, by the hold's number; one record may be kept by several.
+        ready: records that can be deleted or masked, apart from references.
+        held_by: of ``held``, by the hold's number; several holds may keep a record.
     """
 
     records: int
@@ -128,7 +128,7 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
     Args:
         connection: inside of the plan's view of the database.
         graph: classes and holds.
-        collection: of which.
+        collection: its name.
         seed: of `key_seed`.
     """
     relation = graph.relations.by_collection[collection]

@@ -1,4 +1,4 @@
-"""The plan: what will be deleted and masked, as a file whose SHA-256 is what people approve."""
+"""The plan of deletions and masks, as a file whose SHA-256 people approve."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class _Part(BaseModel):
 
 
 class KeptBy(_Part):
-    """Records that stay since others refer to them.
+    """Records that stay since other records refer to them.
 
     Attributes:
         table: ``schema.table`` that refers.
         collection: its collection; None for a table that the data map lacks.
         constraint: name of the foreign key.
-        records: how many it keeps; one may be kept by several foreign keys.
+        records: number of kept records; several foreign keys may keep a record.
     """
 
     table: str
@@ -42,7 +42,7 @@ class HeldBy(_Part):
 
     Attributes:
         hold: number in the registry.
-        records: how many that are over; one may be kept by several holds.
+        records: number of expired records; several holds may keep a record.
     """
 
     hold: int
@@ -50,7 +50,7 @@ class HeldBy(_Part):
 
 
 class PlannedClass(_Part):
-    """What a plan says of one record class.
+    """The plan for a record class.
 
     Attributes:
         name: of the class.
@@ -99,7 +99,7 @@ class PlannedClass(_Part):
         return self.to_delete + self.to_mask
 
     def as_json(self) -> dict[str, Any]:
-        """What ``retention plan --json`` prints of it (docs/retention.md)."""
+        """Return the class for ``retention plan --json`` (docs/retention.md)."""
         return {
             "name": self.name,
             "collection": self.collection,
@@ -132,13 +132,13 @@ class PlannedPartition(_Part):
 
 
 class PlannedTable(_Part):
-    """What a plan says of the table of a collection.
+    """The plan for the table of a collection.
 
     Attributes:
         to_delete: records that will be deleted, each once however many classes it has.
         deleted: keyed digest of their primary keys: XOR of PostgreSQL's 64-bit hashes under a seed
             that comes from the erasure key. It shows whether the records are still the same, and
-            tells nobody which they are.
+            does not identify them.
         to_mask: records that will be masked.
         masked: likewise.
         references: what leads to the table and what becomes of it, for the reader.
@@ -155,7 +155,7 @@ class PlannedTable(_Part):
 
 
 class Reaction(_Part):
-    """A trigger, rule or publication that reacts to what the plan may do.
+    """A trigger, rule or publication that reacts to changes of the plan.
 
     Attributes:
         collection: whose rows are deleted or updated.
@@ -181,11 +181,11 @@ class Reaction(_Part):
 
 
 class Plan(_Part):
-    """What one run will do to one database.
+    """The plan of a run for a database.
 
     Attributes:
         database: of the data map.
-        as_of: moment for which it was made; what is over then goes.
+        as_of: moment for which it was made.
         key_id: erasure key under which records are named.
         holds: numbers of the holds that counted.
         requests: numbers of the requests that counted.
@@ -208,7 +208,7 @@ class Plan(_Part):
 
     @property
     def content(self) -> bytes:
-        """The file: what `sha256` is of."""
+        """The content of the file."""
         data = self.model_dump(mode="json")
         return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
@@ -223,22 +223,22 @@ class Plan(_Part):
         return sum(record_class.planned for record_class in self.classes)
 
     def of(self, name: str) -> PlannedClass:
-        """The class of that name."""
+        """Return the class of a name."""
         return next(record_class for record_class in self.classes if record_class.name == name)
 
     def table(self, collection: str) -> PlannedTable:
-        """The table of a collection."""
-        found = [table for table in self.tables if table.collection == collection]
-        return found[0] if found else PlannedTable(collection=collection)
+        """Return the table of a collection."""
+        tables = (table for table in self.tables if table.collection == collection)
+        return next(tables, PlannedTable(collection=collection))
 
 
 def file_name(database: str) -> str:
-    """Name of a plan's file in the bundle."""
+    """Return the name of a plan's file in the bundle."""
     return f"plan-{database}.json"
 
 
 def read_plan(content: bytes, sha256: str) -> Plan:
-    """Read a plan that was kept, and refuse one that is not what its hash says.
+    """Read a stored plan, and refuse it if its hash differs.
 
     Raises:
         ControlFailed: it was edited.
@@ -252,12 +252,12 @@ def read_plan(content: bytes, sha256: str) -> Plan:
 
 
 def rule_digest(rule: RetentionRule) -> str:
-    """SHA-256 of a class of retention.yaml as it was read."""
+    """Return the SHA-256 of a class of retention.yaml."""
     return hashlib.sha256(rule.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
 def combined(plans: Sequence[Plan]) -> str:
-    """One hash for the plans of several databases; of one database it is that of its plan."""
+    """Return a hash for the plans of several databases, or the hash of a single plan."""
     if len(plans) == 1:
         return plans[0].sha256
     lines = "".join(f"{plan.sha256}  {file_name(plan.database)}\n" for plan in plans)

@@ -27,7 +27,7 @@ from include.retention.results import KIND, EffectiveHold, PlanResult
 def plan(
     database: RetentionDatabase, findings: StepFindings, as_of: str | None = None
 ) -> PlanResult:
-    """Make the plan, keep it as a file of the bundle, and request approval where it is needed.
+    """Make the plan, store it as a file of the bundle, and request approval if needed.
 
     Args:
         database: to plan for.
@@ -90,8 +90,8 @@ def _effective(hold: holds.Hold) -> EffectiveHold:
 def _begun_plan(database: RetentionDatabase) -> Plan | None:
     """Return the plan that this run requested approval for, or has begun to execute.
 
-    A repeated step must not make another plan: people answer what they were asked, and the run
-    executes what it began.
+    A repeated step must not make another plan: people answer their approval request, and the run
+    continues the plan that it began.
     """
     run = database.run
     with run.state.connect() as conn:
@@ -105,7 +105,7 @@ def _begun_plan(database: RetentionDatabase) -> Plan | None:
 def tripped(database: RetentionDatabase, plan: Plan) -> list[Tripped]:
     """Return the classes of a plan that a second person has to approve.
 
-    What was erased just now does not count towards a plan of a day that is yet to come.
+    Recent erasures do not count towards a plan for a day in the future.
     """
     run, default = database.run, database.disposition.limit
     with run.state.connect() as conn:

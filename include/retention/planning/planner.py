@@ -51,7 +51,7 @@ from include.retention.postgres.transaction_counters import require_counting
 from include.services.database import scalar
 from include.services.errors import UsageError
 
-YEARS = range(1900, 9000)  # far enough from the ends of what dates can be to add any period
+YEARS = range(1900, 9000)  # any period can be added without leaving PostgreSQL's range of dates
 
 
 def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
@@ -107,7 +107,7 @@ class Kept:
 
 
 def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool = False) -> Plan:
-    """Make the plan for a moment; the mapped database is only read.
+    """Make the plan for a moment; nothing is written to the mapped database.
 
     Args:
         database: to plan for.
@@ -132,7 +132,7 @@ def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool 
                 "See what would go then by `./parcelseal retention plan --as-of`.",
             )
         schedule = schedule_of(database, moment)
-        if not is_preview:  # before anything is erased by which the records are found
+        if not is_preview:  # before the run erases records that lead to them
             schedule = remember(connection, state, clock, schedule)
         return make_plan(connection, schedule)
 
@@ -140,12 +140,12 @@ def plan_of(database: RetentionDatabase, as_of: str | None, *, is_preview: bool 
 def make_plan(
     connection: Connection, schedule: Schedule, settings: Mapping[str, str] = NOTHING
 ) -> Plan:
-    """Plan what goes from one database.
+    """Make the plan for a database.
 
     Args:
         connection: a session that `session.prepare` set up; nothing is written.
         schedule: the record classes and the moment.
-        settings: of the server for this, by their name.
+        settings: of the server for the plan, by name.
 
     Raises:
         UsageError: see `Schedule.graph`; or a right is missing; or the server counts no changes.

@@ -1,7 +1,7 @@
-"""Find the records of open requests and remember their keys, before anything is erased.
+"""Find the records of open requests and remember their keys before the run erases records.
 
-A record may be found through another one that a run erases first: an address through its customer.
-What is remembered is planned, erased, held and counted by its key from then on.
+A record may be found through another record that a run erases first: an address through its
+customer. Remembered records are planned, erased, held and counted by their keys.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ AT_ONCE = 5_000  # rows that are fetched together
 
 @dataclass(frozen=True)
 class Search:
-    """What a search for the records of requests returned.
+    """The result of a search for the records of requests.
 
     Attributes:
         names: records to remember.
@@ -139,9 +139,9 @@ def _found(
 
 
 def enter(conn: Connection, clock: Clock, searched: Search) -> None:
-    """Remember what a search returned; the transaction of the state database is the caller's.
+    """Store the result of a search; the caller commits the transaction of the state database.
 
-    A request is closed only where a run found records of it; else nothing was shown to be erased.
+    A request is closed only if a run found records of it; otherwise no erasure was shown.
     """
     request_records.keep(conn, clock, searched.names)
     requests.mark_found(conn, clock, sorted(searched.found))

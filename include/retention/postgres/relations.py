@@ -157,18 +157,18 @@ class ForeignKey:
 
     Attributes:
         name: of the constraint.
-        parent: oid of the collection's table that it leads to, or whose partition it leads to.
+        parent: oid of the collection's table that it refers to, or whose partition it refers to.
         child: oid of the table that has it.
         child_root: oid of the collection's table that this one is, or is a partition of.
         label: ``schema.table`` of the child for people.
         columns: of the child.
         targets: of the parent, in the same order.
-        on_delete: what PostgreSQL does when the parent goes.
+        on_delete: PostgreSQL's action when the parent is deleted.
         operators: schema and name of the operators that compare parent and child, by column.
         collations: schema and name of the parent's collation where the child has another; else
             twice nothing.
         partitions: oids of the partitions that it leads to, where it leads not to all.
-        validated: whether PostgreSQL has looked at all records; not of one that is NOT VALID.
+        validated: whether PostgreSQL has checked all records; false for a key that is NOT VALID.
         partitioned: whether the child is a partitioned table.
     """
 
@@ -229,16 +229,16 @@ class Relations:
     collections: Mapping[int, str] = field(default_factory=dict)
 
     def collection_of(self, oid: int) -> str | None:
-        """The collection of a table; None for one that the data map lacks."""
+        """Return the collection of a table, or None if the data map lacks the table."""
         return self.collections.get(oid)
 
     def keys_to(self, relation: Relation) -> list[ForeignKey]:
-        """The foreign keys that lead to a table."""
+        """Return the foreign keys that refer to a table."""
         return [key for key in self.keys if key.parent == relation.oid]
 
 
 def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase) -> Relations:
-    """Read the tables of all mapped collections; one that the database lacks is left out."""
+    """Read the tables of all mapped collections, without tables that the database lacks."""
     collections = list(database.collections.values())
     names = {
         "schemas": [collection.schema_name for collection in collections],
@@ -312,8 +312,8 @@ def _relation(
 
 def _fault(raw: Mapping[str, Any]) -> str | None:
     if raw["kind"] not in ("r", "p"):
-        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
-        return f"is {what.get(raw['kind'], 'something else')} and no table"
+        kinds = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+        return f"is {kinds.get(raw['kind'], 'something else')} and no table"
     if raw["inherits"]:
         return "inherits from another table, or another from it, so that keys are not unique"
     if raw["is_partition"]:

@@ -20,7 +20,7 @@ from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.programs import SUPPORTED, listed, major_version
 from include.state.tables import disposition
 
-APART = timedelta(minutes=10)  # what clocks of machines that are kept in time never differ by
+APART = timedelta(minutes=10)  # synchronized clocks never differ by more
 
 
 def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock: Clock) -> datetime:
@@ -61,13 +61,13 @@ def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock:
 
 _DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequence) \S+)")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-# For transactions that look at much beside others: one core at a time.
+# For transactions that read much beside others: one core at a time.
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
 JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
 LEAST_JOIN_KB = 256
-# For those that write much: what they drive out of the server's memory goes to the disk at once.
-# Left to the operating system it goes half a minute later, all together, and every commit waits.
-# Where the server says nothing itself; only Linux heeds it. For the transaction, or the session.
+# Write pages that leave the server's memory to the disk at once. The operating system would write
+# all of them half a minute later, and every commit would wait. It applies to the transaction or the
+# session, only if the server has no setting of its own; only Linux supports it.
 WRITE_AT_ONCE = """
 SELECT set_config('backend_flush_after', '256kB', %(is_local)s)
 WHERE current_setting('backend_flush_after') = '0'
@@ -75,7 +75,7 @@ WHERE current_setting('backend_flush_after') = '0'
 
 
 def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
-    """Set a session up for the statements of this room; outside of a transaction.
+    """Set up a session for retention, outside of a transaction.
 
     Raises:
         UsageError: the server is too old.
@@ -114,7 +114,7 @@ def _set(
 ) -> None:
     path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
     values = {**PRINTING, "search_path": path, **more}
-    # The ledger is settled by what the server says it committed, so it has to be on disk by then.
+    # The ledger is settled by the server's commits, so a commit must wait until it is on disk.
     connection.execute(
         "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS s (name, value) "
         "UNION ALL SELECT set_config('synchronous_commit', 'on', %s) "
@@ -141,7 +141,7 @@ def set_up_joins(connection: psycopg.Connection[Any], joins: int) -> None:
 def one_view(
     connection: psycopg.Connection[Any], database: MappedDatabase, more: Mapping[str, str] = NOTHING
 ) -> Iterator[None]:
-    """Read one unchanging view of the database; nothing can be written.
+    """Open a read-only transaction with one snapshot of the database.
 
     Args:
         connection: that `prepare` set up.
@@ -160,7 +160,7 @@ def one_view(
 
 @contextmanager
 def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[None]:
-    """Make the project's own errors of what the database refuses, without its words.
+    """Raise the project's errors for refusals of the database, without its messages.
 
     Raises:
         UsageError: a right is missing, row security hides rows, or SQL of the pack fails.
@@ -218,7 +218,7 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
 
 
 def _about(error: psycopg.Error) -> str:
-    """What an error is about, where the server says so; nothing else of its words."""
+    """Return the object of an error if the server names it, without the rest of its message."""
     if error.diag.table_name:
         return f", table {error.diag.table_name}"
     denied = _DENIED.fullmatch(error.diag.message_primary or "")

@@ -1,10 +1,9 @@
-"""The count afterwards: queries of its own, written apart from the execution.
+"""Count the remaining records after an execution, with queries that share little with it.
 
-Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
-out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
-as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
-keys and how each compares, how holds and requests are compared with keys, which holds the registry
-has, and which records runs found for requests.
+The count adds periods to clocks in the pack's timezone, while the execution compares clocks with a
+computed moment. It reads holds from the registry and foreign keys from the catalogue again. Both
+share the forms of masked text, the types of columns, the list of foreign keys and their operators,
+the comparison of holds and requests with keys, and the records that runs found for requests.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a class although its periods are over.
+    """The remaining expired records of a class.
 
     Attributes:
-        held: under a hold, or suspended by the class's own condition.
-        referred: that another record of a mapped table refers to.
+        held: records under a hold, or suspended by the class's own condition.
+        referred: records to which a record of a mapped table refers.
         unexplained: all others.
-        waiting: for the next plan, since they came after this one; not in ``unexplained``.
+        waiting: records that expired after the plan; not in ``unexplained``.
     """
 
     name: str
@@ -62,11 +61,11 @@ class Left:
 
 @dataclass(frozen=True)
 class Orphans:
-    """Records whose foreign key leads nowhere.
+    """Records whose foreign key refers to no record.
 
     Attributes:
-        validated: whether PostgreSQL has ever looked at all records of the key; those of one that
-            is NOT VALID may be as old as the key.
+        validated: whether PostgreSQL has checked all records of the key. Records of a key that is
+            NOT VALID may be older than the key.
     """
 
     constraint: str
@@ -79,7 +78,7 @@ class Inspection:
     """Counts the remaining records of one database.
 
     Args:
-        connection: of its own, as one who reads; inside of a transaction.
+        connection: with the login that reads, inside of a transaction.
         database: of the data map.
         rules: its record classes.
         as_of: moment for which the plan was made.
@@ -253,11 +252,11 @@ class Inspection:
         )
 
     def _of_class(self, rule: RetentionRule) -> Composable:
-        """Of the class, and of no other that keeps it longer."""
+        """Return the condition that a record is of the class, and no other class keeps it."""
         return both([_member(rule), *self._let_go(rule)])
 
     def _let_go(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
-        """Each other class of the same records has let go of them, or its subject asked it to."""
+        """Return conditions that no other class keeps the record, unless its subject asked."""
         parts: list[Composable] = []
         for other in self.rules:
             if other is rule or other.collection != rule.collection or not rule.deletes:
@@ -304,7 +303,7 @@ class Inspection:
         return self._clock(minimum.clock or rule.clock), minimum.period
 
     def _clock(self, clock: tuple[str, ...] | SqlClock) -> Composable:
-        """A clock as a moment: dates and times without a timezone are of the pack's."""
+        """Return a clock as a moment; dates and times without a timezone are in the pack's."""
         if isinstance(clock, SqlClock):
             return SQL("({})::timestamptz").format(pack_sql(clock.sql))
         columns = [SQL("{}::timestamptz").format(quoted("t", column)) for column in clock]

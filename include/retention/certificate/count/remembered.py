@@ -22,12 +22,12 @@ _FALSE = SQL("false")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is left of a data subject who asked to be erased.
+    """The remaining records of a data subject who requested erasure.
 
     Attributes:
         records: in classes that a request erases.
-        unexplained: of these, that neither hold, law, reference nor another data subject keeps.
-        taken_over: of these, that were found for the request and belong to somebody else by now.
+        unexplained: of these, records that no hold, law, reference or other data subject keeps.
+        taken_over: of these, records that now belong to another data subject.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Subject:
 
 
 class Remembered:
-    """Looks for what runs found for requests.
+    """Finds the remembered records of requests.
 
     Args:
         connection: of the count afterwards, inside of a transaction.
@@ -85,7 +85,7 @@ class Remembered:
     def taken_over(
         self, rule: RetentionRule, key: str, linked: Composable, named: Mapping[str, Composable]
     ) -> Composable:
-        """Return the condition that a record was found for a request and is somebody else's now.
+        """Return the condition that a remembered record belongs to another data subject now.
 
         Args:
             rule: the record class.
