@@ -289,10 +289,7 @@ class _Run:
             if key_columns(copy, place) is None:
                 self._skipped[collection] = entries[collection]
                 continue
-            named, self._unfit[collection] = _tables(
-                copy, self.state, self.database, collection, place, self.schedule
-            )
-            for table in named:
+            for table in self._tables(collection, place):
                 name = (collection, tuple(table.columns))
                 earlier = self._staged.get(name)
                 keys = StagedKeys(earlier.number if earlier else len(self._staged), table)
@@ -308,6 +305,35 @@ class _Run:
         erase(copy, changed)
         self._counts["remasked"] += mask_again(copy, changed, self.schedule.masks, self.at)
         check_deferred(copy)
+
+    def _tables(self, collection: str, place: Place) -> list[Table]:
+        """Return the tables and keys that a collection's entries name; count entries without."""
+        with self.state.connect() as conn:
+            by_types = entries_by_key_types(conn, self.database, collection)
+        types_by_columns: dict[tuple[str, ...], set[str | None]] = {}
+        self._unfit[collection] = 0
+        for types, number in by_types.items():
+            columns = self._columns_named(place, types, self.schedule.keys.get(collection, ()))
+            if columns is None:
+                self._unfit[collection] += number
+            else:
+                types_by_columns.setdefault(columns, set()).add(types)
+        tables = []
+        for columns, key_types in types_by_columns.items():
+            filled = SQL(" AND ").join(
+                SQL("{} IS NOT NULL").format(Identifier("t", column)) for column in columns
+            )
+            tables.append(Table(self.database, collection, place, columns, filled, key_types))
+        return tables
+
+    def _columns_named(
+        self, place: Place, types: str | None, mapped: Sequence[str]
+    ) -> tuple[str, ...] | None:
+        """Return the columns whose values entries of these types name, or None."""
+        own = key_columns(self.copy, place)
+        if own and types in (None, types_of_key(self.copy, place)):
+            return tuple(own)
+        return order_of_key(mapped, types, partial(types_of_columns, self.copy, place))
 
     def _search(self, collections: Collection[str]) -> None:
         """Refresh materialized views, delete large objects, and search for erased records.
@@ -346,48 +372,3 @@ class _Run:
             dict(sorted(holding.items())),
             self._counts["large_objects"],
         )
-
-
-def _tables(
-    copy: psycopg.Connection,
-    state: Engine,
-    database: str,
-    collection: str,
-    place: Place,
-    schedule: Schedule,
-) -> tuple[list[Table], int]:
-    """Return the tables and keys that a collection's entries name, and how many fit none."""
-    with state.connect() as conn:
-        by_types = entries_by_key_types(conn, database, collection)
-    types_by_columns: dict[tuple[str, ...], set[str | None]] = {}
-    unfit = 0
-    for types, number in by_types.items():
-        columns = _columns_named(copy, place, types, schedule.keys.get(collection, ()))
-        if columns is None:
-            unfit += number
-        else:
-            types_by_columns.setdefault(columns, set()).add(types)
-    tables = [
-        Table(
-            database,
-            collection,
-            place,
-            columns,
-            SQL(" AND ").join(
-                SQL("{} IS NOT NULL").format(Identifier("t", column)) for column in columns
-            ),
-            types,
-        )
-        for columns, types in types_by_columns.items()
-    ]
-    return tables, unfit
-
-
-def _columns_named(
-    copy: psycopg.Connection, place: Place, types: str | None, mapped: Sequence[str]
-) -> tuple[str, ...] | None:
-    """Return the columns whose values entries of these types name, or None."""
-    own = key_columns(copy, place)
-    if own and types in (None, types_of_key(copy, place)):
-        return tuple(own)
-    return order_of_key(mapped, types, partial(types_of_columns, copy, place))
