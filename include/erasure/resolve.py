@@ -87,7 +87,7 @@ def transaction_of(connection: psycopg.Connection[Any]) -> str:
 def _asked(connection: psycopg.Connection[Any], query: str) -> str:
     try:
         with connection.transaction():
-            return scalar(connection, query) or UNKNOWN
+            return str(scalar(connection, query) or UNKNOWN)
     except (errors.InsufficientPrivilege, errors.ObjectNotInPrerequisiteState):
         return UNKNOWN
 
