@@ -241,7 +241,7 @@ class Rig:
         )
 
     def execute(
-        self, record: StepRecord, run: str = "r1", progress: Progress | None = None
+        self, record: StepRecord, run: str = "r1", progress: Progress = lambda _stage: None
     ) -> StepRecord:
         """Third step, under the lock that keeps a second execution out."""
         with exclusive(self.engine, f"retention:{NAME}", f"retention of {NAME}") as alone:

@@ -63,7 +63,7 @@ def take(
 def execute(
     database: RetentionDatabase,
     record: StepRecord,
-    progress: Progress | None = None,
+    progress: Progress = lambda _stage: None,
     alone: Callable[[], None] = lambda: None,
 ) -> StepRecord:
     """Execute the plan."""
