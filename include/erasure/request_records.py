@@ -193,30 +193,24 @@ def forget(conn: Connection, records: Collection[NamedRecord]) -> None:
         )
 
 
+@dataclass(frozen=True)
 class Reader:
     """Resolves names of records to primary keys in one mapped database.
 
     A digest is compared with every key of its table, which reads the whole table. Only tables whose
     keys identify a person have digests.
 
-    Args:
+    Attributes:
         connection: a session that prints keys as `include.services.database.PRINTING` says.
         database: of the data map.
         keys: of the HMAC, old ones included.
         rules: record classes of the database.
     """
 
-    def __init__(
-        self,
-        connection: psycopg.Connection[Any],
-        database: MappedDatabase,
-        keys: ErasureKeys,
-        rules: Sequence[RetentionRule],
-    ) -> None:
-        self._connection = connection
-        self._database = database
-        self._keys = keys
-        self._rules = [rule for rule in rules if rule.on_request]
+    connection: psycopg.Connection[Any]
+    database: MappedDatabase
+    keys: ErasureKeys
+    rules: Sequence[RetentionRule]
 
     def keys_of(self, records: Sequence[tuple[str, NamedRecord]]) -> dict[NamedRecord, Key]:
         """Return the primary keys of named records, without digests that no record has.
@@ -280,23 +274,27 @@ class Reader:
         )
 
     def _classes(self, record: NamedRecord) -> list[str]:
-        names = [rule.record_class for rule in self._rules if rule.collection == record.collection]
+        names = [
+            rule.record_class
+            for rule in self.rules
+            if rule.on_request and rule.collection == record.collection
+        ]
         return [record.record_class] if record.record_class in names else names
 
     def _revealed(self, collection: str, digests: Collection[str]) -> Iterator[tuple[str, Key]]:
         """Yield those of the digests that a record of the table has, with the record's key."""
-        place = places_of(self._database).get(collection)
-        columns = primary_key(self._connection, place) if place else None
+        place = places_of(self.database).get(collection)
+        columns = primary_key(self.connection, place) if place else None
         if place is None or columns is None:
             return
         key_ids = {digest.removeprefix(_DIGEST).rpartition(":")[0] for digest in digests}
-        check_keys(key_ids, self._keys)
+        check_keys(key_ids, self.keys)
         query = sql.SQL("SELECT {} FROM {} AS t").format(key_texts(columns), place.identifier)
-        with self._connection.cursor("parcelseal_records") as cursor:
+        with self.connection.cursor("parcelseal_records") as cursor:
             cursor.execute(query)
             while chunk := cursor.fetchmany(AT_ONCE):
                 for key_id in key_ids:
-                    computed = self._keys.digests(key_id, self._database.name, collection, chunk)
+                    computed = self.keys.digests(key_id, self.database.name, collection, chunk)
                     for key, digest in zip(chunk, computed, strict=True):
                         name = f"{_DIGEST}{key_id}:{digest.hex()}"
                         if name in digests:

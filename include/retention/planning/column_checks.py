@@ -318,11 +318,11 @@ def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> Non
             if child is None or not reference.sets_null:
                 continue
             facts = _facts(connection, reference)
-            columns = reference.detached
+            columns: Sequence[str] = reference.detached
             if not columns:
                 if reference.key.on_delete != "set_null":
                     continue
-                columns = tuple(facts.nulled_columns) or reference.key.columns
+                columns = facts.nulled_columns or reference.key.columns
             reason = _obstacle(connection, child, reference, facts, columns)
             if reason is not None:
                 raise _refusal(collection, reference, columns, reason)

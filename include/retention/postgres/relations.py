@@ -151,9 +151,9 @@ class Relation:
         return fixed(key_texts(self.key))
 
 
-@dataclass(frozen=True)
-class ForeignKey:
-    """A foreign key that leads to a collection.
+@dataclass(frozen=True, kw_only=True)
+class ForeignKey(Reference):
+    """A foreign key that refers to a collection.
 
     Attributes:
         name: of the constraint.
@@ -161,13 +161,7 @@ class ForeignKey:
         child: oid of the table that has it.
         child_root: oid of the collection's table that this one is, or is a partition of.
         label: ``schema.table`` of the child for people.
-        columns: of the child.
-        targets: of the parent, in the same order.
         on_delete: PostgreSQL's action when the parent is deleted.
-        operators: schema and name of the operators that compare parent and child, by column.
-        collations: schema and name of the parent's collation where the child has another; else
-            twice nothing.
-        partitions: oids of the partitions that it leads to, where it leads not to all.
         validated: whether PostgreSQL has checked all records; false for a key that is NOT VALID.
         partitioned: whether the child is a partitioned table.
     """
@@ -178,12 +172,7 @@ class ForeignKey:
     child_root: int
     child_schema: str
     child_table: str
-    columns: tuple[str, ...]
-    targets: tuple[str, ...]
     on_delete: OnDelete
-    operators: tuple[tuple[str, str], ...]
-    collations: tuple[tuple[str, str], ...]
-    partitions: tuple[int, ...] = ()
     validated: bool = True
     partitioned: bool = False
 
@@ -204,10 +193,7 @@ class ForeignKey:
             child: alias of the child, whose columns are called as in the table.
             parent: alias of the parent, likewise, with its ``tableoid``.
         """
-        compared = Reference(
-            self.columns, self.targets, self.operators, self.collations, self.partitions
-        )
-        return fixed(compared.joined(child, parent))
+        return fixed(super().joined(child, parent))
 
     @property
     def label(self) -> str:

@@ -36,31 +36,29 @@ class Subject:
     taken_over: int = 0
 
 
+@dataclass(frozen=True)
 class Remembered:
     """Finds the remembered records of requests.
 
-    Args:
+    Attributes:
         connection: of the count afterwards, inside of a transaction.
         relations: the live tables.
         records: that runs found, by their keys.
     """
 
-    def __init__(
-        self, connection: psycopg.Connection[Any], relations: Relations, records: RequestRecords
-    ) -> None:
-        self._connection = connection
-        self._relations = relations
-        self._records = records
+    connection: psycopg.Connection[Any]
+    relations: Relations
+    records: RequestRecords
 
     def condition(self, rule: RetentionRule, subjects: Collection[str]) -> Composable:
         """Return the condition that a run found the record for one of some data subjects."""
-        return self._among(rule, self._records.of(rule.record_class, subjects))
+        return self._among(rule, self.records.of(rule.record_class, subjects))
 
     def still_there(self, rules: Sequence[RetentionRule]) -> set[tuple[str, Key]]:
         """Return which of the remembered records are still there: class and primary key."""
         remaining: set[tuple[str, Key]] = set()
         for rule in rules:
-            groups = self._records.of(rule.record_class)
+            groups = self.records.of(rule.record_class)
             keys = sorted({key for group in groups for key in group.keys})
             if not keys:
                 continue
@@ -73,14 +71,14 @@ class Remembered:
             )
             remaining |= {
                 (rule.record_class, keys[number - 1])
-                for (number,) in self._connection.execute(query, {})
+                for (number,) in self.connection.execute(query, {})
             }
         return remaining
 
     @property
     def subjects(self) -> frozenset[str]:
         """Keys of the data subjects of the records, as their requests are written."""
-        return self._records.subjects
+        return self.records.subjects
 
     def taken_over(
         self, rule: RetentionRule, key: str, linked: Composable, named: Mapping[str, Composable]
@@ -94,7 +92,7 @@ class Remembered:
             named: the condition that one expression names this data subject, by expression.
         """
         expressions = {digest_of(text): text for text in rule.keys.subject}
-        ours, groups = [], self._records.of(rule.record_class, {key})
+        ours, groups = [], self.records.of(rule.record_class, {key})
         for group in groups:
             condition = self._among(rule, [group])
             if group.found_by in expressions:
@@ -119,7 +117,7 @@ class Remembered:
         return SQL("(({}) IN (SELECT {} FROM {}))").format(columns, typed, self._listed(rule, keys))
 
     def _relation(self, rule: RetentionRule) -> Relation:
-        return self._relations.by_collection[rule.collection]
+        return self.relations.by_collection[rule.collection]
 
     def _listed(self, rule: RetentionRule, keys: Sequence[Key]) -> Composable:
         """Return primary keys as rows ``k`` of texts, numbered from 1."""
@@ -151,5 +149,5 @@ class Remembered:
             "JOIN pg_attribute a ON a.attrelid = %(oid)s::oid AND a.attname = w.name "
             "ORDER BY w.place"
         )
-        given = {"columns": list(relation.key), "oid": relation.oid}
-        return [kind for (kind,) in self._connection.execute(query, given)]
+        parameters = {"columns": list(relation.key), "oid": relation.oid}
+        return [kind for (kind,) in self.connection.execute(query, parameters)]
