@@ -191,15 +191,10 @@ def lacks_retention_rights(
 ) -> Iterator[MissingRight]:
     """Yield the missing rights of a login for `enforce_retention`, on other tables too."""
     yield from lacks_retention(login, database, rules)
+    rights = declared.RETENTION_SCHEMA, declared.RETENTION_READ, declared.RETENTION_ALL_ROWS
     for rule in rules:
         if query := _condition(database, rule):
-            yield from lacks_query(
-                login,
-                query,
-                declared.RETENTION_SCHEMA,
-                declared.RETENTION_READ,
-                declared.RETENTION_ALL_ROWS,
-            )
+            yield from lacks_query(login, query, rights)
 
 
 def query_logins(place: Workplace) -> Iterator[Problem]:

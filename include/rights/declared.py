@@ -109,6 +109,7 @@ QUERY_ALL_ROWS = _query_right(
     "ALTER ROLE {role} BYPASSRLS",
     "row-level security would hide rows from the queries of the pack",
 )
+QUERY_RIGHTS = QUERY_SCHEMA, QUERY_READ, QUERY_ALL_ROWS
 INTAKE_SCHEMA = _intake_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a formal table",

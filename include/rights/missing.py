@@ -259,41 +259,38 @@ SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NO
 
 
 def lacks_query(
-    login: Login,
-    query: str,
-    schema_right: Right = declared.QUERY_SCHEMA,
-    read_right: Right = declared.QUERY_READ,
-    rows_right: Right = declared.QUERY_ALL_ROWS,
+    login: Login, query: str, rights: Sequence[Right] = declared.QUERY_RIGHTS
 ) -> Iterator[MissingRight]:
     """Yield the missing rights of a login for a query.
 
     Args:
         login: the login that executes the query.
         query: a SELECT of the pack; parameters as ``:name``.
-        schema_right: the declaration of USAGE on its schemas.
-        read_right: the declaration of SELECT on its columns.
-        rows_right: the declaration of BYPASSRLS.
+        rights: the declarations of USAGE on its schemas, SELECT on its columns, and BYPASSRLS.
 
     Raises:
         UsageError: the database lacks a table or column of the query, or the query is refused for
             another right, such as that to execute a function.
     """
+    schema_right, read_right, rows_right = rights
     words = _words(query)
     tables = login.connection.execute(_TABLES, [sorted(words)]).fetchall()
     refusal = _refusal(login, query, hides_rows=True)
-    is_explained = False
+    missing: list[MissingRight] = []
     if refusal is None:
         refusal = _refusal(login, query, hides_rows=False)
         if refusal is None:
             return
     else:
-        for missing in _lacks_columns(login, query, words, tables, schema_right, read_right):
-            is_explained = True
-            yield missing
-    for missing in login.lacks_all_rows(rows_right, [(schema, name) for schema, name, _ in tables]):
-        is_explained = True
-        yield missing
-    if not is_explained:
+        takes_all = bool(re.search(r"(?<![(\w])\*|\.\*", query))
+        for schema, table, oid in tables:
+            columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
+            named = columns if takes_all else [name for name in columns if name in words]
+            missing += login.lacks_schema(schema_right, schema)
+            missing += login.lacks_columns(read_right, schema, table, named)
+    missing += login.lacks_all_rows(rows_right, [(schema, name) for schema, name, _ in tables])
+    yield from missing
+    if not missing:
         raise UsageError(
             f"{login.role} may not execute a query of the policy pack: {refusal}.",
             "Grant the right on that object.",
@@ -304,22 +301,6 @@ def _words(query: str) -> set[str]:
     plain = set(re.findall(r"\w+", query))
     quoted = {name.replace('""', '"') for name in _QUOTED.findall(query)}
     return plain | quoted | {word.lower() for word in plain}
-
-
-def _lacks_columns(
-    login: Login,
-    query: str,
-    words: set[str],
-    tables: Sequence[tuple[str, str, int]],
-    schema_right: Right,
-    read_right: Right,
-) -> Iterator[MissingRight]:
-    takes_all = bool(re.search(r"(?<![(\w])\*|\.\*", query))
-    for schema, table, oid in tables:
-        columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
-        named = columns if takes_all else [name for name in columns if name in words]
-        yield from login.lacks_schema(schema_right, schema)
-        yield from login.lacks_columns(read_right, schema, table, named)
 
 
 def _refusal(login: Login, query: str, *, hides_rows: bool) -> str | None:

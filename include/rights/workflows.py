@@ -172,10 +172,10 @@ def lacks_intake(
     yield from lacks_query(
         login,
         f"SELECT {key.as_string()}, {account.as_string()} FROM {people}",  # noqa: S608 - of the pack
-        *rights,
+        rights,
     )
     for target in rule.targets:
-        yield from lacks_query(login, _source(database, rule, target), *rights)
+        yield from lacks_query(login, _source(database, rule, target), rights)
     settled = [rule.state.column, rule.reviewed.by, rule.reviewed.at, rule.back_reference.column]
     yield from login.lacks_columns(declared.INTAKE_UPDATE, *table, settled)
     for target in rule.targets:
