@@ -16,10 +16,6 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, func, select
 
-from include.erasure.large_objects import (
-    delete_unreferenced_large_objects,
-    remember_large_objects,
-)
 from include.erasure.ledger import ErasureKeys, entries_by_key_types, require_all_there
 from include.erasure.masks import Mask, masks_of
 from include.erasure.matching import Table, check_keys, matches, place_of, require_same
@@ -38,9 +34,11 @@ from include.erasure.staged import (
     check_deferred,
     count_remaining,
     create_staged,
+    delete_unreferenced_large_objects,
     detach_references,
     erase,
     mask_again,
+    remember_large_objects,
     stage,
 )
 from include.policy.datamap import MappedDatabase
