@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
-from psycopg.abc import Query
+from psycopg.abc import QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec, refuse_unescaped
@@ -309,7 +309,7 @@ def is_refusal(text: str) -> bool:
     return any(sign in text for sign in _REFUSALS)
 
 
-def scalar(connection: psycopg.Connection[Any], query: Query, parameters: Any = None) -> Any:
+def scalar(connection: psycopg.Connection[Any], query: QueryNoTemplate, parameters: Any = None) -> Any:
     """Return the first column of the first row of a query, or None without a row."""
     row = connection.execute(query, parameters).fetchone()
     return None if row is None else row[0]

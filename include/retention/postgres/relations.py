@@ -239,9 +239,9 @@ def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase
         oids = [row["oid"] for row in tables.values()]
         keys = [_key(row) for row in cursor.execute(_KEYS, {"tables": oids})]
     relations = {
-        collection.name: _relation(collection, row, leaves)
+        collection.name: _relation(collection, table, leaves)
         for collection in collections
-        if (row := tables.get((collection.schema_name, collection.table)))
+        if (table := tables.get((collection.schema_name, collection.table)))
     }
     return Relations(relations, keys, {it.oid: name for name, it in relations.items()})
 
