@@ -14,7 +14,7 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import incident_run, timeline
 from include.incident.counting.database import count_all
-from include.incident.entries import GradeConfirmed, Scoped
+from include.incident.entries import GradeConfirmed, ScopeCounted, Scoped
 from include.incident.form import selection
 from include.incident.incident_run import (
     IncidentRecord,
@@ -25,7 +25,6 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import STEP_ASSESS, STEP_PRESERVE, Kind
-from include.incident.results import ScopeCounted
 from include.incident.rules import Grade, IncidentRules
 from include.incident.scope import Scope, Unknown, of_scenario, refuse_less, widened
 from include.incident.selection import Selection

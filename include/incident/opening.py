@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
-from include.incident.entries import PartnerNote
+from include.incident.entries import IncidentOpened, PartnerNote
 from include.incident.form import read
 from include.incident.incident_run import (
     IncidentRecord,
@@ -20,7 +20,6 @@ from include.incident.incident_run import (
 )
 from include.incident.names import ALERT, STEP_OPEN, Kind, State
 from include.incident.register import Incident
-from include.incident.results import IncidentOpened
 from include.messages import _
 from include.notify import outbox
 from include.notify.notice import Notice, to_role

@@ -13,6 +13,7 @@ from include.incident.clocks import clock_words, response_times
 from include.incident.clocks.clock import Clock, Why, clocks_of
 from include.incident.clocks.milestones import declined, milestones
 from include.incident.clocks.response_times import Figures, Handled, score, score_sheet
+from include.incident.entries import Preserved, UpdateEntered
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -24,7 +25,6 @@ from include.incident.incident_run import (
     told,
 )
 from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
-from include.incident.results import Preserved, UpdateEntered
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes, scope_table
 from include.incident.telling import notifying

@@ -18,7 +18,7 @@ from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
 from include.incident.clocks.milestones import is_declined
-from include.incident.entries import Reported, Told
+from include.incident.entries import Reported, Told, UpdateEntered
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -28,7 +28,6 @@ from include.incident.incident_run import (
     rules_of,
 )
 from include.incident.names import Kind, State
-from include.incident.results import UpdateEntered
 from include.incident.rules import HumanStep
 from include.incident.selection import moment
 from include.incident.team import (

@@ -15,6 +15,13 @@ from include.approvals.people import members
 from include.evidence.step_findings import StepFindings
 from include.incident import report, watching
 from include.incident.assessing import assess, widen
+from include.incident.entries import (
+    AuthoritiesNamed,
+    IncidentOpened,
+    NoticesQueued,
+    Preserved,
+    ScopeCounted,
+)
 from include.incident.evidence.preserving import preserve
 from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
 from include.incident.names import (
@@ -31,24 +38,13 @@ from include.incident.names import (
     WORKFLOW,
 )
 from include.incident.opening import open_incident
-from include.incident.results import (
-    AuthoritiesNamed,
-    IncidentOpened,
-    NoticesQueued,
-    Preserved,
-    ScopeCounted,
-)
 from include.incident.rule_checks import INCIDENT, incident_queries
 from include.incident.rules import IncidentRules
 from include.incident.steps import report as report_step
-from include.incident.steps.close import CLOSING
-from include.incident.steps.contain import CONTAIN
+from include.incident.steps.assessment import CONTAIN, GRADING, IMPACT
+from include.incident.steps.closing import CLOSING, REVIEW
 from include.incident.steps.decide import DECISION
-from include.incident.steps.grade import GRADING
-from include.incident.steps.impact import IMPACT
-from include.incident.steps.report import REPORT, REPORT_REST
-from include.incident.steps.review import REVIEW
-from include.incident.steps.summary import SUMMARY
+from include.incident.steps.report import REPORT, REPORT_REST, SUMMARY
 from include.incident.tables import incident, incident_entry
 from include.incident.telling.addresses import addresses, alerts_due, letters_due
 from include.incident.telling.notifying import notify

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from include.approvals.question import Answer
 from include.incident.clocks.clock import Clock, clocks_of
 from include.incident.incident_run import IncidentRun
 from include.incident.names import INDIVIDUAL, UPDATES
 from include.incident.selection import Selection
 from include.incident.steps import decide
-from include.incident.steps.answer import Given
-from include.incident.steps.close import open_points
+from include.incident.steps.closing import open_points
 from include.notify.outbox import Run
 from include.notify.status import undelivered
 from tests.incident.desk_rig import BOSS, Case, Company, english, widen
@@ -48,11 +48,11 @@ def told(case: Case) -> list[str]:
         ]
 
 
-def given(case: Case, option: str = decide.TELL, **entered: object) -> Given:
+def given(case: Case, option: str = decide.TELL, **entered: object) -> Answer:
     """An answer of management, now."""
     entered |= {"list_looked_at": True}
     at, content = case.company.clock.now(), case.content("decide")
-    return Given(option, BOSS, None, at, entered, content=content)
+    return Answer(option, "", BOSS, at, entered=entered, content=content)
 
 
 def texts(case: Case) -> list[str]:

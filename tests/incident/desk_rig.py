@@ -16,22 +16,20 @@ from uuid import uuid4
 import psycopg
 from sqlalchemy import Connection, Engine, text
 
-from include.approvals.question import Question
-from include.documents.words import missing
+from include.approvals.question import Answer, Question
 from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
-from include.incident import assessing, incident_run, updating
-from include.incident.clocks.clock import clocks_of
-from include.incident.evidence import kept as evidence_kept
-from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of, rules_of
-from include.incident.names import CLAUSE, UPDATES, WORKFLOW, Kind, Phase
+from include.incident import assessing, updating
+from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of
+from include.incident.names import CLAUSE, UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.rules import HoldRule, IncidentRules
 from include.incident.selection import Selection
-from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
-from include.incident.steps.answer import Given
-from include.incident.telling import authority_report, notifying
+from include.incident.steps import assessment, closing, report
+from include.incident.steps.decide import TELL, Decision
+from include.incident.steps.task import IncidentTask
+from include.incident.telling import notifying
 from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
 from include.incident.workflow import ASSESS, OPEN, PRESERVE, WIDEN
@@ -73,8 +71,8 @@ INSERT INTO given VALUES (1, 7, 4, '2021-01-01Z'), (2, 7, 5, '2026-11-01Z'),
 """
 TEXTS = {
     f"{name}_{language}": f"{name}, said in {language}"
-    for name in impact.TEXTS
-    for language in impact.LANGUAGES
+    for name in assessment.TEXTS
+    for language in assessment.LANGUAGES
 }
 CHECKLIST = {one.id: True for one in PACK.require(INCIDENT).type("lost_device").checklist}
 
@@ -249,21 +247,24 @@ class Case:
         task = replace(context.task, is_last_try=last)
         return step_record(PRESERVE, replace(context, task=task))
 
+    def task(self, step: str, authority: str = "cac") -> IncidentTask:
+        """The task of a step."""
+        part = authority if step.startswith("report") else ""
+        return TASKS[step](self.context, self.record, part)
+
     def ask(self, step: str, authority: str = "cac") -> Question | None:
-        """The page of a step."""
-        record = self.record
-        if not record.incident.is_led:
+        """The page of a step; its document lies in PATH."""
+        task = self.task(step, authority)
+        if not task.record.incident.is_led:
             return None
-        if step in ("report", "report_rest"):
-            phase = _phase(step)
-            if report.handed_in(record, authority, phase):
-                return None
-            lacking = self.lacking(step, authority)
-            return report.question(self.context, record, authority, phase, "PATH", lacking)
-        if step == "summary":
-            return summary.question(self.context, record, "PATH", self.lacking(step))
-        question: Question | None = _ASK[step](self.context, record)
-        return question
+        if isinstance(task, Decision):
+            return task.dry_run()
+        if isinstance(task, report.Summary):
+            return task.question_about("PATH")
+        if isinstance(task, report.FirstReport | report.FollowUpReport):
+            handed_in = report.is_handed_in(task.record, authority, task.phase)
+            return None if handed_in else task.question_about("PATH")
+        return task.ask()
 
     def page(self, step: str, authority: str = "cac") -> Question:
         """The page of a step that has to ask."""
@@ -271,15 +272,10 @@ class Case:
         assert found is not None
         return found
 
-    def take(self, step: str, given: Given, authority: str = "cac") -> StepRecord:
+    def take(self, step: str, answer: Answer, authority: str = "cac") -> StepRecord:
         """Take an answer."""
-        part = ""
-        if step in ("report", "report_rest"):
-            part, given = authority, replace(given, part=authority)
-            answered = report.take(_phase(step), self.context, self.record, given)
-        else:
-            answered = _TAKE[step](self.context, self.record, given)
-        return StepFindings(step, CLAUSE, part).record(answered)
+        task = self.task(step, authority)
+        return StepFindings(step, CLAUSE, task.part).record(task.take(answer))
 
     def answer(
         self, step: str, user: str | None = None, option: str | None = None,
@@ -287,20 +283,19 @@ class Case:
     ) -> StepRecord:  # fmt: skip
         """Answer as the right person does, unless the test says otherwise."""
         who, chosen, usual = USUAL[step]
-        given = Given(
+        answer = Answer(
             chosen if option is None else option,
+            "",
             who if user is None else user or None,
-            None,
             self.company.clock.now(),
-            dict(usual) | entered,
+            entered=dict(usual) | entered,
             content=self.content(step, authority),
         )
         self.company.clock.on(seconds=1)
-        return self.take(step, given, authority)
+        return self.take(step, answer, authority)
 
     def content(self, step: str, authority: str = "cac") -> str:
         """What the form that somebody opens now carries; of a decision, the form asked last."""
-        run, record = self.context, self.record
         if step == "decide":
             with self.company.state.connect() as conn:
                 rows = text(
@@ -308,23 +303,12 @@ class Case:
                     "ORDER BY id DESC"
                 )
                 return str(conn.scalars(rows, {"number": self.number}).first() or "")
-        if step in ("report", "report_rest"):
-            lacking = self.lacking(step, authority)
-            return report.content(run, authority, _phase(step), lacking, record)
-        if step == "summary":
-            return summary.content(self.lacking(step), record)
-        return _CONTENT[step](run, record)
+        return self.task(step, authority).content()
 
     def lacking(self, step: str, authority: str = "cac") -> list[Message]:
         """What the document of a step lacks."""
-        run, record = self.context, self.record
-        scope = incident_run.newest(run, record.incident.id)
-        clocks, kept = clocks_of(run, record), evidence_kept.lines(run, record)
-        if step == "summary":
-            return missing(authority_report.summary(run, record, scope, clocks, kept))
-        named = rules_of(run, record).authority(authority)
-        made = authority_report.report(run, record, scope, clocks, named, _phase(step), kept)
-        return missing(made)
+        task: Any = self.task(step, authority)
+        return list(task.lacking)
 
     def until(self, last: str, **entered: Mapping[str, Any]) -> Case:
         """Do every step up to and with that one, as it should be done; or as is said by step."""
@@ -386,10 +370,6 @@ def holds(conn: Connection, number: str) -> set[tuple[str, str]]:
     return {(kind, value) for kind, value in rows}
 
 
-def _phase(step: str) -> Phase:
-    return Phase.FIRST if step == "report" else Phase.REST
-
-
 def _recipients() -> list[Any]:
     """One recipient; made once, since it takes long."""
     from include.encryption.recipients import new_pair, recipient_from_pem
@@ -412,27 +392,23 @@ STEPS = (
     "close", "review", "summary",
 )  # fmt: skip
 """As they are done one after the other."""
+TASKS: dict[str, type[IncidentTask]] = {
+    task.step: task
+    for task in (
+        assessment.Containment, assessment.Grading, report.FirstReport,
+        assessment.ImpactAssessment, Decision, report.FollowUpReport, closing.Closing,
+        closing.Review, report.Summary,
+    )
+}  # fmt: skip
 USUAL: dict[str, tuple[str, str, Mapping[str, Any]]] = {
-    "contain": (TECH, contain.CONTAINED, CHECKLIST),
-    "grade": (COMP, grade.CONFIRM, {"grade": "general"}),
+    "contain": (TECH, assessment.CONTAINED, CHECKLIST),
+    "grade": (COMP, assessment.CONFIRM, {"grade": "general"}),
     "report": (COMP, report.HANDED_IN, {"receipt": "R-1"}),
-    "impact": (SERVICE, impact.ASSESSED, TEXTS),
-    "decide": (BOSS, decide.TELL, {"reason": "The risk is high", "list_looked_at": True}),
+    "impact": (SERVICE, assessment.ASSESSED, TEXTS),
+    "decide": (BOSS, TELL, {"reason": "The risk is high", "list_looked_at": True}),
     "report_rest": (COMP, report.HANDED_IN, {"receipt": "R-2"}),
-    "close": (LEAD, close.CLOSE, {"words": "It is over"}),
-    "review": (LEAD, review.REVIEWED, {"lessons": "Lock scanners"}),
-    "summary": (COMP, summary.DONE, {"receipt": "S-1"}),
+    "close": (LEAD, closing.CLOSE, {"words": "It is over"}),
+    "review": (LEAD, closing.REVIEWED, {"lessons": "Lock scanners"}),
+    "summary": (COMP, report.DONE, {"receipt": "S-1"}),
 }
 """Who does a step, and how."""
-_ASK: dict[str, Any] = {one.STEP: one.ask for one in (contain, grade, impact, close, review)}
-_ASK[decide.STEP] = decide.question
-_TAKE: dict[str, Any] = {
-    one.STEP: one.take for one in (contain, grade, impact, decide, close, review, summary)
-}
-_CONTENT: Any = {
-    "contain": contain.content,
-    "grade": grade.content,
-    "impact": impact.content,
-    "close": close.content,
-    "review": review.content,
-}

@@ -10,7 +10,7 @@ import pytest
 from include.approvals.question import Answer, AskAgain
 from include.evidence.model import Outcome
 from include.incident.names import Kind
-from include.incident.steps import answer, decide, report, summary
+from include.incident.steps import decide, report, task
 from include.incident.updating import Action
 from include.incident.workflow import RESPOND_TO_INCIDENT
 from tests.incident.desk_rig import BOSS, LEAD, USUAL, Case, Company
@@ -31,7 +31,7 @@ def tasks_of(case: Case, monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[An
 
     in_task(monkeypatch, key_of(case), case.company.state, case.company.clock)
     monkeypatch.setattr(tasks, "_context", lambda _workflow, _services: case.context)
-    for module in (decide, report, summary):
+    for module in (decide, report):
         monkeypatch.setattr(module, "sealed_document", lambda *_: "PATH")
     human: Any = RESPOND_TO_INCIDENT.step(step)
     part = "cac" if step.startswith("report") else ""
@@ -96,7 +96,7 @@ def test_step_asks_again_after_the_entered_answer_was_corrected(
     case = before(company, "contain")
     ask, take, part = tasks_of(case, monkeypatch, "contain")
     given = answer_of(case, "contain")
-    killed_after(partial(take, part, given), answer, "done")
+    killed_after(partial(take, part, given), task.StepAnswer, "enter")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[0].place)
     assert ask(part) is not None
 

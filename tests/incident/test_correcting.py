@@ -9,7 +9,7 @@ from include.incident import incident_run, report, timeline, watching
 from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.names import Kind
 from include.incident.steps import decide
-from include.incident.steps.close import open_points
+from include.incident.steps.closing import open_points
 from include.incident.updating import Action
 from include.services.errors import UsageError
 from tests.incident.deciding_rig import asked, given, widened
@@ -178,8 +178,10 @@ def test_that_all_were_told_goes_with_the_mistake_it_rests_on(company: Company) 
     run = widened(case, 1, 2, 3)
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
     wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
-    decide.question(run, case.record)
-    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.Decision(run, case.record).dry_run()
+    decide.Decision(run, case.record).take(
+        given(case, decide.DO_NOT_TELL, reason="It is our own man")
+    )
     case.settle()
     assert case.entries(Kind.TOLD)[-1].data["complete"] is True
     case.update(Action.CORRECT, by=LEAD, entry=wrong)

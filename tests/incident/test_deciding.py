@@ -86,7 +86,7 @@ def test_the_decision_is_void_once_more_people_are_found(company: Company) -> No
     """Before it was made it is asked anew; the addition itself asks nobody then."""
     case = asked(company, 1, 2)
     run = widened(case, 1, 2, 3)
-    assert decide.question(run, case.record) is None
+    assert decide.Decision(run, case.record).dry_run() is None
     with pytest.raises(AskAgain, match="words or list changed"):
         case.answer("decide")
     assert "3 people are affected" in case.page("decide").body
@@ -102,12 +102,12 @@ def test_found_later_is_told_by_a_decision_of_its_own_and_nobody_twice(company: 
     case.notify()
     case.delivered()
     run = widened(case, 1, 2, 4, 5)
-    page = decide.question(run, case.record)
+    page = decide.Decision(run, case.record).dry_run()
     assert page is not None
     assert "4 people are affected; 2 of them were sent nothing before" in page.body
     notifying.queue(run, case.record)
     assert told(case) == ["courier/1", "courier/2"]
-    decide.take(run, case.record, given(case, reason="They too"))
+    decide.Decision(run, case.record).take(given(case, reason="They too"))
     queued = notifying.queue(run, case.record)
     assert queued is not None
     assert queued.new == 2
@@ -121,12 +121,12 @@ def test_of_two_decisions_on_the_same_people_the_second_is_not_taken(company: Co
     case.answer("decide")
     case.notify()
     run = widened(case, 1, 2, 4)
-    assert decide.question(run, case.record) is not None
+    assert decide.Decision(run, case.record).dry_run() is not None
     assert case.ask("decide") is not None
     case.answer("decide")
     with pytest.raises(AskAgain, match="decided elsewhere"):
-        decide.take(run, case.record, given(case, reason="They too"))
-    assert decide.question(run, case.record) is None
+        decide.Decision(run, case.record).take(given(case, reason="They too"))
+    assert decide.Decision(run, case.record).dry_run() is None
 
 
 @pytest.mark.parametrize("looked", [True, False])
@@ -165,8 +165,8 @@ def test_who_is_found_after_nobody_was_is_decided_on(company: Company) -> None:
     case = company.open(since="2026-11-20T00:00").until("impact")
     assert case.ask("decide") is None
     run = widened(case, 1)
-    assert decide.question(run, case.record) is not None
-    decide.take(run, case.record, given(case, reason="One person"))
+    assert decide.Decision(run, case.record).dry_run() is not None
+    decide.Decision(run, case.record).take(given(case, reason="One person"))
     clock = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
     assert clock.is_open
 
@@ -247,7 +247,7 @@ def test_a_decision_whose_process_was_killed_is_entered_by_the_next_answer(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(decide.answer, "enter", killed)
+        patched.setattr(decide, "append_answer", killed)
         with pytest.raises(MemoryError):
             case.answer("decide")
     with company.state.begin() as conn:
@@ -291,11 +291,11 @@ def test_of_two_decisions_at_once_one_counts(
     run = later(case)
     case.page("decide")
     content = case.content("decide")
-    question = decide.question(run, case.record)
+    question = decide.Decision(run, case.record).dry_run()
     assert question is not None
     here = Barrier(2, timeout=20)
-    real = decide._entered
-    monkeypatch.setattr(decide, "_entered", lambda *some: (here.wait(), real(*some))[1])
+    real = decide.Decision._decide
+    monkeypatch.setattr(decide.Decision, "_decide", lambda *some: (here.wait(), real(*some))[1])
 
     both = [replace(given(case, decide.TELL, reason="because so"), content=content)]
     company.clock.on(seconds=1)
@@ -303,7 +303,7 @@ def test_of_two_decisions_at_once_one_counts(
     both.append(replace(other, content=question.content))
     with ThreadPoolExecutor(2) as pool:
         each = zip((case.context, run), both, strict=True)
-        answers = [pool.submit(decide.take, mine, case.record, one) for mine, one in each]
+        answers = [pool.submit(decide.Decision(mine, case.record).take, one) for mine, one in each]
     (refused,) = [str(one.exception()) for one in answers if one.exception() is not None]
     assert "decided elsewhere" in refused
     assert len(case.entries(Kind.DECIDED)) == 2

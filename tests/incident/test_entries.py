@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from include.incident.entries import Decided, EntryData, Reported, Scoped
+from include.incident.entries import Decided, EntryData, Preserved, Reported, Scoped
 from include.incident.names import Kind, Phase
-from include.incident.results import Preserved
 from tests.incident.desk_rig import Company
 
 

@@ -8,7 +8,7 @@ from include.approvals.question import AskAgain
 from include.incident.clocks.clock import clocks_of
 from include.incident.names import State
 from include.incident.selection import Selection
-from include.incident.steps.close import open_points
+from include.incident.steps.closing import open_points
 from include.incident.updating import Action
 from tests.incident.desk_rig import COMP, Case, Company, assess, english, widen
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from include.approvals.question import AskAgain, Question
+from include.approvals.question import Answer, AskAgain, Question
 from include.evidence.step_findings import StepFindings
 from include.incident.names import CLAUSE, Kind, State
 from include.incident.updating import Action
@@ -157,11 +157,9 @@ def test_an_answer_from_a_clock_that_is_ahead_counts_as_now(company: Company) ->
 
 
 def given_now(case: Case, step: str) -> Any:
-    from include.incident.steps.answer import Given
-
     who, chosen, entered = USUAL[step]
     at, content = case.company.clock.now(), case.content(step)
-    return Given(chosen, who, None, at, entered, content=content)
+    return Answer(chosen, "", who, at, entered=entered, content=content)
 
 
 @pytest.mark.parametrize("step", [one for one in HUMAN if one != "close"])

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import incident_run
+from include.incident.entries import KeptExtract
 from include.incident.incident_run import IncidentRecord, IncidentRun
-from include.incident.results import KeptExtract
 from include.incident.scope import Counted, Scope
 from include.incident.selection import Selection
 from include.messages import _

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from include.incident.counting import subjects
+from include.incident.entries import NOT_LISTED, KeptExtract, Preserved
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
-from include.incident.results import NOT_LISTED, KeptExtract, Preserved
 from include.incident.timeline import last_of, of_kind
 from include.messages import Message, _
 from include.services.objectstore.base import (

@@ -15,9 +15,9 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.incident import assessing, incident_run
 from include.incident.counting import subjects
+from include.incident.entries import Preserved
 from include.incident.incident_run import IncidentRecord, IncidentRun, record_of
 from include.incident.names import Kind
-from include.incident.results import Preserved
 from include.incident.scope import Counted, Scope
 from include.incident.timeline import last_of
 from include.messages import _

@@ -24,6 +24,7 @@ from include.holds.registry import HoldKind
 from include.incident import incident_run, timeline
 from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
+from include.incident.entries import Preserved
 from include.incident.evidence import extracts, listing
 from include.incident.incident_run import (
     IncidentRecord,
@@ -32,7 +33,6 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import STEP_PRESERVE, Kind
-from include.incident.results import Preserved
 from include.incident.scope import FICTION, Scope
 from include.messages import _
 from include.policy.period import later

@@ -19,10 +19,20 @@ from sqlalchemy import Connection, text
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.evidence.step_findings import StepFindings
-from include.incident import decisions, incident_run, timeline
-from include.incident.clocks.milestones import INDIVIDUALS_TOLD, milestones
+from include.incident import incident_run, timeline
+from include.incident.clocks.milestones import (
+    INDIVIDUALS_TOLD,
+    chain,
+    everybody_since,
+    list_of,
+    milestones,
+    on_last_words,
+    tells,
+    unqueued,
+    words_of,
+)
 from include.incident.counting import subjects
-from include.incident.entries import Decided, NoticesQueuedFor, Told
+from include.incident.entries import Decided, NoticesQueued, NoticesQueuedFor, Preserved, Told
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -31,7 +41,6 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
-from include.incident.results import NoticesQueued, Preserved
 from include.incident.telling import letter
 from include.incident.timeline import Entry, canonical, last_of, of_kind
 from include.messages import Message, _
@@ -140,9 +149,9 @@ def plan(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
 def stands(record: IncidentRecord, made: NoticePlan) -> Entry | None:
     """The decision that stands for just these words and people; None where there is none."""
     found = last_of(record.entries, Kind.DECIDED)
-    if found is None or decisions.words_of(found) != (made.text_sha256, made.words_sha256):
+    if found is None or words_of(found) != (made.text_sha256, made.words_sha256):
         return None
-    return found if decisions.list_of(found) == made.list_sha256 else None
+    return found if list_of(found) == made.list_sha256 else None
 
 
 def reconsidered(record: IncidentRecord, made: NoticePlan) -> NoticePlan:
@@ -164,17 +173,17 @@ def _adds_to(run: IncidentRun, record: IncidentRecord, made: NoticePlan) -> Entr
     None where nobody can say any more whom that was about: people were put on the list since among
     those that were found before.
     """
-    before = decisions.chain(record.entries)
-    if not before or decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
+    before = chain(record.entries)
+    if not before or words_of(before[-1]) != (made.text_sha256, made.words_sha256):
         return None
-    if decisions.list_of(before[-1]) == made.list_sha256:  # decided anew: in the place of that one
+    if list_of(before[-1]) == made.list_sha256:  # decided anew: in the place of that one
         return before[-2] if len(before) > 1 else None
     sha256 = hashlib.sha256()
     with closing(subjects.of_versions(run.state, record.incident.id)) as rows:
         for database, key, version in rows:
             if version <= before[-1].as_(Decided).version:
                 sha256.update(f"{database}/{key}\n".encode())
-    return before[-1] if sha256.hexdigest() == decisions.list_of(before[-1]) else None
+    return before[-1] if sha256.hexdigest() == list_of(before[-1]) else None
 
 
 def not_listed(run: IncidentRun, record: IncidentRecord) -> list[str]:
@@ -244,14 +253,14 @@ def queue(run: IncidentRun, record: IncidentRecord) -> Queued | None:
     Raises:
         ControlFailed: nobody decided on what would be sent now; nothing was queued.
     """
-    if not decisions.tells(record.entries):
+    if not tells(record.entries):
         return None
     with run.state.begin() as conn:
         # before the incident, as who wakes people takes them
         lock_for_transaction(conn, StateLock.NOTICES)
         timeline.lock_incident(conn, record.incident.id)
         record = record_in(conn, record.incident.number)
-        before = decisions.chain(record.entries)
+        before = chain(record.entries)
         telling = [one for one in before if one.as_(Decided).tell]
         if not telling:
             return None
@@ -294,7 +303,7 @@ def _decided_on(
             if mine is not None and mine.as_(Decided).tell:
                 yield database, key
     for one, sha256 in zip(before, digests, strict=True):
-        if sha256.hexdigest() != decisions.list_of(one):
+        if sha256.hexdigest() != list_of(one):
             raise ControlFailed(
                 f"The list of people of {record.incident.number} is not what was approved: people "
                 "were put on it since, among those that were found before.",
@@ -353,14 +362,14 @@ def text_that_goes(run: IncidentRun, record: IncidentRecord) -> str | None:
         run: the run or command.
         record: the incident.
     """
-    decided = decisions.on_last_words(record.entries)
+    decided = on_last_words(record.entries)
     if not any(one.as_(Decided).tell for one in decided):
         return None
     try:
         sha256 = digest(text_of(run, record))
     except ControlFailed:
         return None
-    return sha256 if decisions.words_of(decided[-1]) == (sha256, _words(record)) else None
+    return sha256 if words_of(decided[-1]) == (sha256, _words(record)) else None
 
 
 def _notices(number: str, rows: Iterable[tuple[str, str]], sha256: str) -> Iterator[Notice]:
@@ -414,14 +423,14 @@ def told(conn: Connection, run: IncidentRun, record: IncidentRecord) -> bool:
     if found.get("pending"):
         return False
     left = sum(found.values()) - found.get("sent", 0)
-    if left and (decisions.unqueued(record.entries) or not text_that_goes(run, record)):
+    if left and (unqueued(record.entries) or not text_that_goes(run, record)):
         return False  # decided anew, or about to be: some are queued again, or not told at all
     settled = last_settled(conn, INDIVIDUAL, f"{number}/") or queued.happened_at
     open_ones = unreached(conn, record)
     base = settled
     if left and not open_ones and (otherwise := last_of(record.valid, Kind.TOLD_OTHERWISE)):
         base = max(settled, otherwise.happened_at)
-    done_at = decisions.everybody_since(record.entries, base)
+    done_at = everybody_since(record.entries, base)
     complete = done_at is not None and not open_ones
     data: dict[str, Any] = {"version": queued.as_(NoticesQueuedFor).version, "complete": complete}
     data |= {"everybody": done_at is not None, "states": found}

@@ -155,7 +155,9 @@ def test_told_otherwise_while_others_are_undecided_stops_no_clock(company: Compa
     case.settle()
     assert open_individuals(case).is_open
     company.clock.on(hours=1)
-    decide.question(run, case.record)
-    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.Decision(run, case.record).dry_run()
+    decide.Decision(run, case.record).take(
+        given(case, decide.DO_NOT_TELL, reason="It is our own man")
+    )
     case.settle()
     assert open_individuals(case).done_at == company.clock.now()
