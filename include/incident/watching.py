@@ -1,120 +1,114 @@
-"""Looking at an incident from time to time: wake people, and enter what has happened meanwhile.
+"""Watch an incident: wake people about its clocks, and enter what was reached meanwhile.
 
-Whoever looks late loses nothing: rungs that passed are told once, and lateness is computed from
-timestamps, never from when anybody looked.
+A late look loses nothing: each rung is told once, and lateness is computed from timestamps, never
+from the moment of a look.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 
 from include.incident import opening, timeline
 from include.incident.clocks import waking
 from include.incident.clocks.clock import clocks_of
+from include.incident.clocks.waking import Urgent
 from include.incident.entries import EntryData, Woken
-from include.incident.incident_run import IncidentRecord, IncidentRun, record_in
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    incident_of,
+    record_in,
+)
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
-from include.incident.rules import HumanStep
 from include.incident.telling import notifying
+from include.incident.timeline import of_kind
 from include.notify import outbox
+from include.notify.notice import Notice
 from include.notify.status import statuses
+from include.workflow.step import Look
 
 SOON = timedelta(minutes=1)  # while messages wait to be sent
 IDLE = timedelta(minutes=5)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a look came to.
+def look(run: IncidentRun) -> Look:
+    """Look at the clocks, wake people, send; again until nothing is left to watch.
 
-    Attributes:
-        over: nothing is left to watch: it was cancelled, or summarised.
-        again_at: when to look next.
-        waiting: messages of the incident that are queued and not sent.
+    While the incident is not over a failed task ends nothing: people are told, and may clear it.
     """
-
-    over: bool
-    again_at: datetime
-    waiting: int
-
-
-def look(run: IncidentRun, number: str) -> Look:
-    """Queue what people are to be woken about; enter what has been reached.
-
-    Args:
-        run: the run or command.
-        number: of the incident.
-    """
-    now = run.clock.now()
+    number, now, rules = incident_of(run).incident.number, run.clock.now(), run.rules
     with run.state.begin() as conn:
         record = record_in(conn, number)
         clocks = clocks_of(run, record)
         if record.incident.is_led:
-            woken = [one for one in record.entries if one.kind is Kind.WOKEN]
-            told = {entry.as_(Woken).key for entry in woken}
-            due = waking.wake_ups(number, clocks, run.rules.wake, now, run.zone, told)
-            rows = waking.notices(due, run.rules, run.roles, run.zone)
+            woken = {entry.as_(Woken).key for entry in of_kind(record.entries, Kind.WOKEN)}
+            due = waking.wake_ups(number, clocks, rules.wake, now, run.zone, woken)
+            rows = [
+                *waking.notices(due, rules, run.roles, run.zone),
+                *_notices(run, [*_unanswered(run, record), *_corrected(run, record)]),
+            ]
             outbox.queue(conn, rows, run.run, now, run.notices)
-            unanswered: Counter[HumanStep] = Counter(
-                step
-                for entry in record.entries
-                if entry.kind is Kind.UNANSWERED and (step := entry.as_(EntryData).step)
-            )
-            quiet = waking.silent(number, unanswered, run.rules, run.roles, run.now)
-            outbox.queue(conn, quiet, run.run, now, run.notices)
-            undone = waking.corrected(number, _corrected(record), run.rules, run.roles, run.now)
-            outbox.queue(conn, undone, run.run, now, run.notices)
-            for one in due:
+            for wake_up in due:
                 timeline.append(
-                    conn, record.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,
-                    clock=run.clock, data={"key": one.key, "clock": one.clock.id}, once=one.key,
+                    conn, record.incident.id, Kind.WOKEN, waking.told_words(wake_up),
+                    by=STEP_WATCH, clock=run.clock, once=wake_up.key,
+                    data={"key": wake_up.key, "clock": wake_up.clock.id},
                 )  # fmt: skip
-    waiting = settle(run, number)
-    again = SOON if waiting else IDLE
-    following = waking.next_look(clocks, run.rules.wake, now, run.zone)
-    over = not record.incident.is_led or any(one.kind is Kind.SUMMARISED for one in record.entries)
-    return Look(over and not waiting, min(now + again, following or now + again), waiting)
+    waiting = settle(run) > 0
+    if _is_over(record) and not waiting:
+        return Look(None, has_unsent=False)
+    again_at = now + (SOON if waiting else IDLE)
+    following = waking.next_look(clocks, rules.wake, now, run.zone)
+    return Look(min(again_at, following or again_at), has_unsent=waiting)
 
 
-def _corrected(record: IncidentRecord) -> dict[int, HumanStep | None]:
-    """Corrections by their place, with the step whose answer each voids."""
-    by_place = {one.place: one for one in record.entries}
-    return {
-        one.place: by_place[min(one.as_(EntryData).voids)].as_(EntryData).step
-        for one in record.entries
-        if one.kind is Kind.CORRECTED
-    }
+def _notices(run: IncidentRun, urgent: Iterable[Urgent]) -> Iterator[Notice]:
+    for notice in urgent:
+        yield from notice.notices(run.roles, run.now.date())
 
 
-def failed(run: IncidentRun, number: str, tasks: Sequence[str]) -> bool:
-    """Tell those who lead of tasks that failed for good, each once; whether the incident goes on.
+def _unanswered(run: IncidentRun, record: IncidentRecord) -> Iterator[Urgent]:
+    """Yield the notices of steps that were not answered in time."""
+    unanswered = Counter(
+        step
+        for entry in of_kind(record.entries, Kind.UNANSWERED)
+        if (step := entry.as_(EntryData).step)
+    )
+    for step, times in unanswered.items():
+        yield waking.unanswered_step(record.incident.number, step, times, run.rules)
 
-    Args:
-        run: the run or command.
-        number: of the incident.
-        tasks: ids of those tasks.
-    """
-    now = run.clock.now()
+
+def _corrected(run: IncidentRun, record: IncidentRecord) -> Iterator[Urgent]:
+    """Yield the notices of corrections, each about the step whose answer it voids."""
+    by_place = {entry.place: entry for entry in record.entries}
+    for entry in of_kind(record.entries, Kind.CORRECTED):
+        voided = by_place[min(entry.as_(EntryData).voids)]
+        step = voided.as_(EntryData).step
+        yield waking.corrected_entry(record.incident.number, entry.place, step, run.rules)
+
+
+def _is_over(record: IncidentRecord) -> bool:
+    """Return whether nothing is left to watch: not led, or summarised."""
+    return not record.incident.is_led or bool(of_kind(record.entries, Kind.SUMMARISED))
+
+
+def goes_on(run: IncidentRun, failed_tasks: Sequence[str]) -> bool:
+    """Tell those who lead which tasks failed, each once; return whether the incident goes on."""
+    record = incident_of(run)
+    if _is_over(record):
+        return False
+    number = record.incident.number
+    urgent = [waking.failed_task(number, task, run.rules) for task in failed_tasks]
     with run.state.begin() as conn:
-        record = record_in(conn, number)
-        summarised = any(one.kind is Kind.SUMMARISED for one in record.entries)
-        if not record.incident.is_led or summarised:
-            return False
-        rows = waking.failed(number, tasks, run.rules, run.roles, now.astimezone(run.zone))
-        outbox.queue(conn, rows, run.run, now, run.notices)
+        outbox.queue(conn, _notices(run, urgent), run.run, run.clock.now(), run.notices)
     return True
 
 
-def settle(run: IncidentRun, number: str) -> int:
-    """Enter that the team was called and people were told, once it is so; how many still wait.
-
-    Args:
-        run: the run or command.
-        number: of the incident.
-    """
+def settle(run: IncidentRun) -> int:
+    """Enter that the team was called and people were told; return how many notices still wait."""
+    number = incident_of(run).incident.number
     with run.state.begin() as conn:
         record = record_in(conn, number)
         if record.incident.state is State.DUPLICATE:

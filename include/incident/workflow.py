@@ -58,7 +58,7 @@ from include.workflow.declaration import (
     NotificationKind,
     Workflow,
 )
-from include.workflow.step import Look, Step, Watch
+from include.workflow.step import Step, Watch
 
 LOGIN = DatabaseLogin("incident_db", Path(__file__).with_name("sample_grants.sql"))
 
@@ -90,25 +90,6 @@ def name_authorities(run: IncidentRun, findings: StepFindings) -> AuthoritiesNam
     record = incident_of(run)
     named = report_step.authorities(run, record) if record.incident.is_led else []
     return AuthoritiesNamed(authorities=[authority.id for authority in named])
-
-
-def look(run: IncidentRun) -> Look:
-    """Look at the clocks, wake people, send; again until nothing is left to watch.
-
-    While the incident is not over a failed task ends nothing: people are told, and may clear it.
-    """
-    result = watching.look(run, incident_of(run).incident.number)
-    return Look(None if result.over else result.again_at, has_unsent=result.waiting > 0)
-
-
-def goes_on(run: IncidentRun, failed_tasks: Sequence[str]) -> bool:
-    """Tell those who lead which tasks failed, and return whether the incident goes on."""
-    return watching.failed(run, incident_of(run).incident.number, failed_tasks)
-
-
-def settle(run: IncidentRun) -> None:
-    """Enter that the team was called and that people were told."""
-    watching.settle(run, incident_of(run).incident.number)
 
 
 OPEN = Step(
@@ -144,7 +125,9 @@ NOTIFY = Step(
     work=notify,
     result=NoticesQueued,
 )
-WATCH = Watch(name=STEP_WATCH, look=look, at_most=timedelta(minutes=5), goes_on=goes_on)
+WATCH = Watch(
+    name=STEP_WATCH, look=watching.look, at_most=timedelta(minutes=5), goes_on=watching.goes_on
+)
 WIDEN = Step(
     name="widen",
     title=_("The count of what is affected besides"),
@@ -188,7 +171,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     without_rules=report.NOTHING_OPENED,
     needs_rules=True,
     is_drill=is_drill,
-    after_sending=settle,
+    after_sending=watching.settle,
     rules=INCIDENT,
     login=LOGIN,
     seals_during_run=True,
@@ -224,7 +207,7 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     conclude=report.conclude_update,
     without_rules=report.NOTHING_ENTERED,
     needs_rules=True,
-    after_sending=settle,
+    after_sending=watching.settle,
     rules=INCIDENT,
     login=LOGIN,
     seals_during_run=True,

@@ -179,7 +179,7 @@ class Workflow(Generic[RunRules]):
     without_rules: Message | None = None
     needs_rules: bool = False
     is_drill: Callable[[Mapping[str, Any]], bool] | None = None
-    after_sending: Callable[[RunContext[RunRules]], None] | None = None
+    after_sending: Callable[[RunContext[RunRules]], object] | None = None
     on_partner_incident: (
         Callable[[RunContext[RunRules], Connection, PartnerIncident], PartnerReaction] | None
     ) = None

@@ -47,7 +47,7 @@ def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) 
     assert "larger" in choice.options
     assert "Call 12305" in case.page("report", authority="postal").body
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
-    watching.settle(case.context, case.number)
+    watching.settle(case.context)
     scope = incident_run.found(case.context, case.record.incident.id)
     found = report.conclude_incident(case.context, case.number, scope, [])
     assert english(found.summary).endswith("everything that was due was done in time.")

@@ -218,7 +218,7 @@ def test_whose_step_it_is_and_management_are_told_of_a_correction_at_once(
     wrong = case.entries(Kind.REPORTED)[-1].place
     entry = case.update(Action.CORRECT, by=LEAD, entry=wrong)
     for _again in range(2):
-        watching.look(case.context, case.number)
+        watching.look(case.context)
     with company.state.connect() as conn:
         query = text("SELECT key FROM notice WHERE key LIKE :mine ORDER BY key")
         keys = conn.scalars(query, {"mine": f"{case.number}/corrected/%"}).all()

@@ -58,7 +58,7 @@ def test_an_incident_that_was_led_in_time_passes(company: Company) -> None:
     case = company.open(1, 2).until("summary")
     assert english(concluded(case).summary).endswith("but 1 periods still run.")
     assert ControlState.NOT_SHOWN in controls(concluded(case))  # the call of the team
-    watching.settle(case.context, case.number)
+    watching.settle(case.context)
     found = concluded(case)
     assert (found.outcome, found.findings) == (Outcome.PASS, [])
     assert english(found.summary) == (

@@ -23,8 +23,8 @@ def test_those_who_lead_are_told_of_each_failed_task_once(company: Company) -> N
     """However often somebody looks, and of another one when that fails."""
     case = company.open(1).counted()
     for _look in range(2):
-        assert watching.failed(case.context, case.number, ["decide"])
-    assert watching.failed(case.context, case.number, ["decide", "preserve"])
+        assert watching.goes_on(case.context, ["decide"])
+    assert watching.goes_on(case.context, ["decide", "preserve"])
     told = failed(case)
     assert len(told) == len(set(told))
     assert {one.partition("/")[0] for one in told} == {"decide", "preserve"}
@@ -39,7 +39,7 @@ def test_each_silence_is_told_once_to_whose_step_it_is_and_to_management(
         with pytest.raises(AskAgain):
             case.answer("contain", "", "")
         for _look in range(2):
-            watching.look(case.context, case.number)
+            watching.look(case.context)
     query = "SELECT key FROM notice WHERE key LIKE :mine ORDER BY id"
     with company.state.connect() as conn:
         keys = conn.scalars(text(query), {"mine": f"{case.number}/silent/%"}).all()
@@ -52,7 +52,7 @@ def test_when_it_is_over_nobody_is_told_and_the_run_may_end(company: Company) ->
     """Cancelled, a duplicate, or summarised."""
     case = company.open(1).counted()
     case.update(Action.CANCEL, by=BOSS)
-    assert not watching.failed(case.context, case.number, ["decide"])
+    assert not watching.goes_on(case.context, ["decide"])
     done = company.open(2).until("summary")
-    assert not watching.failed(done.context, done.number, ["decide"])
+    assert not watching.goes_on(done.context, ["decide"])
     assert failed(case) == failed(done) == []

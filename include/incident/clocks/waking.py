@@ -104,136 +104,110 @@ def notices(
     """Urgent notices to those who have to act, and to management once a clock has run out.
 
     Args:
-        found: what they are to be told.
+        found: the wake-ups.
         rules: incident.yaml.
         roles: of roles.yaml, by id.
         zone: of the pack; days are those there.
     """
-    for one in found:
-        due = one.clock.due_at
+    for wake_up in found:
+        due = wake_up.clock.due_at
         assert due is not None
-        day = due.astimezone(zone).date()
-        yield from _urgent(one.key, _heading(one), line(one), _told(one, rules), roles, day)
+        steps = wake_up.steps or (_LEADS,)
+        recipients = _roles(rules, *steps, management=wake_up.phase == "after")
+        notice = Urgent(wake_up.key, _heading(wake_up), line(wake_up), recipients)
+        yield from notice.notices(roles, due.astimezone(zone).date())
 
 
-def failed(
-    number: str,
-    tasks: Iterable[str],
-    rules: IncidentRules,
-    roles: Mapping[str, Role],
-    now: datetime,
-) -> Iterator[Notice]:
-    """Urgent notices of tasks that failed, to who leads and to management; once for each task.
-
-    Args:
-        number: of the incident.
-        tasks: their ids.
-        rules: incident.yaml.
-        roles: of roles.yaml, by id.
-        now: the moment, in the timezone whose days count.
-    """
-    for task in tasks:
-        line = _(
-            "The task {task} of {workflow} failed, and what comes after it waits. In Airflow: open "
-            "its log, remove the cause, then clear the task.",
-            task=task,
-            workflow=WORKFLOW,
-        )
-        heading = _("Incident {number}: a task failed", number=number)
-        duties = (rules.steps[_LEADS], rules.management)
-        yield from _urgent(
-            f"{number}/failed/{task}", heading, line, _roles(rules, duties), roles, now.date()
-        )
+def failed_task(number: str, task: str, rules: IncidentRules) -> Urgent:
+    """Return the notice of a task that failed, to the leader and to management."""
+    line = _(
+        "The task {task} of {workflow} failed, and what comes after it waits. In Airflow: open "
+        "its log, remove the cause, then clear the task.",
+        task=task,
+        workflow=WORKFLOW,
+    )
+    heading = _("Incident {number}: a task failed", number=number)
+    return Urgent(f"{number}/failed/{task}", heading, line, _roles(rules, _LEADS))
 
 
-def silent(
-    number: str,
-    steps: Mapping[HumanStep, int],
-    rules: IncidentRules,
-    roles: Mapping[str, Role],
-    now: datetime,
-) -> Iterator[Notice]:
-    """Urgent notices of steps that nobody answered, to whose step it is and to management.
+def unanswered_step(number: str, step: HumanStep, times: int, rules: IncidentRules) -> Urgent:
+    """Return the notice of a step that was not answered in time, to its duty and to management.
 
     Args:
         number: of the incident.
-        steps: how often nobody answered, by step; each time is told once.
+        step: the step.
+        times: how often nobody answered; each time has its own notice.
         rules: incident.yaml.
-        roles: of roles.yaml, by id.
-        now: the moment, in the timezone whose days count.
     """
-    for step, times in steps.items():
-        line = _(
-            "Nobody answered the step {step}. Deputies and management may answer now too. In "
-            "Airflow: {workflow}, step {step}.",
+    line = _(
+        "Nobody answered the step {step}. Deputies and management may answer now too. In "
+        "Airflow: {workflow}, step {step}.",
+        step=step,
+        workflow=WORKFLOW,
+    )
+    heading = _("Incident {number}: nobody answers", number=number)
+    return Urgent(f"{number}/silent/{step}/{times}", heading, line, _roles(rules, step))
+
+
+def corrected_entry(
+    number: str, place: int, step: HumanStep | None, rules: IncidentRules
+) -> Urgent:
+    """Return the notice of work that turned out not to be done, to its duty and to management.
+
+    Args:
+        number: of the incident.
+        place: of the correction in the timeline.
+        step: whose answer it voids; None if it voids an addition.
+        rules: incident.yaml.
+    """
+    line = (
+        _(
+            "What was entered in the step {step} was a mistake: it is not done. In Airflow: "
+            "{workflow}, clear the task {step}; it asks again.",
             step=step,
             workflow=WORKFLOW,
         )
-        heading = _("Incident {number}: nobody answers", number=number)
-        duties = (rules.steps[step], rules.management)
-        yield from _urgent(
-            f"{number}/silent/{step}/{times}", heading, line, _roles(rules, duties), roles,
-            now.date(),
-        )  # fmt: skip
+        if step
+        else _("That people were told otherwise was a mistake: tell them, then enter it again.")
+    )
+    heading = _("Incident {number}: not done after all", number=number)
+    return Urgent(f"{number}/corrected/{place}", heading, line, _roles(rules, step or _LEADS))
 
 
-def corrected(
-    number: str,
-    found: Mapping[int, HumanStep | None],
-    rules: IncidentRules,
-    roles: Mapping[str, Role],
-    now: datetime,
-) -> Iterator[Notice]:
-    """Urgent notices of what turned out not to be done, to whose step it is and to management.
-
-    Args:
-        number: of the incident.
-        found: place of each correction, and the step whose answer it voids; None of additions.
-        rules: incident.yaml.
-        roles: of roles.yaml, by id.
-        now: the moment, in the timezone whose days count.
-    """
-    for place, step in found.items():
-        line = (
-            _(
-                "What was entered in the step {step} was a mistake: it is not done. In Airflow: "
-                "{workflow}, clear the task {step}; it asks again.",
-                step=step,
-                workflow=WORKFLOW,
-            )
-            if step
-            else _("That people were told otherwise was a mistake: tell them, then enter it again.")
-        )
-        heading = _("Incident {number}: not done after all", number=number)
-        duties = (rules.steps[step or _LEADS], rules.management)
-        yield from _urgent(
-            f"{number}/corrected/{place}", heading, line, _roles(rules, duties), roles, now.date()
-        )
-
-
-def _roles(rules: IncidentRules, duties: Iterable[str]) -> list[str]:
+def _roles(rules: IncidentRules, *steps: HumanStep, management: bool = True) -> list[str]:
+    """Return the roles of the duties that do some steps, and of management."""
+    duties = [rules.steps[step] for step in steps] + ([rules.management] if management else [])
     return list(dict.fromkeys(rules.duty(duty).role for duty in duties))
 
 
-def _urgent(
-    key: str,
-    heading: Message,
-    line: Message,
-    told: Iterable[str],
-    roles: Mapping[str, Role],
-    due_on: date,
-) -> Iterator[Notice]:
-    """The same urgent notice to each of these roles."""
-    for role in told:
-        yield from to_role(
-            roles[role],
-            kind=ALERT,
-            key=f"{key}/{role}",
-            heading=heading,
-            line=line,
-            due_on=due_on,
-            urgent=True,
-        )
+@dataclass(frozen=True)
+class Urgent:
+    """An urgent notice to some roles.
+
+    Attributes:
+        key: identifies it; each role gets it once.
+        heading: its subject.
+        line: its text.
+        recipients: roles of roles.yaml.
+    """
+
+    key: str
+    heading: Message
+    line: Message
+    recipients: Sequence[str]
+
+    def notices(self, roles: Mapping[str, Role], due_on: date) -> Iterator[Notice]:
+        """Yield the notice to each role, due on a day."""
+        for role in self.recipients:
+            yield from to_role(
+                roles[role],
+                kind=ALERT,
+                key=f"{self.key}/{role}",
+                heading=self.heading,
+                line=self.line,
+                due_on=due_on,
+                urgent=True,
+            )
 
 
 def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock], zone: ZoneInfo) -> set[str]:
@@ -304,13 +278,6 @@ def _where(one: WakeUp) -> Message:
     if not one.steps:
         return _("See the run of {workflow} in Airflow.", workflow=WORKFLOW)
     return _("In Airflow: {workflow}, step {steps}.", workflow=WORKFLOW, steps=", ".join(one.steps))
-
-
-def _told(one: WakeUp, rules: IncidentRules) -> list[str]:
-    duties = [rules.steps[step] for step in one.steps or (_LEADS,)]
-    if one.phase == "after":
-        duties.append(rules.management)
-    return _roles(rules, duties)
 
 
 def _rungs(number: str, clock: Clock, wake: Wake, zone: ZoneInfo) -> list[WakeUp]:

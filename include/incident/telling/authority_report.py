@@ -66,105 +66,59 @@ def document_version(record: IncidentRecord, phase: Phase | None = None) -> str:
 
 
 def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: Phase) -> Document:
-    """Return a report to an authority as it is now."""
-    return report(
-        run,
-        record,
-        incident_run.newest(run, record.incident.id),
-        clocks_of(run, record),
-        rules_of(run, record).authority(authority),
-        phase,
-        kept.lines(run, record),
-    )
-
-
-def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
-    """Return the summary as it is now."""
-    return summary(
-        run,
-        record,
-        incident_run.newest(run, record.incident.id),
-        clocks_of(run, record),
-        kept.lines(run, record),
-    )
-
-
-def report(
-    run: IncidentRun,
-    record: IncidentRecord,
-    scope: Scope,
-    clocks: Sequence[Clock],
-    authority: Authority,
-    phase: Phase,
-    evidence: Sequence[Message] = (),
-) -> Document:
-    """A report to one authority.
+    """Return a report to an authority as it is now.
 
     Args:
         run: the run or command.
         record: the incident.
-        scope: what is affected, as it was counted last.
-        clocks: as they stand.
-        authority: whom it is to.
+        authority: id of incident.yaml.
         phase: the first report has what is known at once, the other one the rest too.
-        evidence: what is kept as evidence.
     """
-    first = phase is Phase.FIRST
-    sections = [_what(run, record, scope), _affected(scope), _measures(record, required=not first)]
-    if not first:
-        sections += [_rest(record, evidence), _reported_before(record, authority)]
-    sections.append(_clocks(clocks, authority))
+    addressee, is_first = rules_of(run, record).authority(authority), phase is Phase.FIRST
+    scope = incident_run.newest(run, record.incident.id)
+    sections = [
+        _what(run, record, scope),
+        _affected(scope),
+        _measures(record, required=not is_first),
+    ]
+    if not is_first:
+        sections += [_rest(run, record), _reported_before(record, addressee)]
+    sections.append(_clocks(clocks_of(run, record), addressee))
     return Document(
         title=_("Report on a personal information security incident"),
         subtitle=_("First report; what is not known yet follows")
-        if first
+        if is_first
         else _("Follow-up report"),
         dated=_dated(record),
         reference=record.incident.number,
-        addressee=authority.message,
+        addressee=addressee.message,
         sender=in_languages(run.rules.company),
         sections=tuple(sections),
         signature=(
             Entry(label=_("Contact"), value=in_languages(run.rules.letter.contact)),
             Entry(label=_("For the company"), required=False),
         ),
-        footer=_("How it is handed in: {how}", how=in_languages(authority.how)),
+        footer=_("How it is handed in: {how}", how=in_languages(addressee.how)),
         marked=marked(run),
     )
 
 
-def summary(
-    run: IncidentRun,
-    record: IncidentRecord,
-    scope: Scope,
-    clocks: Sequence[Clock],
-    evidence: Sequence[Message] = (),
-) -> Document:
-    """The summary that is due some time after the closing.
-
-    Args:
-        run: the run or command.
-        record: the incident.
-        scope: what is affected, as it was counted last.
-        clocks: as they stand.
-        evidence: what is kept as evidence.
-    """
+def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
+    """Return the summary as it is now."""
+    scope = incident_run.newest(run, record.incident.id)
     reviewed = last_of(record.entries, Kind.REVIEWED)
     lessons = verbatim(reviewed.as_(Reviewed).lessons) if reviewed else None
     actions = tuple(action_lines(run, reviewed)) if reviewed else ()
-    learned = Section(
-        heading=_("Accountability, rectification, lessons"),
-        blocks=(
-            Form(
-                entries=(
-                    Entry(label=_("Lessons and accountability"), value=lessons),
-                    Entry(
-                        label=_("Corrective actions in the register"),
-                        value=actions or (_("none; see the lessons") if reviewed else None),
-                    ),
-                )
+    learned = _form(
+        _("Accountability, rectification, lessons"),
+        [
+            (_("Lessons and accountability"), lessons, True),
+            (
+                _("Corrective actions in the register"),
+                actions or (_("none; see the lessons") if reviewed else None),
+                True,
             ),
-        ),
+        ],
     )
     return Document(
         title=_("Summary of a personal information security incident"),
@@ -175,9 +129,9 @@ def summary(
             _what(run, record, scope),
             _affected(scope),
             _measures(record, required=True),
-            _rest(record, evidence),
+            _rest(run, record),
             learned,
-            _clocks(clocks),
+            _clocks(clocks_of(run, record)),
         ),
         signature=(Entry(label=_("For the company"), required=False),),
         marked=marked(run),
@@ -246,7 +200,7 @@ def _measures(record: IncidentRecord, *, required: bool) -> Section:
     )
 
 
-def _rest(record: IncidentRecord, evidence: Sequence[Message]) -> Section:
+def _rest(run: IncidentRun, record: IncidentRecord) -> Section:
     texts = texts_of(record.entries)
     decided = of_kind(record.entries, Kind.DECIDED)
     said = tuple(_("{at}: {words}", at=one.happened_at, words=one.words) for one in decided)
@@ -256,7 +210,7 @@ def _rest(record: IncidentRecord, evidence: Sequence[Message]) -> Section:
         [
             (_("Preliminary cause"), texts["cause"], True),
             (_("Trend, leads and next steps"), texts["next_steps"], True),
-            (_("Evidence that is kept"), tuple(evidence) or None, True),
+            (_("Evidence that is kept"), tuple(kept.lines(run, record)) or None, True),
             (_("Whether affected people are told"), telling, True),
         ],
     )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from include.documents.model import Document, Form
 from include.documents.words import missing
-from include.incident import incident_run
-from include.incident.clocks.clock import clocks_of
-from include.incident.evidence import kept as evidence_kept
 from include.incident.names import Kind
 from include.incident.telling import authority_report
 from include.incident.telling.authority_report import Phase
@@ -18,18 +15,11 @@ from tests.incident.desk_rig import COMP, LEAD, Case, Company, english
 
 
 def report(case: Case, phase: Phase, authority: str = "cac") -> Document:
-    run, record = case.context, case.record
-    return authority_report.report(
-        run, record, incident_run.newest(run, record.incident.id), clocks_of(run, record),
-        run.rules.authority(authority), phase, evidence_kept.lines(run, record),
-    )  # fmt: skip
+    return authority_report.report_of(case.context, case.record, authority, phase)
 
 
 def summary(case: Case) -> Document:
-    run, record = case.context, case.record
-    scope = incident_run.newest(run, record.incident.id)
-    kept = evidence_kept.lines(run, record)
-    return authority_report.summary(run, record, scope, clocks_of(run, record), kept)
+    return authority_report.summary_of(case.context, case.record)
 
 
 def said(document: Document) -> dict[str, object]:

@@ -48,7 +48,7 @@ def decided(company: Company, *keys: int) -> Case:
 def sent(post: Post, case: Case) -> None:
     """Send what waits and enter what came of it, as the tasks do."""
     left(post, case)
-    settle(case.context, case.number)
+    settle(case.context)
 
 
 def left(post: Post, case: Case) -> None:
@@ -186,7 +186,7 @@ def test_a_call_that_left_in_time_is_in_time_however_late_anybody_looks(
     left(post, case)
     company.clock.on(hours=6)
     assert case.entries(Kind.TEAM_CALLED) == []
-    look(case.context, case.number)
+    look(case.context)
     (entry,) = case.entries(Kind.TEAM_CALLED)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
     stands = {one.id: one for one in clocks_of(case.context, case.record)}["team_called"]
@@ -207,7 +207,7 @@ def test_the_team_is_called_when_the_last_duty_was_reached(
     left(post, case)
     last = company.clock.now()
     company.clock.on(hours=1)
-    settle(case.context, case.number)
+    settle(case.context)
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == last
 
 
@@ -221,7 +221,7 @@ def test_people_were_told_when_the_last_letter_left_however_late_anybody_looks(
     company.clock.moment = at
     left(post, case)
     company.clock.on(hours=10)
-    look(case.context, case.number)
+    look(case.context)
     (entry,) = case.entries(Kind.TOLD)
     assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
     stands = {one.id: one for one in clocks_of(case.context, case.record)}["individuals"]
@@ -234,7 +234,7 @@ def test_a_mail_that_left_by_a_clock_that_is_ahead_left_now(company: Company, po
     company.clock.on(seconds=5)
     left(post, case)
     company.clock.on(seconds=-5)
-    settle(case.context, case.number)
+    settle(case.context)
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
 
 
