@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
@@ -44,16 +44,6 @@ class Kept(Rule):
     authorities: tuple[Authority, ...] = ()
 
 
-def kept_of(rules: IncidentRules, type_id: str) -> Kept:
-    """What is kept for an incident that is opened now.
-
-    Args:
-        rules: incident.yaml.
-        type_id: of the incident.
-    """
-    return Kept(type=rules.type(type_id), grades=rules.grades, authorities=rules.authorities)
-
-
 def as_opened(
     today: IncidentRules, kept: Kept | None, clocks: tuple[ClockRule, ...]
 ) -> IncidentRules:
@@ -82,39 +72,6 @@ def as_opened(
     )
 
 
-def begun(
-    *,
-    type: str,  # noqa: A002 - the incident's own word
-    aware_at: datetime,
-    began_at: datetime | None,
-    selection: Selection,
-    duplicate_of: str | None,
-    rules: str,
-) -> dict[str, Any]:
-    """What an incident began with, as JSON.
-
-    Args:
-        type: of incident.yaml.
-        aware_at: when the company became aware.
-        began_at: when the leak began; None where nobody knows.
-        selection: what is affected, as it was said first; of listed keys their number and the
-            SHA-256 of their lines, each with a line feed.
-        duplicate_of: number of the incident that it is.
-        rules: SHA-256 of those that it is measured by (`rules_digest`).
-    """
-    said = selection.as_json()
-    if selection.keys:
-        said["keys"] = {"count": len(selection.keys), "sha256": _digest(selection.keys)}
-    return {
-        "type": type,
-        "aware_at": in_utc(aware_at),
-        "began_at": in_utc(began_at) if began_at else None,
-        "selection": said,
-        "duplicate_of": duplicate_of,
-        "rules_sha256": rules,
-    }
-
-
 def rules_digest(clocks: Any, kept: Any) -> str:
     """SHA-256 (hex) of the rules of an incident, as the register has them.
 
@@ -131,26 +88,16 @@ def clocks_digest(clocks: Iterable[ClockRule]) -> str:
     return hashlib.sha256(canonical({"clocks": rules})).hexdigest()
 
 
-def differing(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Names of what a first entry holds and the register has otherwise.
-
-    Args:
-        kept: data of the first entry; what an older version did not keep is not compared.
-        found: `begun` of the register.
-    """
-    return [name for name, value in found.items() if name in kept and kept[name] != value]
-
-
 def _digest(keys: Sequence[str]) -> str:
-    return hashlib.sha256("".join(f"{one}\n" for one in keys).encode()).hexdigest()
+    """Return the SHA-256 of the lines of keys, each with a line feed."""
+    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
 
 
 _ENDS = {State.CLOSED: Kind.CLOSED, State.CANCELLED: Kind.CANCELLED}
 """States that an entry of the timeline has to say."""
 
 
-@dataclass(frozen=True)
-class Incident:
+class Incident(BaseModel):
     """One incident.
 
     Attributes:
@@ -171,10 +118,12 @@ class Incident:
         rules_sha256: of both, as they are stored (`rules_digest`).
         duplicate_of: number of the incident that this one is.
         state: where it stands.
-        grade: as a person confirmed it last; None before. For lists: `File.grade` is that of the
-            timeline.
+        grade: as a person confirmed it last; None before. For lists: `IncidentRecord.grade` is
+            that of the timeline.
         ended_at: when it was closed or cancelled.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     id: int
     number: str
@@ -248,7 +197,9 @@ def open_incident(
         "selection": form.selection.as_json(),
         "fingerprint": form.fingerprint,
         "clocks": [one.model_dump(mode="json") for one in rules.clocks],
-        "kept": kept_of(rules, form.type).model_dump(mode="json"),
+        "kept": Kept(
+            type=rules.type(form.type), grades=rules.grades, authorities=rules.authorities
+        ).model_dump(mode="json"),
         "duplicate_of": first.id if first else None,
         "state": str(State.DUPLICATE if first else State.OPEN),
     }
@@ -277,18 +228,21 @@ def of_run(conn: Connection, run: Run) -> Incident | None:
     return _first(conn, incident.c.dag_id == run.dag_id, incident.c.run_id == run.run_id)
 
 
-def changed(found: Incident, entries: Sequence[Entry]) -> list[str]:
-    """What the register says otherwise than the first entry: somebody changed it; names of fields.
+def changed(incident: Incident, entries: Sequence[Entry]) -> list[str]:
+    """Return the fields in which the register differs from the first entry: it was changed.
+
+    A field that the version of the entry did not store is not compared.
 
     Args:
-        found: the incident.
+        incident: as the register has it.
         entries: its timeline, oldest entry first.
     """
     if not entries or entries[0].kind is not Kind.OPENED:
         return []
-    says = _begun(found) | {"clocks_sha256": clocks_digest(found.clocks)}
-    fields = differing(entries[0].data, timeline.stored(says))
-    end = _ENDS.get(found.state)
+    opened = entries[0].data
+    now = timeline.stored(_begun(incident) | {"clocks_sha256": clocks_digest(incident.clocks)})
+    fields = [name for name, value in now.items() if name in opened and opened[name] != value]
+    end = _ENDS.get(incident.state)
     if end is not None and not timeline.of_kind(entries, end):
         fields.append("state")
     return fields
@@ -333,15 +287,20 @@ def ended(conn: Connection, incident_id: int, state: State, at: datetime) -> Non
         raise UsageError(f"The incident is {now}: it cannot be {state}.", "Open a new one.")
 
 
-def _begun(found: Incident) -> dict[str, Any]:
-    return begun(
-        type=found.type,
-        aware_at=found.aware_at,
-        began_at=found.began_at,
-        selection=found.selection,
-        duplicate_of=found.duplicate_of,
-        rules=found.rules_sha256,
-    )
+def _begun(incident: Incident) -> dict[str, Any]:
+    """Return the beginning of an incident as JSON; of listed keys their number and digest."""
+    selection = incident.selection.as_json()
+    if keys := incident.selection.keys:
+        selection["keys"] = {"count": len(keys), "sha256": _digest(keys)}
+    began_at = incident.began_at
+    return {
+        "type": incident.type,
+        "aware_at": in_utc(incident.aware_at),
+        "began_at": in_utc(began_at) if began_at else None,
+        "selection": selection,
+        "duplicate_of": incident.duplicate_of,
+        "rules_sha256": incident.rules_sha256,
+    }
 
 
 def _alike(
@@ -373,26 +332,13 @@ def _read(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]
     query = select(incident.c.id, incident.c.number).where(incident.c.id.in_(ids))
     numbers: dict[int, str] = {one.id: one.number for one in conn.execute(query)} if ids else {}
     return [
-        Incident(
-            id=row["id"],
-            number=row["number"],
-            run=Run(row["dag_id"], row["run_id"]),
-            type=row["type"],
-            what=row["what"],
-            noticed_by=row["noticed_by"],
-            opened_by=row["opened_by"],
-            opened_at=row["opened_at"],
-            aware_at=row["aware_at"],
-            began_at=row["began_at"],
-            partner=row["partner"],
-            selection=Selection.model_validate(row["selection"]),
-            clocks=tuple(ClockRule.model_validate(one) for one in row["clocks"]),
-            kept=Kept.model_validate(row["kept"]) if row["kept"] else None,
-            rules_sha256=rules_digest(row["clocks"], row["kept"]),
-            duplicate_of=numbers.get(row["duplicate_of"]),
-            state=State(row["state"]),
-            grade=row["grade"],
-            ended_at=row["ended_at"],
+        Incident.model_validate(
+            {
+                **row,
+                "run": Run(row["dag_id"], row["run_id"]),
+                "rules_sha256": rules_digest(row["clocks"], row["kept"]),
+                "duplicate_of": numbers.get(row["duplicate_of"]),
+            }
         )
         for row in rows
     ]

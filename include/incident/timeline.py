@@ -7,6 +7,7 @@ incident holds (`bundled`), can show that nothing before it was changed, left ou
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ Data = TypeVar("Data", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry.
+    """An entry.
 
     Attributes:
         place: from 1, without gaps.
@@ -147,7 +148,7 @@ def entered(conn: Connection, incident_id: int, once: str) -> Entry | None:
     """The entry that was made once under that name; None where there is none yet."""
     query = select(incident_entry).filter_by(incident_id=incident_id, once=once)
     found = conn.execute(query).mappings().first()
-    return _entry(dict(found)) if found is not None else None
+    return _entry(found) if found is not None else None
 
 
 def entries(conn: Connection, incident_id: int) -> list[Entry]:
@@ -157,7 +158,7 @@ def entries(conn: Connection, incident_id: int) -> list[Entry]:
         .where(incident_entry.c.incident_id == incident_id)
         .order_by(incident_entry.c.place)
     )
-    return [_entry(dict(row)) for row in conn.execute(query).mappings()]
+    return [_entry(row) for row in conn.execute(query).mappings()]
 
 
 def of_kind(found: Sequence[Entry], *kinds: Kind) -> list[Entry]:
@@ -194,18 +195,12 @@ def head(found: Sequence[Entry]) -> str:
     return found[-1].sha256 if found else FIRST
 
 
-def as_row(one: Entry) -> dict[str, Any]:
-    """An entry's fields as they are digested and written to a file."""
-    return {
-        "place": one.place,
-        "kind": str(one.kind),
-        "recorded_at": one.recorded_at,
-        "happened_at": one.happened_at,
-        "by": one.by,
-        "words": one.words.model_dump(mode="json"),
-        "data": dict(one.data),
-        "previous": one.previous,
-    }
+def as_row(entry: Entry) -> dict[str, Any]:
+    """Return an entry's fields as they are digested and written to a file."""
+    row = {field.name: getattr(entry, field.name) for field in dataclasses.fields(Entry)}
+    del row["sha256"]
+    words = entry.words.model_dump(mode="json")
+    return row | {"kind": str(entry.kind), "words": words, "data": dict(entry.data)}
 
 
 def digest(number: str, row: Mapping[str, Any]) -> str:
@@ -257,15 +252,7 @@ def _refuse_floats(value: Any) -> None:
             _refuse_floats(one)
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(
-        place=row["place"],
-        kind=Kind(row["kind"]),
-        recorded_at=row["recorded_at"],
-        happened_at=row["happened_at"],
-        by=row["by"],
-        words=Message.model_validate(row["words"]),
-        data=row["data"],
-        previous=row["previous"],
-        sha256=row["sha256"],
-    )
+def _entry(row: Mapping[Any, Any]) -> Entry:
+    fields = {field.name: row[field.name] for field in dataclasses.fields(Entry)}
+    words = Message.model_validate(row["words"])
+    return Entry(**fields | {"kind": Kind(row["kind"]), "words": words})
