@@ -110,7 +110,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
     """
     place = workplace()
     with local_stack(place):
-        from include.incident import bundled, register, timeline
+        from include.incident import register, timeline
         from include.incident.evidence import kept as kept_evidence
         from include.incident.incident_run import record_of
 
@@ -118,7 +118,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         broken = timeline.verify(record.incident.number, record.entries)
         changed = register.changed(record.incident, record.entries)
         with place.state.connect() as conn:
-            compared = bundled.compare(
+            compared = kept_evidence.compare_bundles(
                 conn, record.incident, record.entries, lambda: place.store("evidence_store")
             )
             kept = kept_evidence.check(conn, record, lambda: place.store("evidence_store"))

@@ -9,7 +9,6 @@ from typing import TypeAlias
 from sqlalchemy import Connection, select
 
 from include.incident import register, timeline
-from include.incident import scope as scoping
 from include.incident.clocks.milestones import grades, valid
 from include.incident.entries import Reviewed
 from include.incident.names import UPDATES, Phase
@@ -147,7 +146,7 @@ def every(conn: Connection, incident_id: int) -> list[Scope]:
         .where(incident_scope.c.incident_id == incident_id)
         .order_by(incident_scope.c.version)
     )
-    return [scoping.from_json(one) for one in conn.scalars(query)]
+    return [Scope.model_validate(counts) for counts in conn.scalars(query)]
 
 
 def found(run: IncidentRun, incident_id: int) -> Scope | None:

@@ -32,7 +32,7 @@ from include.incident.timeline import last_of, of_kind
 from include.incident.updating import enter_update
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, nothing_done, worst
-from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps, Table, table_of
+from include.reports.model import Fact, Paragraph, Section, Steps, table_of
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
 
@@ -86,11 +86,13 @@ def delivery(delivered: Mapping[str, int]) -> list[Section]:
         "undeliverable": _("could not be delivered"),
         "in_doubt": _("may have arrived"),
     }
-    rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
-    table = Table(
-        caption=_("Notices to people"),
-        columns=[Column(label=_("State")), Column(label=_("People affected"), kind="number")],
-        rows=rows,
+    table = table_of(
+        _("Notices to people"),
+        delivered.items(),
+        [
+            (_("State"), "text", lambda row: titles[row[0]]),
+            (_("People affected"), "number", lambda row: row[1]),
+        ],
     )
     return [Section(heading=_("Notices to people"), blocks=[table])]
 
@@ -192,8 +194,7 @@ def conclude(run: IncidentRun, records: RunRecords) -> Conclusion:
         opened = register.of_run(conn, run.run)
     if opened is None:  # the form, or the scenario, cannot be used
         return nothing_done(_TITLE, NOTHING_OPENED, records.records)
-    scope = incident_run.found(run, opened.id)
-    return conclude_incident(run, opened.number, scope, records.records)
+    return conclude_incident(run, opened.number, records.records)
 
 
 def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
@@ -201,20 +202,15 @@ def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
     entered = records.result(ENTER)
     if entered is None:
         return nothing_done(_UPDATE, NOTHING_ENTERED, records.records)
-    record = record_of(run, entered.number)
-    scope = incident_run.found(run, record.incident.id)
-    return conclude_entry(run, record, scope, entered.entry, records.records)
+    return conclude_entry(run, record_of(run, entered.number), entered.entry, records.records)
 
 
-def conclude_incident(
-    run: IncidentRun, number: str, scope: Scope | None, records: Sequence[StepRecord]
-) -> Conclusion:
+def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecord]) -> Conclusion:
     """Judge the run of an incident from its timeline and what its steps left.
 
     Args:
         run: the run or command.
         number: of the incident.
-        scope: what is affected, as it was counted last; None where nobody counted.
         records: of the run.
     """
     with run.state.connect() as conn:
@@ -222,6 +218,7 @@ def conclude_incident(
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
         delivered = notifying.delivery(conn, number)
         every = [record_in(conn, one.number) for one in register.listed(conn)]
+    scope = incident_run.found(run, record.incident.id)
     led_elsewhere = record.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(run, record)
     records = [_mended(one, record, scope) for one in records]
@@ -299,7 +296,6 @@ def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> St
 def conclude_entry(
     run: IncidentRun,
     record: IncidentRecord,
-    scope: Scope | None,
     entry: int,
     records: Sequence[StepRecord],
 ) -> Conclusion:
@@ -308,11 +304,11 @@ def conclude_entry(
     Args:
         run: the run or command.
         record: the incident.
-        scope: what is affected, as it was counted last.
         entry: place of the entry that was made.
         records: of the run.
     """
     made = next(one for one in record.entries if one.place == entry)
+    scope = incident_run.found(run, record.incident.id)
     told = [finding for record in records for finding in record.findings]
     told += [*report_findings.corrected(record, made), *report_findings.broken(record)]
     clocks = clocks_of(run, record)

@@ -179,11 +179,6 @@ class Scope(BaseModel):
         return self.model_dump(mode="json")
 
 
-def from_json(content: Mapping[str, Any]) -> Scope:
-    """A scope as `Scope.as_json` wrote it."""
-    return Scope.model_validate(content)
-
-
 def of_scenario(scenario: Scenario, version: int, selection: Selection) -> Scope:
     """The scope of a drill: what the scenario says; nothing is counted."""
     said = scenario.counts

@@ -19,7 +19,7 @@ from include.approvals.people import is_among, members, same_person, without
 from include.incident.entries import EntryData, OfPerson, Scoped
 from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.names import Kind
-from include.incident.rules import HumanStep
+from include.incident.rules import Duty, HumanStep
 from include.incident.timeline import Entry
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
@@ -95,16 +95,8 @@ def everybody(run: IncidentRun, record: IncidentRecord) -> Team:
         ServiceError: the database of the staff table is not there, and the pack names nobody by
             account.
     """
-    groups = [group for duty in run.rules.team for group in (duty.people, duty.deputies)]
-    assigned = [person.account for person in _assigned(record)]
-    out = _left_out(record)
-    try:
-        found = [*_members(run, groups), *assigned]
-    except ServiceError:
-        found = [*_named(groups), *assigned]
-        if not without(found, out):
-            raise
-    return Team(tuple(dict.fromkeys(without(found, out))), tuple(out))
+    people, out = _of_duties(run, record, run.rules.team)
+    return Team(people, out)
 
 
 def is_known(run: IncidentRun, account: str) -> bool:
@@ -112,8 +104,7 @@ def is_known(run: IncidentRun, account: str) -> bool:
 
     Where the staff table cannot be read, only whom the pack names is known.
     """
-    groups = [group for duty in run.rules.team for group in (duty.people, duty.deputies)]
-    if is_among(account, _named(groups)):
+    if is_among(account, _named(_groups(run.rules.team))):
         return True
     database, rule = _staff_database(run), run.rules.staff
     table = database.collections[rule.collection]
@@ -136,17 +127,41 @@ def leading(run: IncidentRun, record: IncidentRecord) -> Team:
         ServiceError: the database of the staff table is not there, and the pack names nobody by
             account.
     """
-    duties = [run.rules.duty(one) for one in (run.rules.steps["close"], run.rules.management)]
-    groups = [group for duty in duties for group in (duty.people, duty.deputies)]
+    duties = [run.rules.duty(name) for name in (run.rules.steps["close"], run.rules.management)]
+    people, out = _of_duties(run, record, duties, leading=True)
+    return Team(people, out) if people else everybody(run, record)
+
+
+def _of_duties(
+    run: IncidentRun, record: IncidentRecord, duties: Sequence[Duty], *, leading: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the people of some duties with their deputies, and who is left out.
+
+    Args:
+        run: the run or command.
+        record: the incident.
+        duties: the duties; all of the team, unless `leading`.
+        leading: whether these are the duties that lead; then there may be nobody left.
+
+    Raises:
+        ServiceError: the staff table cannot be read, and the pack names nobody by account.
+    """
+    groups, names = _groups(duties), {duty.id for duty in duties}
     out = _left_out(record)
-    names = {duty.id for duty in duties}
-    assigned = [person.account for person in _assigned(record) if person.duty in names]
+    assigned = [
+        person.account for person in _assigned(record) if not leading or person.duty in names
+    ]
     try:
-        found = [*_members(run, groups), *assigned]
+        people = without([*_members(run, groups), *assigned], out)
     except ServiceError:
-        found = [*_named(groups), *assigned]
-    found = without(found, out)
-    return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(run, record)
+        people = without([*_named(groups), *assigned], out)
+        if not people and not leading:
+            raise
+    return tuple(dict.fromkeys(people)), tuple(out)
+
+
+def _groups(duties: Iterable[Duty]) -> list[Group]:
+    return [group for duty in duties for group in (duty.people, duty.deputies)]
 
 
 def _staff_database(run: IncidentRun) -> MappedDatabase:

@@ -1,8 +1,8 @@
-"""The timeline of an incident: entries are appended, never changed, and each seals the one before.
+"""The timeline of an incident: entries are appended, never changed; each seals the one before.
 
-An entry's digest is SHA-256 over its canonical JSON, in which the digest of the entry before
-stands; the first one has zeros there. So whoever has the last digest, which every bundle of the
-incident holds (`bundled`), can show that nothing before it was changed, left out or put in between.
+An entry's digest is SHA-256 over its canonical JSON, which holds the digest of the entry before;
+the first one holds zeros. With the last digest, which every bundle of the incident holds, anybody
+can show that no entry was changed, left out or put in between (`include.incident.evidence.kept`).
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def enter(
         _refuse(run, record, update, by)
         words = value_free_reason(update.words, LONGEST)
         _refuse_moment(update)
-        kind, message, data = _ACTIONS[update.action](run, record, update, words)
+        kind, message, data = _made(run, record, update, words)
         entry = timeline.append(
             conn, record.incident.id, kind, message, by=by, clock=run.clock,
             happened_at=_moment(run, record, update), data={"action": str(update.action), **data},
@@ -244,10 +244,6 @@ _AFTER_THE_END: Mapping[State, set[Action]] = {
 Made = tuple[Kind, Message, Mapping[str, Any]]
 
 
-def _note(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
-    return Kind.NOTE, _("{words}", words=words), {}
-
-
 def _hand_over(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     account = _needed("account", update.account)
     if not everybody(run, record).may(account):
@@ -288,12 +284,7 @@ def _regrade(run: IncidentRun, record: IncidentRecord, update: Update, words: st
     return Kind.GRADED, message, {"grade": named, "reason": words}
 
 
-def _told_otherwise(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
-    message = _("People without a usable address were told otherwise: {words}", words=words)
-    return Kind.TOLD_OTHERWISE, message, {}
-
-
-def _correct(_desk: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
+def _correct(_run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     if update.entry is None:
         raise UsageError("`entry` is missing.", "Write its number in the timeline.")
     wrong = next((one for one in record.valid if one.place == update.entry), None)
@@ -338,25 +329,31 @@ def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
     ]
 
 
-def _widen(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
-    return Kind.NOTE, _("What is affected was widened: {words}", words=words), {}
-
-
-def _cancel(_desk: IncidentRun, _file: IncidentRecord, _update: Update, words: str) -> Made:
-    return Kind.CANCELLED, _("Cancelled, it was none: {words}", words=words), {}
-
-
-_ACTIONS = {
-    Action.NOTE: _note,
+_PLAIN = {
+    Action.NOTE: (Kind.NOTE, _("{words}", words="")),
+    Action.TOLD_OTHERWISE: (
+        Kind.TOLD_OTHERWISE,
+        _("People without a usable address were told otherwise: {words}", words=""),
+    ),
+    Action.WIDEN: (Kind.NOTE, _("What is affected was widened: {words}", words="")),
+    Action.CANCEL: (Kind.CANCELLED, _("Cancelled, it was none: {words}", words="")),
+}
+"""Kinds of entries that hold nothing but the words."""
+_CHECKED = {
     Action.HAND_OVER: _hand_over,
     Action.TAKE_OFF: _take_off,
     Action.ASSIGN: _assign,
     Action.REGRADE: _regrade,
-    Action.TOLD_OTHERWISE: _told_otherwise,
     Action.CORRECT: _correct,
-    Action.WIDEN: _widen,
-    Action.CANCEL: _cancel,
 }
+
+
+def _made(run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
+    """Return the kind, words and data of the entry of an update."""
+    if (check := _CHECKED.get(update.action)) is not None:
+        return check(run, record, update, words)
+    kind, message = _PLAIN[update.action]
+    return kind, message.model_copy(update={"values": {"words": words}}), {}
 
 
 def _account(update: Update) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from include.cli import app
 from include.cli import incident as command
 from include.evidence.ledger import LedgerRow
-from include.incident import bundled
+from include.incident.evidence import kept
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.report import timeline_file
 from include.incident.updating import Action
@@ -278,7 +278,9 @@ def test_a_timeline_whose_end_was_cut_off_contradicts_a_sealed_bundle(
     if kind == "addition":
         records["timeline.jsonl"] = timeline_file(case.record)
     else:
-        records["result.json"] = _result([bundled.record(case.record).model_dump(mode="json")])
+        records["result.json"] = _result(
+            [kept.timeline_record(case.record).model_dump(mode="json")]
+        )
     other = {"result.json": _result([]), "timeline.jsonl": timeline_file(company.open(3).record)}
     now = company.clock.now()
     with company.state.begin() as conn:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from include.incident import incident_run, register, report, watching
+from include.incident import register, report, watching
 from include.incident.clocks.clock import clocks_of
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
@@ -48,8 +48,7 @@ def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) 
     assert "Call 12305" in case.page("report", authority="postal").body
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
     watching.settle(case.context)
-    scope = incident_run.found(case.context, case.record.incident.id)
-    found = report.conclude_incident(case.context, case.number, scope, [])
+    found = report.conclude_incident(case.context, case.number, [])
     assert english(found.summary).endswith("everything that was due was done in time.")
     assert english(found.facts[0].value) == "Larger"  # type: ignore[arg-type]
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "general"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from include.incident import incident_run, report, timeline, watching
+from include.incident import report, timeline, watching
 from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.names import Kind
 from include.incident.steps import decide
@@ -39,8 +39,7 @@ def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
     assert clock(case, "reported").state is ClockState.OVERDUE
     assert any(one.startswith("first report to") for one in left(case))
     assert case.ask("report") is not None
-    scope = incident_run.found(case.context, case.record.incident.id)
-    told = report.conclude_entry(case.context, case.record, scope, entry.place, []).findings
+    told = report.conclude_entry(case.context, case.record, entry.place, []).findings
     assert [(one.subject, english(one.action)) for one in told] == [
         (f"{case.number}/{wrong}",
          "Clear the task report in the incident's run in Airflow: it asks again."),
@@ -134,8 +133,7 @@ def test_nobody_takes_back_alone_what_they_entered_and_whoever_reads_it_is_told(
     with pytest.raises(UsageError, match="Nobody takes back alone"):
         case.update(Action.CORRECT, by=BOSS, entry=wrong)
     case.update(Action.CORRECT, by=LEAD, entry=wrong)
-    scope = incident_run.found(case.context, case.record.incident.id)
-    found = report.conclude_incident(case.context, case.number, scope, [])
+    found = report.conclude_incident(case.context, case.number, [])
     [told] = [one for one in found.findings if one.code == "incident.mistake"]
     assert told.subject == f"{case.number}/{wrong}"
     assert "B1 entered at" in english(told.message)

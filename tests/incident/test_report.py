@@ -30,8 +30,7 @@ DONE = StepRecord(step="close", outcome=Outcome.PASS)
 
 
 def concluded(case: Case, *records: StepRecord) -> Conclusion:
-    found = incident_run.found(case.context, case.record.incident.id)
-    return report.conclude_incident(case.context, case.number, found, [DONE, *records])
+    return report.conclude_incident(case.context, case.number, [DONE, *records])
 
 
 def codes(found: Conclusion) -> list[str]:
@@ -329,8 +328,7 @@ def test_an_addition_is_concluded_by_its_entry(company: Company) -> None:
     case = company.open(1).until("grade")
     entry = case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
     run = company.context(Run(UPDATES, "u"))
-    scope = incident_run.found(run, case.record.incident.id)
-    found = report.conclude_entry(run, case.record, scope, entry.place, [DONE])
+    found = report.conclude_entry(run, case.record, entry.place, [DONE])
     assert found.outcome is Outcome.PASS
     said = f"{case.number}, entry {entry.place}: Graded Major. it is in the press"
     assert english(found.summary) == said

@@ -15,7 +15,8 @@ from include.composition import new_workplace
 from include.documents.model import Document
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
-from include.incident import bundled, timeline
+from include.incident import timeline
+from include.incident.evidence import kept
 from include.incident.incident_run import IncidentRun, record_of
 from include.incident.names import Kind
 from include.incident.telling.authority_report import sealed_document
@@ -197,7 +198,9 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
     record = record_of(run, number)
     with play.live.state.connect() as conn:
         found = [
-            bundled.compare(conn, record.incident, known, lambda: play.live.store("evidence_store"))
+            kept.compare_bundles(
+                conn, record.incident, known, lambda: play.live.store("evidence_store")
+            )
             for known in (record.entries, record.entries[:-1])
         ]
     assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]

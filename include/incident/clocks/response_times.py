@@ -19,7 +19,7 @@ from include.incident.clocks.milestones import INDIVIDUALS_TOLD, Reached, report
 from include.incident.names import State
 from include.messages import Message, _
 from include.policy.period import utc
-from include.reports.model import Bar, BarChart, Block, Cell, Column, Table, table_of
+from include.reports.model import Bar, BarChart, Block, Cell, Table, table_of
 
 _REPORTED = reported("")
 _NO_TIME = timedelta(0)
@@ -203,25 +203,22 @@ def charts(found: Sequence[Figures]) -> list[BarChart]:
 
 def figure_table(found: Sequence[Figures]) -> Table:
     """The figures in rows: year and what was measured, with how many it is not known of."""
-    rows: list[list[Cell]] = [
+    measured = [(year, measure, year.took[measure]) for year in found for measure in Measure]
+    return table_of(
+        _("How long incidents took"),
+        measured,
         [
-            _("{year}, {what}", year=_year(one), what=_TITLES[what]),
-            *_row(one.took[what]),
-        ]
-        for one in found
-        for what in Measure
-    ]
-    return Table(
-        caption=_("How long incidents took"),
-        columns=[
-            Column(label=_("Year")),
-            Column(label=_("Known of"), kind="number"),
-            Column(label=_("Not known of"), kind="number"),
-            Column(label=_("Mean"), kind="duration"),
-            Column(label=_("Median"), kind="duration"),
-            Column(label=_("Longest"), kind="duration"),
+            (
+                _("Year"),
+                "text",
+                lambda row: _("{year}, {what}", year=_year(row[0]), what=_TITLES[row[1]]),
+            ),
+            (_("Known of"), "number", lambda row: row[2].known),
+            (_("Not known of"), "number", lambda row: row[2].missing),
+            (_("Mean"), "duration", lambda row: _seconds(row[2].mean)),
+            (_("Median"), "duration", lambda row: _seconds(row[2].median)),
+            (_("Longest"), "duration", lambda row: _seconds(row[2].longest)),
         ],
-        rows=rows,
     )
 
 
@@ -241,20 +238,15 @@ def count_table(found: Sequence[Figures]) -> Table:
 
 def late_table(found: Iterable[Handled]) -> Table:
     """Every clock that ran out, by incident."""
-    return Table(
-        caption=_("Clocks that ran out"),
-        columns=[
-            Column(label=_("Incident"), kind="code"),
-            Column(label=_("What")),
-            Column(label=_("Due"), kind="datetime"),
-            Column(label=_("Late by"), kind="duration"),
-            Column(label=_("State")),
-        ],
-        rows=[
-            [one.number, clock.rule.message, clock.due_at, clock.lateness.total_seconds(), words]
-            for one in found
-            for clock in one.late
-            for words in (state(clock),)
+    return table_of(
+        _("Clocks that ran out"),
+        [(incident.number, clock) for incident in found for clock in incident.late],
+        [
+            (_("Incident"), "code", lambda row: row[0]),
+            (_("What"), "text", lambda row: row[1].rule.message),
+            (_("Due"), "datetime", lambda row: row[1].due_at),
+            (_("Late by"), "duration", lambda row: row[1].lateness.total_seconds()),
+            (_("State"), "text", lambda row: state(row[1])),
         ],
     )
 
@@ -262,16 +254,6 @@ def late_table(found: Iterable[Handled]) -> Table:
 def blocks(years: Sequence[Figures], incidents: Iterable[Handled]) -> list[Block]:
     """All of them for a section of a report."""
     return [count_table(years), figure_table(years), *charts(years), late_table(incidents)]
-
-
-def _row(figure: Figure) -> list[Cell]:
-    return [
-        figure.known,
-        figure.missing,
-        _seconds(figure.mean),
-        _seconds(figure.median),
-        _seconds(figure.longest),
-    ]
 
 
 def _seconds(length: timedelta | None) -> float | None:
@@ -304,22 +286,20 @@ def score_sheet(clocks: Sequence[Clock]) -> Table:
     Args:
         clocks: as they stand at the end of the drill.
     """
-    rows: list[list[Cell]] = []
-    for one in clocks:
-        if one.due_at is None or one.begins_at is None:
-            continue
-        allowed = (one.due_at - one.begins_at).total_seconds()
-        took = (one.done_at - one.begins_at).total_seconds() if one.done_at else None
-        rows.append([one.rule.message, allowed, took, _result(one)])
-    return Table(
-        caption=_("Times of the drill against its clocks"),
-        columns=[
-            Column(label=_("What")),
-            Column(label=_("Time that there was"), kind="duration"),
-            Column(label=_("Time that it took"), kind="duration"),
-            Column(label=_("Result"), kind="outcome"),
+    due = [(clock, clock.begins_at, clock.due_at) for clock in clocks]
+    return table_of(
+        _("Times of the drill against its clocks"),
+        [(clock, begin, end) for clock, begin, end in due if begin and end],
+        [
+            (_("What"), "text", lambda row: row[0].rule.message),
+            (_("Time that there was"), "duration", lambda row: _seconds(row[2] - row[1])),
+            (
+                _("Time that it took"),
+                "duration",
+                lambda row: _seconds(row[0].done_at - row[1]) if row[0].done_at else None,
+            ),
+            (_("Result"), "outcome", lambda row: _result(row[0])),
         ],
-        rows=rows,
     )
 
 

@@ -42,7 +42,7 @@ from include.incident.team import team_of, who_answered
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook, Reach
 from include.incident.telling.authority_report import sealed_document
-from include.incident.telling.letter_document import letter_document
+from include.incident.telling.letter import letter_document
 from include.incident.telling.notifying import NoticePlan
 from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed, verbatim

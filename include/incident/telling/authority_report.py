@@ -14,7 +14,7 @@ from hashlib import sha256
 from include.documents.model import Document, Entry, EntryValue, Form, Section
 from include.documents.render import render_forms
 from include.evidence.model import Outcome
-from include.incident import bundled, incident_run
+from include.incident import incident_run
 from include.incident.clocks.clock import Clock, ClockState, clocks_of
 from include.incident.clocks.clock_words import document_table
 from include.incident.entries import Reported, Reviewed
@@ -266,6 +266,6 @@ def sealed_document(run: IncidentRun, record: IncidentRecord, document: Document
             metrics=[],
         )
         files = render_forms(document, run.zone.key, name).files
-        records = [bundled.record(record)]
+        records = [kept.timeline_record(record)]
         row = run.task.seal_interim(workflow, conclusion, files, records=records, pdf=False)
     return f"{run.services.store('evidence_store').description}/{row.bundle}"

@@ -1,4 +1,4 @@
-"""The letter to affected people: what the law asks for, from what people entered.
+"""The letter to affected people, as mail and as a document for those who are told on paper.
 
 Types, cause, possible harm, remedy, what people can do themselves, contact: PIPL (2021-11-01) 57;
 Network Data Security Management Regulations (2025-01-01) 11. A part that nobody wrote blocks it.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from include.documents.model import Document, Form, Section
+from include.documents.model import Entry as FormEntry
 from include.incident.entries import ImpactAssessed
+from include.incident.incident_run import IncidentRecord, IncidentRun, marked
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
 from include.incident.scope_words import types_of
@@ -16,6 +19,7 @@ from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed
 from include.notify.texts import LetterPart, LetterText
 from include.policy.rules import in_languages
+from include.reports.model import Paragraph
 
 PARTS: dict[str, Message] = {
     "cause": _("What happened"),
@@ -83,4 +87,39 @@ def letter_text(
         parts=tuple(parts),
         closing=in_languages(letter.closing),
         contact=in_languages(letter.contact),
+    )
+
+
+def letter_document(
+    run: IncidentRun, record: IncidentRecord, categories: Iterable[str]
+) -> Document:
+    """The letter as a document; what is not written yet is blank and blocks it.
+
+    Args:
+        run: the run or command.
+        record: the incident.
+        categories: data categories that are affected.
+    """
+    letter, texts = run.rules.letter, texts_of(record.entries)
+    written = last_of(record.entries, Kind.IMPACT)
+    types = tuple(types_of(categories)) or None
+    said = [FormEntry(label=_("Which information of yours may be affected"), value=types)]
+    said += [FormEntry(label=title, value=texts[name]) for name, title in PARTS.items()]
+    said.append(FormEntry(label=_("Whom you may ask"), value=in_languages(letter.contact)))
+    return Document(
+        title=in_languages(letter.heading),
+        dated=written.recorded_at if written else record.incident.opened_at,
+        reference=record.incident.number,
+        addressee=_("Dear customer"),
+        sender=in_languages(run.rules.company),
+        sections=(
+            Section(
+                blocks=(
+                    Paragraph(text=in_languages(letter.opening)),
+                    Form(entries=tuple(said)),
+                    Paragraph(text=in_languages(letter.closing)),
+                )
+            ),
+        ),
+        marked=marked(run),
     )

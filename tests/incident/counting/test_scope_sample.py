@@ -13,7 +13,7 @@ import pytest
 from include.incident.assessing import propose
 from include.incident.counting.database import count_all
 from include.incident.rule_checks import INCIDENT
-from include.incident.scope import Scope, from_json
+from include.incident.scope import Scope
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED
@@ -109,7 +109,7 @@ def test_what_is_kept_is_what_was_counted(courier: Courier) -> None:
     """As JSON without floats."""
     scope = courier.count(courier.answer("account").selection)
     kept = scope.as_json()
-    assert from_json(kept) == scope
+    assert Scope.model_validate(kept) == scope
     assert "." not in str(kept["counted"][0]["records"])
 
 
