@@ -63,7 +63,7 @@ def propose(scope: Scope, rules: IncidentRules) -> Proposal:
     why = listed(reasons) if reasons else _("no figure of a worse grade is reached")
     certain = scope.complete and not _minors_matter(scope, rules, worst)
     if scope.unknown:
-        names = listed([verbatim(one.database) for one in scope.unknown])
+        names = listed([verbatim(unknown.database) for unknown in scope.unknown])
         words = _(
             "Proposed grade: AT LEAST {grade} ({why}). Nobody could count in {databases}: it may "
             "be worse.",
@@ -207,7 +207,7 @@ def outgrown(run: IncidentRun, record: IncidentRecord) -> str | None:
     counted, graded = last_of(record.entries, Kind.SCOPED), last_of(record.entries, Kind.GRADED)
     if counted is None or graded is None or graded.place > counted.place:
         return None
-    order = [one.id for one in rules_of(run, record).grades]
+    order = [grade.id for grade in rules_of(run, record).grades]
     proposed = counted.as_(Scoped).proposed
     confirmed = graded.as_(GradeConfirmed).grade
     return proposed if order.index(proposed) > order.index(confirmed) else None
@@ -268,11 +268,11 @@ def _keep(
         grade=rules_of(run, record).grade(proposed.grade).message,
     )
     if counted.unknown:
-        names = listed([verbatim(one.database) for one in counted.unknown])
+        names = listed([verbatim(unknown.database) for unknown in counted.unknown])
         words = _("{words} Could not be counted: {databases}.", words=words, databases=names)
     data: dict[str, Any] = {
         "people": counted.subjects,
-        "unknown": [one.database for one in counted.unknown],
+        "unknown": [unknown.database for unknown in counted.unknown],
         "proposed": proposed.grade,
         "certain": proposed.certain,
         "accounts": list(counted.selection.accounts),  # suspects, who are asked nothing any more
@@ -299,14 +299,14 @@ def _reported(
     record: IncidentRecord,
     fewer: Sequence[str] = (),
 ) -> ScopeCounted:
-    for one in counted.unknown:
+    for unknown in counted.unknown:
         findings.find(
             "incident.not_counted",
             Outcome.FAIL,
-            _("{database} could not be counted in: {reason}", database=one.database,
-              reason=one.reason),
+            _("{database} could not be counted in: {reason}", database=unknown.database,
+              reason=unknown.reason),
             _("Make it reachable, then clear the task `assess`, or trigger update_incident."),
-            subject=one.database,
+            subject=unknown.database,
         )  # fmt: skip
     if counted.nobody:
         findings.find(

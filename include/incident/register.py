@@ -56,11 +56,13 @@ def as_opened(
     """
     if kept is None:
         return today.model_copy(update={"clocks": clocks})
-    types = [one for one in today.types if one.id == kept.type.id] or [kept.type]
-    now = {one.id: one for one in today.authorities}
+    types = [kind for kind in today.types if kind.id == kept.type.id] or [kept.type]
+    now = {authority.id: authority for authority in today.authorities}
     authorities = [
-        one.model_copy(update={"how": now[one.id].how}) if one.id in now else one
-        for one in kept.authorities
+        authority.model_copy(update={"how": now[authority.id].how})
+        if authority.id in now
+        else authority
+        for authority in kept.authorities
     ]
     return today.model_copy(
         update={
@@ -84,7 +86,7 @@ def rules_digest(clocks: Any, kept: Any) -> str:
 
 def clocks_digest(clocks: Iterable[ClockRule]) -> str:
     """SHA-256 (hex) of clocks as first entries held it before 0020: without what is default."""
-    rules = [one.model_dump(mode="json", exclude_defaults=True) for one in clocks]
+    rules = [rule.model_dump(mode="json", exclude_defaults=True) for rule in clocks]
     return hashlib.sha256(canonical({"clocks": rules})).hexdigest()
 
 

@@ -155,14 +155,14 @@ def _figures(
 ) -> tuple[list[Figures], list[Handled]]:
     found = [
         response_times.handled(
-            one.incident.number,
-            one.incident.state,
-            began_at=one.incident.began_at,
-            aware_at=one.incident.aware_at,
-            reached=milestones(one.entries),
-            clocks=clocks_of(run, one),
+            record.incident.number,
+            record.incident.state,
+            began_at=record.incident.began_at,
+            aware_at=record.incident.aware_at,
+            reached=milestones(record.entries),
+            clocks=clocks_of(run, record),
         )
-        for one in records
+        for record in records
     ]
     return response_times.figures(found, run.zone), found
 
@@ -217,11 +217,11 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         record = record_in(conn, number)
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
         delivered = notifying.delivery(conn, number)
-        every = [record_in(conn, one.number) for one in register.listed(conn)]
+        every = [record_in(conn, incident.number) for incident in register.listed(conn)]
     scope = incident_run.found(run, record.incident.id)
     led_elsewhere = record.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(run, record)
-    records = [_mended(one, record, scope) for one in records]
+    records = [_mended(step, record, scope) for step in records]
     told = [finding for record in records for finding in record.findings]
     told += [
         *report_findings.late(clocks),
@@ -256,13 +256,13 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
 
 def _measured(records: Sequence[StepRecord]) -> list[Metric]:
     """What steps measured; how many people are affected, the frozen list says if there is one."""
-    listed = {one.name for record in records if record.step == STEP_PRESERVE
-              for one in record.metrics}  # fmt: skip
+    listed = {metric.name for record in records if record.step == STEP_PRESERVE
+              for metric in record.metrics}  # fmt: skip
     return [
-        one
+        metric
         for record in records
-        for one in record.metrics
-        if record.step == STEP_PRESERVE or one.name not in listed
+        for metric in record.metrics
+        if record.step == STEP_PRESERVE or metric.name not in listed
     ]
 
 
@@ -275,20 +275,20 @@ def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> St
         and secured is not None
         and secured.as_(Preserved).complete
     )
-    red = [one for one in step.findings if one.severity is Outcome.FAIL]
+    red = [finding for finding in step.findings if finding.severity is Outcome.FAIL]
     if not done or not red or any(one.code not in _MENDED for one in red):
         return step
     findings = [
-        one.model_copy(
+        finding.model_copy(
             update={
                 "severity": Outcome.ATTENTION,
-                "message": _("{message} It was done later.", message=one.message),
+                "message": _("{message} It was done later.", message=finding.message),
                 "action": _("Nothing; see the timeline for when."),
             }
         )
-        if one in red
-        else one
-        for one in step.findings
+        if finding in red
+        else finding
+        for finding in step.findings
     ]
     return step.model_copy(update={"findings": findings, "outcome": Outcome.ATTENTION})
 
@@ -332,10 +332,10 @@ def conclude_entry(
 def timeline_file(record: IncidentRecord) -> bytes:
     """The timeline as a file of the bundle: one entry a line, with the digests that chain them."""
     lines = []
-    for one in record.entries:
-        row = timelines.as_row(one) | {"sha256": one.sha256, "incident": record.incident.number}
-        row["recorded_at"] = timelines.in_utc(one.recorded_at)
-        row["happened_at"] = timelines.in_utc(one.happened_at)
+    for entry in record.entries:
+        row = timelines.as_row(entry) | {"sha256": entry.sha256, "incident": record.incident.number}
+        row["recorded_at"] = timelines.in_utc(entry.recorded_at)
+        row["happened_at"] = timelines.in_utc(entry.happened_at)
         lines.append(json.dumps(row, ensure_ascii=False, sort_keys=True))
     return ("\n".join(lines) + "\n").encode()
 
@@ -378,8 +378,8 @@ def _summary(run: IncidentRun, record: IncidentRecord, clocks: Sequence[Clock]) 
 def _metrics(record: IncidentRecord, clocks: Sequence[Clock]) -> list[Metric]:
     if record.incident.state is State.DUPLICATE:  # what is led elsewhere is judged there
         return []
-    reports = [one for one in clocks if one.rule.ends == "reported"]
-    people = [one for one in clocks if one.rule.ends == "individuals_told"]
+    reports = [clock for clock in clocks if clock.rule.ends == "reported"]
+    people = [clock for clock in clocks if clock.rule.ends == "individuals_told"]
     return [
         Metric(name="incident.clocks_ran_out", value=_shown_late(clocks), unit="1"),
         Metric(name="incident.reports_late", value=_reports_late(reports), unit="1"),
@@ -393,17 +393,17 @@ def _reports_late(reports: Sequence[Clock]) -> int | None:
     Then nobody has shown that authorities were told in time.
     """
     late = _shown_late(reports)
-    return None if not late and any(one.why is Why.NOT_NEEDED for one in reports) else late
+    return None if not late and any(clock.why is Why.NOT_NEEDED for clock in reports) else late
 
 
 def _shown_late(clocks: Sequence[Clock]) -> int | None:
     """How many ran out; None where none did and one still runs: nobody knows yet."""
     late = _ran_out(clocks)
-    return None if not late and any(one.is_open for one in clocks) else late
+    return None if not late and any(clock.is_open for clock in clocks) else late
 
 
 def _ran_out(clocks: Sequence[Clock]) -> int:
-    return sum(one.is_late for one in clocks)
+    return sum(clock.is_late for clock in clocks)
 
 
 def _facts(

@@ -36,19 +36,19 @@ def late(clocks: Sequence[Clock]) -> list[Finding]:
         _finding(
             "incident.clock_ran_out",
             Outcome.FAIL,
-            one.id,
+            clock.id,
             _(
                 "“{title}” was due by {due}: {state}.",
-                title=one.rule.message,
-                due=one.due_at,
-                state=clock_words.state(one),
+                title=clock.rule.message,
+                due=clock.due_at,
+                state=clock_words.state(clock),
             ),
             _("Do it now, and enter when it was done.")
-            if one.state is ClockState.OVERDUE
+            if clock.state is ClockState.OVERDUE
             else _("Say in the summary why, and what is changed so that it does not come again."),
         )
-        for one in clocks
-        if one.is_late
+        for clock in clocks
+        if clock.is_late
     ]
 
 
@@ -61,23 +61,23 @@ def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
             f"{report.authority}/{report.phase}",
             _(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
-                who=one.by,
+                who=entry.by,
                 report=report_title(run, record, report.authority, str(report.phase)),
-                words=one.words,
+                words=entry.words,
             ),
             _(
                 "Have management confirm with the authority in writing that it is not needed, and "
                 "keep the answer; else hand it in."
             ),
         )
-        for one in declined(record.entries)
-        for report in [one.as_(Reported)]
+        for entry in declined(record.entries)
+        for report in [entry.as_(Reported)]
     ]
 
 
 def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
     """Return a finding for each step that has to be done again: it does not ask by itself."""
-    wrong = [one for one in record.entries if one.place in made.as_(EntryData).voids]
+    wrong = [entry for entry in record.entries if entry.place in made.as_(EntryData).voids]
     return [
         _finding(
             "incident.corrected",
@@ -98,7 +98,7 @@ def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
 
 def mistakes(record: IncidentRecord) -> list[Finding]:
     """Return a finding for each entry that was corrected."""
-    by_place = {one.place: one for one in record.entries}
+    by_place = {entry.place: entry for entry in record.entries}
     return [
         _finding(
             "incident.mistake",
@@ -109,14 +109,14 @@ def mistakes(record: IncidentRecord) -> list[Finding]:
                 who=wrong.by,
                 at=wrong.recorded_at,
                 wrong=wrong.words,
-                by=one.by,
-                later=one.recorded_at,
+                by=entry.by,
+                later=entry.recorded_at,
             ),
             _("Look at both entries, and at what was entered in its place and when."),
         )
-        for one in record.entries
-        if one.kind is Kind.CORRECTED
-        for wrong in (by_place[place] for place in one.as_(EntryData).voids)
+        for entry in record.entries
+        if entry.kind is Kind.CORRECTED
+        for wrong in (by_place[place] for place in entry.as_(EntryData).voids)
         if wrong.kind is not Kind.TOLD
     ]
 

@@ -26,7 +26,7 @@ def check_rules(rules: IncidentRules, pack: PackNames) -> Iterator[tuple[Loc, st
     yield from staff_faults(rules.staff, pack.inventory)
     for place in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
         yield from twice(place, "id", [item.id for item in getattr(rules, place)])
-    yield from twice("scope", "database", [one.database for one in rules.scope])
+    yield from twice("scope", "database", [scope.database for scope in rules.scope])
     for at, kind in enumerate(rules.types):
         ids = [one.id for one in kind.checklist]
         for loc, message in twice("checklist", "id", ids):
@@ -101,7 +101,7 @@ def _people(rules: IncidentRules, roles: Collection[str]) -> Iterator[tuple[Loc,
 
 
 def _names(rules: IncidentRules) -> Iterator[tuple[Loc, str]]:
-    grades, types = {one.id for one in rules.grades}, {one.id for one in rules.types}
+    grades, types = {grade.id for grade in rules.grades}, {kind.id for kind in rules.types}
     authorities = {one.id for one in rules.authorities}
     for place in ("authorities", "clocks"):
         for at, one in enumerate(getattr(rules, place)):

@@ -432,23 +432,23 @@ class IncidentRules(SectionRules):
 
     def type(self, name: str) -> IncidentType:
         """The type of that name; raises KeyError."""
-        return {one.id: one for one in self.types}[name]
+        return {kind.id: kind for kind in self.types}[name]
 
     def duty(self, name: str) -> Duty:
         """The duty of that name; raises KeyError."""
-        return {one.id: one for one in self.team}[name]
+        return {duty.id: duty for duty in self.team}[name]
 
     def grade(self, name: str) -> Grade:
         """The grade of that name; raises KeyError."""
-        return {one.id: one for one in self.grades}[name]
+        return {grade.id: grade for grade in self.grades}[name]
 
     def authority(self, name: str) -> Authority:
         """The authority of that name; raises KeyError."""
-        return {one.id: one for one in self.authorities}[name]
+        return {authority.id: authority for authority in self.authorities}[name]
 
     def scenario(self, name: str) -> Scenario:
         """The scenario of that name; raises KeyError."""
-        return {one.id: one for one in self.scenarios}[name]
+        return {scenario.id: scenario for scenario in self.scenarios}[name]
 
     def connection_to(self, database: str) -> str:
         """Return the id of the connection with which incidents read a mapped database."""
@@ -457,4 +457,4 @@ class IncidentRules(SectionRules):
 
     def scope_of(self, database: str) -> ScopeRule:
         """The scope rule of that database; raises KeyError."""
-        return {one.database: one for one in self.scope}[database]
+        return {scope.database: scope for scope in self.scope}[database]

@@ -122,47 +122,47 @@ class Scope(BaseModel):
     @property
     def subjects(self) -> int:
         """People in the databases that were counted in."""
-        return sum(one.subjects for one in self.counted)
+        return sum(count.subjects for count in self.counted)
 
     @property
     def records(self) -> int:
         """Records in them."""
-        return sum(sum(one.records.values()) for one in self.counted)
+        return sum(sum(count.records.values()) for count in self.counted)
 
     @property
     def sensitive(self) -> int:
         """People of whom sensitive information is affected, in them."""
-        return sum(one.sensitive for one in self.counted)
+        return sum(count.sensitive for count in self.counted)
 
     @property
     def minors(self) -> int | None:
         """People under 14 where their age is known; None where it is known nowhere."""
-        known = [one.minors for one in self.counted if one.minors is not None]
+        known = [count.minors for count in self.counted if count.minors is not None]
         return sum(known) if known else None
 
     @property
     def age_unknown(self) -> int:
         """People whose age nobody knows."""
-        return sum(one.age_unknown for one in self.counted)
+        return sum(count.age_unknown for count in self.counted)
 
     @property
     def categories(self) -> dict[str, int]:
         """People by data category, in them."""
         found: dict[str, int] = {}
-        for one in self.counted:
-            for category, people in one.categories.items():
+        for count in self.counted:
+            for category, people in count.categories.items():
                 found[category] = found.get(category, 0) + people
         return dict(sorted(found.items()))
 
     @property
     def first(self) -> datetime | None:
         """Moment of the oldest affected record."""
-        return min((one.first for one in self.counted if one.first), default=None)
+        return min((count.first for count in self.counted if count.first), default=None)
 
     @property
     def last(self) -> datetime | None:
         """Moment of the newest affected record."""
-        return max((one.last for one in self.counted if one.last), default=None)
+        return max((count.last for count in self.counted if count.last), default=None)
 
     @property
     def nobody(self) -> bool:
@@ -171,8 +171,8 @@ class Scope(BaseModel):
 
     def affected(self) -> dict[str, int | None]:
         """People by database; None where nobody could count."""
-        found: dict[str, int | None] = {one.database: one.subjects for one in self.counted}
-        return found | dict.fromkeys((one.database for one in self.unknown), None)
+        found: dict[str, int | None] = {count.database: count.subjects for count in self.counted}
+        return found | dict.fromkeys((unknown.database for unknown in self.unknown), None)
 
     def as_json(self) -> dict[str, Any]:
         """For the state database and reports; no floats."""
@@ -204,7 +204,7 @@ def refuse_less(before: Scope | None, more: Selection) -> None:
         UsageError: it does; names the databases.
     """
     known = before.affected() if before else {}
-    left = [one for one in known if one not in more.databases]
+    left = [database for database in known if database not in more.databases]
     if left:
         raise UsageError(
             f"What is affected was entered without {', '.join(left)}, which is affected already.",
@@ -224,16 +224,17 @@ def widened(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]]:
     Returns:
         What is affected; and the databases in which the new count found fewer people.
     """
-    known = {one.database: one for one in before.counted} if before else {}
+    known = {count.database: count for count in before.counted} if before else {}
     unknown = {one.database for one in counted.unknown}
     found = [
-        _more(known[one.database], one) if one.database in known else one for one in counted.counted
+        _more(known[count.database], count) if count.database in known else count
+        for count in counted.counted
     ]
     found += [one for name, one in known.items() if name in unknown]
     fewer = [
-        one.database
-        for one in counted.counted
-        if one.database in known and one.subjects < known[one.database].subjects
+        count.database
+        for count in counted.counted
+        if count.database in known and count.subjects < known[count.database].subjects
     ]
     return counted.model_copy(update={"counted": tuple(found)}), fewer
 
@@ -272,12 +273,12 @@ def _more(before: Counted, now: Counted) -> Counted:
 
 def _each(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
     names = dict.fromkeys([*before, *now])
-    return {one: max(before.get(one, 0), now.get(one, 0)) for one in names}
+    return {name: max(before.get(name, 0), now.get(name, 0)) for name in names}
 
 
 def _first(*moments: datetime | None) -> datetime | None:
-    return min((one for one in moments if one), default=None)
+    return min((moment for moment in moments if moment), default=None)
 
 
 def _last(*moments: datetime | None) -> datetime | None:
-    return max((one for one in moments if one), default=None)
+    return max((moment for moment in moments if moment), default=None)

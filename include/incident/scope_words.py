@@ -74,10 +74,10 @@ def scope_lines(scope: Scope) -> list[Message]:
     lines = [
         _(
             "NOT COUNTED: {database}. {reason} Nobody knows how many people are affected there.",
-            database=one.database,
-            reason=one.reason,
+            database=unknown.database,
+            reason=unknown.reason,
         )
-        for one in scope.unknown
+        for unknown in scope.unknown
     ]
     if scope.nobody:
         lines.append(
@@ -86,11 +86,11 @@ def scope_lines(scope: Scope) -> list[Message]:
     lines += [
         _(
             "{database}: {people} people, {records} records",
-            database=_name(one.database),
-            people=one.subjects,
-            records=sum(one.records.values()),
+            database=_name(count.database),
+            people=count.subjects,
+            records=sum(count.records.values()),
         )
-        for one in scope.counted
+        for count in scope.counted
     ]
     lines.append(_("Sensitive information of {count} people", count=scope.sensitive))
     lines.append(
@@ -110,7 +110,7 @@ def scope_lines(scope: Scope) -> list[Message]:
 def scope_notes(scope: Scope) -> list[Message]:
     """What figures do not say: what was entered, types of information, what to look at."""
     types = types_of(scope.categories)
-    drilled = any(one.database == FICTION for one in scope.counted)
+    drilled = any(count.database == FICTION for count in scope.counted)
     entered = [] if drilled else [selection_line(scope.selection)]
     said = [_("Types of information: {types}", types=listed(types))] if types else []
     return [*entered, *said, *_warnings(scope)]
@@ -120,20 +120,20 @@ def scope_table(scope: Scope) -> Table:
     """What is affected, by database."""
     rows: list[list[Cell]] = [
         [
-            _name(one.database),
-            one.subjects,
-            sum(one.records.values()),
-            one.sensitive,
-            one.minors,
-            one.first,
-            one.last,
+            _name(count.database),
+            count.subjects,
+            sum(count.records.values()),
+            count.sensitive,
+            count.minors,
+            count.first,
+            count.last,
             Outcome.PASS,
         ]
-        for one in scope.counted
+        for count in scope.counted
     ]
     rows += [
-        [verbatim(one.database), None, None, None, None, None, None, Outcome.FAIL]
-        for one in scope.unknown
+        [verbatim(unknown.database), None, None, None, None, None, None, Outcome.FAIL]
+        for unknown in scope.unknown
     ]
     return Table(
         caption=_("By database; whoever stands in two of them counts twice"),
@@ -161,51 +161,51 @@ def _warnings(scope: Scope) -> list[Message]:
     return [one for each in scope.counted for one in _warnings_of(each, windowed=windowed)]
 
 
-def _warnings_of(one: Counted, *, windowed: bool) -> Iterator[Message]:
-    name = one.database
-    if one.everything and name != FICTION:
+def _warnings_of(count: Counted, *, windowed: bool) -> Iterator[Message]:
+    name = count.database
+    if count.everything and name != FICTION:
         yield _("{database}: nothing narrowed it down, so everything counts.", database=name)
-    if one.not_found:
+    if count.not_found:
         yield _(
             "{database}: {count} of {listed} listed keys are not there; in the list: {places}.",
             database=name,
-            count=one.not_found,
-            listed=one.listed,
-            places=", ".join(map(str, one.not_found_at))
-            + ("…" if one.not_found > len(one.not_found_at) else ""),
+            count=count.not_found,
+            listed=count.listed,
+            places=", ".join(map(str, count.not_found_at))
+            + ("…" if count.not_found > len(count.not_found_at) else ""),
         )
-    if idle := [account for account, people in one.accounts.items() if not people]:
+    if idle := [account for account, people in count.accounts.items() if not people]:
         yield _(
             "{database}: these accounts opened nobody's records then: {accounts}. Are they spelt "
             "right?",
             database=name,
             accounts=value_free_reason(", ".join(idle)),
         )
-    if one.not_narrowed:
+    if count.not_narrowed:
         yield _(
             "{database}: {collections} could not be narrowed down by moment or department, so all "
             "of that counts.",
             database=name,
-            collections=", ".join(one.not_narrowed),
+            collections=", ".join(count.not_narrowed),
         )
-    if one.undated and windowed:
+    if count.undated and windowed:
         yield _(
             "{database}: {count} records without a moment count too; they may be of that time.",
             database=name,
-            count=one.undated,
+            count=count.undated,
         )
-    if one.unseen:
+    if count.unseen:
         yield _(
             "{database}: {count} people of the list were found before, or came since; the last "
             "count does not find them. Figures of people are upper bounds, those of records lower "
             "ones.",
             database=name,
-            count=one.unseen,
+            count=count.unseen,
         )
-    if one.unlisted:
+    if count.unlisted:
         yield _(
             "{database}: {count} people stand on records, but not among the people: they cannot "
             "be told by mail.",
             database=name,
-            count=one.unlisted,
+            count=count.unlisted,
         )

@@ -82,11 +82,11 @@ class Selection(BaseModel):
     def collections_of(self, rule: ScopeRule) -> list[str]:
         """The collections of a database in which it looks."""
         named = [
-            one.collection
-            for one in rule.records
-            if f"{rule.database}.{one.collection}" in self.collections
+            record.collection
+            for record in rule.records
+            if f"{rule.database}.{record.collection}" in self.collections
         ]
-        return named or [one.collection for one in rule.records]
+        return named or [record.collection for record in rule.records]
 
     def as_json(self) -> dict[str, Any]:
         """For the state database and reports."""
@@ -100,7 +100,7 @@ def checked(selection: Selection, rules: IncidentRules) -> Selection:
         UsageError: it names what the pack does not have, or keys that look like a person's mobile
             or ID number; says every such thing.
     """
-    known = {one.database: one for one in rules.scope}
+    known = {scope.database: scope for scope in rules.scope}
     faults = [f"no database {one}" for one in selection.databases if one not in known]
     for one in selection.collections:
         database, _, collection = one.partition(".")
@@ -178,7 +178,7 @@ def _of_keys(selection: Selection, known: dict[str, ScopeRule]) -> Iterator[str]
         yield f"keys_of {selection.keys_of}: its database is none of those where it is looked"
         return
     rule = known[database]
-    records = {one.collection: one for one in rule.records}.get(collection)
+    records = {record.collection: record for record in rule.records}.get(collection)
     if records is None:
         yield f"no records {selection.keys_of}, of which keys are listed"
     elif not records.named:
@@ -245,6 +245,6 @@ def selection_line(chosen: Selection) -> Message:
 
 def _names(found: Iterable[str]) -> str:
     names = list(found)
-    shown = ", ".join(BLOTTED if names_a_person(one) else one for one in names[:NAMES_SHOWN])
+    shown = ", ".join(BLOTTED if names_a_person(name) else name for name in names[:NAMES_SHOWN])
     more = len(names) - NAMES_SHOWN
     return f"{shown} +{more}" if more > 0 else shown

@@ -49,7 +49,7 @@ class Team:
 
     def member(self, account: str) -> str | None:
         """That person's user id as the team has it; None where the person is not of it."""
-        return next((one for one in self.people if same_person(one, account)), None)
+        return next((person for person in self.people if same_person(person, account)), None)
 
 
 def team_of(
@@ -68,7 +68,8 @@ def team_of(
             account.
     """
     silent = sum(
-        one.kind is Kind.UNANSWERED and one.as_(EntryData).step == step for one in record.entries
+        entry.kind is Kind.UNANSWERED and entry.as_(EntryData).step == step
+        for entry in record.entries
     )
     duty = run.rules.duty(run.rules.steps[step])
     suspects, involved = _left_out(record), [*never]
@@ -202,7 +203,7 @@ def _named(groups: Iterable[Group]) -> list[str]:
 
 
 def _assigned(record: IncidentRecord) -> list[OfPerson]:
-    return [one.as_(OfPerson) for one in record.entries if one.kind is Kind.ASSIGNED]
+    return [entry.as_(OfPerson) for entry in record.entries if entry.kind is Kind.ASSIGNED]
 
 
 def _left_out(record: IncidentRecord) -> list[str]:
@@ -212,18 +213,18 @@ def _left_out(record: IncidentRecord) -> list[str]:
     """
     out = list(record.incident.selection.accounts)
     named = list(out)
-    for one in record.entries:
-        for suspect in one.as_(Scoped).accounts if one.kind is Kind.SCOPED else ():
+    for entry in record.entries:
+        for suspect in entry.as_(Scoped).accounts if entry.kind is Kind.SCOPED else ():
             if not is_among(suspect, named):
                 named.append(suspect)
                 out.append(suspect)
-        if one.kind is Kind.TAKEN_OFF:
-            out.append(one.as_(OfPerson).account)
-        elif one.kind is Kind.ASSIGNED:
-            out = without(out, [one.as_(OfPerson).account])
+        if entry.kind is Kind.TAKEN_OFF:
+            out.append(entry.as_(OfPerson).account)
+        elif entry.kind is Kind.ASSIGNED:
+            out = without(out, [entry.as_(OfPerson).account])
     return out
 
 
 def who_answered(entries: Iterable[Entry], kind: Kind) -> set[str]:
     """User ids of those whose answers of a kind count."""
-    return {one.by for one in entries if one.kind is kind}
+    return {entry.by for entry in entries if entry.kind is kind}

@@ -163,12 +163,12 @@ def entries(conn: Connection, incident_id: int) -> list[Entry]:
 
 def of_kind(found: Sequence[Entry], *kinds: Kind) -> list[Entry]:
     """Entries of some kinds, oldest first."""
-    return [one for one in found if one.kind in kinds]
+    return [entry for entry in found if entry.kind in kinds]
 
 
 def last_of(found: Sequence[Entry], *kinds: Kind) -> Entry | None:
     """The newest entry of some kinds."""
-    return next((one for one in reversed(found) if one.kind in kinds), None)
+    return next((entry for entry in reversed(found) if entry.kind in kinds), None)
 
 
 def verify(number: str, found: Sequence[Entry]) -> Broken | None:

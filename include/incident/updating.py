@@ -174,7 +174,7 @@ def _refuse(run: IncidentRun, record: IncidentRecord, update: Update, by: str) -
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
-    entered_by = [one.by for one in record.entries if one.place == update.entry]
+    entered_by = [entry.by for entry in record.entries if entry.place == update.entry]
     if update.action is Action.CORRECT and is_among(by, entered_by):
         raise UsageError(
             "Nobody takes back alone what they entered.", "Have somebody else who leads enter it."
@@ -287,9 +287,9 @@ def _regrade(run: IncidentRun, record: IncidentRecord, update: Update, words: st
 def _correct(_run: IncidentRun, record: IncidentRecord, update: Update, words: str) -> Made:
     if update.entry is None:
         raise UsageError("`entry` is missing.", "Write its number in the timeline.")
-    wrong = next((one for one in record.valid if one.place == update.entry), None)
+    wrong = next((entry for entry in record.valid if entry.place == update.entry), None)
     if wrong is None or wrong.kind not in _CORRECTABLE:
-        can = ", ".join(str(one.place) for one in record.valid if one.kind in _CORRECTABLE)
+        can = ", ".join(str(entry.place) for entry in record.valid if entry.kind in _CORRECTABLE)
         raise UsageError(
             f"`entry`: {update.entry} is none that can be corrected: what was handed in, contained "
             "or told otherwise.",
@@ -309,23 +309,23 @@ def _resting_on(record: IncidentRecord, wrong: Entry) -> list[int]:
     """
     if wrong.kind is Kind.REPORTED:
         return [
-            one.place
-            for one in record.valid
-            if one.kind is Kind.REPORTED
-            and one.place < wrong.place
-            and is_declined(one)
-            and one.as_(Reported).authority == wrong.as_(Reported).authority
-            and one.as_(Reported).phase == wrong.as_(Reported).phase
+            entry.place
+            for entry in record.valid
+            if entry.kind is Kind.REPORTED
+            and entry.place < wrong.place
+            and is_declined(entry)
+            and entry.as_(Reported).authority == wrong.as_(Reported).authority
+            and entry.as_(Reported).phase == wrong.as_(Reported).phase
         ]
-    later = [one for one in record.valid if one.place > wrong.place]
-    again = next((one.place for one in later if one.kind is Kind.TOLD_OTHERWISE), None)
+    later = [entry for entry in record.valid if entry.place > wrong.place]
+    again = next((entry.place for entry in later if entry.kind is Kind.TOLD_OTHERWISE), None)
     return [
-        one.place
-        for one in later
+        entry.place
+        for entry in later
         if wrong.kind is Kind.TOLD_OTHERWISE
-        and one.kind is Kind.TOLD
-        and (again is None or one.place < again)
-        and set(one.as_(Told).states) - {"sent"}
+        and entry.kind is Kind.TOLD
+        and (again is None or entry.place < again)
+        and set(entry.as_(Told).states) - {"sent"}
     ]
 
 

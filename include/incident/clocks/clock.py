@@ -220,7 +220,7 @@ def clocks(
 
 def late(found: Iterable[Clock]) -> list[Clock]:
     """Clocks that ran out before their milestone was reached, the one due first before others."""
-    return sorted((one for one in found if one.is_late), key=_due)
+    return sorted((clock for clock in found if clock.is_late), key=_due)
 
 
 def for_people(found: Iterable[Clock]) -> list[Clock]:
@@ -234,8 +234,8 @@ def bearing(rule: Applies, facts: Facts) -> Bearing:
     return _bearing(rule, facts)[0]
 
 
-def _due(one: Clock) -> tuple[bool, float, str]:
-    return one.due_at is None, one.due_at.timestamp() if one.due_at else 0.0, one.id
+def _due(clock: Clock) -> tuple[bool, float, str]:
+    return clock.due_at is None, clock.due_at.timestamp() if clock.due_at else 0.0, clock.id
 
 
 def _bearing(rule: Applies, facts: Facts) -> tuple[Bearing, Why | None, datetime | None]:
@@ -349,7 +349,7 @@ def facts_from(today: IncidentRules, record: IncidentRecord) -> Facts:
         type=record.incident.type,
         # Incidents opened before this was kept have today's.
         critical=today.critical if critical is None else critical,
-        order=[one.id for one in rules.grades],
+        order=[grade.id for grade in rules.grades],
         proposed=count.proposed if count is not None and count.certain else None,
     )
 

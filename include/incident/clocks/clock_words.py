@@ -36,7 +36,7 @@ def clock_rows(clocks: Iterable[Clock]) -> tuple[Sequence[Message], list[list[Me
 
     What has to be done comes first.
     """
-    shown = [one for one in for_people(clocks) if one.state is not ClockState.NOT_APPLICABLE]
+    shown = [clock for clock in for_people(clocks) if clock.state is not ClockState.NOT_APPLICABLE]
     return _HEADS, [[one.rule.message, due(one), state(one), basis(one.rule)] for one in shown]
 
 
@@ -46,8 +46,8 @@ def clock_table(clocks: Iterable[Clock]) -> Table:
         caption=_("By when what has to be done"),
         columns=[Column(label=one) for one in _HEADS] + [Column(label=_("Result"), kind="outcome")],
         rows=[
-            [one.rule.message, due(one), state(one), basis(one.rule), result(one)]
-            for one in for_people(clocks)
+            [clock.rule.message, due(clock), state(clock), basis(clock.rule), result(clock)]
+            for clock in for_people(clocks)
         ],
     )
 
@@ -58,7 +58,7 @@ def document_table(clocks: Iterable[Clock]) -> Table:
     return Table(
         caption=_("By when what has to be done"),
         columns=[Column(label=one) for one in heads],
-        rows=[list(one) for one in rows],
+        rows=[list(row) for row in rows],
     )
 
 

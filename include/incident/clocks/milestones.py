@@ -54,12 +54,12 @@ def on_last_words(entries: Sequence[Entry]) -> list[Entry]:
 
 def tells(entries: Sequence[Entry]) -> bool:
     """Whether anybody is told, by the decisions on the words that were decided on last."""
-    return any(one.as_(Decided).tell for one in on_last_words(entries))
+    return any(entry.as_(Decided).tell for entry in on_last_words(entries))
 
 
 def chain(entries: Sequence[Entry]) -> list[Entry]:
     """The last decision and those that it adds to, oldest first; each about people of its own."""
-    by_place = {one.place: one for one in on_last_words(entries)}
+    by_place = {entry.place: entry for entry in on_last_words(entries)}
     one = last_of(entries, Kind.DECIDED)
     found = []
     while one is not None:
@@ -70,13 +70,13 @@ def chain(entries: Sequence[Entry]) -> list[Entry]:
 
 def unqueued(entries: Sequence[Entry]) -> bool:
     """Whether it was decided that people are told, and their notices are not queued yet."""
-    telling = [one for one in chain(entries) if one.as_(Decided).tell]
+    telling = [entry for entry in chain(entries) if entry.as_(Decided).tell]
     if not telling:
         return False
     sha256 = telling[-1].as_(Decided).sha256
     return not any(
-        one.place > telling[-1].place and one.as_(NoticesQueuedFor).sha256 == sha256
-        for one in of_kind(entries, Kind.QUEUED)
+        entry.place > telling[-1].place and entry.as_(NoticesQueuedFor).sha256 == sha256
+        for entry in of_kind(entries, Kind.QUEUED)
     )
 
 
@@ -110,7 +110,7 @@ def everybody_since(entries: Sequence[Entry], moment: datetime) -> datetime | No
         entries: of one incident, oldest first.
         moment: as of which it is looked first, by what was entered until then.
     """
-    if everybody([one for one in entries if one.recorded_at <= moment]):
+    if everybody([entry for entry in entries if entry.recorded_at <= moment]):
         return moment
     for place, one in enumerate(entries, 1):
         if one.kind in _CHANGES and one.recorded_at > moment and everybody(entries[:place]):
@@ -196,15 +196,17 @@ def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
     was entered.
     """
     found: list[Graded] = []
-    for one in valid(entries):
-        if one.kind is Kind.GRADED:
-            found.append(Graded(one.as_(GradeConfirmed).grade, _graded_at(one, first=not found)))
+    for entry in valid(entries):
+        if entry.kind is Kind.GRADED:
+            found.append(
+                Graded(entry.as_(GradeConfirmed).grade, _graded_at(entry, first=not found))
+            )
     return tuple(found)
 
 
 def cancelled_at(entries: Sequence[Entry]) -> datetime | None:
     """When it was entered that it was none; None where nobody did."""
-    found = [one.recorded_at for one in valid(entries) if one.kind is Kind.CANCELLED]
+    found = [entry.recorded_at for entry in valid(entries) if entry.kind is Kind.CANCELLED]
     return found[-1] if found else None
 
 
@@ -217,11 +219,11 @@ def not_needed(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, date
     """
     found: dict[str, datetime] = {}
     handed_in = milestones(entries)
-    for one in valid(entries):
-        if one.kind is not Kind.REPORTED or not _is_first(one):
+    for entry in valid(entries):
+        if entry.kind is not Kind.REPORTED or not _is_first(entry):
             continue
-        if is_declined(one) and not outgrown(one, entries, order):
-            found.setdefault(reported(one.as_(Reported).authority), one.recorded_at)
+        if is_declined(entry) and not outgrown(entry, entries, order):
+            found.setdefault(reported(entry.as_(Reported).authority), entry.recorded_at)
     return {name: at for name, at in found.items() if name not in handed_in}
 
 
@@ -252,9 +254,9 @@ def outgrown(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> b
     """
     rank = {grade: place for place, grade in enumerate(order)}
     ranks = [
-        (one.place, rank.get(one.as_(GradeConfirmed).grade, len(order)))
-        for one in valid(entries)
-        if one.kind is Kind.GRADED
+        (entry.place, rank.get(entry.as_(GradeConfirmed).grade, len(order)))
+        for entry in valid(entries)
+        if entry.kind is Kind.GRADED
     ]
     then = [grade for place, grade in ranks if place < answer.place]
     return any(grade > (then[-1] if then else 0) for place, grade in ranks if place > answer.place)
@@ -266,7 +268,7 @@ def valid(entries: Sequence[Entry]) -> list[Entry]:
     for one in reversed(entries):
         if one.place not in void:
             void.update(place for place in one.as_(EntryData).voids if place < one.place)
-    return [one for one in entries if one.place not in void]
+    return [entry for entry in entries if entry.place not in void]
 
 
 def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
@@ -303,5 +305,5 @@ def _is_first(report: Entry) -> bool:
     return report.as_(Reported).phase is not Phase.REST
 
 
-def _graded_at(one: Entry, *, first: bool) -> datetime:
-    return one.happened_at if first and one.as_(EntryData).action is None else one.recorded_at
+def _graded_at(entry: Entry, *, first: bool) -> datetime:
+    return entry.happened_at if first and entry.as_(EntryData).action is None else entry.recorded_at

@@ -195,7 +195,7 @@ def charts(found: Sequence[Figures]) -> list[BarChart]:
             caption=_CHARTS[what],
             category=_("Year"),
             unit="seconds",
-            bars=[Bar(label=_year(one), value=_seconds(one.took[what].mean)) for one in found],
+            bars=[Bar(label=_year(year), value=_seconds(year.took[what].mean)) for year in found],
         )
         for what in Measure
     ]
@@ -260,8 +260,8 @@ def _seconds(length: timedelta | None) -> float | None:
     return None if length is None else length.total_seconds()
 
 
-def _year(one: Figures) -> Message | str:
-    return _("All years") if one.year is None else str(one.year)
+def _year(year: Figures) -> Message | str:
+    return _("All years") if year.year is None else str(year.year)
 
 
 _NOT_COUNTED = (ClockState.STOPPED, ClockState.LAPSED, ClockState.NOT_YET)
@@ -276,8 +276,10 @@ def score(clocks: Sequence[Clock]) -> tuple[int, int]:
     Args:
         clocks: as they stand at its end.
     """
-    played = [one for one in clocks if one.due_at is not None and one.state not in _NOT_COUNTED]
-    return sum(one.state is ClockState.MET for one in played), len(played)
+    played = [
+        clock for clock in clocks if clock.due_at is not None and clock.state not in _NOT_COUNTED
+    ]
+    return sum(clock.state is ClockState.MET for clock in played), len(played)
 
 
 def score_sheet(clocks: Sequence[Clock]) -> Table:
@@ -303,7 +305,7 @@ def score_sheet(clocks: Sequence[Clock]) -> Table:
     )
 
 
-def _result(one: Clock) -> Cell:
-    if one.state in _NOT_COUNTED:
-        return state(one)
-    return Outcome.PASS if one.state is ClockState.MET else Outcome.FAIL
+def _result(clock: Clock) -> Cell:
+    if clock.state in _NOT_COUNTED:
+        return state(clock)
+    return Outcome.PASS if clock.state is ClockState.MET else Outcome.FAIL

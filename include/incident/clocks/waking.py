@@ -84,8 +84,8 @@ def wake_ups(
     """
     newest = (
         passed[-1]
-        for one in clocks
-        if (passed := [rung for rung in _rungs(number, one, wake, zone) if rung.at <= utc(now)])
+        for clock in clocks
+        if (passed := [rung for rung in _rungs(number, clock, wake, zone) if rung.at <= utc(now)])
     )
     return sorted((one for one in newest if one.key not in before), key=lambda one: one.at)
 
@@ -94,7 +94,7 @@ def next_look(
     clocks: Iterable[Clock], wake: Wake, now: datetime, zone: ZoneInfo
 ) -> datetime | None:
     """When something is to be told next if nothing happens, in UTC; None where nothing is."""
-    at = (rung.at for one in clocks for rung in _rungs("", one, wake, zone))
+    at = (rung.at for clock in clocks for rung in _rungs("", clock, wake, zone))
     return min((one for one in at if one > utc(now)), default=None)
 
 
@@ -268,16 +268,18 @@ def told_words(one: WakeUp) -> Message:
     return _("People and management were told that “{title}” is overdue since {due}.", **values)
 
 
-def _heading(one: WakeUp) -> Message:
-    if one.phase == "before":
-        return _("Incident {number}: due soon", number=one.number)
-    return _("Incident {number}: OVERDUE", number=one.number)
+def _heading(wake_up: WakeUp) -> Message:
+    if wake_up.phase == "before":
+        return _("Incident {number}: due soon", number=wake_up.number)
+    return _("Incident {number}: OVERDUE", number=wake_up.number)
 
 
-def _where(one: WakeUp) -> Message:
-    if not one.steps:
+def _where(wake_up: WakeUp) -> Message:
+    if not wake_up.steps:
         return _("See the run of {workflow} in Airflow.", workflow=WORKFLOW)
-    return _("In Airflow: {workflow}, step {steps}.", workflow=WORKFLOW, steps=", ".join(one.steps))
+    return _(
+        "In Airflow: {workflow}, step {steps}.", workflow=WORKFLOW, steps=", ".join(wake_up.steps)
+    )
 
 
 def _rungs(number: str, clock: Clock, wake: Wake, zone: ZoneInfo) -> list[WakeUp]:

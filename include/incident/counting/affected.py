@@ -67,12 +67,12 @@ class Listed:
     def records(self, collected: Collected) -> list[Composable]:
         """Conditions over ``r``, of which one holds where a record was listed."""
         found: list[Composable] = []
-        for one in collected.named:
-            if one.type in INTEGERS:
+        for name in collected.named:
+            if name.type in INTEGERS:
                 wanted = "{} IN (SELECT one::bigint FROM unnest(%(listed_numbers)s::text[]) AS one)"
             else:
                 wanted = "({})::text IN (SELECT one FROM unnest(%(listed_texts)s::text[]) AS one)"
-            found.append(SQL(wanted).format(one.sql))
+            found.append(SQL(wanted).format(name.sql))
         return found
 
     def missing(self, found: Iterable[str], kind: int | None) -> list[int]:
@@ -107,7 +107,7 @@ def printed(live: Live, key: Composable) -> Composable:
 
 
 def _different(keys: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(one for one in keys if one is not None))
+    return list(dict.fromkeys(key for key in keys if key is not None))
 
 
 def _is_typed(kind: int) -> bool:
@@ -228,7 +228,7 @@ class Affected:
         whole = not chosen.departments and (chosen.by_log or not (chosen.since or chosen.until))
         return (
             any(one.own and name in self._chosen for name, one in self.collections.items())
-            and all(one.linked for one in self.collections.values())
+            and all(collection.linked for collection in self.collections.values())
             and self.listed.collection is None
             and (not self._main or whole)
             and (self.logged is None or self.logged.linked)
@@ -288,15 +288,15 @@ class Affected:
 
     def pairs(self) -> Iterator[Pairs]:
         """All affected people with the records about them, some of them many times."""
-        for one in self.collections.values():
-            for match in self.matches(one):
+        for collection in self.collections.values():
+            for match in self.matches(collection):
                 keys = [
-                    one.keys[place]
+                    collection.keys[place]
                     if condition is None
-                    else SQL("CASE WHEN {} THEN {} END").format(condition, one.keys[place])
+                    else SQL("CASE WHEN {} THEN {} END").format(condition, collection.keys[place])
                     for place, condition in match.people.items()
                 ]
-                yield Pairs(one, keys, SQL("{} WHERE {}").format(match.source, match.where))
+                yield Pairs(collection, keys, SQL("{} WHERE {}").format(match.source, match.where))
         yield from self._of_nothing()
 
     def people(self) -> Composable:
@@ -326,27 +326,27 @@ class Affected:
         """Whether more is said than keys and where."""
         return not self.selection.only_keys
 
-    def _looked_up(self, one: Collected) -> Iterator[Match]:
+    def _looked_up(self, collected: Collected) -> Iterator[Match]:
         """The records of few people, or few records: a match for each way to find them."""
-        rows, everybody = self._rows(one), dict.fromkeys(range(len(one.keys)))
-        if self.logged is not None and one.name in self._chosen and self._main:
-            conditions, answering = self._conditions(one)
+        rows, everybody = self._rows(collected), dict.fromkeys(range(len(collected.keys)))
+        if self.logged is not None and collected.name in self._chosen and self._main:
+            conditions, answering = self._conditions(collected)
             alternatives: list[list[Composable]] = [[]]
             if answering is not None:
-                alternatives = [[_in(key, answering)] for key in one.keys]
+                alternatives = [[_in(key, answering)] for key in collected.keys]
             for more in alternatives:
-                for place, key in enumerate(one.keys):
+                for place, key in enumerate(collected.keys):
                     known = _in(key, self.logged.people)
                     yield Match(rows, both([*conditions, *more, known]), {place: None})
-        for condition in self._listed_records(one):
+        for condition in self._listed_records(collected):
             yield Match(rows, condition, everybody)
-        if self._lists_people(one):
-            for place, key in enumerate(one.keys):
+        if self._lists_people(collected):
+            for place, key in enumerate(collected.keys):
                 yield Match(rows, _in(key, self.listed.people(self.live)), {place: None})
 
-    def _looked_through(self, one: Collected) -> Match:
+    def _looked_through(self, collected: Collected) -> Match:
         """All affected records of a collection by one look at each."""
-        source, places = self._rows(one), range(len(one.keys))
+        source, places = self._rows(collected), range(len(collected.keys))
         rows: list[Composable] = []  # of these conditions one holds for an affected record
         people: list[list[Composable]] = [[] for _ in places]  # and of a person's, for the person
 
@@ -355,11 +355,11 @@ class Affected:
             for place in places:
                 alias = Identifier(f"{name}{place}")
                 joined = " LEFT JOIN ({}) AS {} ON {}.k = {}"
-                source += SQL(joined).format(relation, alias, alias, one.keys[place])
+                source += SQL(joined).format(relation, alias, alias, collected.keys[place])
             return [SQL("{}.k IS NOT NULL").format(Identifier(f"{name}{at}")) for at in places]
 
-        if self._main and one.name in self._chosen:
-            conditions, answering = self._conditions(one)
+        if self._main and collected.name in self._chosen:
+            conditions, answering = self._conditions(collected)
             if answering is not None:
                 conditions = [*conditions, either(hits("answering", answering))]
             if self.logged is None:
@@ -373,36 +373,36 @@ class Affected:
                 rows.append(both([*conditions, either(known)]))
                 for place in places:
                     people[place].append(both([*conditions, known[place]]))
-        for condition in self._listed_records(one):
+        for condition in self._listed_records(collected):
             rows.append(condition)
             for place in places:
                 people[place].append(condition)
-        if self._lists_people(one):
+        if self._lists_people(collected):
             listed = hits("listed", self.listed.people(self.live))
             rows += listed
             for place in places:
                 people[place].append(listed[place])
-        whole = len(places) == 1 or all(one == rows for one in people)
+        whole = len(places) == 1 or all(person == rows for person in people)
         return Match(
             source,
             rows[0] if len(rows) == 1 else either(rows),
             {place: None if whole else either(people[place]) for place in places},
         )
 
-    def _conditions(self, one: Collected) -> tuple[list[Composable], Composable | None]:
+    def _conditions(self, collected: Collected) -> tuple[list[Composable], Composable | None]:
         """Conditions of window and department over ``r``.
 
         Where only people have departments, the second is a relation of the keys ``k`` of those for
         whom one of the departments answers: a record counts that is about one of them.
         """
         chosen, conditions = self.selection, []
-        if not chosen.by_log and (chosen.since or chosen.until) and one.at:
-            conditions.append(in_window(one.at.sql, chosen, one.at.type))
+        if not chosen.by_log and (chosen.since or chosen.until) and collected.at:
+            conditions.append(in_window(collected.at.sql, chosen, collected.at.type))
         subject = self.live.rule.subject
         if not chosen.departments:
             return conditions, None
-        if one.rule.department is not None:
-            conditions.append(among(self.live.database, "r", one.rule.department, _WANTED))
+        if collected.rule.department is not None:
+            conditions.append(among(self.live.database, "r", collected.rule.department, _WANTED))
         elif subject.department is not None:
             return conditions, SQL("SELECT {} AS k FROM {} AS s WHERE {}").format(
                 self.live.person,
@@ -411,16 +411,16 @@ class Affected:
             )
         return conditions, None
 
-    def _listed_records(self, one: Collected) -> list[Composable]:
-        return self.listed.records(one) if self.listed.collection == one.name else []
+    def _listed_records(self, collected: Collected) -> list[Composable]:
+        return self.listed.records(collected) if self.listed.collection == collected.name else []
 
-    def _lists_people(self, one: Collected) -> bool:
+    def _lists_people(self, collected: Collected) -> bool:
         people = bool(self.listed.keys) and self.listed.collection is None
-        return people and one.name in self._chosen
+        return people and collected.name in self._chosen
 
     @staticmethod
-    def _rows(one: Collected) -> Composable:
-        return SQL("{} AS r").format(one.table)
+    def _rows(collected: Collected) -> Composable:
+        return SQL("{} AS r").format(collected.table)
 
     def _of_nothing(self) -> Iterator[Pairs]:
         """People who are affected though there may be no record about them."""
@@ -432,9 +432,9 @@ class Affected:
             source = SQL("({}) AS logged").format(self.logged.people)
             yield Pairs(None, [SQL("k")], source)
 
-    def _blurred(self, one: Collected) -> bool:
-        chosen, rule = self.selection, one.rule
-        dated = chosen.by_log or not (chosen.since or chosen.until) or one.at is not None
+    def _blurred(self, collected: Collected) -> bool:
+        chosen, rule = self.selection, collected.rule
+        dated = chosen.by_log or not (chosen.since or chosen.until) or collected.at is not None
         known = rule.department is not None or self.live.rule.subject.department is not None
         return not dated or (bool(chosen.departments) and not known)
 
@@ -459,7 +459,7 @@ def each_key(live: Live, keys: Sequence[Composable]) -> Composable:
     """Keys in the type of the people's key, a row each."""
     if len(keys) == 1:
         return live.as_key(keys[0])
-    return SQL("unnest(ARRAY[{}])").format(SQL(", ").join(live.as_key(one) for one in keys))
+    return SQL("unnest(ARRAY[{}])").format(SQL(", ").join(live.as_key(part) for part in keys))
 
 
 def _in(key: Composable, relation: Composable) -> Composable:

@@ -81,9 +81,9 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
         minors=who.minors,
         age_unknown=who.age_unknown,
         unlisted=who.unlisted,
-        undated=sum(one.undated for one in rows.values()),
-        first=min((one.first for one in rows.values() if one.first), default=None),
-        last=max((one.last for one in rows.values() if one.last), default=None),
+        undated=sum(row.undated for row in rows.values()),
+        first=min((row.first for row in rows.values() if row.first), default=None),
+        last=max((row.last for row in rows.values() if row.last), default=None),
         departments={} if found.everybody else dict(who.departments),
         accounts=dict(logged.accounts),
         log_rows=logged.rows,
@@ -123,10 +123,10 @@ def missing(found: Affected) -> list[int]:
     keys = [key for place, key in zip(listed.places, listed.keys, strict=True) if place in left]
     named = [
         SQL("SELECT {} FROM {} AS r WHERE {} IN ({})").format(
-            printed(live, live.as_key(key)), one.table, key, listed.people(live)
+            printed(live, live.as_key(key)), collection.table, key, listed.people(live)
         )
-        for one in found.collections.values()
-        for key in one.keys
+        for collection in found.collections.values()
+        for key in collection.keys
     ]
     strangers = _texts(found, named, keys) if named else set()
     return [place for place in listed.missing(strangers, live.key) if place in left]

@@ -199,7 +199,7 @@ def look(connection: psycopg.Connection[Any], database: MappedDatabase, rule: Sc
         raise CannotCount(
             _("incident.yaml names a key of people there that several of them have, or none.")
         )
-    collections = {one.collection: _collected(found, one) for one in rule.records}
+    collections = {record.collection: _collected(found, record) for record in rule.records}
     return replace(found, collections=collections)
 
 

@@ -196,9 +196,9 @@ def _read(live: Live, log: _Log, selection: Selection, name: str) -> Logged:
         people_count=people if few else None,
         linked=log.linked,
         values={name: keys or "{}"} if few else given,
-        rows=sum(one[2] for one in groups),
-        first=min(filter(None, (moment(one[3]) for one in groups)), default=None),
-        last=max(filter(None, (moment(one[4]) for one in groups)), default=None),
+        rows=sum(group[2] for group in groups),
+        first=min(filter(None, (moment(group[3]) for group in groups)), default=None),
+        last=max(filter(None, (moment(group[4]) for group in groups)), default=None),
         accounts=accounts,
     )
 

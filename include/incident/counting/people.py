@@ -166,7 +166,9 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
     """
     live, subject = found.live, found.live.rule.subject
     rows = {name: rows_of(found, one, one.values) for name, one in found.collections.items()}
-    names = sorted({name for one in found.collections.values() for name in one.values})
+    names = sorted(
+        {name for collection in found.collections.values() for name in collection.values}
+    )
     bits = Bits(names)
     parts = [_with_bits(found, one, bits, rows) for one in found.pairs()]
     if not parts:
@@ -218,7 +220,7 @@ def totals(groups: Sequence[Sequence[Any]], width: int) -> list[int]:
     """Sums of the numbers behind the name of each group."""
     if not groups:
         return [0] * width
-    return [sum(numbers) for numbers in zip(*(one[1:] for one in groups), strict=True)]
+    return [sum(numbers) for numbers in zip(*(group[1:] for group in groups), strict=True)]
 
 
 def by_department(groups: Sequence[Sequence[Any]]) -> dict[str, int]:
@@ -274,7 +276,7 @@ def department(found: Affected) -> tuple[Composable, Composable]:
 
 def counts(conditions: Sequence[Composable]) -> Composable:
     """Aggregates: how many rows meet each condition."""
-    return SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(one) for one in conditions)
+    return SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(part) for part in conditions)
 
 
 def present(valued: Mapping[str, int]) -> dict[str, int]:

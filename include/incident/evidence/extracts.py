@@ -55,9 +55,12 @@ def accesses(said: Sequence[Selection], begun: datetime) -> Wanted:
         said: what is affected, by every count.
         begun: when the leak began, or when the company became aware of it.
     """
-    windows = [(one.since or (None if one.accounts else begun - BEFORE), one.until) for one in said]
-    everybody = any(not one.accounts for one in said)
-    names = {name for one in said for name in one.accounts}
+    windows = [
+        (selection.since or (None if selection.accounts else begun - BEFORE), selection.until)
+        for selection in said
+    ]
+    everybody = any(not selection.accounts for selection in said)
+    names = {name for selection in said for name in selection.accounts}
     return _wanted(windows, set() if everybody else names)
 
 
@@ -67,7 +70,7 @@ def shares(said: Sequence[Selection]) -> Wanted | None:
     Args:
         said: what is affected, by every count.
     """
-    naming = [one for one in said if one.partner is not None]
+    naming = [selection for selection in said if selection.partner is not None]
     if not naming:
         return None
     names = {one.partner for one in naming if one.partner is not None}

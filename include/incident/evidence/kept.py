@@ -112,16 +112,16 @@ def _sha256(store: ObjectStore, key: str, version_id: str = "") -> str | None:
 
 def faults(found: Sequence[Kept]) -> Iterator[str]:
     """What does not hold, a sentence each."""
-    for one in found:
-        if one.intact_version:
+    for kept in found:
+        if kept.intact_version:
             yield (
-                f"{one.name} was deleted or overwritten in the store; the version that was secured "
-                f"is intact: {one.intact_version} (entry {one.entry})"
+                f"{kept.name} was deleted or overwritten in the store; the version that was "
+                f"secured is intact: {kept.intact_version} (entry {kept.entry})"
             )
-        elif one.found is None:
-            yield f"{one.name} is gone (entry {one.entry})"
-        elif not one.holds:
-            yield f"{one.name} is not what was secured (entry {one.entry})"
+        elif kept.found is None:
+            yield f"{kept.name} is gone (entry {kept.entry})"
+        elif not kept.holds:
+            yield f"{kept.name} is not what was secured (entry {kept.entry})"
 
 
 def lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:

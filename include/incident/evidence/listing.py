@@ -81,7 +81,7 @@ def freeze(run: IncidentRun, record: IncidentRecord, scope: Scope, database: str
     Raises:
         CannotCount: nobody can read there.
     """
-    (counted,) = (one.subjects for one in scope.counted if one.database == database)
+    (counted,) = (count.subjects for count in scope.counted if count.database == database)
     known = [one for one in _every(run, record, scope) if database in one.selection.databases]
     done = []
     for one in (scope, *reversed(known)):
@@ -127,20 +127,23 @@ def compare(
         lengths = subjects.by_database(conn, record.incident.id)
     before = _before(run, record, scope)
     corrected = []
-    for one in scope.counted:
-        people = lengths.get(one.database, 0)
-        if one.database in unread or people == one.subjects:
-            corrected.append(one)
+    for count in scope.counted:
+        people = lengths.get(count.database, 0)
+        if count.database in unread or people == count.subjects:
+            corrected.append(count)
             continue
-        if people < one.subjects:
-            corrected.append(one)
-            _shorter(findings, one, people)
+        if people < count.subjects:
+            corrected.append(count)
+            _shorter(findings, count, people)
             continue
         earlier = [
-            each for version in before for each in version.counted if each.database == one.database
+            each
+            for version in before
+            for each in version.counted
+            if each.database == count.database
         ]
-        corrected.append(bounded(earlier, one, people))
-        _longer(findings, one, people)
+        corrected.append(bounded(earlier, count, people))
+        _longer(findings, count, people)
     if tuple(corrected) == scope.counted:
         return scope
     raised = scope.model_copy(update={"counted": tuple(corrected)})

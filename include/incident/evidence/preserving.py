@@ -182,22 +182,22 @@ def _freeze(
 ) -> list[str]:
     """Freeze the lists; names of the databases of which there is none."""
     unread = []
-    for one in scope.counted:
+    for count in scope.counted:
         try:
-            listing.freeze(run, record, scope, one.database)
+            listing.freeze(run, record, scope, count.database)
         except CannotCount as error:
-            unread.append(one.database)
+            unread.append(count.database)
             findings.find(
                 "incident.list_not_frozen",
                 Outcome.FAIL,
                 _(
                     "The list of affected people of {database} could not be secured: {reason} All "
                     "of it is held.",
-                    database=one.database,
+                    database=count.database,
                     reason=error.reason,
                 ),
                 _("Make it reachable, then clear the task `preserve`."),
-                subject=one.database,
+                subject=count.database,
             )
     for missing in scope.unknown:
         if missing.database in unread:

@@ -203,7 +203,7 @@ def _measures(record: IncidentRecord, *, required: bool) -> Section:
 def _rest(run: IncidentRun, record: IncidentRecord) -> Section:
     texts = texts_of(record.entries)
     decided = of_kind(record.entries, Kind.DECIDED)
-    said = tuple(_("{at}: {words}", at=one.happened_at, words=one.words) for one in decided)
+    said = tuple(_("{at}: {words}", at=entry.happened_at, words=entry.words) for entry in decided)
     telling = decided[0].words if len(decided) == 1 else said or None
     return _form(
         _("Cause, leads and evidence"),
@@ -218,19 +218,19 @@ def _rest(run: IncidentRun, record: IncidentRecord) -> Section:
 
 def _reported_before(record: IncidentRecord, authority: Authority) -> Section:
     before = [
-        _("{at}: {words}", at=one.happened_at, words=one.words)
-        for one in of_kind(record.valid, Kind.REPORTED)
-        if one.as_(Reported).authority == authority.id
+        _("{at}: {words}", at=entry.happened_at, words=entry.words)
+        for entry in of_kind(record.valid, Kind.REPORTED)
+        if entry.as_(Reported).authority == authority.id
     ]
     return _form(_("Reported before"), [(_("Reports"), tuple(before) or None, False)])
 
 
 def _clocks(clocks: Sequence[Clock], authority: Authority | None = None) -> Section:
     shown = [
-        one
-        for one in clocks
-        if (authority is None or one.rule.authority == authority.id)
-        and one.state is not ClockState.NOT_APPLICABLE
+        clock
+        for clock in clocks
+        if (authority is None or clock.rule.authority == authority.id)
+        and clock.state is not ClockState.NOT_APPLICABLE
     ]
     if not shown:
         none = Paragraph(text=_("No period runs for this authority."))

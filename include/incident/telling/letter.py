@@ -72,7 +72,7 @@ def letter_text(
     """
     types = types_of(categories)
     if lacking := missing(entries, categories):
-        raise ValueError(f"the letter lacks {', '.join(one.text for one in lacking)}")
+        raise ValueError(f"the letter lacks {', '.join(field.text for field in lacking)}")
     texts = texts_of(entries)
     parts = [LetterPart(title=_("Which information of yours may be affected"), words=listed(types))]
     parts += [

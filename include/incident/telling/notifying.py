@@ -108,7 +108,7 @@ def text_of(run: IncidentRun, record: IncidentRecord) -> LetterText:
     categories = incident_run.newest(run, record.incident.id).categories
     if lacking := letter.missing(record.entries, categories):
         raise ControlFailed(
-            f"The letter to people lacks {', '.join(one.text for one in lacking)}.",
+            f"The letter to people lacks {', '.join(field.text for field in lacking)}.",
             "Clear the task `impact`, and write what is missing."
             if categories
             else "Make the databases reachable and clear the task `assess`: types are counted.",
@@ -199,7 +199,7 @@ def not_listed(run: IncidentRun, record: IncidentRecord) -> list[str]:
         return list(scope.affected())
     return [
         *dict.fromkeys(
-            [*(one.database for one in scope.unknown), *secured.as_(Preserved).not_listed]
+            [*(unknown.database for unknown in scope.unknown), *secured.as_(Preserved).not_listed]
         )
     ]
 
@@ -363,7 +363,7 @@ def text_that_goes(run: IncidentRun, record: IncidentRecord) -> str | None:
         record: the incident.
     """
     decided = on_last_words(record.entries)
-    if not any(one.as_(Decided).tell for one in decided):
+    if not any(entry.as_(Decided).tell for entry in decided):
         return None
     try:
         sha256 = digest(text_of(run, record))
