@@ -106,7 +106,7 @@ def _reason(figure: str, count: int, limit: int) -> Message:
 
 
 def _minors_matter(scope: Scope, rules: IncidentRules, worst: Grade) -> bool:
-    """Whether people of whom nobody knows the age could make it worse.
+    """Return whether people of whom nobody knows the age could make it worse.
 
     Whoever is under 14 counts as sensitive, too.
     """

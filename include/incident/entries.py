@@ -241,7 +241,7 @@ class Preserved(IncidentResult):
 
     @property
     def is_pending(self) -> bool:
-        """Whether another try may secure more."""
+        """Return whether another try may secure more."""
         return not self.complete if self.again is None else self.again
 
 

@@ -149,7 +149,7 @@ class Incident(BaseModel):
 
     @property
     def is_led(self) -> bool:
-        """Whether its steps are to be done: it is neither a duplicate nor cancelled."""
+        """Return whether its steps are to be done: it is neither a duplicate nor cancelled."""
         return self.state in (State.OPEN, State.CLOSED)
 
 

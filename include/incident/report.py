@@ -62,7 +62,7 @@ def score_of(run: IncidentRun, clocks: Sequence[Clock]) -> list[Section]:
 
 
 def times(clocks: Sequence[Clock]) -> Section:
-    """By when everything was due, and when it was done."""
+    """Return the section of due times and of when they were met."""
     heading = _("Time limits and when they were met")
     return Section(heading=heading, blocks=[clock_words.clock_table(clocks)])
 
@@ -397,7 +397,7 @@ def _reports_late(reports: Sequence[Clock]) -> int | None:
 
 
 def _shown_late(clocks: Sequence[Clock]) -> int | None:
-    """How many ran out; None where none did and one still runs: nobody knows yet."""
+    """Return how many ran out; None where none did and one still runs: nobody knows yet."""
     late = _ran_out(clocks)
     return None if not late and any(clock.is_open for clock in clocks) else late
 

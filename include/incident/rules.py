@@ -232,7 +232,7 @@ class Authority(Applies):
 
 
 class ClockRule(Applies):
-    """By when something has to be done.
+    """A time limit for something to be done.
 
     Attributes:
         begins: with awareness of the incident, or with the end of its handling.

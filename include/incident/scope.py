@@ -8,7 +8,6 @@ make an incident smaller: a lower grade, a letter that leaves out types of infor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -116,7 +115,7 @@ class Scope(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether every database was counted in."""
+        """Return whether every database was counted in."""
         return not self.unknown
 
     @property
@@ -240,45 +239,19 @@ def widened(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]]:
 
 
 def _more(before: Counted, now: Counted) -> Counted:
-    """Figure by figure the greater one; what was listed and not found is that of the new count."""
-    figures = {
-        name: max(getattr(before, name), getattr(now, name))
-        for name in (
-            "everything",
-            "subjects",
-            "sensitive",
-            "age_unknown",
-            "unlisted",
-            "unseen",
-            "undated",
-        )
-    }
-    figures |= {
-        name: _each(getattr(before, name), getattr(now, name))
-        for name in ("records", "categories", "departments", "accounts")
-    }
-    ages = [one for one in (before.minors, now.minors) if one is not None]
-    return now.model_copy(
-        update=figures
-        | {
-            "minors": max(ages, default=None),
-            "log_rows": max(before.log_rows, now.log_rows),
-            "first": _first(before.first, now.first),
-            "last": _last(before.last, now.last),
-            "log_first": _first(before.log_first, now.log_first),
-            "log_last": _last(before.log_last, now.log_last),
-        }
-    )
+    """Return the greater of each figure, and the longer of each period."""
+    update: dict[str, Any] = {}
+    for name in Counted.model_fields.keys() - _OF_THE_LAST_COUNT:
+        old, new = getattr(before, name), getattr(now, name)
+        if isinstance(new, dict):
+            keys = dict.fromkeys([*old, *new])
+            update[name] = {key: max(old.get(key, 0), new.get(key, 0)) for key in keys}
+        else:
+            choose = min if name in ("first", "log_first") else max
+            figures = (figure for figure in (old, new) if figure is not None)
+            update[name] = choose(figures, default=None)
+    return now.model_copy(update=update)
 
 
-def _each(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
-    names = dict.fromkeys([*before, *now])
-    return {name: max(before.get(name, 0), now.get(name, 0)) for name in names}
-
-
-def _first(*moments: datetime | None) -> datetime | None:
-    return min((moment for moment in moments if moment), default=None)
-
-
-def _last(*moments: datetime | None) -> datetime | None:
-    return max((moment for moment in moments if moment), default=None)
+_OF_THE_LAST_COUNT = {"database", "not_narrowed", "listed", "not_found", "not_found_at"}
+"""Fields that a later count replaces."""

@@ -66,17 +66,17 @@ class Selection(BaseModel):
 
     @property
     def only_keys(self) -> bool:
-        """Whether listed keys are all that is said, beside where."""
+        """Return whether listed keys are all that is said, beside where."""
         return bool(self.keys) and not (self.by_log or self.departments or self.since or self.until)
 
     @property
     def by_log(self) -> bool:
-        """Whether a log says who is affected; then the window is about its entries."""
+        """Return whether a log says who is affected; then the window is about its entries."""
         return bool(self.accounts) or self.partner is not None
 
     @property
     def narrowed(self) -> bool:
-        """Whether anything narrows it down beside databases and collections."""
+        """Return whether anything narrows it down beside databases and collections."""
         return bool(self.by_log or self.departments or self.since or self.until or self.keys)
 
     def collections_of(self, rule: ScopeRule) -> list[str]:

@@ -44,7 +44,7 @@ class Team:
     involved: Sequence[str] = ()
 
     def may(self, account: str) -> bool:
-        """Whether that person is of the team now."""
+        """Return whether that person is of the team now."""
         return self.member(account) is not None
 
     def member(self, account: str) -> str | None:
@@ -101,7 +101,7 @@ def everybody(run: IncidentRun, record: IncidentRecord) -> Team:
 
 
 def is_known(run: IncidentRun, account: str) -> bool:
-    """Whether there is such a person: in the staff table, or named by the pack.
+    """Return whether there is such a person: in the staff table, or named by the pack.
 
     Where the staff table cannot be read, only whom the pack names is known.
     """

@@ -67,7 +67,7 @@ class Why(StrEnum):
 
 
 class Bearing(StrEnum):
-    """Whether a rule applies to an incident."""
+    """The bearing of a rule on an incident."""
 
     YES = "yes"
     PROVISIONAL = "provisional"  # if the grade is confirmed as proposed, or is not known at all
@@ -176,12 +176,12 @@ class Clock:
 
     @property
     def is_open(self) -> bool:
-        """Whether something has to be done."""
+        """Return whether something has to be done."""
         return self.state in OPEN
 
     @property
     def is_late(self) -> bool:
-        """Whether it ran out before its milestone was reached."""
+        """Return whether it ran out before its milestone was reached."""
         return self.lateness > IN_TIME
 
 

@@ -53,7 +53,7 @@ def on_last_words(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def tells(entries: Sequence[Entry]) -> bool:
-    """Whether anybody is told, by the decisions on the words that were decided on last."""
+    """Return whether anybody is told, by the decisions on the words that were decided on last."""
     return any(entry.as_(Decided).tell for entry in on_last_words(entries))
 
 
@@ -69,7 +69,7 @@ def chain(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def unqueued(entries: Sequence[Entry]) -> bool:
-    """Whether it was decided that people are told, and their notices are not queued yet."""
+    """Return whether it was decided that people are told, and their notices are not queued yet."""
     telling = [entry for entry in chain(entries) if entry.as_(Decided).tell]
     if not telling:
         return False
@@ -81,7 +81,7 @@ def unqueued(entries: Sequence[Entry]) -> bool:
 
 
 def everybody(entries: Sequence[Entry]) -> bool:
-    """Whether all that are affected are known, decided on and, if they are told, queued.
+    """Return whether all that are affected are known, decided on and, if they are told, queued.
 
     Not while a database of the newest count could not be counted or listed, or while somebody is on
     the list on whom nobody decided.
@@ -238,7 +238,7 @@ def declined(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def is_declined(report: Entry) -> bool:
-    """Whether an answer to a report says that it need not be handed in."""
+    """Return whether an answer to a report says that it need not be handed in."""
     return not report.as_(Reported).complete
 
 

@@ -223,7 +223,7 @@ def figure_table(found: Sequence[Figures]) -> Table:
 
 
 def count_table(found: Sequence[Figures]) -> Table:
-    """How many incidents there were, and how many clocks ran out."""
+    """Return a table of the number of incidents and of clocks that ran out, by year."""
     return table_of(
         _("Incidents"),
         found,

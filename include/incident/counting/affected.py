@@ -220,7 +220,7 @@ class Affected:
 
     @cached_property
     def by_own_row(self) -> bool:
-        """Whether whoever is affected is so by a row in the collection of people, for sure.
+        """Return whether whoever is affected is so by a row in the collection of people, for sure.
 
         Then `those` says who: foreign keys promise that no record names anybody else.
         """
@@ -250,12 +250,12 @@ class Affected:
 
     @cached_property
     def everybody(self) -> bool:
-        """Whether all people are affected, for sure."""
+        """Return whether all people are affected, for sure."""
         return self.by_own_row and self.those is None
 
     @cached_property
     def everything(self) -> bool:
-        """Whether nothing narrows it down."""
+        """Return whether nothing narrows it down."""
         chosen = self.selection
         return not chosen.narrowed and set(self._chosen) == set(self.live.collections)
 
@@ -270,7 +270,7 @@ class Affected:
 
     @cached_property
     def few(self) -> bool:
-        """Whether logs and lists alone say who is affected, and name few."""
+        """Return whether logs and lists alone say who is affected, and name few."""
         if self._main and self.logged is None:
             return False
         named = len(self.listed.keys)
@@ -323,7 +323,7 @@ class Affected:
 
     @property
     def _main(self) -> bool:
-        """Whether more is said than keys and where."""
+        """Return whether more is said than keys and where."""
         return not self.selection.only_keys
 
     def _looked_up(self, collected: Collected) -> Iterator[Match]:

@@ -50,7 +50,7 @@ def by_category(
 
 
 def is_below(category: str, above: Iterable[str]) -> bool:
-    """Whether a category is one of some, or below one of them."""
+    """Return whether a category is one of some, or below one of them."""
     return any(category == one or category.startswith(f"{one}.") for one in above)
 
 
@@ -223,7 +223,7 @@ def plain_column(expression: str, row: str = "r") -> str | None:
 
 
 def linked(found: Live, collection: str, columns: Sequence[str | None]) -> bool:
-    """Whether foreign keys say that whoever is in these columns stands among the people.
+    """Return whether foreign keys say that whoever is in these columns stands among the people.
 
     Args:
         found: the database.
@@ -320,5 +320,5 @@ def _bracketed(expression: str) -> Composable:
 
 
 def _compares(kind: int, key: int) -> bool:
-    """Whether values of the two types compare as they are, so that an index serves."""
+    """Return whether values of the two types compare as they are, so that an index serves."""
     return kind == key or (kind in INTEGERS and key in INTEGERS)

@@ -28,7 +28,7 @@ _DATE = 1082  # type oid of PostgreSQL
 
 
 def in_window(at: Composable, selection: Selection, kind: int | None = None) -> Composable:
-    """Whether a moment is in the window: from ``since`` on and before ``until``.
+    """Return whether a moment is in the window: from ``since`` on and before ``until``.
 
     So windows that follow each other share nothing. A moment that nobody knows may be in any, and
     what only has a day is in the window where a part of that day is.

@@ -65,7 +65,7 @@ class Bits:
         )
 
     def has(self, name: str) -> Composable:
-        """Whether the bit of a name is set."""
+        """Return whether the bit of a name is set."""
         mask, bit = self._places[name]
         return SQL("{} & {}::bigint <> 0").format(self._column(mask), Literal(1 << bit))
 
@@ -242,7 +242,7 @@ def _with_bits(found: Affected, pair: Pairs, bits: Bits, rows: Mapping[str, Rows
 
 
 def age(found: Affected) -> tuple[Composable, Composable]:
-    """Whether a person ``s`` is under 14, and whether nobody knows."""
+    """Return whether a person ``s`` is under 14, and whether nobody knows."""
     text = found.live.rule.subject.minor
     if text is None:
         return SQL("false"), SQL("true")

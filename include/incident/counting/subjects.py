@@ -123,7 +123,7 @@ def of_versions(state: Engine, incident_id: int) -> Generator[tuple[str, str, in
 
 
 def by_database(conn: Connection, incident_id: int) -> dict[str, int]:
-    """How many people of each database are on the list."""
+    """Return how many people of each database are on the list."""
     counted = text(
         "SELECT database, count(*) FROM incident_subject WHERE incident_id = :incident GROUP BY 1"
     )

@@ -158,54 +158,43 @@ def extract(
     """
     if known is not None and known.key != key:
         raise UsageError(f"The extract that was made before is {known.key}, not {key}.")
-    found = known
-    if found is None:
+    made = known
+    if made is None:
         store.clear_abandoned(key)  # of an attempt that was killed
-        found = _make(source, query, store, key, recipients, context, clock)
-        keep(found)
-    _secure(store, found, lock_until)
-    return found
-
-
-def _make(
-    source: DatabaseAddress,
-    query: LogQuery,
-    store: ObjectStore,
-    key: str,
-    recipients: Sequence[Recipient],
-    context: Mapping[str, str],
-    clock: Clock,
-) -> Extract:
-    began_at = clock.now()
-    with (
-        log_snapshot(source, query) as snapshot,
-        store.open_writer(key) as writer,
-    ):
-        made = _stream(snapshot, recipients, context, writer.write)
-        stored = writer.commit()
-    return Extract(
-        key=key,
-        columns=query.log.columns,
-        since=query.since,
-        until=query.until,
-        accounts=query.accounts,
-        partners=query.partners,
-        rows=made.rows,
-        first=made.edges[0],
-        last=made.edges[1],
-        taken_at=snapshot.taken_at,
-        began_at=began_at,
-        ended_at=clock.now(),
-        bytes_csv=made.bytes_csv,
-        bytes_clear=made.clear.size,
-        sha256_clear=made.clear.hexdigest(),
-        bytes_stored=stored.size,
-        sha256_stored=stored.sha256,
-        checksum=stored.checksum,
-        version_id=stored.version_id,
-        encryption=EncryptionRecord.of(context),
-        recipients=tuple(RecipientRecord.of(one) for one in recipients),
-    )
+        began_at = clock.now()
+        with log_snapshot(source, query) as snapshot, store.open_writer(key) as writer:
+            copied = _stream(snapshot, recipients, context, writer.write)
+            stored = writer.commit()
+        made = Extract(
+            key=key,
+            columns=query.log.columns,
+            since=query.since,
+            until=query.until,
+            accounts=query.accounts,
+            partners=query.partners,
+            rows=copied.rows,
+            first=copied.edges[0],
+            last=copied.edges[1],
+            taken_at=snapshot.taken_at,
+            began_at=began_at,
+            ended_at=clock.now(),
+            bytes_csv=copied.bytes_csv,
+            bytes_clear=copied.clear.size,
+            sha256_clear=copied.clear.hexdigest(),
+            bytes_stored=stored.size,
+            sha256_stored=stored.sha256,
+            checksum=stored.checksum,
+            version_id=stored.version_id,
+            encryption=EncryptionRecord.of(context),
+            recipients=tuple(RecipientRecord.of(recipient) for recipient in recipients),
+        )
+        keep(made)
+    if lock_until is not None:
+        present = store.stat(made.key).locked_until
+        if present is None or present < lock_until:
+            store.lock(made.key, lock_until)
+    store.verify(made.stored)
+    return made
 
 
 @dataclass
@@ -256,14 +245,6 @@ def _stream(
             write(piece)
         rows = copying.finish()
     return _Made(rows, edges, copying.total, digest)
-
-
-def _secure(store: ObjectStore, made: Extract, lock_until: datetime | None) -> None:
-    if lock_until is not None:
-        present = store.stat(made.key).locked_until
-        if present is None or present < lock_until:
-            store.lock(made.key, lock_until)
-    store.verify(made.stored)
 
 
 def opened(store: ObjectStore, made: Extract, key: OpeningKey) -> Iterator[bytes]:

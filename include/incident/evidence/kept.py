@@ -56,7 +56,7 @@ class Kept:
 
     @property
     def holds(self) -> bool:
-        """Whether it is as the timeline says."""
+        """Return whether it is as the timeline says."""
         return self.found == self.expected
 
 
@@ -182,7 +182,7 @@ class Compared:
 
     @property
     def holds(self) -> bool:
-        """Whether no bundle says otherwise, and each could be read."""
+        """Return whether no bundle says otherwise, and each could be read."""
         return not self.contradicting and not self.unreadable
 
 

@@ -101,7 +101,7 @@ def _may_name(database: str, key: str) -> bool:
 
 
 def placed(conn: Connection, number: str) -> dict[str, int]:
-    """How many holds of each kind an incident has in force."""
+    """Return how many holds of each kind an incident has in force."""
     found: dict[str, int] = {}
     for kind, _value in _placed(conn, number):
         found[kind] = found.get(kind, 0) + 1

@@ -34,7 +34,7 @@ BATCH = 5_000  # keys that are looked up at once
 
 @dataclass(frozen=True)
 class Reach:
-    """How many affected people can be told by mail.
+    """Numbers of affected people with and without a usable address.
 
     Attributes:
         usable: people with an address of their own.
@@ -88,7 +88,7 @@ class AddressBook:
         }
 
     def reach(self, conn: Connection, incident_id: int) -> Reach:
-        """How many of the frozen list can be told by mail.
+        """Return how many of the frozen list can be told by mail.
 
         Raises:
             ServiceError: a database cannot be read.

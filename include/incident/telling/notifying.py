@@ -470,7 +470,7 @@ def unreached(conn: Connection, record: IncidentRecord) -> int:
 
 
 def delivery(conn: Connection, number: str) -> dict[str, int]:
-    """How many notices of an incident are in which state.
+    """Return how many notices of an incident are in which state.
 
     Args:
         conn: the state database.
