@@ -22,7 +22,7 @@ from include.evidence.step_findings import StepFindings
 from include.incident import incident_run
 from include.incident.assessing import assess
 from include.incident.incident_run import record_of
-from include.incident.steps import grade
+from include.incident.steps.assessment import Grading
 from include.reports.i18n import warm
 
 
@@ -34,7 +34,7 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     moments.append(time.monotonic())
     assess(run, StepFindings("assess", "6.3"))
     moments.append(time.monotonic())
-    grade.ask(run, record_of(run, number))
+    Grading(run, record_of(run, number)).ask()
     moments.append(time.monotonic())
     scope = incident_run.newest(run, record_of(run, number).incident.id)
     if scope.unknown:

@@ -113,13 +113,13 @@ def test_an_addition_that_says_something_else_does_not_ask_about_it_again(
     """Only the run in which it was decided does, once somebody clears its step."""
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="They know")
-    assert decide.question(later(case), case.record) is None
+    assert decide.Decision(later(case), case.record).dry_run() is None
     run = widened(case, 1, 2, 3)
-    assert decide.question(run, case.record) is not None
-    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="This one too"))
-    assert decide.question(run, case.record) is not None
+    assert decide.Decision(run, case.record).dry_run() is not None
+    decide.Decision(run, case.record).take(given(case, decide.DO_NOT_TELL, reason="This one too"))
+    assert decide.Decision(run, case.record).dry_run() is not None
     another = company.context(Run(UPDATES, "another"), incident=case.number)
-    assert decide.question(another, case.record) is None
+    assert decide.Decision(another, case.record).dry_run() is None
 
 
 def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
@@ -130,11 +130,13 @@ def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
     case.answer("decide")
     case.notify()
     run = widened(case, 1, 2, 4)
-    page = decide.question(run, case.record)
+    page = decide.Decision(run, case.record).dry_run()
     assert page is not None
     assert "decide whether 1 people are told" in page.subject
     assert "Decide on the 1 people who came to the list since" in page.body
-    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.Decision(run, case.record).take(
+        given(case, decide.DO_NOT_TELL, reason="It is our own man")
+    )
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
     assert notifying.wanted(case.context, {case.number: case.record}, keys) == set(keys)
     assert notifying.queue(run, case.record) is not None
@@ -155,15 +157,17 @@ def test_the_first_decision_is_queued_for_its_people_only_after_an_addition_too(
     case = asked(company, 1, 2)
     case.answer("decide")
     run = widened(case, 1, 2, 4)
-    decide.question(run, case.record)
-    decide.take(run, case.record, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    decide.Decision(run, case.record).dry_run()
+    decide.Decision(run, case.record).take(
+        given(case, decide.DO_NOT_TELL, reason="It is our own man")
+    )
     assert left(case) == "the notices to people are not queued"
     case.notify()
     assert told(case) == ["courier/1", "courier/2"]
     run = widened(case, 1, 2, 4, 5)
     company.clock.on(minutes=1)
-    decide.question(run, case.record)
-    decide.take(run, case.record, given(case, reason="This one too"))
+    decide.Decision(run, case.record).dry_run()
+    decide.Decision(run, case.record).take(given(case, reason="This one too"))
     case.notify()
     assert told(case) == ["courier/1", "courier/2", "courier/5"]
 
@@ -214,8 +218,8 @@ def test_letters_of_words_that_were_written_anew_stay_unwanted_if_they_are_the_s
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
     run = widened(case, 1, 2, 4)
     company.clock.on(minutes=1)
-    decide.question(run, case.record)
-    decide.take(run, case.record, given(case, reason="This one saw it"))
+    decide.Decision(run, case.record).dry_run()
+    decide.Decision(run, case.record).take(given(case, reason="This one saw it"))
     case.notify()
     with company.state.connect() as conn:
         assert notifying.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}
