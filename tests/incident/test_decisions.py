@@ -145,7 +145,7 @@ def test_not_to_tell_who_is_found_later_leaves_the_first_decision_as_it_is(
     case.delivered()
     assert case.entries(Kind.TOLD)[-1].data["complete"]
     assert not open_individuals(case).is_open
-    rest = str(authority_report._rest(case.record, []))
+    rest = str(authority_report._rest(run, case.record))
     assert "more affected people are not told" in rest
     assert "{count} affected people are told" in rest
 
