@@ -309,7 +309,9 @@ def is_refusal(text: str) -> bool:
     return any(sign in text for sign in _REFUSALS)
 
 
-def scalar(connection: psycopg.Connection[Any], query: QueryNoTemplate, parameters: Any = None) -> Any:
+def scalar(
+    connection: psycopg.Connection[Any], query: QueryNoTemplate, parameters: Any = None
+) -> Any:
     """Return the first column of the first row of a query, or None without a row."""
     row = connection.execute(query, parameters).fetchone()
     return None if row is None else row[0]
