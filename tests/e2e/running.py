@@ -22,7 +22,8 @@ from include.cli.stack import local_stack
 from include.composition import new_workplace
 from include.evidence.verify import verify_all
 from include.local import airflow as local_airflow
-from include.local.airflow import AirflowApi, Standalone
+from include.local.airflow import Standalone
+from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW, LocalProfile
 from include.policy import SHIPPED
 from include.state.connect import engine
@@ -32,15 +33,15 @@ QUIET_HOUR = 22  # so far from every schedule that no workflow begins by itself
 RUN_TIMEOUT = 240  # seconds
 LOOK_EVERY = 1.0  # seconds; each look costs the API server some 40 ms of CPU
 RUNS = "dags/{}/dagRuns"
-# Modules take the function from `include.reports.render` when they are imported, which is later.
+# Documents take the function from `include.reports.render` when they are imported, which is later.
 INCIDENTS_HAVE_PDF = """
-from include.reports import pdf
-usual_reason = pdf.pdf_unavailable_reason
+from include.reports import render
+usual_reason = render.pdf_unavailable_reason
 def reason():
     from airflow.sdk import get_current_context
     incident = get_current_context()["dag_run"].dag_id == "respond_to_incident"
     return usual_reason() if incident else "Left out, to save time."
-pdf.pdf_unavailable_reason = reason
+render.pdf_unavailable_reason = reason
 """
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from include.local.airflow import ADMIN, AirflowApi
+from include.local.airflow import ADMIN
+from include.local.airflow_api import AirflowApi
 from tests.e2e.browsing import chromium
 from tests.e2e.running import Running, running_airflow
 

@@ -19,7 +19,8 @@ import requests
 from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
-from include.local.airflow import ADMIN, AirflowApi
+from include.local.airflow import ADMIN
+from include.local.airflow_api import AirflowApi
 from tests.e2e.browsing import (
     compliance_pages,
     logged_in,

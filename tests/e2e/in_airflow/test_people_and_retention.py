@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
-from include.local.airflow import ADMIN, AirflowApi
+from include.local.airflow import ADMIN
+from include.local.airflow_api import AirflowApi
 from tests.e2e.browsing import logged_in, open_form, open_question, press, start
 from tests.e2e.in_airflow.conftest import REVIEWER
 from tests.e2e.running import RUNS, Running, patch, path_of, until

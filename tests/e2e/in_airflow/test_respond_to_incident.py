@@ -17,7 +17,7 @@ import requests
 from include.cli.answers import PATIENCE
 from include.cli.report import RunResult
 from include.incident.workflow import WATCH
-from include.local.airflow import AirflowApi
+from include.local.airflow_api import AirflowApi
 from include.local.profile import LocalProfile
 from tests.e2e.in_airflow.conftest import TECHNICIAN
 from tests.e2e.incidents import checks

@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
 from include.cli.report import RunResult
-from include.local.airflow import ADMIN, AirflowApi
+from include.local.airflow import ADMIN
+from include.local.airflow_api import AirflowApi
 from include.sampling import issue
 from include.sampling.workpapers import form
 from include.services.clock import SystemClock

@@ -17,7 +17,8 @@ from urllib.parse import quote
 import requests
 
 from include.local import airflow as local_airflow
-from include.local.airflow import ADMIN, AirflowApi, stop_tree
+from include.local.airflow import ADMIN, stop_tree
+from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.workplace import ROOT, Workplace
 
