@@ -80,7 +80,9 @@ WRITTEN = frozenset(
     {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD, Kind.INTEGER, Kind.EXACT, Kind.MONEY}
 )
 """Kinds whose values have one canonical text."""
-RANGED = NUMBERS | CALENDAR | {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD}
+RANGED = (
+    NUMBERS | CALENDAR | {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD, Kind.TIME, Kind.INTERVAL}
+)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def test_a_denied_connection_is_of_the_local_profile_or_an_error(
     monkeypatch.setenv("AIRFLOW_HOME", str(home / "airflow" if is_local else "/opt/airflow"))
     services = deadline.services()
     if is_local:
-        assert services.connection("mail").conn_type == "smtp"
+        assert services.connection("evidence_store").conn_type == "fs"
     else:
         with pytest.raises(AirflowSecretsBackendAccessDenied):
-            services.connection("mail")
+            services.connection("evidence_store")

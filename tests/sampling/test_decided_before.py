@@ -93,7 +93,7 @@ def test_a_refused_seed_that_was_given_with_the_command_fails_the_run(committed:
     question = asked()
     assert question is not None
     step = HumanTaskMaker(SAMPLE_AUDIT, SEED_STEP)({"part": ""})
-    attend(step, answered=True)
+    attend(step, lambda _task: {})
     answer = answered(committed, question, "12")
     event = {
         "chosen_options": [ENTER],
