@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 from include.backup import drill_report, offsite_report
 from include.backup.drill import CHOOSE, DRILL, DROP_SCRATCH
@@ -39,7 +38,6 @@ BACKUP_OFFSITE = Workflow[None](
     access=AccessGroup.BACKUPS,
     chooses_databases=True,
     queue=Queue.BACKUP,
-    time_limit=timedelta(hours=8),
     steps=(PREFLIGHT, BACKUP, PRUNE),
     conclude=offsite_report.conclude,
     produces=(Asset("restore-point", restore_points),),
@@ -56,7 +54,6 @@ DRILL_RESTORE = Workflow[None](
     owner="data_engineering",
     access=AccessGroup.BACKUPS,
     queue=Queue.DRILL,
-    time_limit=timedelta(hours=24),
     steps=(CHOOSE, REFUSALS, DRILL, DROP_SCRATCH),
     conclude=drill_report.conclude,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -44,7 +43,6 @@ REVIEW_INTAKE = Workflow[None](
     cadence=Cadence.DAILY,
     owner="information_management",
     access=AccessGroup.RECORDS,
-    time_limit=timedelta(hours=30),
     asks_people=True,
     steps=(FIND, CHECK, REVIEW, SETTLE, VERIFY),
     conclude=conclude,

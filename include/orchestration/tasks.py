@@ -93,7 +93,6 @@ def dag_settings(
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
     paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
     period = policy().operations.of(workflow.id).time_limit
-    limit = period.span if period else workflow.time_limit
     return {
         **paused,
         "dag_id": workflow.id,
@@ -103,7 +102,7 @@ def dag_settings(
         "schedule": timetable,
         "catchup": False,
         "max_active_runs": workflow.concurrent_runs,
-        "deadline": deadline_alert(limit) if limit else None,
+        "deadline": deadline_alert(period.span) if period else None,
         "default_args": DEFAULT_ARGS | {"owner": workflow.owner, "queue": workflow.queue},
         "tags": workflow.tags,
         "params": dict(params or {}),

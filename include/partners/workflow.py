@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from include.messages import _
@@ -45,7 +44,6 @@ REVIEW_PARTNERS = Workflow[PartnerRules](
     cadence=Cadence.WEEKLY,
     owner="compliance",
     access=AccessGroup.PEOPLE,
-    time_limit=timedelta(hours=4),
     steps=(CHECK,),
     conclude=report.conclude,
     without_rules=_("The policy pack has no partners.yaml: no partner is checked."),

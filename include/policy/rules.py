@@ -493,8 +493,8 @@ class WorkflowOperations(TaskOperations):
     """How a workflow runs. Its queue is for tasks that have no queue of their own.
 
     Attributes:
-        time_limit: from the queueing of a run until it should have ended; None for the workflow's
-            own limit.
+        time_limit: from the queueing of a run until it should have ended; None for no
+            limit.
         tasks: by name of the task; before what the workflow has.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 from include.evidence.model import Outcome
 from include.messages import _
@@ -43,7 +42,6 @@ CHECK_QUALITY = Workflow[None](
     owner="information_management",
     access=AccessGroup.RECORDS,
     chooses_databases=True,
-    time_limit=timedelta(hours=8),
     steps=(CHECK,),
     conclude=report.conclude,
     produces=(Asset("checked-collection", checked_collections),),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -62,7 +61,6 @@ ENFORCE_RETENTION = Workflow[None](
     chooses_databases=True,
     asks_people=True,
     queue=Queue.RETENTION,
-    time_limit=timedelta(hours=30),
     steps=(PLAN, APPROVE, EXECUTE, VERIFY, PRUNE_EVIDENCE),
     conclude=report.conclude,
     login=DatabaseLogin("retention_db", Path(__file__).with_name("sample_grants.sql")),

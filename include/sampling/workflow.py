@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -97,7 +96,6 @@ CONCLUDE_AUDIT = Workflow[None](
     cadence=Cadence.DAILY,
     owner="management",
     access=AccessGroup.AUDITS,
-    time_limit=timedelta(hours=4),
     steps=(LOOK, EVALUATE, FOLLOW_UP),
     conclude=conclusion_report.conclude,
     notifications=(NotificationKind(NOTICE, still_due),),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +39,6 @@ REMIND_TRAINING = Workflow[TrainingRules](
     cadence=Cadence.DAILY,
     owner="human_resources",
     access=AccessGroup.PEOPLE,
-    time_limit=timedelta(hours=4),
     steps=(PLAN,),
     conclude=report.conclude,
     without_rules=_("The policy pack has no training.yaml: nobody is reminded of courses."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, cast
@@ -133,9 +132,6 @@ class Workflow(Generic[RunRules]):
         asks_people: whether a human task is part of it.
         queue: of its tasks, but `seal` and `send`, and steps that name their own.
         concurrent_runs: most runs at a time.
-        time_limit: from the queueing of a run until it should have ended; its owner is notified of
-            a run that has not. None if people decide how long a run takes. operations.yaml of the
-            policy pack may set another.
         starts_unpaused: whether it works without anybody unpausing it first.
         steps: in the order of the DAG.
         conclude: judges the records of a run.
@@ -172,7 +168,6 @@ class Workflow(Generic[RunRules]):
     asks_people: bool = False
     queue: Queue = Queue.DEFAULT
     concurrent_runs: int = 1
-    time_limit: timedelta | None = None
     starts_unpaused: bool = False
     steps: tuple[AnyStep[RunRules], ...] = ()
     conclude: Callable[[RunContext[RunRules], RunRecords], Conclusion] | None = None
