@@ -70,7 +70,7 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
         ),
         ("backup/planted.py", "import include.composition", "Imports between packages"),
         (
-            "retention/certificate/count/leading_keys.py",
+            "retention/certificate/count/planted.py",
             "from include.retention.planning import graph",
             "What counts",
         ),

@@ -8,7 +8,7 @@ attempt to approve one's own work is seen in the evidence.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -231,7 +231,7 @@ def decision_on(conn: Connection, request_id: int) -> Decision | None:
 def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:
     """Return the answers to a request that did not count, oldest first."""
     table = approval_refusal.c
-    columns = (table[name] for name in Refusal.__dataclass_fields__)
+    columns = (table[field.name] for field in fields(Refusal))
     query = select(*columns).where(table.request_id == request_id).order_by(table.id)
     rows = map(dict, conn.execute(query).mappings())
     return [Refusal(**row | {"cause": Cause(row["cause"])}) for row in rows]

@@ -1,10 +1,11 @@
 """Entries of an archive's table of contents: their encoding, names and definitions.
 
-Minor releases since 2026 (15.20 and 17.12, for example) keep this number in
-``pg_attribute.attoptions``. Their own pg_dump omits it. An older pg_dump, such as 18.4, takes it
-for a user's option, and writes ``ALTER TABLE ... SET (pg_attver=...)`` into the definition of each
-table. Servers without the feature refuse that statement. Servers with the feature ignore it: each
-server counts by itself.
+Minor releases of PostgreSQL since 2026 (15.20 and 17.12, for example) keep a version number of each
+column as ``pg_attver`` in ``pg_attribute.attoptions``. Their own pg_dump omits it. An older
+pg_dump, such as 18.4, takes it for a user's option, and writes
+``ALTER TABLE ... SET (pg_attver=...)`` into the definition of each table. Servers without the
+feature refuse that statement, so it is removed. Servers with the feature ignore it: each server
+counts by itself.
 """
 
 from __future__ import annotations

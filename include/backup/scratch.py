@@ -16,7 +16,7 @@ from include.backup.database_locale import DatabaseLocale
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected, lost
 from include.services.errors import ServiceError, UsageError
-from include.state.locks import exclusive
+from include.state.locks import LockHeld, exclusive
 from include.state.tables import scratch_database
 
 SINCE_SERVER = 170_000  # knows event_triggers, as libpq counts versions
@@ -66,8 +66,8 @@ def scratch(
 ) -> Iterator[DatabaseAddress]:
     """Create a scratch database and drop it whatever happens.
 
-    Its name is entered in ``state`` before it is created, so that the next drill drops it should
-    this process be killed. A lock that ends with this process tells the two cases apart.
+    Its name is entered in ``state`` before it is created, so that `drop_left_over` finds it if this
+    process is killed. A lock that ends with this process shows whether it still works.
 
     Args:
         server: address with a role that may create databases.
@@ -93,7 +93,9 @@ def scratch(
             try:
                 drop(server, name, state, clock)
             except ServiceError as error:  # what went wrong first is what people must read
-                log.warning("%s is left to the next drill to drop: %s", name, error.message)
+                log.warning(
+                    "%s was not dropped; a later task or drill drops it: %s", name, error.message
+                )
             raise
         drop(server, name, state, clock)
 
@@ -224,7 +226,7 @@ def _drop_unless_used(server: DatabaseAddress, name: str, state: Engine, clock: 
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive(state, _lock(name), "this scratch database"))
-        except ServiceError:  # a drill is at work in it
+        except LockHeld:  # a drill is at work in it
             return False
         drop(server, name, state, clock)
     return True

@@ -178,7 +178,8 @@ def note(
     """Add a note to the timeline, where Airflow is down."""
     place = workplace()
     with local_stack(place):
-        from include.incident.updating import Action, Update, enter
+        from include.incident.form import Action
+        from include.incident.updating import Update, enter
 
         entry = enter(_context(place), number, Update(Action.NOTE, words, at=at), by=by)
     if as_json:

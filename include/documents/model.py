@@ -1,8 +1,8 @@
 """An official document before it has a language or a file format.
 
-A workflow builds one `Document`; `include.documents.render.render_forms` makes its files. It is
-what a company hands in or sends, so it says what people stated, and nothing that was not stated
-passes for an answer: `include.documents.missing.missing` names what is still blank.
+A workflow builds one `Document`; `include.documents.render.render_forms` makes its files. A company
+hands it in or sends it, so it contains only what people stated. An entry without a statement is
+blank, and `include.documents.words.missing` lists the blank entries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Encrypt streams in the AWS Encryption SDK message format, and record how to open them.
 
-The committing suite without a trailing signature: the manifest or bundle that names a message is
-signed, and a signature at the end of a stream would be known only after the data was used. Frames
-of 1 MiB are each authenticated, so nothing that was tampered with leaves the decryptor.
+It uses the committing suite without a trailing signature: the manifest or bundle that names a
+message is signed, and a signature at the end of a stream would be known only after the data was
+used. Frames of 1 MiB are each authenticated, so nothing that was tampered with leaves the
+decryptor.
 """
 
 from __future__ import annotations

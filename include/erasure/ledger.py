@@ -1,17 +1,17 @@
 """The erasure ledger names erased records by a keyed HMAC of their key, and in no other way.
 
-psycopg's ``Copy.write_row`` takes 1.3 times the processor time, and each batch of deletions waits
-for it.
-
-Whoever holds the ledger but not the key learns nothing; whoever restores an old backup can still
-find the erased records in it and erase them again (PIPL 47, version 2021-11-01).
+The ledger without the HMAC key identifies nobody. With the key, a restored old backup can be
+searched for the erased records, and they are erased again (PIPL 47, version 2021-11-01).
 
 Records are entered by batches, one for each transaction that erases them: `intend` before it
-commits, `settle` after. docs/decisions/0012 says why; `include.erasure.resolve` what happens to
+commits, `settle` after it. docs/decisions/0012 gives the reasons; `include.erasure.resolve` handles
 batches that a killed process left open.
 
-The figures that bundles seal cover batches. A deleted entry shows only in its batch, which keeps
-the number and a digest of its entries.
+The figures that bundles seal cover batches. A batch keeps the number and a digest of its entries,
+which show a deleted entry.
+
+Entries are written with ``COPY ... (FORMAT binary)``. psycopg's ``Copy.write_row`` takes 1.3 times
+the CPU time, and each batch of deletions waits for it.
 """
 
 from __future__ import annotations

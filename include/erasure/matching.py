@@ -1,7 +1,7 @@
 """Match the records of a table with the erasure ledger, in constant memory.
 
-With another secret of the same id no record of the ledger would match: a restored copy would keep
-all erased records unnoticed.
+The HMAC secret is compared with the ledger first. With a wrong secret no record would match, and a
+restored copy would keep all erased records without any sign of it.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ def detach(
     Raises:
         psycopg.Error: a reference cannot be null, or a trigger refuses.
     """
-    for collection in dict.fromkeys(column.rpartition(".")[0] for column in fields):
+    for collection in dict.fromkeys(name.rpartition(".")[0] for name in fields):
         if collection not in places:
             continue
         names = {
@@ -284,7 +284,7 @@ def detach(
             ).format(
                 child=Identifier(schema, table),
                 nulls=SQL(", ").join(
-                    SQL("{} = NULL").format(Identifier(reference)) for reference in nulled
+                    SQL("{} = NULL").format(Identifier(column)) for column in nulled
                 ),
                 targets=SQL(", ").join(Identifier("t", column) for column in key.targets),
                 erased=erased,

@@ -166,11 +166,12 @@ def mark_oversized(conn: Connection, clock: Clock, request_ids: Sequence[int]) -
 def _mark(
     conn: Connection, clock: Clock, request_ids: Sequence[int], column: Column[datetime | None]
 ) -> None:
-    conn.execute(
-        update(erasure_request)
-        .where(erasure_request.c.id.in_(request_ids), column.is_(None))
-        .values({column: clock.now()})
-    )
+    if request_ids:
+        conn.execute(
+            update(erasure_request)
+            .where(erasure_request.c.id.in_(request_ids), column.is_(None))
+            .values({column: clock.now()})
+        )
 
 
 def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:

@@ -1,7 +1,7 @@
-"""Find out whether the transactions of open batches committed.
+"""Identify servers and transactions, and find out whether transactions of open batches committed.
 
-A process that is killed leaves its batch open. Whoever works on that database next asks PostgreSQL
-for the transaction by its number; docs/decisions/0012 says why that is enough.
+A process that is killed leaves its batch open. The next run on the database queries PostgreSQL for
+the transaction by its number (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def transaction_of(connection: psycopg.Connection[Any]) -> str:
     Raises:
         psycopg.Error: the server is a replica, or the connection is gone.
     """
-    return str(scalar(connection, "SELECT pg_current_xact_id()::text"))
+    number = scalar(connection, "SELECT pg_current_xact_id()::text")
+    assert number is not None
+    return str(number)
 
 
 def _asked(connection: psycopg.Connection[Any], query: str) -> str:

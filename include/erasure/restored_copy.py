@@ -1,7 +1,7 @@
 """Suspend triggers of a restored copy during the replay; renew its statistics and views after it.
 
-They would copy old values into history tables, keep records that must be erased, or forbid the
-change. Foreign keys stay in force.
+An application's triggers and rules would copy old values into history tables, keep records that
+must be erased, or refuse the change. Foreign keys stay in force.
 """
 
 from __future__ import annotations

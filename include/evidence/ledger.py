@@ -1,7 +1,7 @@
 """The evidence ledger: one signed row per bundle, in the one order of the chain.
 
-A page selects rows by their content. It would miss a row that was changed, or show an older row as
-the newest. So every row is verified.
+The signature of every row is verified, since a page selects rows by their content: it would miss a
+changed row, or show an older row as the newest.
 """
 
 from __future__ import annotations

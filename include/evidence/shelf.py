@@ -1,7 +1,7 @@
 """Show files of sealed bundles to people, and only files that are as they were sealed.
 
-A row of the ledger is believed once its signature fits, a file once its digest is the one of a
-SHA256SUMS that a trusted key signed and the ledger names.
+A row of the ledger is used only if its signature is valid. A file is used only if its digest is
+that of a SHA256SUMS that a trusted key signed and the ledger names.
 """
 
 from __future__ import annotations

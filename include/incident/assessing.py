@@ -1,7 +1,6 @@
 """Count what is affected by an incident, and propose the worst grade that the counts reach.
 
-The worst grade that any figure reaches is proposed. What nobody could count may be anything: then
-the grade is the least that it can be.
+If a count is unknown, the proposed grade is a lower bound.
 """
 
 from __future__ import annotations

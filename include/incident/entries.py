@@ -1,7 +1,6 @@
 """The data of timeline entries, one model for each kind; `Entry.as_` reads them.
 
-Entries of older versions lack what was added since: such fields have a default. `Preserved` is in
-`include.incident.entries`, since the step returns it too.
+Fields that older entries lack have a default. `Preserved` is also the result of a step.
 """
 
 from __future__ import annotations

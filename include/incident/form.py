@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,19 +22,34 @@ from include.messages import Message, verbatim
 from include.policy.period import earlier
 from include.services.errors import UsageError
 
-LONGEST = 2_000  # characters of what happened
-_SHORT = 500  # characters of a name
+LONGEST = 2_000  # characters of a text that is entered
 Sections = Mapping[str, Sequence[Field]]
+
+
+class Action(StrEnum):
+    """What an update does."""
+
+    NOTE = "note"
+    HAND_OVER = "hand_over"
+    TAKE_OFF = "take_off"
+    ASSIGN = "assign"
+    REGRADE = "regrade"
+    TOLD_OTHERWISE = "told_otherwise"
+    CORRECT = "correct"
+    WIDEN = "widen"
+    CANCEL = "cancel"
+
+
 _ACTIONS = {
-    "note": "Note / 记录",
-    "hand_over": "Hand over the shift / 交接班",
-    "take_off": "Take a person off / 回避或移出人员",
-    "assign": "Assign a person / 指派人员",
-    "regrade": "Change the grade / 调整级别",
-    "told_otherwise": "People were told otherwise / 已通过其他方式告知",
-    "correct": "An entry was a mistake / 更正误记",
-    "widen": "More is affected / 扩大影响范围",
-    "cancel": "Cancel: it was none / 撤销（误报）",
+    Action.NOTE: "Note / 记录",
+    Action.HAND_OVER: "Hand over the shift / 交接班",
+    Action.TAKE_OFF: "Take a person off / 回避或移出人员",
+    Action.ASSIGN: "Assign a person / 指派人员",
+    Action.REGRADE: "Change the grade / 调整级别",
+    Action.TOLD_OTHERWISE: "People were told otherwise / 已通过其他方式告知",
+    Action.CORRECT: "An entry was a mistake / 更正误记",
+    Action.WIDEN: "More is affected / 扩大影响范围",
+    Action.CANCEL: "Cancel: it was none / 撤销（误报）",
 }
 
 
@@ -72,7 +88,6 @@ def trigger_form(rules: IncidentRules | None) -> Sections:
             "noticed_by",
             "Noticed by / 发现人",
             "Who noticed: a person, a system. 由谁（人员或系统）发现。",
-            longest=_SHORT,
         ),
         _field(
             "aware_at",
@@ -124,8 +139,8 @@ def update_form(rules: IncidentRules | None) -> Sections:
             "It stands on the timeline with your name; nothing there is changed. "
             "以你的名义记入时间线；已有记录不会改动。",
             "choice",
-            options={action: verbatim(title) for action, title in _ACTIONS.items()},
-            value="note",
+            options={str(action): verbatim(_ACTIONS[action]) for action in Action},
+            value=str(Action.NOTE),
             required=True,
         ),
         _field(
@@ -149,7 +164,6 @@ def update_form(rules: IncidentRules | None) -> Sections:
             "account",
             "Account / 账号",
             "Who is taken off, assigned, or takes over. 被移出、被指派或接班的人员。",
-            longest=_SHORT,
         ),
         _field(
             "duty",
@@ -219,13 +233,11 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
             "partner",
             "Partner / 合作方",
             "Number in the register, of a breach at a partner. 合作方泄露时，其登记编号。",
-            longest=_SHORT,
         ),
         _field(
             "keys_of",
             "Keys of / 编号所属数据表",
             "Table of the keys below; empty: people. 下列编号所属的数据表；留空为个人。",
-            longest=_SHORT,
         ),
         _field(
             "keys",
@@ -234,7 +246,7 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
             "每行一个：数据库/主键；不得填写电话或证件号码。",
             "long_text",
             value="",
-            longest=MOST_KEYS * _SHORT,
+            longest=MOST_KEYS * 500,  # characters of all keys
         ),
     ]
 

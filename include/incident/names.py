@@ -44,7 +44,7 @@ class State(StrEnum):
 class Kind(StrEnum):
     """What an entry of the timeline is about."""
 
-    OPENED = "opened"  # data: what clocks start from (beginning.py)
+    OPENED = "opened"  # data: the moments that clocks start from
     PRESSED_AGAIN = "pressed_again"  # the same form, by a second run
     TEAM_CALLED = "team_called"
     SCOPED = "scoped"  # counted, or why it could not be; data: version, counts, unknown

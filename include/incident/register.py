@@ -1,7 +1,7 @@
 """The register of incidents: each opens and ends once, by the rules of its opening.
 
-What counts is kept: its clocks, the grades with their figures, which authorities are told of what,
-its type. How a thing is done is today's: the people, the checklist, a hotline whose number changed.
+Clocks, grades with their figures, authorities and the incident's type stay as they were when the
+incident opened. People, checklists and telephone numbers are those of the pack today.
 """
 
 from __future__ import annotations

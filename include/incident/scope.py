@@ -1,9 +1,9 @@
 """Counts of what is affected, by database; a later count never makes an incident smaller.
 
-A database that nobody could count in is never zero: it is unknown, and so is every total.
+The count of a database that cannot be read is unknown, not zero, and so is every total with it.
 
-Whoever was found affected stays so. Somebody who enters at night only what came to it would else
-make an incident smaller: a lower grade, a letter that leaves out types of information.
+A later count may select less. Each figure keeps the greater value of both counts: otherwise the
+grade would fall, and letters would leave out types of information.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from include.approvals.people import is_among, same_person
@@ -19,6 +18,7 @@ from include.evidence.step_findings import StepFindings
 from include.incident import register, timeline
 from include.incident.clocks.milestones import is_declined
 from include.incident.entries import Reported, Told, UpdateEntered
+from include.incident.form import LONGEST, Action
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -43,23 +43,8 @@ from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.services.errors import UsageError
 
-LONGEST = 2_000
 _USER_ID = re.compile(r"[\w.@-]{1,100}")
 MOST_NAMES = 10
-
-
-class Action(StrEnum):
-    """What an update does."""
-
-    NOTE = "note"
-    HAND_OVER = "hand_over"
-    TAKE_OFF = "take_off"
-    ASSIGN = "assign"
-    REGRADE = "regrade"
-    TOLD_OTHERWISE = "told_otherwise"
-    CORRECT = "correct"
-    WIDEN = "widen"
-    CANCEL = "cancel"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Record the outcome of claimed messages, and give up notices that waited too long.
 
-These marks are not flushed one by one (`synchronous_commit = off`): a killed process loses none of
-them, for the server has them. Where the server itself dies within the next moment, a message whose
-mark is lost is still *being sent* in the state database, so it is in doubt and treated as such.
+These outcomes are committed without a flush (`synchronous_commit = off`). A killed process loses
+none of them. If the server itself fails within the next moment, a message whose outcome is lost is
+still *being sent* in the state database, and is treated as in doubt.
 """
 
 from __future__ import annotations

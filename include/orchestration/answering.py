@@ -13,21 +13,22 @@ from datetime import datetime
 from typing import Any
 
 from include.approvals.reasons import COMMAND_LINE
+from include.orchestration.unforeseen import value_free
 from include.services.clock import SystemClock
-from include.services.errors import UsageError
+from include.services.errors import ServiceError, UsageError
 
 REASON = COMMAND_LINE
 
 
 def _human() -> Any:
-    """What imports Airflow, which reads its settings then: they have to be there before."""
+    """Import `human` late: Airflow needs its settings in the environment before its import."""
     from include.orchestration import human
 
     return human
 
 
 def _reason(words: str, _at: datetime) -> dict[str, Any]:
-    """A form from a JSON object of its fields, else a reason."""
+    """Return the form's fields of an answer: those of a JSON object, or the words as the reason."""
     fields = json.loads(words) if words.startswith("{") else {"reason": words}
     return fields | {"reason": f"{REASON} {fields.get('reason') or ''}".strip()}
 
@@ -39,8 +40,8 @@ class Given:
     Attributes:
         option: one of the step's.
         words: that were given with it.
-        fill: makes of the words and the moment what the step's form holds. A reason always begins
-            with `REASON`: the person in whose name it is given did not look at anything, and the
+        fill: returns the form's fields, from the words and the moment of entry. A reason always
+            begins with `REASON`: the person in whose name it is given looked at nothing, and the
             evidence has to say so.
     """
 
@@ -131,7 +132,17 @@ def give(answer: Given, task: Any) -> dict[str, Any]:
     Args:
         answer: to the question.
         task: Airflow's task instance, which has shown the question.
+
+    Raises:
+        ServiceError: the answer could not be entered.
     """
+    try:
+        return _entered(answer, task)
+    except Exception as error:  # noqa: BLE001 - its words may quote the question
+        raise ServiceError(f"The answer could not be entered:\n{value_free(error)}") from None
+
+
+def _entered(answer: Given, task: Any) -> dict[str, Any]:
     from airflow.models.hitl import HITLDetail
     from airflow.utils.session import create_session
     from sqlalchemy import select

@@ -8,11 +8,12 @@ from typing import Any
 from airflow.sdk import Asset, AssetAlias
 
 from include.evidence.shelf import SealedRun
+from include.orchestration.unforeseen import value_free
 from include.workflow.assets import SEALED_BUNDLE, asset_uri, events_of
 from include.workflow.declaration import AnyWorkflow
 
 log = logging.getLogger(__name__)
-MOST_EVENTS = 1000
+MOST_EVENTS = 500
 """Of a run. Airflow registers them one by one while the task waits: 12 to 30 ms each on a busy
 machine, and after half a minute Airflow takes the task for failed."""
 
@@ -45,5 +46,7 @@ def raise_events(events: Any, workflow: AnyWorkflow, sealed: SealedRun, *, is_dr
             extra = {"outcome": str(event.outcome), "is_drill": is_drill, **event.details}
             uri = asset_uri(kind, event.name)
             events[AssetAlias(asset_uri(kind))].add(Asset(uri), extra=extra)
-    except Exception:  # the run is sealed: an asset does not keep `gate` from its outcome
-        log.exception("The assets of this run have no further events.")
+    except Exception as error:  # noqa: BLE001 - the run is sealed, and `gate` has to show its outcome
+        log.error(  # noqa: TRY400 - a traceback ends with words that may quote a value
+            "The assets of this run have no further events:\n%s", value_free(error)
+        )

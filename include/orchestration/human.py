@@ -101,8 +101,8 @@ class HumanStep(HITLOperator):
             and the moment at which it is entered.
         take: takes the answer for a part; what it returns goes into XCom: ids and the outcome.
         response_timeout: how long the step waits. Then ``take`` is told that nobody answered.
-        unattended: whether nobody can answer, as in an in-process run; see `attend`. None if only
-            the run shows it: nobody answers a run of ``airflow dags test``.
+        unattended: whether nobody can answer, as in an in-process run; see `attend`. None: decide
+            by the run, since nobody can answer only in a run of ``airflow dags test``.
         answer_ahead: enters the answer that was given with the command, for the task instance, and
             returns Airflow's event of it; see `attend`.
         asks_again: whether the step asks anew where `take` raises `AskAgain`; else it fails.
@@ -257,7 +257,9 @@ def options(task: Any) -> list[str]:
 
 
 def attend(task: Any, answer: Callable[[Any], Mapping[str, Any]] | None) -> None:
-    """Tell a human step that it is in an in-process run, where nobody can be asked again.
+    """Prepare a human step for an in-process run, which asks nobody.
+
+    The step takes the given answer, or counts as unanswered, and never asks again.
 
     Args:
         task: the step, mapped or not.

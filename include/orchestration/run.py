@@ -232,7 +232,8 @@ def seal_run(
             run that is sealed.
         make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
             the live store and ledger, then its state is dropped.
-        announce: is called with the sealed run, by each try.
+        announce: called after the seal with the sealed run; a retried or cleared task calls it
+            again.
 
     Returns:
         The bundle's path, the digest of its SHA256SUMS, the outcome and the number of findings.

@@ -25,7 +25,7 @@ from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notices, watching
 from include.orchestration.assets import outlets_of, raise_events
-from include.orchestration.deadline import deadline_alert, test_without_deadline
+from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
 from include.orchestration.forms import params_of
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
@@ -157,7 +157,7 @@ class Tasks:
     def seal_after(self, last: Any) -> None:
         """Make the tasks `seal` and `gate`, which follow the last task of every run.
 
-        Then set what operations.yaml says of the DAG's tasks.
+        Then set the pools, priorities and queues of operations.yaml. Call it last.
 
         Args:
             last: task or tasks before them.
@@ -178,7 +178,7 @@ class Tasks:
         last >> sealed
         last_task: Any = gate(sealed)
         dag = last_task.operator.dag
-        test_without_deadline(dag)
+        ignore_deadline_in_dag_test(dag)
         operate(dag, policy().operations.of(workflow.id), workflow.queue)
 
 

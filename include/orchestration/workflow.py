@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
 
 from include.composition import workplace_of
+from include.notify.sending import STEP_SEND
 from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
 from include.policy.rules import TaskOperations, WorkflowOperations
@@ -68,7 +69,8 @@ def operate(dag: DAG, operations: WorkflowOperations, usual_queue: str) -> None:
     Args:
         dag: with all of its tasks.
         operations: of the workflow.
-        usual_queue: of its tasks; one that has another keeps it, unless it is named itself.
+        usual_queue: of its tasks. Tasks with another queue, and `send`, which needs the mail server
+            of the zone `default`, keep theirs unless they are named.
 
     Raises:
         UsageError: the pack names a task that the workflow does not have.
@@ -81,7 +83,8 @@ def operate(dag: DAG, operations: WorkflowOperations, usual_queue: str) -> None:
         )
     for task in dag.tasks:
         own = operations.tasks.get(str(task.label), TaskOperations())
-        if queue := own.queue or (operations.queue if task.queue == usual_queue else None):
+        is_movable = task.queue == usual_queue and task.label != STEP_SEND
+        if queue := own.queue or (operations.queue if is_movable else None):
             task.queue = queue
         if pool := own.pool or operations.pool:
             task.pool = pool

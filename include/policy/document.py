@@ -1,14 +1,13 @@
 """Read YAML files safely, with the line of every key and item.
 
-YAML 1.1 and YAML 1.2 read some of them differently: ``010`` is 8 or 10, ``yes`` is true or text,
-``0o10`` is text or 8. A pack decides which records are deleted, so such a value is refused.
+YAML 1.1 and YAML 1.2 read some plain values differently: ``010`` is 8 or 10, ``yes`` is true or
+text, ``0o10`` is text or 8. A pack decides which records are deleted, so such a value is refused.
 ``true``, ``false``, ``null``, ``~`` and the numbers of JSON keep their meaning. All other values
 are text, also ``12:30`` and ``2026-11-25`` (YAML 1.2.2, 10.3.2, core schema).
 
-Beside YAML's own errors these are refused: duplicate keys, keys that are not text, tags, values
-that `include.policy.scalars` refuses, more than one document, files that are not UTF-8, too large
-or nested too deep, and aliases that unfold into more nodes than a pack can need. What is read is
-exactly what JSON can express.
+Also refused, beside YAML's own errors: duplicate keys, keys that are not text, tags, more than one
+document, files that are not UTF-8, too large or nested too deep, and aliases that expand to more
+nodes than a pack can need. The result is exactly what JSON can express.
 """
 
 from __future__ import annotations

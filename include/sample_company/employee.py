@@ -1,7 +1,7 @@
 """Employees of the sample company, and the courses that each has to take by when.
 
-Written for the answer sheet and used by nothing else: what the workflow works out in SQL is held
-against it.
+The answer sheet computes the courses here in plain Python, and tests compare the workflow's SQL
+with them. Nothing else uses this module.
 """
 
 from __future__ import annotations

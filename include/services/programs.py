@@ -1,9 +1,9 @@
 """Locate PostgreSQL's client programs, and the versions of servers that they support.
 
-The set from PyPI was built without TLS, so it reaches servers on this machine and in networks that
-encrypt by themselves. Where databases are reached over TLS, name the folder of a full client.
+The programs from PyPI were built without TLS. They reach servers on this machine and in networks
+that encrypt by themselves. For databases over TLS, name the folder of a full client.
 
-docs/decisions/0041-older-servers.md gives the reasons.
+docs/decisions/0041-older-servers.md gives the reasons for the supported versions.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from include.cli import app
 from include.cli import incident as command
 from include.evidence.ledger import LedgerRow
 from include.incident.evidence import kept
+from include.incident.form import Action
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.report import timeline_file
-from include.incident.updating import Action
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore

@@ -152,7 +152,7 @@ def test_a_drill_killed_while_loading(rig: Rig, directory: StorePlace) -> None:
 
 
 def test_a_drill_killed_while_indexing(slow_to_index: Rig, directory: StorePlace) -> None:
-    """The build of an index that would take half a minute ends; the teardown drops all."""
+    """The build of an index, which would take half a minute, ends; the next task drops all."""
     slow_to_index.back_up(directory.open())
     with child("drill", slow_to_index, directory) as killed:
         until(lambda: running(slow_to_index.server, "CREATE INDEX%", SCRATCH))

@@ -21,6 +21,7 @@ from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings
 from include.incident import assessing, updating
+from include.incident.form import Action
 from include.incident.incident_run import SCENARIO, IncidentRecord, IncidentRun, record_of
 from include.incident.names import CLAUSE, UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
@@ -31,7 +32,7 @@ from include.incident.steps.decide import TELL, Decision
 from include.incident.steps.task import IncidentTask
 from include.incident.telling import notifying
 from include.incident.timeline import Entry, of_kind
-from include.incident.updating import Action, Update
+from include.incident.updating import Update
 from include.incident.workflow import ASSESS, OPEN, PRESERVE, WIDEN
 from include.messages import Message
 from include.notify.outbox import Run
@@ -304,11 +305,6 @@ class Case:
                 )
                 return str(conn.scalars(rows, {"number": self.number}).first() or "")
         return self.task(step, authority).content()
-
-    def lacking(self, step: str, authority: str = "cac") -> list[Message]:
-        """What the document of a step lacks."""
-        task: Any = self.task(step, authority)
-        return list(task.lacking)
 
     def until(self, last: str, **entered: Mapping[str, Any]) -> Case:
         """Do every step up to and with that one, as it should be done; or as is said by step."""

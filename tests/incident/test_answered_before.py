@@ -9,9 +9,9 @@ import pytest
 
 from include.approvals.question import Answer, AskAgain
 from include.evidence.model import Outcome
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.steps import decide, report, task
-from include.incident.updating import Action
 from include.incident.workflow import RESPOND_TO_INCIDENT
 from tests.incident.desk_rig import BOSS, LEAD, USUAL, Case, Company
 from tests.incident.test_steps import HUMAN, before

@@ -7,10 +7,10 @@ from sqlalchemy import text
 
 from include.incident import report, timeline, watching
 from include.incident.clocks.clock import Clock, ClockState, clocks_of
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.steps import decide
 from include.incident.steps.closing import open_points
-from include.incident.updating import Action
 from include.services.errors import UsageError
 from tests.incident.deciding_rig import asked, given, widened
 from tests.incident.desk_rig import BOSS, COMP, LEAD, SERVICE, Case, Company, english

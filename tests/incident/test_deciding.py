@@ -12,10 +12,10 @@ from include.approvals import registry
 from include.approvals.question import AskAgain
 from include.incident import register
 from include.incident.clocks.clock import ClockState, clocks_of
+from include.incident.form import Action
 from include.incident.names import INDIVIDUAL, Kind, State
 from include.incident.steps import decide
 from include.incident.telling import notifying
-from include.incident.updating import Action
 from include.notify.status import statuses
 from include.services.errors import ControlFailed
 from tests.incident.deciding_rig import (

@@ -6,10 +6,10 @@ import pytest
 
 from include.approvals.question import AskAgain
 from include.incident.clocks.clock import clocks_of
+from include.incident.form import Action
 from include.incident.names import State
 from include.incident.selection import Selection
 from include.incident.steps.closing import open_points
-from include.incident.updating import Action
 from tests.incident.desk_rig import COMP, Case, Company, assess, english, widen
 
 CAC, POSTAL = "Provincial cyberspace administration", "Local postal administration"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from include.approvals.question import AskAgain
+from include.incident.form import Action
 from include.incident.names import Kind, State
-from include.incident.updating import Action
 from tests.incident.deciding_rig import asked, given, widened
 from tests.incident.desk_rig import COMP, LEAD, Case, Company, rules
 from tests.incident.test_steps import HUMAN, before, given_now
@@ -94,6 +94,16 @@ def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) ->
     case.answer("contain")
     case.take("close", replace(given, at=company.clock.now()))
     assert case.record.incident.state is State.CLOSED
+
+
+def test_closing_names_what_is_open_also_to_an_outdated_form(company: Company) -> None:
+    """More people are counted while the form is open: what they are owed is named."""
+    case = before(company, "close")
+    given = given_now(case, "close")
+    widened(case, 4, 5)
+    with pytest.raises(AskAgain, match="it cannot be closed: "):
+        case.take("close", replace(given, at=company.clock.now()))
+    assert case.record.incident.state is not State.CLOSED
 
 
 def with_letter(case: Case, heading: str) -> None:

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord, judge
 from include.incident import incident_run, report, timeline, watching
+from include.incident.form import Action
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.rule_checks import INCIDENT
 from include.incident.telling import notifying
-from include.incident.updating import Action
 from include.messages import Message, verbatim
 from include.notify.outbox import Run
 from include.notify.texts import digest

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from include.approvals.question import Answer, AskAgain, Question
 from include.evidence.step_findings import StepFindings
+from include.incident.form import Action
 from include.incident.names import CLAUSE, Kind, State
-from include.incident.updating import Action
 from include.incident.workflow import RESPOND_TO_INCIDENT
 from include.policy.period import Period
 from tests.incident.desk_rig import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from include.approvals.question import AskAgain
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.rules import HumanStep
 from include.incident.team import everybody, team_of
-from include.incident.updating import Action
 from include.policy.mapping import Group
 from include.services.errors import ServiceError
 from tests.incident.desk_rig import (

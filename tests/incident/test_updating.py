@@ -8,8 +8,9 @@ import pytest
 
 from include.incident import timeline, updating
 from include.incident.clocks.clock import ClockState, clocks_of
+from include.incident.form import Action
 from include.incident.names import UPDATES, Kind, State
-from include.incident.updating import Action, Update
+from include.incident.updating import Update
 from include.notify.outbox import Run
 from include.services.errors import UsageError
 from tests.incident.desk_rig import (

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from include.approvals.question import AskAgain
 from include.incident import watching
-from include.incident.updating import Action
+from include.incident.form import Action
 from tests.incident.desk_rig import BOSS, Case, Company
 
 

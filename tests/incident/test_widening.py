@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.incident import assessing, incident_run
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.scope import Counted, Scope, Unknown, refuse_less, widened
 from include.incident.selection import Selection
-from include.incident.updating import Action
 from include.messages import verbatim
 from include.services.errors import UsageError
 from tests.incident.desk_rig import COMP, Company, assess, widen

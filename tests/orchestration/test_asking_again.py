@@ -107,4 +107,5 @@ def test_a_mapped_step_is_prepared_as_any_other(
     (answer,) = each["answer_ahead"].args
     assert (answer.option, answer.fill("w", EVENT["responded_at"])) == ("Not yet", {"reason": "w"})
     assert (each["unattended"], each["asks_again"]) == (False, False)
-    assert (rarely["unattended"], rarely["answer_ahead"]) == (True, None)
+    settings = (rarely["unattended"], rarely["answer_ahead"], rarely["asks_again"])
+    assert settings == (True, None, False)

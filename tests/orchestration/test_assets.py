@@ -131,7 +131,7 @@ def test_a_run_raises_at_most_a_thousand_events(
     events = events_of_seal(run, monkeypatch, many)
     assert BUNDLE in events
     assert len(events) == MOST_EVENTS
-    assert "Only 1000 assets" in caplog.text
+    assert "Only 500 assets" in caplog.text
 
 
 def test_outcome_is_the_worst_of_the_steps_with_a_record() -> None:

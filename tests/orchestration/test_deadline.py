@@ -20,8 +20,6 @@ from tests.drill_sandbox.test_workplace import Play
 
 pytestmark = pytest.mark.airflow
 
-# Of these, people decide how long a run takes.
-
 
 @pytest.fixture
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

@@ -55,6 +55,9 @@ def test_tasks_run_as_the_policy_pack_says(pack: Path) -> None:
     made = dag("backup_offsite")
     assert settings(made) == expected
     assert '"pool": "dumps"' in serialized(made)
+    operations(pack, remind_training={"queue": "night"})
+    queues = {task.label: task.queue for task in dag("remind_training").tasks}
+    assert (queues["send"], queues["gate"]) == ("default", "night")
     assert settings(dag("check_quality"))["check"] == ("default", "default_pool", 1)
 
 

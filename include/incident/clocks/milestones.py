@@ -1,9 +1,13 @@
-"""When an incident reached which milestone, as its timeline has it.
+"""Milestones of an incident, and the decisions whether people are notified.
 
-What counts is when something happened, not when it was recorded: Airflow may have been down. The
-recording is kept beside it, so that nobody takes an entry made afterwards for one made at once.
-Decisions that end a clock are made here, and count from when they were entered: another grade, a
-cancellation, that a report is not needed. Else whoever is late could decide in the past not to be.
+A milestone counts from when it happened, not from when it was recorded: Airflow may have been down.
+The timeline has both moments. Entries that end a clock by a decision (another grade, a
+cancellation, a report that is not needed) count from when they were entered: otherwise a late
+decision could be dated back.
+
+A decision is about the words of a letter and a list of people. A later decision on the same words
+adds people to those before. Once the words differ, it is about everybody to whom nothing was sent,
+and the decisions before no longer stand.
 """
 
 from __future__ import annotations

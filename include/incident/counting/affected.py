@@ -1,9 +1,10 @@
 """Select the affected records of one database, and the people whom they are about.
 
-A key that no column can hold, such as a word where keys are numbers, is not found; it is no error.
+A listed key that its column cannot hold, such as a word for a numeric key, matches no record and is
+no error.
 
-Where logs or lists name few people their records are looked up, person by person; otherwise each
-collection is looked through once. Both find the same.
+If logs or lists name few people, their records are looked up person by person. Otherwise each
+collection is scanned once. Both ways return the same records.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Tables, columns and foreign keys in a database that incident.yaml names, as they are now.
 
-An empty text is no value. Of keys inside a JSON column each is looked at where the column is JSON;
-what the column itself is said to hold, it holds where it is not NULL.
+A row has a value of a data category if a column of that category holds more than NULL or an empty
+text. In a JSON column each mapped key is examined; a category of the JSON column itself counts if
+the column is not NULL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Make one extract of each log per count, with at least all rows that any count has read.
 
-Later counts say again what is affected, and somebody may leave out what was said before; figures
-never get less, so an extract that knew the newest words only could lack rows that were counted.
+A later count may use a narrower selection, but its figures never fall. So an extract covers the
+selections of all counts.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Compare the frozen list of affected people with the counts, and bound figures that differ.
 
-Whoever was found affected once stays on the list, though a later count does not find them, and
-somebody may come between the count and the list. Nobody counted all of the list at once then.
-
-It is longer where the newest count does not find people who were found before, or where somebody
-came between the count and the list; then figures of people become upper bounds.
+A person stays on the list even if a later count does not find that person. Rows may also be added
+between the count and the list. In both cases the list is longer than the count, and the figures of
+people become upper bounds, because no single count covers the whole list.
 """
 
 from __future__ import annotations

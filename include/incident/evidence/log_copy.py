@@ -1,8 +1,8 @@
 """Copy rows of an access or sharing log as CSV, from one snapshot, by psql.
 
-psql writes its answers (``COPY 42``) to its stderr, so that they do not mix with the rows.
-It reads its commands from its standard input: neither a password nor an account stands on a command
-line. What the log holds is only ever in memory here.
+psql writes its messages (``COPY 42``) to stderr, apart from the rows. It reads its commands from
+standard input, so that no password and no account is in a command line. Rows of the log are only
+in memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Secure the evidence of an incident: the list of people, the log extracts, the legal holds.
 
-Few people are held one by one, many with their database. Holds of two incidents on the same record
-are two holds: the one stays when the other is released.
+A few people are held one by one; for many, the whole database is held. Two incidents that hold the
+same record have two holds: releasing one leaves the other.
 
-Safe to repeat: people are added, an extract that was made is verified, holds are placed once. What
-could not be read is said, and its database is held as a whole.
+Safe to repeat: people are added, an existing extract is verified, a hold is placed once. A database
+that cannot be read is reported and held as a whole.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -11,12 +12,13 @@ from include.approvals.question import Answer, Question
 from include.incident import incident_run, register
 from include.incident.assessing import Proposal, propose
 from include.incident.entries import ImpactAssessed
+from include.incident.form import LONGEST
 from include.incident.incident_run import IncidentRecord, told
 from include.incident.names import Kind
 from include.incident.rules import CHECKLIST_FIELDS, IncidentType
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_lines
-from include.incident.steps.task import LONGEST, Answered, IncidentTask, human_task
+from include.incident.steps.task import Answered, IncidentTask, human_task
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 
@@ -101,11 +103,11 @@ class Grading(IncidentTask):
     title = _("The grading")
     choices = (CONFIRM,)
 
-    @property
+    @cached_property
     def _scope(self) -> Scope:
         return incident_run.newest(self.run, self.record.incident.id)
 
-    @property
+    @cached_property
     def _proposal(self) -> Proposal:
         return propose(self._scope, self.rules)
 

@@ -18,10 +18,11 @@ from include.incident.clocks import milestones
 from include.incident.clocks.clock import ClockState, clocks_of
 from include.incident.clocks.clock_words import due
 from include.incident.entries import Preserved
+from include.incident.form import LONGEST
 from include.incident.incident_run import IncidentRecord, IncidentRun, report_title, rules_of
 from include.incident.names import FINDING_KIND, Kind, Phase, State
 from include.incident.steps.report import authorities, is_answered
-from include.incident.steps.task import LONGEST, Answered, IncidentTask, StepAnswer, human_task
+from include.incident.steps.task import Answered, IncidentTask, StepAnswer, human_task
 from include.incident.telling import notifying
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed, verbatim
@@ -156,14 +157,16 @@ class Closing(IncidentTask):
         if answer.option != CLOSE:
             given.refuse(_("not yet: {words}", words=given.text(_WORDS)))
 
-        def close(conn: Connection, record: IncidentRecord) -> Mapping[str, Any] | Message:
-            if left := open_points(self.run, record):
-                return _("it cannot be closed: {points}", points=listed(left))
+        def check(record: IncidentRecord) -> Message | None:
+            left = open_points(self.run, record)
+            return _("it cannot be closed: {points}", points=listed(left)) if left else None
+
+        def close(conn: Connection, record: IncidentRecord) -> Mapping[str, Any]:
             register.ended(conn, record.incident.id, State.CLOSED, given.at)
             return {}
 
         words = _("The handling was closed. {words}", words=given.text(_WORDS))
-        return given.enter(Kind.CLOSED, words, also=close)
+        return given.enter(Kind.CLOSED, words, also=close, check=check)
 
 
 class Review(IncidentTask):

@@ -1,8 +1,9 @@
 """Decide whether affected people are notified; another person than the impact's author decides.
 
-They need not be told where measures avoid the harm (PIPL (2021-11-01) 57); that is a decision with
-reasons too. It is bound to the letter's words and the list of people, by their digest. An addition
-decides on the people who came to the list since; what was decided on the others stands.
+The law requires no notification if measures avoid the harm (PIPL (2021-11-01) 57). That is a
+decision with reasons too. A decision is bound by digest to the words of the letter and to the list
+of people. A later decision on the same words covers only the
+people who were added since; if the words changed, it covers everybody to whom nothing was sent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from include.approvals.registry import APPROVE, REJECT, Refusal, Request
 from include.incident import incident_run, timeline
 from include.incident.clocks import milestones
 from include.incident.entries import Decided
+from include.incident.form import LONGEST
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -30,7 +32,6 @@ from include.incident.incident_run import (
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
 from include.incident.rules import Letter
 from include.incident.steps.task import (
-    LONGEST,
     Answered,
     IncidentTask,
     StepAnswer,

@@ -7,6 +7,7 @@ report that nobody read does more harm than one that is ten minutes later.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from include.documents.words import missing
 from include.incident.clocks.clock import Bearing, bearing, facts_from
 from include.incident.clocks.milestones import is_declined, outgrown
 from include.incident.entries import Reported
+from include.incident.form import LONGEST
 from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
@@ -27,7 +29,6 @@ from include.incident.incident_run import (
 from include.incident.names import Kind, Phase
 from include.incident.rules import Authority
 from include.incident.steps.task import (
-    LONGEST,
     Answered,
     IncidentTask,
     StepAnswer,
@@ -94,10 +95,14 @@ class _HandIn(IncidentTask):
     phase: ClassVar[Phase | None] = None
     seals_document = True
 
-    @property
+    @abstractmethod
+    def _new_document(self) -> Document:
+        """Return the document as it is now."""
+
+    @cached_property
     def document(self) -> Document:
-        """The document as it is now."""
-        raise NotImplementedError
+        """The document: the same for the check and the seal."""
+        return self._new_document()
 
     @cached_property
     def lacking(self) -> list[Message]:
@@ -144,9 +149,7 @@ class _Report(_HandIn):
     title = _("The report to {part}", part="")
     choices = (HANDED_IN, NOT_NEEDED)
 
-    @property
-    def document(self) -> Document:
-        """The report as it is now."""
+    def _new_document(self) -> Document:
         return report_of(self.run, self.record, self.part, self.phase)
 
     def form(self) -> list[Field]:
@@ -170,10 +173,6 @@ class _Report(_HandIn):
         return self.digest([*self._blocked(), what])
 
     def ask(self) -> Question | None:
-        """Hand the report to an authority, then enter when and the receipt.
-
-        A person who clears the task of a report that was said not to be needed is asked again.
-        """
         if is_handed_in(self.record, self.part, self.phase):
             return None
         return self.question_about(self._seal(f"{self.phase}-{self.part}"))
@@ -216,11 +215,25 @@ class FirstReport(_Report):
 
     step, phase = "report", Phase.FIRST
 
+    def ask(self) -> Question | None:
+        """Hand the first report to an authority, then enter when and the receipt.
+
+        A person who clears the task of a report that was said not to be needed is asked again.
+        """
+        return super().ask()
+
 
 class FollowUpReport(_Report):
     """The follow-up report to an authority."""
 
     step, phase, patience = "report_rest", Phase.REST, 8
+
+    def ask(self) -> Question | None:
+        """Hand the follow-up report to an authority, then enter when and the receipt.
+
+        A person who clears the task of a report that was said not to be needed is asked again.
+        """
+        return super().ask()
 
 
 class Summary(_HandIn):
@@ -231,9 +244,7 @@ class Summary(_HandIn):
     choices = (DONE,)
     patience = 48
 
-    @property
-    def document(self) -> Document:
-        """The summary as it is now."""
+    def _new_document(self) -> Document:
         return summary_of(self.run, self.record)
 
     def form(self) -> list[Field]:

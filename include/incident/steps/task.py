@@ -39,7 +39,6 @@ from include.services.errors import ServiceError
 from include.workflow.declaration import Queue
 from include.workflow.step import HumanTask
 
-LONGEST = 2_000  # characters of a text that is entered
 CHANGED = _("the content of the page changed after the form was made; review the new page")
 _RETRIES = 20  # of a task that is open for weeks: each worker that is stopped meanwhile takes one
 Also = Callable[[Connection, IncidentRecord], Mapping[str, Any] | Message]
@@ -296,6 +295,7 @@ class StepAnswer:
         data: Mapping[str, Any] | None = None,
         happened_at: datetime | None = None,
         also: Also | None = None,
+        check: Callable[[IncidentRecord], Message | None] | None = None,
     ) -> Answered:
         """Enter an answer that counts, once, and return the step's result.
 
@@ -307,9 +307,11 @@ class StepAnswer:
             also: writes elsewhere in the same transaction and returns more data, or writes nothing
                 and returns why the answer does not count. It is not called if an earlier try of
                 the task entered the answer, since other things may have been entered after it.
+            check: returns why the answer does not count, before the contents are compared.
 
         Raises:
-            AskAgain: the form that was answered was about something else, or `also` refused.
+            AskAgain: `check` or `also` refused, or the form that was answered was about something
+                else.
         """
         run, incident = self.task.run, self.task.record.incident
         with run.state.begin() as conn:
@@ -318,9 +320,11 @@ class StepAnswer:
                 return answered(before)
             record = record_in(conn, incident.number)
             now = type(self.task)(run, record, self.task.part)
-            more: Mapping[str, Any] | Message = CHANGED
-            if now.content() == self.answer.content.partition(":")[0]:
-                more = also(conn, record) if also else {}
+            more: Mapping[str, Any] | Message | None = check(record) if check else None
+            if more is None:
+                more = CHANGED
+                if now.content() == self.answer.content.partition(":")[0]:
+                    more = also(conn, record) if also else {}
             if not isinstance(more, Message):
                 return append_answer(
                     conn, self.task, self.answer.option, kind, words, by=self.user, at=self.at,

@@ -1,7 +1,7 @@
 """Look up addresses of affected people when a letter is sent, and whether it is still due.
 
-An address that many people share is nobody's own: a branch's, or a wrong list. Such people are told
-otherwise, as those without an address are.
+An address that many people share belongs to a branch or comes from a faulty list. These people, and
+people without an address, are notified in another way.
 """
 
 from __future__ import annotations

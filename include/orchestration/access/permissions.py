@@ -1,11 +1,12 @@
 """Permissions of Airflow and of the compliance pages, by FAB's names; imports no Airflow.
 
-The pages ask for these views, the roles grant them. No import of Airflow is needed here.
+A permission is an action on a resource. Each compliance page is a resource of its own, which roles
+grant and the page asks for.
 
-A permission is an action on a resource. FAB knows one DAG apart from the others (``DAG:<dag_id>``)
-but not its parts: who may read logs at all may read those of every DAG that they may read, and two
-roles of one person open more together than each alone. So what is more than reading is granted on
-the part of one DAG, ``<part>:<dag_id>``, which `include.orchestration.access.manager` looks for.
+FAB knows one DAG apart from the others (``DAG:<dag_id>``) but not its parts: a person who may read
+logs may read those of every DAG that the person may read, and two roles of one person open more
+together than each alone. So everything beyond reading is granted on a part of one DAG,
+``<part>:<dag_id>``, which `include.orchestration.access.manager` looks for.
 """
 
 from __future__ import annotations

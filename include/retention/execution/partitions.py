@@ -38,7 +38,7 @@ CLOSED_MS = 1000  # for a statement that keeps other sessions waiting
 
 
 class Changed(Exception):
-    """A partition is not as planned any more; its records are disposed of one by record_class."""
+    """A partition is not as planned any more; its records are disposed of one by one."""
 
 
 def drop_whole(state: ExecutionState, record_class: RecordClass) -> None:

@@ -104,7 +104,7 @@ def question(
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
         parts.append(f"### {name}")
-        parts.append("\n".join(f"- {words.text(person)}" for person in _facts(plan, people)))
+        parts.append("\n".join(f"- {words.text(fact)}" for fact in _facts(plan, people)))
         parts.append(_table(plan, rules, tripped, words))
     return Question(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
 

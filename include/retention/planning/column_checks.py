@@ -5,9 +5,9 @@ check computes masked values of some records and writes nothing. A constraint th
 records does not refuse the plan: the execution reports these records (`retention.refused`) and
 masks the others.
 
-Deletions set the columns of foreign keys to null that `detach` names. Of a composite key only the
-named columns are set to null, so that a kept invoice keeps its tenant. A key that cannot be
-detached in this way is refused when the plan is made.
+`detach` in the pack names columns of foreign keys that are set to null when the referenced record
+is deleted. Of a composite key only the named columns are set to null, so that a kept invoice keeps
+its tenant. If the columns do not accept null, no plan is made.
 """
 
 from __future__ import annotations

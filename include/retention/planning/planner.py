@@ -51,7 +51,7 @@ from include.retention.postgres.transaction_counters import require_counting
 from include.services.database import scalar
 from include.services.errors import UsageError
 
-YEARS = range(1900, 9000)  # any period can be added without leaving PostgreSQL's range of dates
+YEARS = range(1900, 9000)  # any period can be added within the years of Python's datetime
 
 
 def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:

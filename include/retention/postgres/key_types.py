@@ -3,7 +3,7 @@
 A person types the key of a record in a hold or request. PostgreSQL prints a key in the form of its
 type: a UUID in lower case, a numeric with its scale, a timestamp in one timezone. This module
 converts both to one form. A type without such a form is refused: a hold on its text would keep
-nothing. `include.retention.postgres.typed_keys` compares the keys of a database.
+nothing.
 
 A hold that keeps too much can be released. A request that matches too much deletes records of
 another person, and a request that misses a class is closed although records are left. So each value

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.cli.answers import people as sample_people
+from include.incident.form import Action
 from include.incident.incident_run import IncidentRecord, record_of
 from include.incident.names import Kind
 from include.incident.register import of_run
 from include.incident.rule_checks import INCIDENT
-from include.incident.updating import Action, Update, enter
+from include.incident.updating import Update, enter
 from include.local.airflow import ADMIN, stop_tree
 from include.notify.outbox import Run
 from include.workflow.run_context import context_of

@@ -8,12 +8,12 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.incident import assessing, incident_run, report
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes
 from include.incident.selection import Selection
 from include.incident.steps.closing import open_points
-from include.incident.updating import Action
 from tests.incident.desk_rig import Case, Company, assess, english, widen
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from include.documents.model import Document, Form
 from include.documents.words import missing
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.telling import authority_report
 from include.incident.telling.authority_report import Phase
-from include.incident.updating import Action
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Table

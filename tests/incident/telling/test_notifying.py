@@ -12,10 +12,10 @@ from sqlalchemy import text
 from include.incident import opening
 from include.incident.clocks import waking
 from include.incident.clocks.clock import ClockState, clocks_of
+from include.incident.form import Action
 from include.incident.names import ALERT, INDIVIDUAL, Kind
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook
-from include.incident.updating import Action
 from include.incident.watching import look, settle
 from tests.incident.desk_rig import BOSS, PACK, Case, Company, english
 from tests.notify.rig import Post

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from include.incident.clocks.clock import clocks_of
+from include.incident.form import Action
 from include.incident.names import Kind
 from include.incident.steps import decide
-from include.incident.updating import Action
 from tests.incident.deciding_rig import (
     asked,
     given,

@@ -22,7 +22,7 @@ from include.erasure.request_records import NO_RECORDS, Key, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, either, fixed, literal, pack_sql, quoted
+from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.certificate.count.counting import (
@@ -154,11 +154,11 @@ class Inspection:
 
     def _asked(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that a record is a data subject's, by its keys or remembered."""
-        return either([self._linked(rule, key), self.remembered.condition(rule, {key})])
+        return _any_of([self._linked(rule, key), self.remembered.condition(rule, {key})])
 
     def _linked(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that the class's keys name a data subject."""
-        return both([_member(rule), either(list(self._named(rule, key).values()))])
+        return _all_of([_member(rule), _any_of(list(self._named(rule, key).values()))])
 
     def _named(self, rule: RetentionRule, key: str) -> dict[str, Composable]:
         """Return for each key expression the condition that it names a data subject."""
@@ -223,13 +223,13 @@ class Inspection:
         """Return SQL for the state of an expired record in a class; null if it is not expired."""
         over = [(self._clock(rule.clock), rule.period)]
         over += [self._minimum(rule, minimum) for minimum in rule.minimum]
-        left = both([self._of_class(rule), self._left_to_do(rule), self._after(over)])
+        left = _all_of([self._of_class(rule), self._left_to_do(rule), self._after(over)])
         return SQL("CASE WHEN {} THEN CASE {} {} END").format(left, self._held(rule), _BY_HOLD)
 
     def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
         """Return SQL for the state of a data subject's record in a class; null for others."""
         lawful = self._after([self._minimum(rule, minimum) for minimum in rule.minimum])
-        free = both([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
+        free = _all_of([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
         return SQL(
             "CASE WHEN {left} AND {asked} THEN CASE WHEN {elsewhere} THEN {aside} "
             "WHEN {free} THEN {is_free} ELSE {other} END END"
@@ -253,7 +253,7 @@ class Inspection:
 
     def _of_class(self, rule: RetentionRule) -> Composable:
         """Return the condition that a record is of the class, and no other class keeps it."""
-        return both([_member(rule), *self._let_go(rule)])
+        return _all_of([_member(rule), *self._let_go(rule)])
 
     def _let_go(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
         """Return conditions that no other class keeps the record, unless its subject asked."""
@@ -292,7 +292,7 @@ class Inspection:
         # PostgreSQL cannot add a period to a clock at the end of the range of dates.
         query = "(CASE WHEN {clock} < {at} THEN {clock} + {period} < {at} ELSE false END)"
         at = self._moment()
-        return both(
+        return _all_of(
             [SQL(query).format(clock=it, period=_interval(period), at=at) for it, period in periods]
         )
 
@@ -311,7 +311,7 @@ class Inspection:
 
     def _held(self, rule: RetentionRule) -> Composable:
         suspended = _true(rule.suspended.where) if rule.suspended else _FALSE
-        return either([suspended, *self._on_hold(rule.collection)])
+        return _any_of([suspended, *self._on_hold(rule.collection)])
 
     def _on_hold(self, collection: str) -> list[Composable]:
         """Return conditions; if one is true, a record of the collection is on hold."""
@@ -329,7 +329,7 @@ class Inspection:
                     each = [
                         self._keys.are_on_hold(kind, types[text], text, values) for text in texts
                     ]
-                    parts.append(both([member, either(each)]))
+                    parts.append(_all_of([member, _any_of(each)]))
             held = self.holds.values.get(HoldKind.SUBJECT, {})
             subjects = self._keys.subjects_on_hold(self.remembered.subjects, held)
             parts.append(self.remembered.condition(rule, subjects))
@@ -339,11 +339,11 @@ class Inspection:
         """Return the condition that a record is expired in all classes, or was requested."""
         minima = [self._minimum(rule, minimum) for minimum in rule.minimum]
         periods = self._after([(self._clock(rule.clock), rule.period), *minima])
-        over = both([self._of_class(rule), periods])
+        over = _all_of([self._of_class(rule), periods])
         if not rule.on_request:
             return over
         asked = self._asked(rule, key)
-        return either([over, both([asked, self._after(minima), *self._let_go(rule, key)])])
+        return _any_of([over, _all_of([asked, self._after(minima), *self._let_go(rule, key)])])
 
     def _referring(self, collections: Sequence[str], collection: str) -> list[Referring]:
         """Return the foreign keys whose records explain why records of a collection remain.
@@ -359,11 +359,13 @@ class Inspection:
                 is_in_circle = child in self._leading.circle(collection)
                 member = collections.index(child) if is_in_circle else None
                 to_itself = key.child_root == relation.oid
-                referring.append(Referring(key, either(which), to_itself, member, not nulled))
+                referring.append(Referring(key, _any_of(which), to_itself, member, not nulled))
         return referring
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
-        filled = both([SQL("{} IS NOT NULL").format(quoted("c", column)) for column in key.columns])
+        filled = _all_of(
+            [SQL("{} IS NOT NULL").format(quoted("c", column)) for column in key.columns]
+        )
         query = SQL(
             "SELECT count(*) FROM {} AS c WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})"
         ).format(key.identifier, filled, parent.identifier, key.joined("c", "p"))
@@ -390,3 +392,12 @@ _BY_HOLD = SQL("WHEN true THEN {} WHEN false THEN {} ELSE {} END").format(
 
 def _true(text: str) -> Composable:
     return SQL("(({}) IS TRUE)").format(pack_sql(text))
+
+
+def _any_of(conditions: Sequence[Composable]) -> Composable:
+    # Not that of `include.policy.fragments`: the plan uses it, and an error there must show here.
+    return SQL("({})").format(SQL(" OR ").join(conditions)) if conditions else _FALSE
+
+
+def _all_of(conditions: Sequence[Composable]) -> Composable:
+    return SQL("({})").format(SQL(" AND ").join(conditions)) if conditions else SQL("true")

@@ -1,0 +1,21 @@
+"""The order of the tasks of `drill_restore`."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.airflow
+FILE = Path(__file__).parents[2] / "dags" / "drill_restore.py"
+
+
+def test_drop_scratch_follows_all_drills_whatever_became_of_them_and_precedes_the_seal() -> None:
+    """It is no teardown, for which Airflow would show a run without a seal as a success."""
+    dag = runpy.run_path(str(FILE))["drill_restore"]()
+    dropped = dag.get_task("drop_scratch")
+    assert dropped.trigger_rule == "all_done"
+    assert "each.drill" in {task.task_id for task in dropped.get_flat_relatives(upstream=True)}
+    assert dropped.downstream_task_ids == {"seal"}
+    assert not any(task.is_teardown for task in dag.tasks)

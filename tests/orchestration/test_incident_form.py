@@ -1,0 +1,30 @@
+"""Airflow's parameters of the incident forms."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.airflow
+
+
+def test_the_form_of_updates_offers_every_action_and_checks_numbers() -> None:
+    from include.incident.form import Action
+    from include.orchestration.incident_form import update
+
+    params = update()
+    assert params["action"].schema["enum"] == [str(action) for action in Action]
+    assert set(params["action"].schema["values_display"]) == set(Action)
+    assert params["incident"].schema["pattern"].startswith("^[A-Z]")
+    assert params["entry"].schema["minimum"] == 1
+
+
+def test_the_trigger_form_requires_type_and_words_and_orders_its_sections() -> None:
+    from include.orchestration.incident_form import trigger
+
+    params = trigger()
+    required = {name for name, param in params.items() if param.schema["type"] == "string"}
+    assert required == {"type", "what"}
+    assert [param.schema["section"] for param in params.values()] == sorted(
+        param.schema["section"] for param in params.values()
+    )
+    assert params["tabletop"].schema["enum"][0] is None
