@@ -26,7 +26,7 @@ from tests.e2e.retained import Retained
 from tests.e2e.search import LETTER, Search, forms, without_its_reader
 
 # Alone, its first test makes every run of this folder.
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 EVERY_WORKFLOW = frozenset(WORKFLOWS)
 ANSWERS = {"review_intake": ("--answer", "review=Approve")}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Cli
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 CHINOOK = Path(__file__).parents[1] / "schema" / "chinook.sql"
 CONTRACT = {"dag_id", "run_id", "state", "outcome", "bundle", "reports", "findings", "error"}

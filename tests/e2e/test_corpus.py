@@ -23,7 +23,7 @@ from include.schema.survey import survey, write_draft
 from tests.e2e.conftest import Cli
 from tests.e2e.corpus.schemas import AS_OF, MOMENT, SCHEMAS, Schema, complete
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 OWNER = "corpus_owner"
 ERASER = "corpus_eraser"
 # Rights of the application's triggers, which no check can know (docs/connections.md).

@@ -28,7 +28,7 @@ from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.e2e.retained import NAME, SUBJECT, WAYBILL, Retained
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]  # its first test waits for three runs
+pytestmark = pytest.mark.airflow
 
 # Older than two years on a day of the sample's timezone; the server's day begins at another time.
 OLD = """

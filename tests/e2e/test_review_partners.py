@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Cli
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 
 def result(done: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.audited import STAGED, Audited, looked_at
 from tests.e2e.conftest import Cli
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 ANSWERED, TESTED = "E00012", "E00007"
 RISK = 0.05

@@ -16,7 +16,7 @@ from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.support.state_snapshot import Snapshot, differences, snapshot
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.airflow
 
 SCENARIO = "everything_gone"
 WORDS = {

@@ -23,7 +23,7 @@ from tests.e2e.conftest import Cli
 from tests.e2e.corpus.schemas import Schema
 from tests.support.forking import run_forked
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 PAGE = (ROOT / "docs" / "your-own-database.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(

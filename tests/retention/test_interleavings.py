@@ -103,7 +103,7 @@ def sessions(standing_rig: Rig) -> Iterator[tuple[Rig, psycopg.Connection, psyco
         engine.dispose()
 
 
-@pytest.mark.timeout(0 if LONGER else 300)
+@pytest.mark.timeout(0 if LONGER else 900)
 @settings(
     max_examples=NUMBER,
     deadline=None,

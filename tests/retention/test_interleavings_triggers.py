@@ -111,7 +111,7 @@ class PlayWithTriggers(Play):
         """Skip the comparison: the model does not know which records triggers keep."""
 
 
-@pytest.mark.timeout(0 if LONGER else 300)
+@pytest.mark.timeout(0 if LONGER else 900)
 @settings(
     max_examples=NUMBER,
     deadline=None,

@@ -271,7 +271,7 @@ def firm(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Rig]:
     suppress_health_check=list(HealthCheck),
 )
 @given(seed=st.integers(0, 2**32))
-@pytest.mark.timeout(300 * YEARS)
+@pytest.mark.timeout(900 * YEARS)
 def test_a_year_forgets_nobody_and_nags_nobody(firm: Rig, seed: int):
     """More years with TEST_YEARS; a year that fails names its seed."""
     firm.empty()

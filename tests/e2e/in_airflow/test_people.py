@@ -37,7 +37,6 @@ pytestmark = [
     pytest.mark.airflow,
     pytest.mark.chromium,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
-    pytest.mark.timeout(600),
 ]
 
 LEFT = "E00031"  # a reviewer who leaves

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.airflow,
     pytest.mark.chromium,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
-    pytest.mark.timeout(600),
 ]
 
 APPROVER = "E00007"  # of the retention schedule

@@ -39,7 +39,7 @@ from tests.e2e.incidents.script import (
 )
 from tests.e2e.running import RUN_TIMEOUT, RUNS, Running, until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 UPDATE = "update_incident"
 TIMEOUT = 600  # seconds
 LOOK_EVERY = 2  # seconds; each look asks the API for all questions with their pages

@@ -16,7 +16,7 @@ from tests.e2e.forked import WITHOUT_PDF
 from tests.e2e.test_tabletop import WORDS
 from tests.retention.chinook import DATABASE
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.airflow
 
 WHAT = "Invoices of 2021 went to other customers"
 SINCE, UNTIL = "2021-01-01T00:00:00+08:00", "2021-04-01T00:00:00+08:00"
