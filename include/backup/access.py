@@ -23,9 +23,9 @@ from psycopg import sql
 from include.backup.archive_entry import Entry, archive_encoding, codec_of
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget, in_memory
 from include.erasure.restored_copy import FIRST_OWN_OBJECT, event_triggers_suspended
-from include.services.client_program import ClientProgram
 from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
+from include.services.programs import ClientProgram
 
 # Functions of the database's users: an extension's script sets the rights of its own functions.
 _FUNCTIONS = f"""

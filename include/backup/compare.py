@@ -18,7 +18,7 @@ from include.backup.archive import (
 )
 from include.backup.archive_entry import Entry
 from include.backup.manifest import LargeObjectsRecord, Manifest
-from include.backup.row_security import forced_tables, policies_lifted
+from include.backup.restore import forced_tables, policies_lifted
 from include.backup.snapshot import PgDump
 from include.backup.source import Source, refused
 from include.encryption.stream import PIECE

@@ -15,7 +15,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.backup import manifest as manifests
 from include.backup.compare import Definitions, check_foreign_keys, compare
-from include.backup.database_locale import DatabaseLocale
 from include.backup.drill_findings import (
     STOP,
     Newest,
@@ -31,12 +30,16 @@ from include.backup.explain import CheckRefusesRows
 from include.backup.listing import PointRemoved, naming_removals, work_reader
 from include.backup.manifest import RestorePoint
 from include.backup.offsite import clock_columns, listed, offsite_of
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import PointResult
-from include.backup.restore import restore
-from include.backup.row_security import policies_lifted
+from include.backup.restore import policies_lifted, restore
 from include.backup.scratch import drop_left_over, scratch, without_event_triggers
-from include.backup.server_needs import require_dumpable, require_fitting_target, require_needs
+from include.backup.server_needs import (
+    DatabaseLocale,
+    require_dumpable,
+    require_fitting_target,
+    require_needs,
+)
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
 from include.encryption.crypto import Refused

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from include.backup.compare import Comparison
-from include.backup.database_locale import DatabaseLocale
 from include.backup.explain import CheckRefusesRows
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
+from include.backup.server_needs import DatabaseLocale
 from include.erasure.replay import Replay, holding_text
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings

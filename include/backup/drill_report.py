@@ -10,7 +10,7 @@ from typing import TypedDict
 from sqlalchemy import Engine, select
 
 from include.backup.drill import CHOOSE, DRILL, RestoreDrill
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import held
 from include.backup.refusals import REFUSALS, Refusals, Variant
 from include.evidence.model import Finding, Metric, Outcome

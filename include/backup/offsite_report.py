@@ -13,7 +13,7 @@ from include.backup.offsite import (
     Preflight,
     Pruning,
 )
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _, verbatim

@@ -10,7 +10,7 @@ from random import SystemRandom
 
 from include.backup.drill import chosen_source
 from include.backup.drill_findings import STOP
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import PointResult
 from include.backup.source import Source
 from include.encryption.crypto import Readable, Refused, decrypting

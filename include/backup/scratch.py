@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
-from include.backup.database_locale import DatabaseLocale
+from include.backup.server_needs import DatabaseLocale
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected, lost
 from include.services.errors import ServiceError, UsageError

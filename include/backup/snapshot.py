@@ -11,10 +11,9 @@ import psycopg
 from psycopg import errors, sql
 
 from include.backup.manifest import NewestRecord
-from include.services.client_program import ClientProgram
 from include.services.database import UNREADABLE, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import require_fitting_server
+from include.services.programs import ClientProgram, require_fitting_server
 
 
 class PgDump(ClientProgram):

@@ -12,21 +12,27 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
-from include.evidence.adopt import adopt_before_seal, adopt_begun
-from include.evidence.folder import StoreFolder, Sums
-from include.evidence.ledger import LedgerRow
-from include.evidence.model import Result
-from include.evidence.names import (
+from include.evidence.adopt import (
+    adopt_before_seal,
+    adopt_begun,
+    keep_signature,
+    pending_signatures,
+    publish_signatures,
+)
+from include.evidence.folder import (
     LARGEST_RESULT,
     MOST_FILES,
     RESULT,
     SIGNATURE,
     SIGNER,
     SUMS,
+    StoreFolder,
+    Sums,
     bundle_path,
     check_file_names,
 )
-from include.evidence.pending import keep_signature, pending_signatures, publish_signatures
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Result
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
 from include.services.clock import Clock

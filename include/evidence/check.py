@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.evidence.folder import Folder, Link, Sums
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.folder import (
     LARGEST_KEY,
     LARGEST_RESULT,
     LARGEST_SIGNATURE,
@@ -20,8 +18,12 @@ from include.evidence.names import (
     SIGNATURE,
     SIGNER,
     SUMS,
+    Folder,
+    Link,
+    Sums,
     bundle_path,
 )
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.messages import Message, _
 from include.services.errors import UsageError

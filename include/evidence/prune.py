@@ -1,11 +1,15 @@
-"""Pruning: remove the files of bundles past their term, the oldest first.
+"""Remove the files of bundles past their term, and the step records of sealed runs.
 
 The ledger row of a pruned bundle stays as its tombstone: a cleared task of the run is still
 refused, and the run does not look missing. A signed checkpoint says up to which number files may be
 missing; the last pruned bundle keeps what the next bundle links to.
 
-Bundles are pruned one by one. The checkpoint is committed first, then the files are removed, so
-that the chain verifies at every moment, and the next call finishes what a killed one left.
+Bundles are pruned one by one, the oldest first. The checkpoint is committed first, then the files
+are removed, so that the chain verifies at every moment, and the next call finishes what a killed
+one left.
+
+Only the steps and the seal of a run read what its steps left, and no step works in a sealed run. So
+these rows are of no use once the bundle verifies in the store.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select, tuple_, union
 
 from include.evidence import ledger
+from include.evidence.adopt import publish_signatures
 from include.evidence.check import Refused, check_bundle, check_row
 from include.evidence.checkpoint import (
     Checkpoint,
@@ -26,10 +32,8 @@ from include.evidence.checkpoint import (
     newest_checkpoint,
     store_checkpoint,
 )
-from include.evidence.folder import Link, StoreFolder
+from include.evidence.folder import MOST_LISTED, SIGNATURE, SIGNER, SUMS, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE, SIGNER, SUMS
-from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import link_before
 from include.holds import registry
@@ -38,6 +42,112 @@ from include.messages import Message, _
 from include.services.clock import Clock
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
+from include.state.tables import evidence_ledger, run_artifact, run_step
+
+RUNS = 2  # that one call verifies: each seal adds the rows of one run
+CANDIDATES = 100  # runs among which one call chooses
+LARGEST = 64 * 1024 * 1024  # bytes of a bundle that one call reads
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """The result of one call.
+
+    Attributes:
+        runs: number of runs whose rows were removed.
+        refused: bundles that do not verify; the rows of their runs stay.
+    """
+
+    runs: int
+    refused: tuple[str, ...] = ()
+
+
+def forget_sealed_runs(
+    store: ObjectStore,
+    state: Engine,
+    trusted: Collection[bytes],
+    *,
+    besides: tuple[str, str] = ("", ""),
+    most: int = RUNS,
+    largest: int | None = LARGEST,
+) -> Forgotten:
+    """Remove the rows of sealed runs whose bundles verify in the store, the newest runs first.
+
+    Safe to repeat, after a kill, and in several processes at once: each run is a transaction. A
+    bundle that does not verify is checked again by later calls, after the bundles of newer runs.
+
+    Args:
+        store: the evidence store.
+        state: the state database.
+        trusted: public keys (PEM) whose seals count.
+        besides: dag id and run id of a run that is left alone.
+        most: runs that are checked.
+        largest: bytes of a bundle; a larger bundle is left to a call with a higher limit. None for
+            no limit.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    keys = TrustedKeys(trusted)
+    runs = 0
+    refused: list[str] = []
+    with state.connect() as conn:
+        for row in _sealed_with_rows(conn, besides):
+            if runs + len(refused) == most:
+                break
+            if largest is not None and _size(store, row) > largest:
+                continue
+            if _verifies(store, conn, keys, row):
+                _forget(conn, row)
+                runs += 1
+            else:
+                refused.append(row.bundle)
+            conn.commit()
+    return Forgotten(runs, tuple(refused))
+
+
+def _sealed_with_rows(conn: Connection, besides: tuple[str, str]) -> list[LedgerRow]:
+    """Return the ledger rows of runs that still have steps or artifacts, the newest first.
+
+    The newest first, so that bundles that do not verify keep no other run waiting.
+    """
+    runs = union(
+        select(run_step.c.dag_id, run_step.c.run_id),
+        select(run_artifact.c.dag_id, run_artifact.c.run_id),
+    ).subquery()
+    entry = evidence_ledger.c
+    query = (
+        select(evidence_ledger)
+        .join(runs, (runs.c.dag_id == entry.dag_id) & (runs.c.run_id == entry.run_id))
+        .where(tuple_(entry.dag_id, entry.run_id) != besides)
+        .order_by(entry.seq.desc())
+        .limit(CANDIDATES)
+    )
+    rows = [LedgerRow.of(columns) for columns in conn.execute(query).mappings()]
+    conn.commit()
+    return rows
+
+
+def _size(store: ObjectStore, row: LedgerRow) -> int:
+    """Return the bytes of a bundle, as far as a listing of `MOST_LISTED` files tells."""
+    return sum(stored.size for stored in islice(store.list(f"{row.bundle}/"), MOST_LISTED))
+
+
+def _verifies(store: ObjectStore, conn: Connection, keys: TrustedKeys, row: LedgerRow) -> bool:
+    """Return whether the store has the whole bundle of a row, as it was sealed."""
+    folder = StoreFolder(store, row.bundle)
+    try:
+        check_row(row, check_bundle(folder, keys), folder, link_before(conn, row))
+    except Refused:
+        return False
+    return row.is_authentic(keys)
+
+
+def _forget(conn: Connection, row: LedgerRow) -> None:
+    for table in (run_step, run_artifact):
+        of_run = (table.c.dag_id == row.dag_id) & (table.c.run_id == row.run_id)
+        conn.execute(table.delete().where(of_run))
+
 
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
 MOST = 100  # bundles that one call removes: more than a day's

@@ -16,13 +16,11 @@ from sqlalchemy import Engine
 
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
-from include.evidence.accepted_losses import accepted_losses, is_after, loss_columns, signed_content
+from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import Gap, checkpoints, gap_findings, gaps_after, ledger_gaps
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import RESULT
-from include.evidence.pending import begun_bundles, pending_signatures
 from include.evidence.register_figures import (
     PATIENCE,
     REGISTERS,
@@ -34,10 +32,14 @@ from include.evidence.register_figures import (
 )
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unread import (
+    accepted_losses,
     accepted_message,
     changed_findings,
+    is_after,
     kept_names,
+    loss_columns,
     read_again,
+    signed_content,
     unread_error,
     unread_findings,
 )

@@ -30,10 +30,9 @@ from include.evidence.check import (
     read_result,
 )
 from include.evidence.checkpoint import checkpoints
-from include.evidence.folder import PIECE, Link, StoreFolder
+from include.evidence.folder import MOST_LISTED, PIECE, SIGNATURE, SUMS, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import MOST_LISTED, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.messages import Message, _, in_english
 from include.services.errors import ControlFailed

@@ -18,9 +18,7 @@ from sqlalchemy import Connection
 from include.evidence import ledger
 from include.evidence.check import SignedSums, is_of_folder
 from include.evidence.checkpoint import checkpoints
-from include.evidence.folder import Link
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.folder import (
     DEPTH,
     LARGEST_RESULT,
     LARGEST_SIGNATURE,
@@ -28,8 +26,10 @@ from include.evidence.names import (
     RESULT,
     SIGNATURE,
     SUMS,
+    Link,
     folder_name,
 )
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import SealedFolder, Versions, sealed_folders
 from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select, text
 
 from include.evidence import ledger
+from include.evidence.adopt import pending_signature, pending_signatures
 from include.evidence.check import (
     Refused,
     SignedSums,
@@ -18,18 +19,20 @@ from include.evidence.check import (
     check_signature,
 )
 from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, newest_checkpoint
-from include.evidence.folder import DiskFolder, Folder, Link, StoreFolder
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.folder import (
     DEPTH,
     LARGEST_KEY,
     SIGNATURE,
     SIGNER,
+    DiskFolder,
+    Folder,
+    Link,
+    StoreFolder,
     check_commands,
     commands_for,
     link_to,
 )
-from include.evidence.pending import pending_signature, pending_signatures
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.versions import hidden_remarks
 from include.messages import Message, _, in_english

@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from include.evidence.check import Refused, SignedSums, check_file, read_result
-from include.evidence.folder import Folder, Readable, Sums
-from include.evidence.names import (
+from include.evidence.folder import (
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
     SIGNATURE,
     SUMS,
+    Folder,
+    Readable,
+    Sums,
 )
 from include.evidence.signing import TrustedKeys
 from include.messages import Message, _

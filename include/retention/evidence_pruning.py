@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from include.evidence.forget import Forgotten, forget_sealed_runs
+from include.evidence.adopt import lock_end
 from include.evidence.model import Outcome
-from include.evidence.pending import lock_end
-from include.evidence.prune import LONGEST_PAUSE, Pruned, Pruning, Waits
+from include.evidence.prune import (
+    LONGEST_PAUSE,
+    Forgotten,
+    Pruned,
+    Pruning,
+    Waits,
+    forget_sealed_runs,
+)
 from include.evidence.register_figures import HOLDS
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec, refuse_unescaped
 from include.services.errors import ServiceError, UsageError
-from include.services.private_files import private_file
+from include.services.material import private_file
 from include.services.transport import Transport, is_local_database, of_database
 
 _SERVICE_FILES = ("PGSERVICEFILE", "PGSYSCONFDIR")

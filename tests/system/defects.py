@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from include.backup import begun
-from include.backup.begun import Work
+from include.backup import listing
+from include.backup.listing import Work
 from include.erasure import replay
 from include.evidence import adopt, bundle, registers
 from include.evidence.bundle import seal
@@ -33,8 +33,8 @@ class _EveryFolder(dict[str, Collection[Work]]):
 
 def unsigned_folders_are_cleared() -> AbstractContextManager[Any]:
     """A backup removes every folder without a signature, whoever began it."""
-    unfinished = begun.unfinished
-    return patch.object(begun, "unfinished", lambda *of: _EveryFolder(unfinished(*of)))
+    unfinished = listing.unfinished_work
+    return patch.object(listing, "unfinished", lambda *of: _EveryFolder(unfinished(*of)))
 
 
 def sealed_runs_go_on() -> AbstractContextManager[Any]:

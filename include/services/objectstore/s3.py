@@ -41,12 +41,12 @@ from include.services.objectstore.s3_answers import (
     is_same_checksum,
     stored_object,
 )
-from include.services.objectstore.s3_preflight import preflight
 from include.services.objectstore.s3_streams import S3Reader, S3Writer, SentObject, checksum_text
 from include.services.objectstore.s3_versions import (
     Version,
     folders_under,
     lock_words,
+    preflight,
     refused_by_lock,
     versions_to_delete,
     versions_under,
