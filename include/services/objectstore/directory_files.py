@@ -12,12 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
+    ObjectWriter,
     StoredObject,
     StoreError,
     StoreProblem,
@@ -316,7 +315,7 @@ _FLUSH_EVERY_BYTES = 32 * 1024 * 1024
 _CREATE_ATTEMPTS = 5
 
 
-class DirectoryWriter:
+class DirectoryWriter(ObjectWriter):
     """Stream into one file; see ``ObjectWriter``.
 
     Writes to ``.<name>.partial-<random>`` beside the final name, then fsync, rename, fsync of the
@@ -350,7 +349,9 @@ class DirectoryWriter:
         self._hash.update(view)
         try:
             with naming("write", self._key, self._store):
-                _write_all(self._fd, view)
+                left = view
+                while left:
+                    left = left[os.write(self._fd, left) :]
                 self._size += len(view)
                 self._flush_early()
         except BaseException:
@@ -384,17 +385,6 @@ class DirectoryWriter:
             self._stop_flusher()
             self._close()
             self._partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def _check_usable(self) -> None:
         if self._fd < 0 or self._failed:
@@ -431,8 +421,3 @@ def _create(partial: Path) -> int:
             # Also when a deletion just removed the directory because it was empty.
             partial.parent.mkdir(parents=True, exist_ok=True)
     return os.open(partial, flags, 0o666)
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from include.services.objectstore.base import ObjectMissing, StoredObject, StoreError
+from include.services.objectstore.keys import checked_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,16 +49,6 @@ def is_same_checksum(expected: str, found: str) -> bool:
     expected_digest, _, expected_parts = expected.partition("-")
     digest, _, parts = found.partition("-")
     return digest == expected_digest and (not parts or parts == expected_parts)
-
-
-def described(client: S3Client, bucket: str, prefix: str) -> str:
-    """Return the store's name for people: URL and, for other services than AWS, the host."""
-    endpoint = urlsplit(client.meta.endpoint_url)
-    host = endpoint.hostname or ""
-    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        return f"s3://{bucket}/{prefix}"
-    port = f":{endpoint.port}" if endpoint.port else ""
-    return f"s3://{bucket}/{prefix} at {host}{port}"
 
 
 TRY_AGAIN = "Try again later; if it stays so, look at the service's status page."
@@ -167,14 +159,32 @@ def _plain(code: str) -> str:
 
 
 @dataclass(frozen=True)
-class S3Errors:
-    """Names the store in the errors it makes.
+class Bucket:
+    """The part of an S3 bucket under a prefix. It names the store in the errors it makes.
 
     Attributes:
-        store: the store's description, for people.
+        client: of boto3.
+        name: of the bucket.
+        prefix: of all keys, with a slash at its end; empty for the whole bucket.
     """
 
-    store: str
+    client: S3Client
+    name: str
+    prefix: str
+
+    @cached_property
+    def store(self) -> str:
+        """The store's name for people: URL and, for other services than AWS, the host."""
+        endpoint = urlsplit(self.client.meta.endpoint_url)
+        host = endpoint.hostname or ""
+        if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            return f"s3://{self.name}/{self.prefix}"
+        port = f":{endpoint.port}" if endpoint.port else ""
+        return f"s3://{self.name}/{self.prefix} at {host}{port}"
+
+    def full_key(self, key: str) -> str:
+        """Return the key in the bucket; raises UsageError for one that no store can hold."""
+        return self.prefix + checked_key(key)
 
     @contextmanager
     def naming(self, doing: str, key: str = "") -> Iterator[None]:

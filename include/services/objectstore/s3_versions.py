@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from include.services.objectstore.base import ObjectVersion, StoreProblem
 from include.services.objectstore.keys import partial_name
 from include.services.objectstore.s3_answers import (
+    Bucket,
     error_code,
     is_denied,
     is_lock_refusal,
@@ -21,8 +22,11 @@ from include.services.objectstore.s3_answers import (
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectRequestTypeDef, ListObjectVersionsOutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        HeadObjectRequestTypeDef,
+        ListObjectVersionsOutputTypeDef,
+        ObjectLockConfigurationTypeDef,
+    )
 
 
 @dataclass(frozen=True)
@@ -40,27 +44,29 @@ class Version:
     held: bool = False
 
 
-def folders_under(client: S3Client, bucket: str, full_prefix: str) -> Iterator[str]:
+def folders_under(bucket: Bucket, full_prefix: str) -> Iterator[str]:
     """Yield the folders directly under a prefix, each with a slash; raises what boto3 does.
 
     Folders of which only older versions or delete markers are left are included.
     """
-    pages = client.get_paginator("list_object_versions").paginate(
-        Bucket=bucket, Prefix=full_prefix, Delimiter="/"
+    pages = bucket.client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket.name, Prefix=full_prefix, Delimiter="/"
     )
     for page in pages:
         for folder in page.get("CommonPrefixes", []):
             yield folder["Prefix"]
 
 
-def versions_under(client: S3Client, bucket: str, full_prefix: str) -> list[ObjectVersion]:
+def versions_under(bucket: Bucket, full_prefix: str) -> list[ObjectVersion]:
     """Return all versions and delete markers under a prefix; raises what boto3 does.
 
     Returns:
         By full key in key order, the current version first, then the newest. The version that was
         stored before the bucket had versions is named ``null``, unless it is the current one.
     """
-    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=full_prefix)
+    pages = bucket.client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket.name, Prefix=full_prefix
+    )
     versions = [version for page in pages for version in _versions_of(page)]
     # S3 lists a key's versions from the newest on, and its times are in seconds: the sort keeps
     # the order of the answer where two are of the same second.
@@ -91,16 +97,16 @@ def _versions_of(page: ListObjectVersionsOutputTypeDef) -> Iterator[ObjectVersio
         )
 
 
-def versions_to_delete(client: S3Client, bucket: str, full_key: str) -> list[Version]:
+def versions_to_delete(bucket: Bucket, full_key: str) -> list[Version]:
     """Return all versions and delete markers of a key, the oldest first and the current one last.
 
     A deletion that is interrupted then brings no earlier version back. Raises what boto3 does.
     """
-    listed = versions_under(client, bucket, full_key)
+    listed = versions_under(bucket, full_key)
     return [
         Version(version.version_id)
         if version.is_marker
-        else _with_lock(client, bucket, full_key, version.version_id or "null")
+        else _with_lock(bucket, full_key, version.version_id or "null")
         for version in reversed(listed)
         if version.key == full_key
     ]
@@ -122,12 +128,12 @@ def lock_words(version: Version) -> str:
     return f"locked until {version.locked_until.isoformat()}"
 
 
-def _with_lock(client: S3Client, bucket: str, full_key: str, version_id: str) -> Version:
-    request: HeadObjectRequestTypeDef = {"Bucket": bucket, "Key": full_key}
+def _with_lock(bucket: Bucket, full_key: str, version_id: str) -> Version:
+    request: HeadObjectRequestTypeDef = {"Bucket": bucket.name, "Key": full_key}
     if version_id != "null":
         request["VersionId"] = version_id
     try:
-        head = client.head_object(**request)
+        head = bucket.client.head_object(**request)
     except ClientError as error:
         if is_missing(error):
             return Version(version_id)
@@ -136,105 +142,89 @@ def _with_lock(client: S3Client, bucket: str, full_key: str, version_id: str) ->
     return Version(version_id, locked_until=head.get("ObjectLockRetainUntilDate"), held=held)
 
 
-def preflight(
-    client: S3Client, bucket: str, prefix: str, *, may_delete: bool = True
-) -> list[StoreProblem]:
+def preflight(bucket: Bucket, *, may_delete: bool) -> list[StoreProblem]:
     """Return what keeps the bucket from being a proper off-site store; empty when it is one.
 
     Leaves nothing behind: if the bucket locks every new object by default, or the login may not
     delete, a probe could not be deleted. An upload is begun then and aborted instead.
     """
-    problem = _reach(client, bucket)
+    problem = _reach(bucket)
     if problem:
         return [problem]
-    problems = _check_versioning(client, bucket)
-    lock_problems, probe_may_stay_locked = _check_object_lock(client, bucket)
+    problems = _check_versioning(bucket)
+    lock_problems, probe_may_stay_locked = _check_object_lock(bucket)
     problems += lock_problems
     try:
         begun_only = probe_may_stay_locked or not may_delete
-        _probe(client, bucket, prefix + partial_name("probe"), begun_only=begun_only)
+        _probe(bucket, bucket.prefix + partial_name("probe"), begun_only=begun_only)
     except (BotoCoreError, ClientError) as error:
-        code = "not_writable" if is_denied(error) else "unreachable"
-        problems.append(StoreProblem(code, _detail(bucket, "cannot be written to", error)))
+        failure = _failure(bucket, "cannot be written to", error)
+        problems.append(replace(failure, code="not_writable") if is_denied(error) else failure)
     return problems
 
 
-def _reach(client: S3Client, bucket: str) -> StoreProblem | None:
+def _reach(bucket: Bucket) -> StoreProblem | None:
     try:
-        client.head_bucket(Bucket=bucket)
-    except ClientError as error:
+        bucket.client.head_bucket(Bucket=bucket.name)
+    except (BotoCoreError, ClientError) as error:
         if is_missing(error) or error_code(error) == "NoSuchBucket":
-            return StoreProblem(
-                "missing",
-                f"The bucket {bucket!r} does not exist. Create it with versioning and Object Lock.",
+            return _problem(
+                bucket, "missing", "does not exist. Create it with versioning and Object Lock."
             )
-        if is_denied(error):
-            return StoreProblem("denied", _detail(bucket, "cannot be used", error))
-        return StoreProblem("unreachable", _detail(bucket, "cannot be used", error))
-    except BotoCoreError as error:
-        return StoreProblem("unreachable", _detail(bucket, "cannot be used", error))
+        return _failure(bucket, "cannot be used", error)
     return None
 
 
-def _check_versioning(client: S3Client, bucket: str) -> list[StoreProblem]:
+def _check_versioning(bucket: Bucket) -> list[StoreProblem]:
     try:
-        status = client.get_bucket_versioning(Bucket=bucket).get("Status")
+        status = bucket.client.get_bucket_versioning(Bucket=bucket.name).get("Status")
     except (BotoCoreError, ClientError) as error:
-        return [StoreProblem(_code(error), _detail(bucket, "hides its versioning", error))]
+        return [_failure(bucket, "hides its versioning", error)]
     if status == "Enabled":
         return []
-    return [
-        StoreProblem(
-            "no_versioning",
-            f"The bucket {bucket!r} keeps no versions: whoever overwrites a backup destroys it. "
-            "Turn versioning on.",
-        )
-    ]
+    text = "keeps no versions: whoever overwrites a backup destroys it. Turn versioning on."
+    return [_problem(bucket, "no_versioning", text)]
 
 
-def _check_object_lock(client: S3Client, bucket: str) -> tuple[list[StoreProblem], bool]:
+def _check_object_lock(bucket: Bucket) -> tuple[list[StoreProblem], bool]:
     """Return the problems, and whether new objects may be locked without asking."""
+    settings: ObjectLockConfigurationTypeDef = {}
     try:
-        settings = client.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
-    except ClientError as error:
-        if error_code(error) in {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfig"}:
-            return [_no_object_lock(bucket)], False
-        return [StoreProblem(_code(error), _detail(bucket, "hides its Object Lock", error))], True
-    except BotoCoreError as error:
-        return [StoreProblem(_code(error), _detail(bucket, "hides its Object Lock", error))], True
-    if settings.get("ObjectLockEnabled") != "Enabled":
-        return [_no_object_lock(bucket)], False
-    return [], "Rule" in settings
-
-
-def _no_object_lock(bucket: str) -> StoreProblem:
-    return StoreProblem(
-        "no_object_lock",
-        f"The bucket {bucket!r} has no Object Lock: backups in it can be deleted before their "
-        "retention ends. Turn Object Lock on.",
+        answer = bucket.client.get_object_lock_configuration(Bucket=bucket.name)
+        settings = answer["ObjectLockConfiguration"]
+    except (BotoCoreError, ClientError) as error:
+        unset = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfig"}
+        if error_code(error) not in unset:
+            return [_failure(bucket, "hides its Object Lock", error)], True
+    if settings.get("ObjectLockEnabled") == "Enabled":
+        return [], "Rule" in settings
+    text = (
+        "has no Object Lock: backups in it can be deleted before their retention ends. "
+        "Turn Object Lock on."
     )
+    return [_problem(bucket, "no_object_lock", text)], False
 
 
-def _probe(client: S3Client, bucket: str, key: str, *, begun_only: bool) -> None:
+def _probe(bucket: Bucket, key: str, *, begun_only: bool) -> None:
     """Write and remove something as a backup would; raises what boto3 raises."""
-    upload = client.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="SHA256")
-    client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+    client, name = bucket.client, bucket.name
+    upload = client.create_multipart_upload(Bucket=name, Key=key, ChecksumAlgorithm="SHA256")
+    client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload["UploadId"])
     if begun_only:
         return
-    answer = client.put_object(
-        Bucket=bucket, Key=key, Body=secrets.token_bytes(16), ChecksumAlgorithm="SHA256"
-    )
-    version = answer.get("VersionId", "")
-    if version:
-        client.delete_object(Bucket=bucket, Key=key, VersionId=version)
+    content = secrets.token_bytes(16)
+    answer = client.put_object(Bucket=name, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+    if version := answer.get("VersionId"):
+        client.delete_object(Bucket=name, Key=key, VersionId=version)
     else:
-        client.delete_object(Bucket=bucket, Key=key)
+        client.delete_object(Bucket=name, Key=key)
 
 
-def _code(error: Exception) -> str:
-    return "denied" if is_denied(error) else "unreachable"
-
-
-def _detail(bucket: str, what: str, error: Exception) -> str:
+def _failure(bucket: Bucket, what: str, error: Exception) -> StoreProblem:
     reason, action = reason_and_action(error)
-    return f"The bucket {bucket!r} {what}: {reason}. {action}"
+    code = "denied" if is_denied(error) else "unreachable"
+    return _problem(bucket, code, f"{what}: {reason}. {action}")
+
+
+def _problem(bucket: Bucket, code: str, text: str) -> StoreProblem:
+    return StoreProblem(code, f"The bucket {bucket.name!r} {text}")
