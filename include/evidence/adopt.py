@@ -144,13 +144,7 @@ def recover_ledger(
 
     Reads the whole store. Commits the open transaction of ``conn``.
 
-    Args:
-        store: the evidence store.
-        conn: the state database.
-        signer: signs the rows.
-        keys: public keys whose seals count.
-        clock: gives the latest moment at which a bundle counts as sealed.
-        lock_until: as for ``seal``.
+    Args: as the attributes of `Recovery`.
 
     Returns:
         The bundles that were entered, in the chain's order.
@@ -160,103 +154,13 @@ def recover_ledger(
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
         adopt_checkpoint(store, conn, keys)
-        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-        return [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
-
-
-def adopt_begun(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    clock: Clock,
-    lock_until: datetime | None = None,
-) -> list[str]:
-    """Enter signed bundles whose seal was interrupted; the caller holds the evidence lock.
-
-    Seals of older versions left such bundles. If the ledger is empty, the whole store is read, so
-    that a lost state database does not start a second chain.
-
-    Args and returns: as `recover_ledger`.
-    """
-    adopt_checkpoint(store, conn, keys)
-    prefixes = [""] if ledger.head(conn) is None else _begun(conn)
-    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
-    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-    return recovery.enter_following(unrecorded)
-
-
-def adopt_before_seal(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    clock: Clock,
-    lock_until: datetime | None,
-    workflows: Collection[str],
-) -> list[str]:
-    """Enter the bundles that follow the ledger's last row, so that the next seal forks no chain.
-
-    The caller holds the evidence lock and writes the next row in the same transaction. A seal
-    commits its row before it signs, so a signed bundle without a row is one whose row was lost.
-
-    Args:
-        store: the evidence store.
-        conn: the state database.
-        signer: signs the rows.
-        keys: public keys whose seals count.
-        clock: gives the latest moment at which a bundle counts as sealed.
-        lock_until: as for ``seal``.
-        workflows: workflows that may have bundles in the store, as folder names use them.
-
-    Returns:
-        The bundles that were entered, in the chain's order.
-
-    Raises:
-        ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
-            changed.
-        StoreError: the store cannot be read.
-    """
-    last = ledger.trusted_head(conn, keys)
-    authentic = ledger.newest_authentic(conn, keys)
-    newest = authentic or last
-    parts = recent_parts(store, workflows, newest.sealed_at if newest else None, clock.now())
-    prefixes = [*parts.prefixes, *_begun(conn)]
-    most_forged = MOST_FORGED if last else None
-    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and last != authentic and unrecorded.after(authentic.link if authentic else None):
-        # A trusted key signed the bundle after the authentic row, so the rows after it were
-        # changed. Otherwise an exchanged key signed rows and bundles.
-        raise ledger.changed(last)
-    if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
-        # Further bundles may be of runs that began long ago.
-        everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
-        unrecorded = unrecorded.joined(everywhere)
-    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-    entered = [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
-    last = ledger.head(conn)
-    if remaining := unrecorded.after(last.link if last else None):
-        raise ControlFailed(
-            f"The signed evidence bundle {remaining[0].name} follows the ledger's last bundle and "
-            "cannot be entered: its result.json is missing, was changed, or is of another run.",
-            "Put its files back as they were sealed, or move a copied folder out of the store, and "
-            "run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed afterwards.",
-        )
-    return entered
-
-
-def _begun(conn: Connection) -> list[str]:
-    """Return the folders of bundles that are being written, or whose seal was killed."""
-    unsigned = evidence_intent.c.signature.is_(None)
-    return [
-        f"{bundle}/" for bundle in conn.scalars(select(evidence_intent.c.bundle).where(unsigned))
-    ]
+        recovery = Recovery(store, conn, signer, keys, clock, lock_until)
+        return recovery.enter(recovery.search([""]))
 
 
 @dataclass(frozen=True)
-class _Recovery:
-    """Enters bundles into the ledger.
+class Recovery:
+    """Enters signed bundles into the ledger that lack a row.
 
     Attributes:
         store: the evidence store.
@@ -273,6 +177,72 @@ class _Recovery:
     keys: TrustedKeys
     clock: Clock
     lock_until: datetime | None
+
+    def adopt_begun(self) -> None:
+        """Enter signed bundles whose seal was interrupted.
+
+        Seals of older versions left such bundles. If the ledger is empty, the whole store is read,
+        so that a lost state database does not start a second chain.
+        """
+        adopt_checkpoint(self.store, self.conn, self.keys)
+        is_empty = ledger.head(self.conn) is None
+        self.enter_following(self.search([""] if is_empty else self._begun_folders()))
+
+    def adopt_before_seal(self, workflows: Collection[str]) -> None:
+        """Enter the bundles after the ledger's last row, so that the next seal forks no chain.
+
+        The caller writes the next row in the same transaction. A seal commits its row before it
+        signs, so a signed bundle without a row is one whose row was lost.
+
+        Args:
+            workflows: workflows that may have bundles in the store, as folder names use them.
+
+        Raises:
+            ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
+                changed.
+            StoreError: the store cannot be read.
+        """
+        conn, keys = self.conn, self.keys
+        last = ledger.trusted_head(conn, keys)
+        authentic = ledger.newest_authentic(conn, keys)
+        newest = authentic or last
+        since = newest.sealed_at if newest else None
+        parts = recent_parts(self.store, workflows, since, self.clock.now())
+        most_forged = MOST_FORGED if last else None
+        unrecorded = self.search([*parts.prefixes, *self._begun_folders()], most_forged)
+        if last and last != authentic and unrecorded.after(authentic.link if authentic else None):
+            # A trusted key signed the bundle after the authentic row, so the rows after it were
+            # changed. Otherwise an exchanged key signed rows and bundles.
+            raise ledger.changed(last)
+        if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
+            # Further bundles may be of runs that began long ago.
+            unrecorded = unrecorded.joined(self.search([""], most_forged))
+        self.enter(unrecorded)
+        last = ledger.head(conn)
+        if remaining := unrecorded.after(last.link if last else None):
+            raise ControlFailed(
+                f"The signed evidence bundle {remaining[0].name} follows the ledger's last bundle "
+                "and cannot be entered: its result.json is missing, was changed, or is of another "
+                "run.",
+                "Put its files back as they were sealed, or move a copied folder out of the store, "
+                "and run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed "
+                "afterwards.",
+            )
+
+    def search(
+        self, prefixes: Collection[str], most_forged: int | None = None
+    ) -> UnrecordedBundles:
+        """Return the bundles that the ledger lacks; see `search_unrecorded`."""
+        return search_unrecorded(
+            self.store, self.conn, self.keys, prefixes, most_forged=most_forged
+        )
+
+    def _begun_folders(self) -> list[str]:
+        return [f"{bundle}/" for bundle in begun_bundles(self.conn)]
+
+    def enter(self, unrecorded: UnrecordedBundles) -> list[str]:
+        """Enter bundles between rows, then those that continue the chain; return their names."""
+        return [*self.enter_between(unrecorded), *self.enter_following(unrecorded)]
 
     def enter_following(self, unrecorded: UnrecordedBundles) -> list[str]:
         """Enter the bundles that continue the chain; return their names in the chain's order."""

@@ -13,8 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
 from include.evidence.adopt import (
-    adopt_before_seal,
-    adopt_begun,
+    Recovery,
     keep_signature,
     pending_signatures,
     publish_signatures,
@@ -119,6 +118,8 @@ def seal(
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     keys = TrustedKeys([signer.public_pem, *trusted])
 
+    recovery = Recovery(store, conn, signer, keys, clock, lock_until)
+
     def recorded() -> LedgerRow | None:
         return ledger.find(conn, run.dag_id, run.run_id)
 
@@ -126,7 +127,7 @@ def seal(
     with conn.begin():  # the intent is kept before anything is written
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
-        adopt_begun(store, conn, signer, keys, clock, lock_until)
+        recovery.adopt_begun()
         if row := recorded():
             return _sealed(conn, row)
         begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
@@ -139,7 +140,7 @@ def seal(
         if row := recorded():
             return _sealed(conn, row)
         names = {*workflows, run.dag_id, *index.workflows(conn)}
-        adopt_before_seal(store, conn, signer, keys, clock, lock_until, names)
+        recovery.adopt_before_seal(names)
         if row := recorded():
             return _sealed(conn, row)
         last = ledger.trusted_head(conn, keys)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -132,14 +133,26 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
     Raises:
         Refused: it is missing, damaged or was changed.
     """
-    try:
+    with refusing_unreadable(name):
         digest = folder.sha256(name)
+    check_digest(name, digest, signed.sums.files[name])
+
+
+def check_digest(name: str, digest: str, sealed: str | None) -> None:
+    """Check that a file's digest is the sealed one; raises Refused."""
+    if digest != sealed:
+        raise Refused(_("the file {name} was changed after the seal", name=name))
+
+
+@contextmanager
+def refusing_unreadable(name: str) -> Iterator[None]:
+    """Raise Refused if a file that is read in the block is missing or damaged."""
+    try:
+        yield
     except ObjectMissing as error:
         raise Refused(_("the file {name} is missing", name=name)) from error
     except ObjectDamaged as error:
         raise Refused(_("the file {name} is damaged", name=name)) from error
-    if digest != signed.sums.files[name]:
-        raise Refused(_("the file {name} was changed after the seal", name=name))
 
 
 def read_result(folder: Folder, signed: SignedSums) -> bytes:
@@ -149,8 +162,7 @@ def read_result(folder: Folder, signed: SignedSums) -> bytes:
         Refused: it is missing, damaged or was changed.
     """
     content = _read(folder, RESULT, LARGEST_RESULT)
-    if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
-        raise Refused(_("the file {name} was changed after the seal", name=RESULT))
+    check_digest(RESULT, hashlib.sha256(content).hexdigest(), signed.sums.files.get(RESULT))
     return content
 
 
@@ -192,12 +204,8 @@ def _read(folder: Folder, name: str, limit: int) -> bytes:
     Raises:
         Refused: it is missing, damaged or larger.
     """
-    try:
+    with refusing_unreadable(name):
         return folder.read(name, limit)
-    except ObjectMissing as error:
-        raise Refused(_("the file {name} is missing", name=name)) from error
-    except ObjectDamaged as error:
-        raise Refused(_("the file {name} is damaged", name=name)) from error
 
 
 def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None) -> None:

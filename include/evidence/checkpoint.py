@@ -57,21 +57,29 @@ class Checkpoint:
         return canonical("evidence_checkpoint", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Say whether the key that it names is trusted and signed it as it stands."""
+        """Return whether the key that it names is trusted and signed it as it stands."""
         return keys.signed_by(self.key_fingerprint, self.signature, self.signed_content())
 
 
 def checkpoints(conn: Connection) -> list[Checkpoint]:
     """Return the checkpoints in order; the last one counts."""
-    every = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
-    found = [dict(row) for row in every.mappings()]
-    return [Checkpoint(**row | {"signature": bytes(row["signature"])}) for row in found]
+    rows = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
+    return [Checkpoint(**{**row, "signature": bytes(row["signature"])}) for row in rows.mappings()]
 
 
 def newest_checkpoint(conn: Connection, keys: TrustedKeys) -> Checkpoint | None:
     """Return the last checkpoint that one of the keys signed, None without one."""
     authentic = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
     return authentic[-1] if authentic else None
+
+
+def pruned_up_to(conn: Connection, keys: TrustedKeys) -> int:
+    """Return the number of the last bundle whose files were pruned by rule; 0 if none were.
+
+    A checkpoint counts only if one of the keys signed it.
+    """
+    newest = newest_checkpoint(conn, keys)
+    return newest.up_to_seq if newest else 0
 
 
 def keep_checkpoint(conn: Connection, signer: Signer, checkpoint: Checkpoint) -> Checkpoint:
@@ -179,9 +187,7 @@ def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
         conn: the state database.
         keys: public keys whose checkpoints count.
     """
-    gaps = ledger_gaps(conn)
-    pruned = [mark.up_to_seq for mark in checkpoints(conn) if mark.is_authentic(keys)]
-    return gaps_after(gaps, max(pruned, default=0))
+    return gaps_after(ledger_gaps(conn), pruned_up_to(conn, keys))
 
 
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:

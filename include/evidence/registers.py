@@ -18,7 +18,7 @@ from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
 from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
-from include.evidence.checkpoint import Gap, checkpoints, gap_findings, gaps_after, ledger_gaps
+from include.evidence.checkpoint import Gap, gap_findings, gaps_after, ledger_gaps, pruned_up_to
 from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.register_figures import (
@@ -161,8 +161,7 @@ class EvidenceReader:
         keys = TrustedKeys(self.trusted)
         with self.state.connect() as conn:
             gaps = ledger_gaps(conn)
-            signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
-            pruned = max((mark.up_to_seq for mark in signed), default=0)
+            pruned = pruned_up_to(conn, keys)
             head = ledger.head(conn)
             newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
             rows = [row for row in newest_rows if row.is_authentic(keys)]

@@ -18,14 +18,13 @@ from include.evidence.check import (
     check_row,
     check_signature,
 )
-from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, newest_checkpoint
+from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, pruned_up_to
 from include.evidence.folder import (
     DEPTH,
     LARGEST_KEY,
     SIGNATURE,
     SIGNER,
     DiskFolder,
-    Folder,
     Link,
     StoreFolder,
     check_commands,
@@ -231,10 +230,10 @@ def _check_chain(evidence: _Evidence) -> None:
         except Refused as bad:
             raise _Bad(row.bundle, bad.message) from bad
         previous = row.link
-    waiting = _waiting(evidence, followers, previous)
-    unknown = sorted(unrecorded.keys() - waiting)
-    if unknown:
-        follower = followers.get(previous)
+    follower = followers.get(previous)
+    # The seal of a waiting bundle was killed before its ledger row: the next seal enters it.
+    waiting = {follower} & evidence.begun
+    if unknown := sorted(unrecorded.keys() - waiting):
         first = follower if follower in unknown else unknown[0]
         raise _Bad(first, _("the ledger does not have it"))
 
@@ -295,14 +294,6 @@ def _unrecorded(evidence: _Evidence) -> list[str]:
     return sorted(set(signed) - known)
 
 
-def _waiting(
-    evidence: _Evidence, followers: dict[Link | None, str], previous: Link | None
-) -> set[str]:
-    """Return bundles whose seal was killed before its ledger row: the next seal enters them."""
-    bundle = followers.get(previous)
-    return {bundle} & evidence.begun if bundle else set()
-
-
 def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
     try:
         return check_signature(evidence.folder(bundle), evidence.keys)
@@ -327,8 +318,7 @@ def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
 
 def _refuse_pruned(conn: Connection, bundle: str, keys: TrustedKeys) -> None:
     row = ledger.find_bundle(conn, bundle)
-    mark = newest_checkpoint(conn, keys)
-    if row is not None and mark is not None and row.seq <= mark.up_to_seq:
+    if row is not None and row.seq <= pruned_up_to(conn, keys):
         raise Refused(_("its files were removed at the end of their retention period"))
 
 
@@ -338,15 +328,9 @@ def _check_in_ledger(
     row = ledger.find_bundle(conn, bundle)
     if row is None:
         raise Refused(_("the ledger does not have it"))
-    _check_entry(row, signed, folder, link_before(conn, row), keys)
-
-
-def _check_entry(
-    row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None, keys: TrustedKeys
-) -> None:
     if not row.is_authentic(keys):
         raise Refused(_("its ledger row was changed"))
-    check_row(row, signed, folder, previous)
+    check_row(row, signed, folder, link_before(conn, row))
 
 
 def link_before(conn: Connection, row: LedgerRow) -> Link | None:
