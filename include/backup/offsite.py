@@ -26,7 +26,7 @@ from include.backup.offsite_findings import (
     report_points,
     report_unfinished,
 )
-from include.backup.point_folder import NAMES, folders
+from include.backup.point_folder import NAMES, folder, folders
 from include.backup.prune import Age, Cleared, Reason, Verdict, clear_unfinished, plan_pruning
 from include.backup.snapshot import Clock as ClockColumn
 from include.encryption.recipients import Recipient, UnreadableRecipient
@@ -304,14 +304,10 @@ def _published(run: RunContext[None], offsite: Offsite, database: str) -> Manife
 
 def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
     """Return the data map's clock columns with their tables."""
+    columns = [(database.collections[clock.collection], clock) for clock in database.newest]
     return [
-        ClockColumn(
-            one.collection,
-            database.collections[one.collection].schema_name,
-            database.collections[one.collection].table,
-            one.field,
-        )
-        for one in database.newest
+        ClockColumn(clock.collection, collection.schema_name, collection.table, clock.field)
+        for collection, clock in columns
     ]
 
 
@@ -371,7 +367,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 dag_id=run.run.dag_id, run_id=run.run.run_id,
             )  # fmt: skip
             try:
-                manifests.remove(store, database, point, now, confirm)
+                manifests.remove(store, folder(database, point), now, confirm)
             except ObjectLocked:
                 refused.append(point)
                 for each in folders(store, database, point):

@@ -20,6 +20,7 @@ from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import (
+    Block,
     Column,
     Fact,
     Paragraph,
@@ -63,7 +64,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     unmapped = sorted({*wanted} - {database.name for database in databases})
     for name in unmapped if wanted else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
-    findings += [not_asked_for(one.name, "backup.left_out", CLAUSE) for one in left_out]
+    findings += [not_asked_for(each.name, "backup.left_out", CLAUSE) for each in left_out]
     made = [database.name for database in databases if database.name in manifests]
     outcome = worst(records.records, findings)
     prunings = records.results(PRUNE)
@@ -154,7 +155,8 @@ def _facts(
     records: RunRecords,
 ) -> list[Fact]:
     checked, preflight = records.find(PREFLIGHT.name), records.result(PREFLIGHT)
-    manifests = {one.name: manifests[one.name] for one in databases if one.name in manifests}
+    names = {database.name for database in databases}
+    manifests = {name: manifest for name, manifest in manifests.items() if name in names}
     taken = [manifest.taken_at for manifest in manifests.values()]
     all_made = len(manifests) == len(databases)
     return [
@@ -171,12 +173,12 @@ def _facts(
         ),
         Fact(
             label=_("Encrypted size"),
-            value=sum(one.dump.size for one in manifests.values()) if manifests else None,
+            value=sum(m.dump.size for m in manifests.values()) if manifests else None,
             unit="bytes",
         ),
         Fact(
             label=_("Off-site store"),
-            value=_store_kind(preflight) if preflight else None,
+            value=_STORE_KINDS[preflight.store_kind] if preflight else None,
             note=verbatim(preflight.store) if preflight else None,
             status=checked.outcome if checked and preflight else None,
         ),
@@ -195,8 +197,7 @@ def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message
     return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
 
 
-def _store_kind(preflight: Preflight) -> Message:
-    return _("S3 bucket") if preflight.store_kind == "s3" else _("directory")
+_STORE_KINDS = {"s3": _("S3 bucket"), "directory": _("directory")}
 
 
 def _points(
@@ -246,7 +247,7 @@ def _points(
 
 def _tables(manifest: Manifest) -> Section:
     shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
-    blocks: list[Paragraph | Table] = [
+    blocks: list[Block] = [
         table_of(
             _("The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)),
             shown,
@@ -296,10 +297,8 @@ def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Sectio
 
 def _history(database: str, pruning: Pruning) -> Section:
     kept = {**pruning.kept, **dict.fromkeys(pruning.refused, Reason.LOCKED)}
-    rows: list[list[object]] = [
-        *[[point, _("kept"), reason.message] for point, reason in kept.items()],
-        *[[point, _("removed"), reason.message] for point, reason in pruning.removed.items()],
-    ]
+    decisions = [(point, _("kept"), reason) for point, reason in kept.items()]
+    decisions += [(point, _("removed"), reason) for point, reason in pruning.removed.items()]
     return Section(
         heading=_("Restore points of {database} kept", database=database),
         blocks=[
@@ -308,14 +307,14 @@ def _history(database: str, pruning: Pruning) -> Section:
                 unit="bytes",
                 points=[TrendPoint(at=moment, value=size) for moment, size in pruning.history],
             ),
-            Table(
-                caption=_("Decisions of pruning"),
-                columns=[
-                    Column(label=_("Restore point"), kind="code"),
-                    Column(label=_("Decision")),
-                    Column(label=_("Reason")),
+            table_of(
+                _("Decisions of pruning"),
+                decisions,
+                [
+                    (_("Restore point"), "code", lambda decision: decision[0]),
+                    (_("Decision"), "text", lambda decision: decision[1]),
+                    (_("Reason"), "text", lambda decision: decision[2].message),
                 ],
-                rows=rows,
             ),
         ],
     )

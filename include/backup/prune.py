@@ -37,7 +37,7 @@ from include.services.objectstore.keys import key_problem
 
 @dataclass(frozen=True)
 class Age:
-    """What pruning needs to know of a restore point."""
+    """The moments of a restore point on which pruning depends."""
 
     id: str
     taken_at: datetime
@@ -46,7 +46,7 @@ class Age:
 
 
 class Reason(StrEnum):
-    """Why a restore point stays or goes."""
+    """The reason why a restore point is kept or removed."""
 
     DAILY = "daily"
     WEEKLY = "weekly"
@@ -77,7 +77,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one restore point goes, and why."""
+    """Whether a restore point is removed, and why."""
 
     id: str
     remove: bool
@@ -156,10 +156,6 @@ def _newest_of_each(
     return list(newest.values())
 
 
-CLEARED, LOCKED, HELD, UNKNOWN = "cleared", "locked", "held", "unknown"
-UNCOMPARED = "uncompared"
-
-
 @dataclass(frozen=True)
 class Cleared:
     """The left-overs of killed runs, by outcome.
@@ -216,8 +212,7 @@ def clear_unfinished(
     listed = list(folders(store, database))
     gone = begun_here.keys() - {each.id for each in listed}
     listing.end_work(state, database, gone, Ending.CLEARED, now)
-    outcomes = (CLEARED, LOCKED, HELD, UNKNOWN, UNCOMPARED)
-    prefixes: dict[str, list[str]] = {name: [] for name in outcomes}
+    prefixes: dict[str, list[str]] = {"folders": []}  # by attribute of the result
 
     @cache
     def has_complete_holds() -> bool:
@@ -234,25 +229,18 @@ def clear_unfinished(
             if work is None:
                 is_point = each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)
                 if not is_point and each.id not in published:  # pruning reports lost points
-                    prefixes[UNKNOWN].append(_printable(each))
+                    prefixes.setdefault("unknown", []).append(_printable(each))
                 continue
             ending = _ending(store, database, each, work, trusted)
             if ending is Ending.CLEARED:
-                outcome = UNCOMPARED
+                outcome = "uncompared"
                 if has_complete_holds():
                     outcome = _clear(store, guard, each, now)
-                prefixes[outcome].append(each.prefix)
-                if outcome != CLEARED:
+                prefixes.setdefault(outcome, []).append(each.prefix)
+                if outcome != "folders":
                     continue
             listing.end_work(state, database, [each.id], ending, now)
-    return Cleared(
-        uploads,
-        tuple(prefixes[CLEARED]),
-        tuple(prefixes[LOCKED]),
-        tuple(prefixes[HELD]),
-        tuple(prefixes[UNKNOWN]),
-        tuple(prefixes[UNCOMPARED]),
-    )
+    return Cleared(uploads, **{outcome: tuple(names) for outcome, names in prefixes.items()})
 
 
 def _ending(
@@ -275,15 +263,15 @@ def _ending(
 
 
 def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, now: datetime) -> str:
-    """Remove a folder's objects; return CLEARED, or HELD or LOCKED where it is kept."""
+    """Remove a folder's objects unless they are kept; return the attribute of `Cleared`."""
     with guard.removing(listed.id) as is_held:
         if is_held:
-            return HELD
+            return "held"
         try:
-            manifests.remove_objects(store, listed.prefix, now, guard.confirm)
+            manifests.remove(store, listed.prefix, now, guard.confirm)
         except ObjectLocked:
-            return LOCKED
-    return CLEARED
+            return "locked"
+    return "folders"
 
 
 def _printable(listed: PointFolder) -> str:

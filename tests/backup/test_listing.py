@@ -29,7 +29,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.point_folder import ManifestRefused
+from include.backup.point_folder import ManifestRefused, folder
 from include.backup.refusals import REFUSALS
 from include.cli import backup as commands
 from include.encryption.recipients import Recipient
@@ -62,7 +62,7 @@ def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
 
 def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
     begin(state, store, point, Work.REMOVE)
-    remove(store, "courier", point, NOW)
+    remove(store, folder("courier", point), NOW)
     listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
 
 
@@ -142,7 +142,7 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     """Without a record of a removal, the error stays as it was."""
     point = publish(any_store, taken, signer, 1)
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
-    remove(any_store, "courier", point, NOW)
+    remove(any_store, folder("courier", point), NOW)
     work = work_reader(state, "courier", any_store)
     source = Taken(any_store, manifest).source(operations.opening)
 

@@ -22,6 +22,7 @@ from include.backup.manifest import (
     restore_points,
 )
 from include.backup.offsite_findings import CLAUSE, report_unfinished
+from include.backup.point_folder import folder
 from include.backup.prune import Cleared, clear_unfinished
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
@@ -271,7 +272,7 @@ def test_an_interrupted_removal_is_completed_or_left_to_pruning(
     with monkeypatch.context() as patch:
         patch.setattr(any_store, "delete", killed_after(steps, any_store.delete))
         with pytest.raises(KeyboardInterrupt):
-            remove(any_store, "courier", "old", NOW)
+            remove(any_store, folder("courier", "old"), NOW)
     assert clear().folders == (() if steps == 0 else ("courier/old/",))
     assert keys(any_store, "old") == (set(NAMES) if steps == 0 else set())
     assert open_work(state) == 0
