@@ -74,7 +74,7 @@ class StepFindings:
         subject: str = "",
         clause: str = "",
     ) -> None:
-        """Report a finding; its subject is the part of the step unless another one is given."""
+        """Add a finding; its subject is the step's part unless another is named."""
         self.findings.append(
             Finding(
                 code=code,
@@ -101,14 +101,14 @@ class StepFindings:
     def measure(
         self, name: str, value: float | None, unit: str, target: float | None = None
     ) -> None:
-        """Note a figure about the step's part."""
+        """Add a figure about the step's part."""
         self.metrics.append(
             Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
         )
 
     @property
     def has_failed(self) -> bool:
-        """Whether a finding fails the step."""
+        """Return whether a finding fails the step."""
         return any(finding.severity is Outcome.FAIL for finding in self.findings)
 
     def record(self, result: StepResult | Mapping[str, Any]) -> StepRecord:
@@ -121,7 +121,7 @@ class StepFindings:
         return StepRecord(
             step=self.step,
             part=self.part,
-            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in self.findings)]),
+            outcome=Outcome.worst([Outcome.PASS, *(finding.severity for finding in self.findings)]),
             findings=self.findings,
             metrics=self.metrics,
             data=data,
@@ -142,13 +142,13 @@ def record_step(
 
 def steps_of(conn: Connection, dag_id: str, run_id: str) -> list[StepRecord]:
     """Return the records of a run, in the order in which they were last recorded."""
-    found = conn.scalars(
+    records = conn.scalars(
         select(run_step.c.record)
         .where(run_step.c.dag_id == dag_id, run_step.c.run_id == run_id)
         .order_by(run_step.c.recorded_at, run_step.c.step, run_step.c.part)
     )
     # Not model_validate_json: pydantic would read the string "5" there as a moment of 1970.
-    return [StepRecord.model_validate(record) for record in found]
+    return [StepRecord.model_validate(record) for record in records]
 
 
 def keep_artifact(conn: Connection, dag_id: str, run_id: str, name: str, content: bytes) -> None:
@@ -167,12 +167,12 @@ def keep_artifact(conn: Connection, dag_id: str, run_id: str, name: str, content
 
 def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]:
     """Return the files that a run's steps kept, by name."""
-    found = conn.execute(
+    rows = conn.execute(
         select(run_artifact.c.name, run_artifact.c.content)
         .where(run_artifact.c.dag_id == dag_id, run_artifact.c.run_id == run_id)
         .order_by(run_artifact.c.name)
     )
-    return {row.name: bytes(row.content) for row in found}
+    return {row.name: bytes(row.content) for row in rows}
 
 
 @dataclass(frozen=True)

@@ -236,16 +236,16 @@ def recent_parts(
     if since is None:
         return StoreParts(("",))
     oldest = _month(min(since, now)) - LONGEST_RUN
-    known = {folder_name(workflow) for workflow in workflows}
+    expected = {folder_name(workflow) for workflow in workflows}
     names = list(islice(store.folders(), MOST_PARTS + 1))
     is_complete = len(names) <= MOST_PARTS
     names = names[:MOST_PARTS]
     unlisted = 0 if is_complete else 1
-    searched = known & {*names} if is_complete else known
+    searched = expected & {*names} if is_complete else expected
     prefixes: list[str] = []
     listed = 0
-    for name in [*sorted(searched), *(name for name in names if name not in known)]:
-        if name not in known and listed >= MOST_PARTS:
+    for name in [*sorted(searched), *(name for name in names if name not in expected)]:
+        if name not in expected and listed >= MOST_PARTS:
             unlisted += 1
             continue
         if "." in name:
@@ -255,7 +255,7 @@ def recent_parts(
             months, left_out = _months_of(store, name, oldest)
         prefixes += months
         unlisted += left_out
-        listed += 1 + len(months) if name not in known else 0
+        listed += 1 + len(months) if name not in expected else 0
     return StoreParts(tuple(dict.fromkeys(prefixes)), unlisted)
 
 

@@ -70,7 +70,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Ledger and store as they stood at one moment, with no seal under way."""
+    """Ledger and store at a moment without a seal under way."""
 
     store: ObjectStore
     keys: TrustedKeys
@@ -162,7 +162,7 @@ def verify_one(
 
 
 def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verification:
-    """Verify a bundle's folder on a disk, without ledger: one that was handed to an outsider.
+    """Verify a bundle's folder on a disk, without ledger, as an outsider has it.
 
     Args:
         path: the folder.
@@ -213,7 +213,7 @@ def _check_chain(evidence: _Evidence) -> None:
     for row in evidence.rows:
         if not row.is_authentic(evidence.keys):
             raise _Bad(_bundle_meant_by(row, evidence), _("its ledger row was changed"))
-    unrecorded = {one: _signed(evidence, one) for one in _unrecorded(evidence)}
+    unrecorded = {bundle: _signed(evidence, bundle) for bundle in _unrecorded(evidence)}
     followers = {
         signed.sums.previous: bundle for bundle, signed in unrecorded.items() if signed is not None
     }
@@ -256,14 +256,15 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
         marks = checkpoints(conn)
         begun = set(conn.scalars(select(evidence_intent.c.bundle)))
         signatures = pending_signatures(conn)
-        for one in store.list():
-            parts = one.key.split("/")
-            if len(parts) > DEPTH:  # what lies higher up is no bundle's: extracts of incidents
+        for stored in store.list():
+            parts = stored.key.split("/")
+            if len(parts) > DEPTH:  # objects higher up are extracts of incidents
                 folders.setdefault("/".join(parts[:DEPTH]), set()).add("/".join(parts[DEPTH:]))
     checkpoint = marks[-1] if marks else None
     pruned = checkpoint.up_to_seq if checkpoint else 0
-    gone = {row.bundle for row in every if row.seq <= pruned} | {one.bundle for one in marks[:-1]}
-    for bundle in gone - {one.bundle for one in marks[-1:]}:
+    gone = {row.bundle for row in every if row.seq <= pruned}
+    gone |= {mark.bundle for mark in marks[:-1]}
+    for bundle in gone - {mark.bundle for mark in marks[-1:]}:
         folders.pop(bundle, None)  # a prune that did not finish; the checkpoint stands
     kept = [row for row in every if row.seq > pruned]
     tombstones = [row for row in every if row.seq <= pruned]
@@ -287,11 +288,11 @@ def _no_seal_under_way(conn: Connection) -> Iterator[None]:
 
 def _unrecorded(evidence: _Evidence) -> list[str]:
     """Return signed folders that neither ledger nor checkpoint names."""
-    known = {row.bundle for row in evidence.rows}
+    recorded = {row.bundle for row in evidence.rows}
     if evidence.checkpoint:
-        known.add(evidence.checkpoint.bundle)
+        recorded.add(evidence.checkpoint.bundle)
     signed = (bundle for bundle, names in evidence.folders.items() if SIGNATURE in names)
-    return sorted(set(signed) - known)
+    return sorted(set(signed) - recorded)
 
 
 def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
@@ -334,11 +335,12 @@ def _check_in_ledger(
 
 
 def link_before(conn: Connection, row: LedgerRow) -> Link | None:
-    """Return to what a bundle has to link: the one before it, or a checkpoint; None for neither."""
+    """Return the link of a bundle to its predecessor or a checkpoint; None for neither."""
     before = ledger.at(conn, row.seq - 1)
     if before:
         return before.link
-    return next((one.link for one in checkpoints(conn) if one.up_to_seq == row.seq - 1), None)
+    marks = (mark for mark in checkpoints(conn) if mark.up_to_seq == row.seq - 1)
+    return next((mark.link for mark in marks), None)
 
 
 def _own_key(folder: DiskFolder) -> TrustedKeys:
@@ -351,7 +353,7 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
 
 
 def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
-    """Check the link to the folder beside this one: False when not at hand, None without link."""
+    """Check the link to the neighbouring folder: False if it is missing, None without a link."""
     previous = signed.sums.previous
     if previous is None:
         return None
@@ -367,7 +369,7 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
 
 
 def _remarks(evidence: _Evidence) -> Iterator[Message]:
-    known = {row.bundle for row in evidence.rows}
+    recorded = {row.bundle for row in evidence.rows}
     pruned = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
     if lost := pruned - len(evidence.pruned):
         yield _(
@@ -376,9 +378,9 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
             count=lost,
         )
     for bundle, names in sorted(evidence.folders.items()):
-        if SIGNATURE not in names and bundle not in known:
+        if SIGNATURE not in names and bundle not in recorded:
             yield _("{bundle} is unfinished: it has no signature and is no bundle", bundle=bundle)
-        elif bundle in evidence.begun and bundle not in known:
+        elif bundle in evidence.begun and bundle not in recorded:
             yield _("{bundle} waits for its ledger row: the next seal enters it", bundle=bundle)
         elif evidence.folder(bundle).lacks_signature:
             yield _unsigned(bundle)
