@@ -181,11 +181,11 @@ def _require_authentic(
 
 
 def _ids(entries: Sequence[Entry], names: Sequence[tuple[str, str]]) -> frozenset[int]:
-    wanted = set(names)
+    tables = set(names)
     return frozenset(
         entry.dump_id
         for entry in entries
-        if entry.kind == "TABLE DATA" and (entry.schema, entry.name) in wanted
+        if entry.kind == "TABLE DATA" and (entry.schema, entry.name) in tables
     )
 
 

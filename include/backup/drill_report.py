@@ -111,9 +111,9 @@ def _missing(records: RunRecords, database: str) -> list[Finding]:
     return []
 
 
-def _summary(restored: int, wanted: int, outcome: Outcome) -> Message:
-    values = {"restored": restored, "wanted": wanted}
-    if restored < wanted:
+def _summary(restored: int, mapped: int, outcome: Outcome) -> Message:
+    values = {"restored": restored, "wanted": mapped}
+    if restored < mapped:
         return _("The drill proved a restore for only {restored} of {wanted} databases.", **values)
     if outcome is Outcome.FAIL:
         return _("The restores worked, but something else is wrong: see the findings.")

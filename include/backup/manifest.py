@@ -48,7 +48,7 @@ MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class TableRecord(Frozen):
-    """One table of the snapshot.
+    """A table of the snapshot.
 
     Attributes:
         rows: counted in the dump's own snapshot.
@@ -74,7 +74,7 @@ class LargeObjectsRecord(Frozen):
     Attributes:
         count: how many.
         bytes: of their content.
-        sum: over the SHA-256 of each one's number and content, modulo 2^256, in hex.
+        sum: over the SHA-256 of each object's number and content, modulo 2^256, in hex.
     """
 
     count: int
@@ -103,7 +103,7 @@ class HeadRecord(Frozen):
 
 
 class Manifest(Frozen):
-    """Everything a restore needs to know, and a drill compares with.
+    """The data that a restore needs and a drill compares with.
 
     Attributes:
         timezone: of the server's session, in which its timestamps without a zone are read.

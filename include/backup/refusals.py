@@ -108,8 +108,8 @@ class _Damaged:
         data = self._reader.read(size) if size else b""
         start, self._position = self._position, self._position + len(data)
         if self._flip is not None and start <= self._flip < self._position:
-            place = self._flip - start
-            data = data[:place] + bytes([data[place] ^ 0x01]) + data[place + 1 :]
+            index = self._flip - start
+            data = data[:index] + bytes([data[index] ^ 0x01]) + data[index + 1 :]
         return data
 
 

@@ -64,7 +64,7 @@ def scratch(
     clock: Clock,
     locale: DatabaseLocale | None = None,
 ) -> Iterator[DatabaseAddress]:
-    """Create a scratch database and drop it whatever happens.
+    """Create a scratch database, and drop it at the end, also after an error.
 
     Its name is entered in ``state`` before it is created, so that the next drill drops it should
     this process be killed. A lock that ends with this process tells the two cases apart.
@@ -92,7 +92,7 @@ def scratch(
         except BaseException:
             try:
                 drop(server, name, state, clock)
-            except ServiceError as error:  # what went wrong first is what people must read
+            except ServiceError as error:  # people must read the first error
                 log.warning("%s is left to the next drill to drop: %s", name, error.message)
             raise
         drop(server, name, state, clock)
@@ -184,7 +184,7 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
 
 
 def _drop(admin: psycopg.Connection, name: str) -> None:
-    """Drop a database, whoever is connected to it.
+    """Drop a database, also while others are connected to it.
 
     Plainly first: that waits for an autovacuum worker to go, which no role but a superuser may end
     by FORCE.

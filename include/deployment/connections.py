@@ -41,7 +41,7 @@ def connections(
     recipients = [
         {"name": name, "certificate": layout.mounted(f"{name}.crt")} for name in layout.RECIPIENTS
     ]
-    found = {
+    configured = {
         "state_db": database(
             layout.POSTGRES,
             layout.STATE,
@@ -54,7 +54,7 @@ def connections(
         "drill_db": database(
             layout.SCRATCH, layout.DRILL, "postgres", private_key=layout.mounted("drill.key")
         ),
-        # No site: this store stands beside the databases. Who moves it names where it is.
+        # No site: this store is at the site of the databases. Name its site after moving it.
         "offsite_store": _store(
             layout.BACKUPS,
             layout.BACKUPS,
@@ -77,18 +77,18 @@ def connections(
             extra={
                 "disable_ssl": True,  # from the first byte; STARTTLS then
                 "verify": CA,
-                "catcher": True,  # evidence says that nobody got what was sent
+                "catcher": True,  # evidence says that mail reached no recipient
                 "from_email": "ParcelSeal <parcelseal@courier.example>",
             },
         ),
     }
-    found |= _overrides(secret)
+    configured |= _overrides(secret)
     if sample:
-        found |= {
+        configured |= {
             conn_id: database(layout.CUSTOMERS, role, COURIER)
             for conn_id, role in sample_logins().items()
         }
-    return found
+    return configured
 
 
 def pages_connections(

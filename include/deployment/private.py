@@ -33,7 +33,7 @@ CONTAINER_USER = (
 
 
 def new_settings(private: str, *, sample: bool) -> dict[str, str]:
-    """Return the settings of a deployment that nobody has made yet.
+    """Return the settings of a new deployment.
 
     Args:
         private: the private folder, as Compose finds it from its own.
@@ -56,7 +56,7 @@ def container_user() -> tuple[int, int]:
 
 
 def add_settings(path: Path, settings: Mapping[str, str]) -> list[str]:
-    """Add settings that a file lacks; what it says stays as it is.
+    """Add settings that a file lacks; existing settings stay as they are.
 
     Returns:
         Names of what was added.
@@ -84,7 +84,7 @@ def add_settings(path: Path, settings: Mapping[str, str]) -> list[str]:
 
 
 def set_setting(path: Path, name: str, value: str) -> bool:
-    """Set what follows the code and is nobody's choice; says whether it changed.
+    """Set a setting that follows the code; return whether it changed.
 
     Raises:
         UsageError: the file cannot be read or written.
@@ -92,8 +92,9 @@ def set_setting(path: Path, name: str, value: str) -> bool:
     if add_settings(path, {name: value}):
         return True
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    said = [one.partition("=")[0].strip() == name for one in lines]
-    changed = [f"{name}={value}\n" if of else one for of, one in zip(said, lines, strict=True)]
+    changed = [
+        f"{name}={value}\n" if line.partition("=")[0].strip() == name else line for line in lines
+    ]
     if changed != lines:
         path.write_text("".join(changed), encoding="utf-8")
     return changed != lines
@@ -118,7 +119,7 @@ SAMPLE_PEOPLE = Path(__file__).parent / "sample_people.json"
 
 @dataclass
 class PrivateFolder:
-    """What `compose init` writes.
+    """The files that `compose init` writes.
 
     Args:
         folder: of the deployment, for its owner alone.
@@ -134,7 +135,7 @@ class PrivateFolder:
     made: list[str] = field(default_factory=list)
 
     def write(self) -> list[str]:
-        """Make what is missing.
+        """Make the missing files.
 
         Returns:
             Names of what was made, relative to the folder; empty when all was there.
@@ -210,8 +211,7 @@ class PrivateFolder:
         if not certificate.exists():
             # A key without one is of an init that was ended between the two.
             self._keep(private, new_key)
-            made = certificate_of(name, key.read_bytes(), self.now)
-            self._keep(certificate.name, made)
+            self._keep(certificate.name, certificate_of(name, key.read_bytes(), self.now))
         elif key.exists() and not belong_together(name, key.read_bytes(), certificate.read_bytes()):
             raise UsageError(
                 f"{private} and {certificate.name} in {self.folder} do not belong together.",
@@ -246,12 +246,12 @@ class PrivateFolder:
         people = json.loads(SAMPLE_PEOPLE.read_bytes()) if self.sample else []
         self._keep(USERS, _json([{**ADMIN, "roles": ["Admin"]}, *people]))
         try:
-            accounts = [one["id"] for one in json.loads(self.text(USERS))]
+            accounts = [user["id"] for user in json.loads(self.text(USERS))]
         except (ValueError, TypeError, KeyError):
             raise UsageError(
                 f"{self.folder / USERS} is no list of users with `id`, `name`, `mail` and `roles`."
             ) from None
-        self._add_missing(PASSWORDS, {one: secrets.token_urlsafe(16) for one in accounts})
+        self._add_missing(PASSWORDS, {account: secrets.token_urlsafe(16) for account in accounts})
 
     def _policy(self) -> None:
         """Copy the shipped pack for the sample, and what describes the stack's own databases."""
@@ -282,12 +282,12 @@ class PrivateFolder:
         self._keep(private, make)
         self._keep(public, lambda: shown((self.folder / private).read_bytes()))
 
-    def _add_missing(self, name: str, wanted: Mapping[str, object]) -> None:
-        """Add names to a JSON object that lacks them; what it has stays as it is."""
+    def _add_missing(self, name: str, values: Mapping[str, object]) -> None:
+        """Add names to a JSON object that lacks them; existing values stay as they are."""
         path = self.folder / name
         try:
             kept = json.loads(path.read_bytes()) if path.exists() else {}
-            missing = {key: value for key, value in wanted.items() if key not in kept}
+            missing = {key: value for key, value in values.items() if key not in kept}
             whole = {**kept, **missing}
         except (ValueError, TypeError):
             raise UsageError(f"{path} is no JSON object.", "Correct it.") from None

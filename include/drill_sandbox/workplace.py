@@ -127,12 +127,12 @@ class SandboxedWorkplace(Workplace):
         return True
 
     def is_local(self, conn_id: str) -> bool:
-        """Return False: the local profile stands in for no connection of a drill."""
+        """Return False: the local profile supplies no connection of a drill."""
         del conn_id
         return False
 
     def mail_is_caught(self) -> bool:
-        """Return False: a drill's mail is counted, whatever server is configured."""
+        """Return False: a drill's mail is only counted."""
         return False
 
     def connection(self, conn_id: str) -> ConnectionSpec:
@@ -144,14 +144,14 @@ class SandboxedWorkplace(Workplace):
         _refuse(f"the connection {conn_id}")
 
     def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
-        """Return where a workflow reads a mapped database; sessions there are read-only.
+        """Return the address at which a workflow reads a mapped database, read-only.
 
         Args:
             conn_id: the workflow's connection.
             mapped: the database's own.
 
         Raises:
-            UsageError: that is no mapped database.
+            UsageError: the database is not mapped.
         """
         connections = {database.connection for database in self.pack.databases.values()}
         if conn_id in _NEVER or mapped not in connections:
@@ -188,33 +188,33 @@ class SandboxedWorkplace(Workplace):
 
 
 def sandboxed(
-    place: Workplace, dag_id: str, run_id: str, *, begins: bool = False
+    live: Workplace, dag_id: str, run_id: str, *, begins: bool = False
 ) -> SandboxedWorkplace:
     """Return the workplace of a drill; its state is made at the first use.
 
     Args:
-        place: the live one.
+        live: the live workplace.
         dag_id: the workflow.
         run_id: the run that is the drill.
         begins: for the first step of a run, which makes the state. Every other step finds it, or
             refuses if it was cleared away: it would go on with an empty state.
     """
     return SandboxedWorkplace(
-        home=place.home,
-        policy=place.policy,
-        load=place.load,
+        home=live.home,
+        policy=live.policy,
+        load=live.load,
         lookup=lambda conn_id: _refuse(f"the connection {conn_id}"),
-        clock=place.clock,
-        live=place,
+        clock=live.clock,
+        live=live,
         dag_id=dag_id,
         run_id=run_id,
         begins=begins,
     )
 
 
-def live_of(place: Workplace) -> Workplace:
-    """Return the workplace with the live ledger and stores: of a drill, the one it belongs to."""
-    return place.live if isinstance(place, SandboxedWorkplace) else place
+def live_of(services: Workplace) -> Workplace:
+    """Return the workplace with the live ledger and stores, also for the workplace of a drill."""
+    return services.live if isinstance(services, SandboxedWorkplace) else services
 
 
 def clear_leftovers(live: Workplace) -> list[schema.Sandbox]:

@@ -54,20 +54,20 @@ def _remove(folder: Path, process: int) -> None:
 LONGEST_NAME = 100  # characters of a key file's name that a message shows
 
 
-def material(conn_id: str, given: str, home: Path) -> bytes:
-    """Return key material that is given as PEM text or as the name of a file.
+def material(conn_id: str, value: str, home: Path) -> bytes:
+    """Return key material from PEM text or from the file of a name.
 
     Args:
         conn_id: of the connection that names it.
-        given: the text or the name.
-        home: folder below which a name lies that is no absolute path.
+        value: the text or the name.
+        home: folder of names that are no absolute paths.
 
     Raises:
         UsageError: it is neither; what may be a key is not repeated.
     """
-    if "-----BEGIN" in given:
-        return given.replace("\\n", "\n").encode()
-    named = Path(given).expanduser()
+    if "-----BEGIN" in value:
+        return value.replace("\\n", "\n").encode()
+    named = Path(value).expanduser()
     path = named if named.is_absolute() else home / named
     try:
         return path.read_bytes()
@@ -80,23 +80,23 @@ def material(conn_id: str, given: str, home: Path) -> bytes:
 
 
 def listed(spec: ConnectionSpec, key: str) -> Sequence[Any]:
-    """Return an extra that is a list of names or objects, also where it is one or is JSON text.
+    """Return an extra that is a list of names or objects, a single name, or JSON text of a list.
 
     Raises:
         UsageError: it is none.
     """
-    given = spec.extra.get(key) or []
-    if isinstance(given, str):
-        given = json_of(spec, key, given) if given.lstrip().startswith("[") else [given]
-    if not isinstance(given, list) or not all(isinstance(one, str | Mapping) for one in given):
+    value = spec.extra.get(key) or []
+    if isinstance(value, str):
+        value = json_of(spec, key, value) if value.lstrip().startswith("[") else [value]
+    if not isinstance(value, list) or not all(isinstance(item, str | Mapping) for item in value):
         raise UsageError(
             f"`{key}` in the extra of the connection {spec.conn_id} is no list of names or objects."
         )
-    return list(given)
+    return list(value)
 
 
 def json_of(spec: ConnectionSpec, key: str, text: str) -> Any:
-    """Return what the JSON text of an extra says; the text is never repeated.
+    """Return the value of an extra's JSON text; errors never repeat the text.
 
     Raises:
         UsageError: it is not JSON.
@@ -110,5 +110,5 @@ def json_of(spec: ConnectionSpec, key: str, text: str) -> Any:
 
 
 def _shown(path: Path) -> str:
-    """Name a file, but not what may be a key whose first line was lost: base64 has no dot."""
+    """Return a file's name for a message, unless it may be a key: base64 has no dot."""
     return f" ({path})" if "." in path.name and len(path.name) <= LONGEST_NAME else ""

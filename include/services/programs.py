@@ -59,29 +59,29 @@ def program(name: str) -> str:
     folder = os.environ.get(CLIENT_VARIABLE)
     if not folder or name not in CLIENT_PROGRAMS:
         return str(program_folder() / name)
-    found = shutil.which(name, path=folder)
-    if found is None:
+    path = shutil.which(name, path=folder)
+    if path is None:
         raise UsageError(
             f"There is no {name} in {folder}.",
             f"Install PostgreSQL's client programs, or correct {CLIENT_VARIABLE}.",
         )
-    return found
+    return path
 
 
 def pg_version(name: str) -> str:
     """Return a PostgreSQL program's version, ``18.4``."""
     done = subprocess.run([program(name), "--version"], check=True, capture_output=True, text=True)
-    found = re.search(r"\d+(\.\d+)*", done.stdout)
-    return found.group() if found else done.stdout.strip()
+    version = re.search(r"\d+(\.\d+)*", done.stdout)
+    return version.group() if version else done.stdout.strip()
 
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
     """Return the command so that it gets SIGINT when the thread that starts it ends.
 
     Without that, a `pg_restore` whose parent was killed goes on building indexes. SIGINT makes it
-    (and `pg_dump` and `psql`) cancel what its server is doing and end its own workers; `psql` does
-    not cancel on SIGTERM. The kernel watches the
-    starting thread, not the process, so start and wait in one thread. `setpriv` belongs to
+    (and `pg_dump` and `psql`) cancel the statement of its server and end its own workers; `psql`
+    does not cancel on SIGTERM. The kernel watches the starting thread, not the process, so start
+    and wait in one thread. `setpriv` belongs to
     util-linux; where it is missing the command runs as it is. (A `preexec_fn` could do the same,
     and can deadlock in a process with threads.)
     """

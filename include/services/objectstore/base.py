@@ -18,7 +18,7 @@ _PIECE = 1024 * 1024  # bytes read at a time
 
 
 class StoreError(ServiceError):
-    """The store could not do what was asked, after retries."""
+    """The store failed, after retries."""
 
 
 class ObjectMissing(StoreError):
@@ -35,7 +35,7 @@ class ObjectLocked(StoreError):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store knows of one object.
+    """An object of a store.
 
     Attributes:
         key: relative POSIX path inside the store.
@@ -62,7 +62,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """One version of an object, or a marker that hides the versions before it.
+    """A version of an object, or a marker that hides the versions before it.
 
     Attributes:
         key: relative POSIX path inside the store.
@@ -83,7 +83,7 @@ class ObjectVersion:
 
 @dataclass(frozen=True)
 class StoreProblem:
-    """One thing that keeps a store from being a proper off-site store.
+    """A reason why a store is no proper off-site store.
 
     Attributes:
         code: ``missing``, ``unreachable``, ``denied``, ``no_versioning``, ``no_object_lock``,
@@ -105,10 +105,10 @@ class ObjectWriter(Protocol):
         """Append bytes; returns how many were taken (all of them)."""
 
     def commit(self) -> StoredObject:
-        """Make the object visible, durable and checksummed; returns what was stored."""
+        """Make the object visible, durable and checksummed; returns the stored object."""
 
     def abort(self) -> None:
-        """Give up and remove whatever was sent so far. Safe to call twice."""
+        """Stop, and remove all that was sent. Safe to call twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +147,7 @@ class ObjectStore(Protocol):
     site: str
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs: reachable, writable, versioned, lockable."""
+        """Check the needs of a backup: reachable, writable, versioned, lockable."""
 
     def open_writer(self, key: str) -> ObjectWriter:
         """Open a streaming writer for a new or replaced object."""

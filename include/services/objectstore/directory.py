@@ -97,7 +97,7 @@ class DirectoryStore(ObjectStore):
         self.description = str(self._root)
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs.
+        """Check the needs of a backup.
 
         The directory itself is created when its parent exists; more is not, since a missing parent
         rather means a disk that is not mounted.
@@ -205,7 +205,7 @@ class DirectoryStore(ObjectStore):
                 os.close(file)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Look at the file's lock; raises ObjectLocked."""
+        """Check the file's lock; raises ObjectLocked."""
         self._refuse_locked(self._path(key), key, now)
 
     def delete(self, key: str) -> None:
@@ -228,7 +228,7 @@ class DirectoryStore(ObjectStore):
         self._remove_empty(path.parent)
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove the temporary files of writers that were killed, and locks of what never came.
+        """Remove temporary files of killed writers, and locks of objects that were never written.
 
         The caller makes sure that nobody is writing there at that moment.
         """
@@ -310,12 +310,12 @@ class DirectoryStore(ObjectStore):
                 lock_path(path).unlink(missing_ok=True)
             partial.replace(path)
             self._sync_up(path.parent)
-            found = _stored(key, path.stat())
-        if found.size != size:
+            stored = _stored(key, path.stat())
+        if stored.size != size:
             raise ObjectDamaged(
-                f"{key!r} in {self.description}: {found.size} of {size} bytes arrived."
+                f"{key!r} in {self.description}: {stored.size} of {size} bytes arrived."
             )
-        return replace(found, sha256=sha256, locked_until=lock_end)
+        return replace(stored, sha256=sha256, locked_until=lock_end)
 
     def _check_future(self, key: str, end: datetime) -> None:
         if end <= self._clock.now():
@@ -352,7 +352,7 @@ class DirectoryStore(ObjectStore):
             try:
                 folder.rmdir()
             except OSError:
-                return  # not empty, or somebody else's; either way it stays
+                return  # not empty, or of another user: it stays
             folder = folder.parent
 
 

@@ -50,12 +50,12 @@ def checked_list_prefix(prefix: str) -> str:
 
 
 def is_own_name(name: str) -> bool:
-    """Tell whether a file name is one of the store's own: temporary files and lock files."""
+    """Return whether a file name is reserved for the store: temporary files and lock files."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
 def is_partial_name(name: str) -> bool:
-    """Tell whether a file name is that of an unfinished object."""
+    """Return whether a file name is that of an unfinished object."""
     return _PARTIAL_NAME.fullmatch(name) is not None
 
 

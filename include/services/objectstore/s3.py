@@ -145,7 +145,7 @@ class S3Store(ObjectStore):
         self.description = self._bucket.store
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs; leaves nothing behind."""
+        """Check the needs of a backup; leaves nothing behind."""
         return preflight(self._bucket, may_delete=self._may_delete)
 
     def open_writer(self, key: str) -> S3Writer:
@@ -176,11 +176,11 @@ class S3Store(ObjectStore):
         return S3Reader(self._bucket, key, version_id)
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
-        """Return what S3 knows of the current or the named version."""
+        """Return the object that S3 has, in the current or the named version."""
         return stored_object(key, self._head(key, version_id))
 
     def verify(self, expected: StoredObject) -> None:
-        """Compare S3's size and checksum of the recorded version with what was stored.
+        """Compare S3's size and checksum of the recorded version with the expected object.
 
         Without a checksum to compare, the object is read and hashed. Without a recorded version,
         the current one is verified.
@@ -212,11 +212,11 @@ class S3Store(ObjectStore):
         )
         with self._bucket.naming("list"):
             for page in pages:
-                for found in page.get("Contents", []):
-                    key = found["Key"].removeprefix(self._bucket.prefix)
+                for stored in page.get("Contents", []):
+                    key = stored["Key"].removeprefix(self._bucket.prefix)
                     if not is_own_name(key.rpartition("/")[2]):
                         yield StoredObject(
-                            key, found["Size"], found["LastModified"].astimezone(UTC)
+                            key, stored["Size"], stored["LastModified"].astimezone(UTC)
                         )
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
@@ -266,7 +266,7 @@ class S3Store(ObjectStore):
             self._bucket.client.put_object_retention(**request)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Look at the retention and the legal hold of every version; raises ObjectLocked."""
+        """Check retention and legal hold of every version; raises ObjectLocked."""
         self._deletable_versions(key, now)
 
     def _deletable_versions(self, key: str, now: datetime) -> Sequence[Version]:
@@ -356,16 +356,16 @@ class S3Store(ObjectStore):
                 ) from error
 
     def _describe_sent(self, key: str, sent: SentObject) -> StoredObject:
-        """Read back what S3 holds and compare it with what was sent."""
+        """Read the stored object back, and compare it with the sent object."""
         head = self._head(key, sent.version_id if sent.version_id != "null" else "")
-        found = replace(stored_object(key, head), sha256=sent.sha256)
-        if found.size != sent.size:
-            self._fail_verification(key, f"{found.size} of {sent.size} bytes arrived")
-        if not is_comparable(sent.checksum, found.checksum):
-            return found
-        if not is_same_checksum(sent.checksum, found.checksum):
+        stored = replace(stored_object(key, head), sha256=sent.sha256)
+        if stored.size != sent.size:
+            self._fail_verification(key, f"{stored.size} of {sent.size} bytes arrived")
+        if not is_comparable(sent.checksum, stored.checksum):
+            return stored
+        if not is_same_checksum(sent.checksum, stored.checksum):
             self._fail_verification(key, "its checksum differs from what was sent")
-        return replace(found, checksum=sent.checksum)
+        return replace(stored, checksum=sent.checksum)
 
     def _fail_verification(self, key: str, why: str) -> None:
         raise ObjectDamaged(f"{key!r} in {self.description} is not what was stored: {why}.")

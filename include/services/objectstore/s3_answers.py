@@ -37,17 +37,17 @@ def stored_object(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
     )
 
 
-def is_comparable(expected: str, found: str) -> bool:
+def is_comparable(expected: str, stored: str) -> bool:
     """Return whether two checksums are of the same kind."""
-    return expected.startswith("etag:") == found.startswith("etag:")
+    return expected.startswith("etag:") == stored.startswith("etag:")
 
 
-def is_same_checksum(expected: str, found: str) -> bool:
+def is_same_checksum(expected: str, stored: str) -> bool:
     """Return whether two checksums agree; some services leave out the number of parts."""
     if expected.startswith("etag:"):
-        return expected == found
+        return expected == stored
     expected_digest, _, expected_parts = expected.partition("-")
-    digest, _, parts = found.partition("-")
+    digest, _, parts = stored.partition("-")
     return digest == expected_digest and (not parts or parts == expected_parts)
 
 
@@ -92,12 +92,12 @@ def error_code(error: Exception) -> str:
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether the service said that there is no such object."""
+    """Return whether the service answered that there is no such object."""
     return error_code(error) in _MISSING
 
 
 def is_denied(error: Exception) -> bool:
-    """Tell whether the service said that the caller may not do this."""
+    """Return whether the service refused permission."""
     return error_code(error) in _DENIED
 
 
@@ -108,7 +108,7 @@ def needs_a_person(error: Exception) -> bool:
 
 
 def is_lock_refusal(error: Exception) -> bool:
-    """Tell whether the refusal speaks of a lock.
+    """Return whether the refusal names a lock.
 
     AWS and Ceph answer AccessDenied with a text naming Object Lock; MinIO says WORM protected.
     """
@@ -119,7 +119,7 @@ def is_lock_refusal(error: Exception) -> bool:
 
 
 def reason_and_action(error: Exception) -> tuple[str, str]:
-    """Say why a call failed and what to do, without repeating anything the service sent."""
+    """Return why a call failed and the action, without any text of the service."""
     if isinstance(error, ClientError):
         return _answer_reason(error)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
@@ -208,7 +208,7 @@ class Bucket:
         if key and is_missing(error):
             return ObjectMissing(f"There is no object {key!r} in {self.store}.")
         reason, action = reason_and_action(error)
-        what = f"{doing} {key!r} in {self.store}" if key else f"{doing} {self.store}"
-        failure = StoreError(f"Cannot {what}: {reason}.", action)
+        attempt = f"{doing} {key!r} in {self.store}" if key else f"{doing} {self.store}"
+        failure = StoreError(f"Cannot {attempt}: {reason}.", action)
         failure.is_permanent = needs_a_person(error)
         return failure

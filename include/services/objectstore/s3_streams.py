@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What is lost when a connection drops is read again, so pieces are small.
+# After a dropped connection the last piece is read again, so pieces are small.
 _PIECE_BYTES = 1024 * 1024
 _MAX_DROPS_WITHOUT_PROGRESS = 6
 _FIRST_PAUSE_SECONDS = 0.2
@@ -67,12 +67,12 @@ class S3Reader(ObjectReader):
             StoreError: the connection kept dropping, or the object was replaced meanwhile.
         """
         left = self._size - self._offset
-        wanted = left if size < 0 else min(size, left)
+        missing = left if size < 0 else min(size, left)
         pieces = []
-        while wanted:
-            piece = self._read_piece(min(wanted, _PIECE_BYTES))
+        while missing:
+            piece = self._read_piece(min(missing, _PIECE_BYTES))
             pieces.append(piece)
-            wanted -= len(piece)
+            missing -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ def checksum_text(digest: bytes) -> str:
 
 @dataclass(frozen=True)
 class SentPart:
-    """One uploaded part, as the completing request needs it."""
+    """An uploaded part, as the completing request needs it."""
 
     number: int
     etag: str
@@ -147,7 +147,7 @@ class SentPart:
 
 @dataclass(frozen=True)
 class SentObject:
-    """What a writer knows of the object it has just completed."""
+    """An object that a writer has completed."""
 
     size: int
     sha256: str
@@ -201,7 +201,7 @@ class S3Writer(ObjectWriter):
         return taken
 
     def commit(self) -> StoredObject:
-        """Finish the upload and read back what the service says it holds.
+        """Finish the upload, and compare it with the object that the service reports.
 
         Raises:
             StoreError: the service did not accept the object.
@@ -218,7 +218,7 @@ class S3Writer(ObjectWriter):
         return self._describe(self._key, sent)
 
     def abort(self) -> None:
-        """Give up; what the service still holds of a broken upload is left to clear_abandoned."""
+        """Stop the upload; `clear_abandoned` removes remains of a broken upload."""
         if not self._open:
             return
         self._open = False

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Version:
-    """One version or delete marker of a key.
+    """A version or delete marker of a key.
 
     Attributes:
         version_id: ``null`` in a bucket without versioning.
@@ -113,14 +113,14 @@ def versions_to_delete(bucket: Bucket, full_key: str) -> list[Version]:
 
 
 def refused_by_lock(error: Exception, version: Version) -> bool:
-    """Tell whether a deletion was refused because of a retention or legal hold."""
+    """Return whether a deletion was refused because of a retention or legal hold."""
     if is_lock_refusal(error):
         return True
     return is_denied(error) and (version.held or version.locked_until is not None)
 
 
 def lock_words(version: Version) -> str:
-    """Say how a version is locked."""
+    """Return how a version is locked, in words."""
     if version.held:
         return "under a legal hold"
     if version.locked_until is None:
@@ -143,7 +143,7 @@ def _with_lock(bucket: Bucket, full_key: str, version_id: str) -> Version:
 
 
 def preflight(bucket: Bucket, *, may_delete: bool) -> list[StoreProblem]:
-    """Return what keeps the bucket from being a proper off-site store; empty when it is one.
+    """Return why the bucket is no proper off-site store; empty if it is.
 
     Leaves nothing behind: if the bucket locks every new object by default, or the login may not
     delete, a probe could not be deleted. An upload is begun then and aborted instead.
@@ -220,10 +220,10 @@ def _probe(bucket: Bucket, key: str, *, begun_only: bool) -> None:
         client.delete_object(Bucket=name, Key=key)
 
 
-def _failure(bucket: Bucket, what: str, error: Exception) -> StoreProblem:
+def _failure(bucket: Bucket, problem: str, error: Exception) -> StoreProblem:
     reason, action = reason_and_action(error)
     code = "denied" if is_denied(error) else "unreachable"
-    return _problem(bucket, code, f"{what}: {reason}. {action}")
+    return _problem(bucket, code, f"{problem}: {reason}. {action}")
 
 
 def _problem(bucket: Bucket, code: str, text: str) -> StoreProblem:
