@@ -66,22 +66,6 @@ def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
         _change(connection, "REVOKE EXECUTE ON ROUTINE {} FROM PUBLIC", existing)
 
 
-def open_functions(connection: psycopg.Connection[Any], existing: Collection[int]) -> None:
-    """Give EXECUTE on these functions back to PUBLIC, in the connection's transaction.
-
-    Run the archive's grants and revocations afterwards: pg_dump writes them for functions that
-    PUBLIC may execute, as PostgreSQL creates them.
-
-    Args:
-        connection: to the restored database.
-        existing: oids of functions that it had before the restore.
-
-    Raises:
-        psycopg.Error: the database refuses.
-    """
-    _change(connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", existing)
-
-
 def _change(connection: psycopg.Connection[Any], statement: str, existing: Collection[int]) -> None:
     for oid, name in definer_functions(connection).items():
         if oid not in existing:
@@ -270,7 +254,11 @@ class TargetAccess:
             try:
                 if self.owners:
                     with event_triggers_suspended(connection):
-                        open_functions(connection, self._functions)
+                        # First: the archive's grants revoke EXECUTE again. pg_dump writes them for
+                        # functions that PUBLIC may execute, as PostgreSQL creates them.
+                        _change(
+                            connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", self._functions
+                        )
                         connection.execute(statements.encode("utf-8", "surrogateescape"))
                 if self._closed:
                     self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")

@@ -10,7 +10,8 @@ database.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,6 +112,20 @@ def publish_signatures(
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
 
 
+@contextmanager
+def evidence_transaction(
+    store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
+) -> Iterator[None]:
+    """Open a transaction that holds the evidence lock, after publishing pending signatures.
+
+    Args and errors: as `publish_signatures`.
+    """
+    with conn.begin():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        yield
+
+
 def _fits(store: ObjectStore, row: LedgerRow, signature: bytes, keys: TrustedKeys) -> bool:
     """Return whether a signature is that of the SHA256SUMS that the ledger has and is stored."""
     sums = read_sealed_sums(store, row.bundle, row.sums_sha256)
@@ -150,9 +165,7 @@ def recover_ledger(
         The bundles that were entered, in the chain's order.
     """
     conn.commit()
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
+    with evidence_transaction(store, conn, keys, lock_until):
         adopt_checkpoint(store, conn, keys)
         recovery = Recovery(store, conn, signer, keys, clock, lock_until)
         return recovery.enter(recovery.search([""]))

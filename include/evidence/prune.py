@@ -23,7 +23,7 @@ from itertools import islice
 from sqlalchemy import Connection, Engine, select, tuple_, union
 
 from include.evidence import ledger
-from include.evidence.adopt import publish_signatures
+from include.evidence.adopt import evidence_transaction
 from include.evidence.check import Refused, check_bundle, check_row
 from include.evidence.checkpoint import (
     Checkpoint,
@@ -97,7 +97,7 @@ def forget_sealed_runs(
                 break
             if largest is not None and _size(store, row) > largest:
                 continue
-            if _verifies(store, conn, keys, row):
+            if _problem_of(store, keys, row, link_before(conn, row)) is None:
                 _forget(conn, row)
                 runs += 1
             else:
@@ -133,20 +133,24 @@ def _size(store: ObjectStore, row: LedgerRow) -> int:
     return sum(stored.size for stored in islice(store.list(f"{row.bundle}/"), MOST_LISTED))
 
 
-def _verifies(store: ObjectStore, conn: Connection, keys: TrustedKeys, row: LedgerRow) -> bool:
-    """Return whether the store has the whole bundle of a row, as it was sealed."""
-    folder = StoreFolder(store, row.bundle)
-    try:
-        check_row(row, check_bundle(folder, keys), folder, link_before(conn, row))
-    except Refused:
-        return False
-    return row.is_authentic(keys)
-
-
 def _forget(conn: Connection, row: LedgerRow) -> None:
     for table in (run_step, run_artifact):
         of_run = (table.c.dag_id == row.dag_id) & (table.c.run_id == row.run_id)
         conn.execute(table.delete().where(of_run))
+
+
+def _problem_of(
+    store: ObjectStore, keys: TrustedKeys, row: LedgerRow, previous: Link | None
+) -> Message | None:
+    """Return why the store lacks the whole bundle of a row, as it was sealed; None if it has it."""
+    if not row.is_authentic(keys):
+        return _("its ledger row was changed")
+    folder = StoreFolder(store, row.bundle)
+    try:
+        check_row(row, check_bundle(folder, keys), folder, previous)
+    except Refused as refusal:
+        return refusal.message
+    return None
 
 
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
@@ -247,9 +251,7 @@ class Pruning:
 
     def _prepared(self, conn: Connection) -> Checkpoint | None:
         """Finish killed seals, and return the newest checkpoint of state database and store."""
-        with conn.begin():
-            lock_for_transaction(conn, StateLock.EVIDENCE)
-            publish_signatures(self.store, conn, self.keys, self.lock_until)
+        with evidence_transaction(self.store, conn, self.keys, self.lock_until):
             return adopt_checkpoint(self.store, conn, self.keys)
 
     def _next(self, conn: Connection, mark: Checkpoint | None) -> LedgerRow | None:
@@ -269,19 +271,9 @@ class Pruning:
             return Pruned(waits=Waits.CLOCK, next_bundle=row.bundle)
         previous = link_before(conn, row)
         conn.commit()
-        if (problem := self._problem(row, previous)) is not None:
+        if (problem := _problem_of(self.store, self.keys, row, previous)) is not None:
             return Pruned(waits=Waits.CHANGED, next_bundle=row.bundle, problem=problem)
         return self._locked(row)
-
-    def _problem(self, row: LedgerRow, previous: Link | None) -> Message | None:
-        if not row.is_authentic(self.keys):
-            return _("its ledger row was changed")
-        folder = StoreFolder(self.store, row.bundle)
-        try:
-            check_row(row, check_bundle(folder, self.keys), folder, previous)
-        except Refused as refusal:
-            return refusal.message
-        return None
 
     def _locked(self, row: LedgerRow) -> Pruned | None:
         for stored in self.store.list(f"{row.bundle}/"):

@@ -8,7 +8,7 @@ a register, it is compared with the newest bundles of the evidence store.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,7 +36,6 @@ from include.evidence.unread import (
     accepted_message,
     changed_findings,
     is_after,
-    kept_names,
     loss_columns,
     read_again,
     signed_content,
@@ -45,7 +44,6 @@ from include.evidence.unread import (
 )
 from include.evidence.unrecorded import (
     MOST_FORGED,
-    UnrecordedBundle,
     recent_parts,
     search_unrecorded,
 )
@@ -208,15 +206,18 @@ class EvidenceReader:
         last = head.link if head else None
         for copies in beside.newest_first(last)[:UNRECORDED]:
             try:
-                state = _parse_state(_read_result_of(copies))
+                results = (copy.folder.read_result() for copy in copies)
+                result_json = next((result for result in results if result is not None), None)
+                state = _parse_state(result_json)
             except Refused:
                 unreadable.append(copies[0].name)
                 continue
             if state is not None:
                 unrecorded.append(state)
-        names = kept_names([*recorded, *unrecorded])
-        names = [name for name in names if name not in {*unreadable, *untrusted}]
-        again = read_again(self.store, self.state, keys, names, _parse_state)
+        # Bundles that could not be read when other bundles were sealed.
+        names = {name for state in (*recorded, *unrecorded) for name in state.unread}
+        names -= {*unreadable, *untrusted}
+        again = read_again(self.store, self.state, keys, sorted(names), _parse_state)
         unrecorded += again.states
         unreadable += again.unreadable
         untrusted += again.untrusted
@@ -317,12 +318,6 @@ class EvidenceReader:
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
         return _parse_state(read_result(folder, signed))
-
-
-def _read_result_of(copies: Iterable[UnrecordedBundle]) -> bytes | None:
-    """Return the sealed result.json of a bundle from the first of its copies that has it."""
-    results = (copy.folder.read_result() for copy in copies)
-    return next((result for result in results if result is not None), None)
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:

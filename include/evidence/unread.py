@@ -93,11 +93,6 @@ ACCEPT = (
 )
 
 
-def kept_names(states: Iterable[RegisterState]) -> list[str]:
-    """Return the bundles that could not be read when other bundles were sealed."""
-    return sorted({bundle for state in states for bundle in state.unread})
-
-
 @dataclass
 class ReadAgain:
     """The result of reading bundles again that could not be read.

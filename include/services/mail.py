@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -288,30 +289,32 @@ class MailSession:
     def _connect(self) -> smtplib.SMTP:
         server = self.server
         context = _context(server) if server.security != "none" else None
-        try:
+        with _losing(), ExitStack() as stack:
             if server.security == "tls":
                 smtp: smtplib.SMTP = smtplib.SMTP_SSL(
                     server.host, server.port, timeout=server.timeout, context=context
                 )
             else:
                 smtp = smtplib.SMTP(server.host, server.port, timeout=server.timeout)
-        except smtplib.SMTPResponseException as error:
-            raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
-        except (smtplib.SMTPException, OSError):
-            raise _Lost from None
-        try:
+            stack.callback(smtp.close)
             if server.security == "starttls":
-                smtp.starttls(context=context)
+                smtp.starttls(context=context)  # fails also for a certificate that does not fit
             smtp.ehlo_or_helo_if_needed()
             if server.login:
                 smtp.login(server.login, server.password)
-        except smtplib.SMTPResponseException as error:
-            smtp.close()
-            raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
-        except (smtplib.SMTPException, OSError):  # no STARTTLS, a certificate that does not fit
-            smtp.close()
-            raise _Lost from None
+            stack.pop_all()
         return smtp
+
+
+@contextmanager
+def _losing() -> Iterator[None]:
+    """Raise _Lost, with the server's code if it answered, for an error of SMTP in the block."""
+    try:
+        yield
+    except smtplib.SMTPResponseException as error:
+        raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
+    except (smtplib.SMTPException, OSError):
+        raise _Lost from None
 
 
 def _is_of_the_sender(codes: str) -> bool:

@@ -128,27 +128,17 @@ def listed(versions: Sequence[int]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def fitting_servers(client: str) -> list[int]:
-    """Return the versions of servers that client programs can back up.
-
-    pg_dump refuses each server that is newer than itself.
-
-    Args:
-        client: version of the client programs, ``18.4``.
-    """
-    major = major_version(client)
-    return [version for version in SUPPORTED if major in SUPPORTED and version <= major]
-
-
 def require_fitting_client() -> list[int]:
     """Return the versions of servers that the client programs of this machine can back up.
+
+    pg_dump refuses each server that is newer than itself.
 
     Raises:
         UsageError: the programs' version is not supported, or a program is missing.
     """
     client = pg_version("pg_dump")
-    if servers := fitting_servers(client):
-        return servers
+    if (major := major_version(client)) in SUPPORTED:
+        return [version for version in SUPPORTED if version <= major]
     raise UsageError(
         f"PostgreSQL's client programs have version {client}, which is not supported.",
         f"Use programs of version {listed(SUPPORTED)}, not older than the servers: correct "
