@@ -1,8 +1,8 @@
 """Keep a restored database closed until its erasures were replayed, then set owners and grants.
 
-PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables for
-whoever executes it, so it would show rows before their erasure is replayed, and to roles to which
-the original database gave no right.
+PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables with its
+owner's rights, so it would show rows before their erasure is replayed, and to roles to which the
+original database gave no right.
 
 An owner reads its tables without any grant, so owners come last too. Everything that opens the
 database is one transaction: a restore that fails before it leaves nothing open.
@@ -53,7 +53,7 @@ def definers_of(target: DatabaseAddress) -> frozenset[int]:
 
 
 def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
-    """Take EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
+    """Revoke EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
 
     Args:
         target: the database that is restored.
@@ -218,7 +218,7 @@ class TargetAccess:
                 self._set_comment(connection, marked)
                 self._closed, self._others_connect = True, False
             elif is_owner and was_closed and self._others_connect:
-                self._set_comment(connection, self._comment)  # somebody opened it by hand
+                self._set_comment(connection, self._comment)  # it was opened by hand
             elif is_owner and was_closed:
                 self._closed = True  # by an earlier try, which did not end
 

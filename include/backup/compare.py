@@ -67,7 +67,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a restored database differs from the manifest.
+    """The differences between a restored database and the manifest.
 
     Attributes:
         compared: tables whose content was compared.

@@ -182,7 +182,7 @@ def chosen_source(run: RunContext[None], database: str) -> Iterator[Source]:
 
 @dataclass(frozen=True)
 class DrillTarget:
-    """Where a drill restores a database.
+    """The target of a drill.
 
     Attributes:
         server: for the scratch database.
@@ -272,8 +272,8 @@ def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
                 target, latest = drill_target(run.services, database), choice.latest_taken_at
                 result = restore_and_compare(run, findings, source, target, latest)
     except PointRemoved:
-        raise  # says nothing of the restore point
-    except ParcelSealError:  # the trend does not leave out the worst
+        raise  # no result for the restore point
+    except ParcelSealError:  # the trend also has failed drills
         remember(run, database.name, choice.restore_point, Outcome.FAIL)
         raise
     outcome = findings.record(result).outcome
@@ -291,9 +291,9 @@ def restore_and_compare(
 ) -> RestoreDrill:
     """Restore into a scratch database, compare everything, replay the erasures, drop it.
 
-    What killed drills left is dropped first. RTO counts until the copy is loaded and its erasures
-    are replayed; comparing comes on top. RPO is the age of the newest restore point, whichever was
-    drilled.
+    Left-overs of killed drills are dropped first. RTO ends when the copy is loaded and its erasures
+    are replayed; the comparison is not part of it. RPO is the age of the newest restore point, also
+    if another restore point is drilled.
 
     Args:
         run: the run.

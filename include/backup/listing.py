@@ -44,11 +44,11 @@ class Work(StrEnum):
 
 
 class Ending(StrEnum):
-    """How the work on a folder has ended."""
+    """The end of the work on a folder."""
 
     PUBLISHED = "published"
     REMOVED = "removed"
-    CLEARED = "cleared"  # the left-over of a killed run was removed
+    CLEARED = "cleared"  # a killed run's left-over was removed
     KEPT = "kept"  # the removal was interrupted before it deleted an object
 
 

@@ -154,9 +154,9 @@ class RestorePoint:
     """A manifest whose signature was checked.
 
     Attributes:
-        manifest: what was signed.
+        manifest: as it was signed.
         locked_until: end of the dump's retention, which may have passed; None without one.
-        hidden: its objects that somebody deleted or overwrote since.
+        hidden: its objects that were deleted or overwritten since.
         is_copy: the store has no version of the recorded id, as in a copy of another store. Only
             the digest of the dump proves it; `Source` compares it, a listing does not.
     """
@@ -177,7 +177,7 @@ class Rejected:
     """A folder that looks like a restore point and cannot be trusted.
 
     Attributes:
-        key: the object that differs from what was signed, or the folder.
+        key: the object that differs from the signed manifest, or the folder.
         reason: for people.
     """
 

@@ -187,8 +187,8 @@ def back_up(
 ) -> Backup:
     """Dump, encrypt, store, verify and publish one database.
 
-    What killed runs of this installation left of this database is cleared first. A run that was
-    killed after it had published its restore point takes no second one.
+    Left-overs of killed runs of this installation are cleared first. A run that was killed after it
+    had published its restore point takes no second backup.
 
     Args:
         run: the run.
@@ -211,7 +211,7 @@ def back_up(
             manifest = published
             tables = {(table.schema_name, table.name) for table in published.tables}
             missing = tuple(sql.Identifier(*n).as_string() for n in mapped if n not in tables)
-        # Of an earlier try nobody measured how long it took.
+        # The duration of an earlier try is unknown.
         seconds = None if published else (run.clock.now() - started).total_seconds()
     run.keep_file(f"{MANIFEST_PREFIX}{database.name}.json", manifest.as_bytes())
     report_unfinished(findings, cleared)
@@ -248,7 +248,7 @@ def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
 
 
 def _lock_of(database: str) -> tuple[str, str]:
-    """Return the name of a database's lock, and what it is for."""
+    """Return the name of a database's lock, and its purpose."""
     return f"backup:{database}", f"a backup of {database}"
 
 

@@ -53,7 +53,7 @@ class NoRestorePoint(UsageError):
 
 
 class ManifestRefused(ControlFailed):
-    """A restore point differs from what was signed.
+    """A restore point differs from its signed manifest.
 
     Attributes:
         key: the object that differs.

@@ -77,7 +77,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a restore point is removed, and why."""
+    """The decision to keep or remove a restore point, with its reason."""
 
     id: str
     remove: bool

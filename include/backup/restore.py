@@ -82,7 +82,7 @@ def policies_lifted(
     try:
         yield
     except BaseException:
-        with suppress(ParcelSealError):  # the first error is the one to report
+        with suppress(ParcelSealError):  # the first error is reported
             _force(copy, tables)
         raise
     _force(copy, tables)

@@ -137,12 +137,12 @@ class Source:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the store has no version of the recorded id, so that the digest decides."""
+        """Return whether the store lacks the recorded version, so that the digest decides."""
         return self._versions.is_copy
 
     @property
     def checked_by(self) -> Literal["digest", "version"]:
-        """How `check` recognises the object: by the recorded version or by its digest alone.
+        """Return how `check` recognises the object: by the recorded version or by its digest alone.
 
         A store without versions, as a directory, has the digest only.
         """
@@ -150,7 +150,7 @@ class Source:
 
     @cached_property
     def version_id(self) -> str:
-        """The version that is read: the recorded version, or in a copy the one with its digest."""
+        """Return the id of the version to read; in a copy, the digest selects it."""
         versions = self._versions
         if len(versions.ids) < 2:
             return versions.ids[0] if versions.ids else self.manifest.dump.version_id

@@ -317,7 +317,7 @@ def hand_over(folder: Path, uid: int, gid: int) -> None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Take every right from everybody but the owner."""
+    """Remove all rights of everybody but the owner."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)

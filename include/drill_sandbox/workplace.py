@@ -123,7 +123,7 @@ class SandboxedWorkplace(Workplace):
 
     @property
     def is_drill(self) -> bool:
-        """Whether these are the services of an incident drill."""
+        """Return whether these are the services of an incident drill."""
         return True
 
     def is_local(self, conn_id: str) -> bool:

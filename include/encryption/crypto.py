@@ -201,7 +201,7 @@ class RecipientRecord(Frozen):
 
 
 class EncryptionRecord(Frozen):
-    """How the object was encrypted; the context is authenticated with it."""
+    """The encryption of the object; its context is authenticated."""
 
     format: str = "AWS Encryption SDK message, version 2"
     suite: str

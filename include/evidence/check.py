@@ -78,7 +78,7 @@ def finished_at_of(result_json: bytes) -> datetime:
 
 
 class Refused(Exception):
-    """A bundle is not valid; the message says what is wrong."""
+    """A bundle is not valid; the message names the problem."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message.text)

@@ -29,11 +29,11 @@ LARGEST = 16 * 1024  # bytes of it
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The signer's word that the chain was whole up to a bundle that is no longer kept.
+    """The signer's statement that the chain was whole up to a pruned bundle.
 
     Attributes:
         up_to_seq: the last pruned place of the chain.
-        bundle: its folder, of which SHA256SUMS, its signature and signer.pem are kept.
+        bundle: its folder, with SHA256SUMS, its signature and signer.pem.
         sums_sha256: the digest of that SHA256SUMS, to which the next bundle links.
         signature: Ed25519 over all other columns.
     """
@@ -47,7 +47,7 @@ class Checkpoint:
 
     @property
     def link(self) -> Link:
-        """How the next bundle refers to the last pruned one."""
+        """Return the link of the next bundle to the last pruned bundle."""
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:
@@ -62,13 +62,13 @@ class Checkpoint:
 
 
 def checkpoints(conn: Connection) -> list[Checkpoint]:
-    """Return the checkpoints in order; the last one counts."""
+    """Return the checkpoints in order; the last checkpoint counts."""
     rows = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
     return [Checkpoint(**{**row, "signature": bytes(row["signature"])}) for row in rows.mappings()]
 
 
 def newest_checkpoint(conn: Connection, keys: TrustedKeys) -> Checkpoint | None:
-    """Return the last checkpoint that one of the keys signed, None without one."""
+    """Return the last checkpoint that a trusted key signed; None if there is none."""
     authentic = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
     return authentic[-1] if authentic else None
 

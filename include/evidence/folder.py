@@ -80,7 +80,7 @@ def linked_bundle(name: str) -> str | None:
 
 
 def is_bundle_path(name: str) -> bool:
-    """Say whether a text is the folder of a bundle, relative to the store."""
+    """Return whether a text is the folder of a bundle, relative to the store."""
     return linked_bundle(link_to(name)) == name and ".." not in name.split("/")
 
 
@@ -109,7 +109,7 @@ def check_file_names(names: Iterable[str]) -> None:
 
 
 def is_file_name(name: str) -> bool:
-    """Say whether a line of SHA256SUMS may name this file of its own bundle."""
+    """Return whether a line of SHA256SUMS may name this file of its own bundle."""
     return not _problem_of(name) and name not in {SUMS, SIGNATURE}
 
 
@@ -165,7 +165,7 @@ PIECE = 1024 * 1024  # bytes read at a time
 
 
 class Readable(Protocol):
-    """The part of a stream that reading a file needs."""
+    """A stream that can be read."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all for -1."""
@@ -236,7 +236,7 @@ class StoreFolder(Folder):
 
     @property
     def lacks_signature(self) -> bool:
-        """Whether the signature is still to be put into the store."""
+        """Return whether the signature is not yet in the store, but in the state database."""
         return SIGNATURE not in self._stored() and self._pending() is not None
 
     def names(self) -> set[str]:
@@ -291,7 +291,7 @@ class DiskFolder(Folder):
                 inner = os.open(part, flags, dir_fd=folder)
                 os.close(folder)
                 folder = inner
-            # Without O_NONBLOCK the opening of a pipe waits for whoever writes into it.
+            # Without O_NONBLOCK, opening a pipe waits for a writer.
             file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ObjectMissing(f"{self._path} has no file {name!r}.") from error

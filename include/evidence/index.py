@@ -29,7 +29,7 @@ class Order(StrEnum):
 
 
 class Way(StrEnum):
-    """Which side of a bundle a page lies on, as the reader sees the list."""
+    """The side of a bundle from which a page is read, in the order of the list."""
 
     AFTER = "after"
     BEFORE = "before"
@@ -56,7 +56,7 @@ class BundleFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """Some bundles in their order, and whether there are others on either side."""
+    """A page of bundles in their order, and whether there are others before and after it."""
 
     rows: Sequence[LedgerRow]
     before: bool

@@ -55,7 +55,7 @@ class LedgerRow:
 
     @property
     def link(self) -> Link:
-        """How the next bundle refers to this one."""
+        """Return the link of the next bundle to this bundle."""
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:

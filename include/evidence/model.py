@@ -162,7 +162,7 @@ class StepRecord(BaseModel):
 
 
 class StepSummary(BaseModel):
-    """What ``result.json`` tells of a step, beside the findings and metrics of the whole run."""
+    """A step in ``result.json``, beside the findings and metrics of the whole run."""
 
     model_config = ConfigDict(frozen=True)
 

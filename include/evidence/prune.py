@@ -44,9 +44,9 @@ from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_ledger, run_artifact, run_step
 
-RUNS = 2  # that one call verifies: each seal adds the rows of one run
-CANDIDATES = 100  # runs among which one call chooses
-LARGEST = 64 * 1024 * 1024  # bytes of a bundle that one call reads
+RUNS = 2  # verified by a call: each seal adds the rows of a run
+CANDIDATES = 100  # runs from which a call chooses
+LARGEST = 64 * 1024 * 1024  # bytes of a bundle that a call reads
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _problem_of(
 
 
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
-MOST = 100  # bundles that one call removes: more than a day's
+MOST = 100  # bundles that a call removes: more than a day's
 NEWEST = 30  # bundles of the ledger that always stay: registers are compared with them
 LONGEST_PAUSE = timedelta(days=31)  # since the newest seal; a longer one may be a wrong clock
 
@@ -216,9 +216,9 @@ class Pruning:
     def prune(self, is_expired: Callable[[LedgerRow], bool], most: int = MOST) -> Pruned:
         """Prune the bundles past their term; no bundle while any legal hold is active.
 
-        A hold names no bundle, and nobody knows which evidence its case needs, so it keeps all. It
-        is asked for each bundle anew, under the lock that `hold add` waits for. Safe to repeat,
-        after a kill, and in several processes at once.
+        A hold names no bundle, and the evidence that its case needs is unknown, so it keeps all.
+        Holds are read again for each bundle, under the lock that `hold add` waits for. Safe to
+        repeat, after a kill, and in several processes at once.
 
         Args:
             is_expired: whether the term of a ledger row's bundle is over.

@@ -1,7 +1,7 @@
 """Show files of sealed bundles to people, and only files that are as they were sealed.
 
-A row of the ledger is believed once its signature fits, a file once its digest is the one of a
-SHA256SUMS that a trusted key signed and the ledger names.
+A row of the ledger counts if its signature fits. A file counts if its digest is in a SHA256SUMS
+that a trusted key signed and the ledger names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from include.services.objectstore.base import ObjectStore
 REMEMBERED = 4096  # results and rows whose signatures were checked
 BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
 LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked for a page
-IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
+IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; larger content is in a temporary file
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -66,8 +66,8 @@ class _Memory(Generic[_Key, _Value]):
     def get(self, key: _Key) -> _Value | None:
         """Return the value of a key; None if there is none, or if it is too old."""
         with self._lock:
-            known = self._values.get(key)
-        return known[1] if known and self._steady() - known[0] < self._seconds else None
+            kept_at, value = self._values.get(key, (-math.inf, None))
+        return value if self._steady() - kept_at < self._seconds else None
 
     def keep(self, key: _Key, value: _Value) -> None:
         """Remember a value, in place of the oldest one if there are too many."""
@@ -138,7 +138,7 @@ class Shelf:
         return is_authentic
 
     def result(self, row: LedgerRow) -> Result:
-        """Return what a bundle says of itself, after its signature and digest were checked.
+        """Return the result of a bundle, after its signature and digest were checked.
 
         It is remembered for `BELIEVED_FOR` seconds.
 
@@ -177,8 +177,8 @@ class Shelf:
         Raises:
             StoreError: the store cannot be read.
         """
-        known = self._checks.get(row.sums_sha256)
-        return self.check(row, previous()) if known is None else known
+        check = self._checks.get(row.sums_sha256)
+        return self.check(row, previous()) if check is None else check
 
     def check(self, row: LedgerRow, previous: Link | None) -> BundleCheck:
         """Check a bundle now: its row, signature, link, names, and the content of its files.

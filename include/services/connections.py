@@ -27,7 +27,7 @@ FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
 
 @dataclass(frozen=True)
 class ConnectionSpec:
-    """One connection, with Airflow's field names.
+    """A connection, with Airflow's field names.
 
     ``password`` and ``extra`` may hold secrets and are left out of ``repr``.
     """

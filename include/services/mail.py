@@ -25,7 +25,7 @@ _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f<>]+@[^@\s\x00-\x1f\x7f<>]+")
 _NAMED = re.compile(r'"?([^"<>\x00-\x1f\x7f]*?)"? *<([^<>]+)>')
-_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # how we talk, or who we are
+_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # our commands or our login
 _MAILBOX_FULL = 552  # RFC 5321, 4.5.3.1.10: to be taken as 452
 _FULL_AFTER_ALL = "552 5.2.2"  # without the second code it is the size of the mail
 _TOO_MANY = 421  # the server ends the session
@@ -318,9 +318,9 @@ def _losing() -> Iterator[None]:
 
 
 def _is_of_the_sender(codes: str) -> bool:
-    """Whether a refusal is one of policy (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
+    """Return whether policy is the reason (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
 
-    Nothing is wrong with the recipient's address then: put off, it is sent once the server lets us.
+    The recipient's address is right then: the deferred mail is sent once the server accepts it.
     """
     return codes.partition(" ")[2].startswith("5.7.")
 
