@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -26,18 +27,7 @@ def connections(
         secret: returns a secret by its name.
         sample: whether the sample customer database is part of the stack.
     """
-
-    def database(host: str, role: str, name: str, **extra: str) -> Connection:
-        return _connection(
-            "postgres",
-            host=host,
-            port=5432,
-            login=role,
-            password=passwords[role],
-            schema=name,
-            extra={**_VERIFIED, **extra},
-        )
-
+    database = partial(_database, passwords)
     recipients = [
         {"name": name, "certificate": layout.mounted(f"{name}.crt")} for name in layout.RECIPIENTS
     ]
@@ -96,15 +86,7 @@ def pages_connections(
 ) -> dict[str, Connection]:
     """Return what the compliance pages need: to read, and no key that signs."""
     return {
-        "pages_db": _connection(
-            "postgres",
-            host=layout.POSTGRES,
-            port=5432,
-            login=layout.PAGES,
-            password=passwords[layout.PAGES],
-            schema=layout.STATE,
-            extra=dict(_VERIFIED),
-        ),
+        "pages_db": _database(passwords, layout.POSTGRES, layout.PAGES, layout.STATE),
         "evidence_store": _store(
             layout.EVIDENCE,
             layout.READER,
@@ -162,6 +144,20 @@ def _store(bucket: str, user: str, secret: Callable[[str], str], **extra: Any) -
             "verify": CA,
             **extra,
         },
+    )
+
+
+def _database(
+    passwords: Mapping[str, str], host: str, role: str, name: str, **extra: str
+) -> Connection:
+    return _connection(
+        "postgres",
+        host=host,
+        port=5432,
+        login=role,
+        password=passwords[role],
+        schema=name,
+        extra={**_VERIFIED, **extra},
     )
 
 

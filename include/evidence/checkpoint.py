@@ -166,28 +166,19 @@ class Gap:
         return self.last - self.first + 1
 
 
-def ledger_gaps(conn: Connection) -> tuple[Gap, ...]:
-    """Return the gaps of the ledger, lowest first; numbers after its last row are in no gap.
-
-    After the state database was lost, rows of pruned bundles are missing: `gaps_after` leaves them
-    out.
-    """
-    return tuple(Gap(first, last) for first, last in conn.execute(_GAPS))
-
-
-def gaps_after(gaps: tuple[Gap, ...], pruned: int) -> tuple[Gap, ...]:
-    """Return the gaps above the last number that a signed checkpoint covers; 0 without one."""
-    return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
-
-
 def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
-    """Return the gaps that no signed checkpoint covers, lowest first.
+    """Return the gaps of the ledger that no signed checkpoint covers, lowest first.
+
+    Numbers after the last row are in no gap. After the state database was lost, rows of pruned
+    bundles are missing, which is no gap.
 
     Args:
         conn: the state database.
         keys: public keys whose checkpoints count.
     """
-    return gaps_after(ledger_gaps(conn), pruned_up_to(conn, keys))
+    gaps = [Gap(first, last) for first, last in conn.execute(_GAPS)]
+    pruned = pruned_up_to(conn, keys)
+    return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
 
 
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
 from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
-from include.evidence.checkpoint import Gap, gap_findings, gaps_after, ledger_gaps, pruned_up_to
+from include.evidence.checkpoint import Gap, gap_findings, pruned_up_to, unpruned_gaps
 from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.register_figures import (
@@ -158,7 +158,7 @@ class EvidenceReader:
         """
         keys = TrustedKeys(self.trusted)
         with self.state.connect() as conn:
-            gaps = ledger_gaps(conn)
+            gaps = unpruned_gaps(conn, keys)
             pruned = pruned_up_to(conn, keys)
             head = ledger.head(conn)
             newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
@@ -240,7 +240,7 @@ class EvidenceReader:
             to_enter=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
             unchecked=beside.unchecked,
             untrusted=tuple(untrusted),
-            gaps=gaps_after(gaps, pruned),
+            gaps=gaps,
             changed=tuple(changed),
         )
 

@@ -87,7 +87,7 @@ def lost_registers_are_unnoticed() -> AbstractContextManager[Any]:
 
 def deleted_ledger_rows_are_unnoticed() -> AbstractContextManager[Any]:
     """A seal does not count the numbers that the evidence ledger lacks."""
-    return patch.object(registers, "ledger_gaps", lambda _conn: ())
+    return patch.object(registers, "unpruned_gaps", lambda *_of: ())
 
 
 def holds_are_read_once() -> AbstractContextManager[Any]:
