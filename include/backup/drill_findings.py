@@ -43,7 +43,7 @@ def judge_tables(
 
 
 def judge_check(findings: StepFindings, refused: CheckRefusesRows) -> None:
-    """Add a finding that names the CHECK constraint because of which the load failed."""
+    """Add a finding that names the CHECK constraint that made the load fail."""
     findings.find(
         "drill.check_constraint",
         Outcome.FAIL,

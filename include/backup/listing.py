@@ -1,7 +1,7 @@
 """List restore points while runs publish and remove others, and record that work in a ledger.
 
 A run may be at work on a folder that is listed. A folder that looks changed is therefore listed
-again, with the ledger of begun work read anew, before it is reported as tampered with.
+again, after the ledger was read again, before it is reported as tampered with.
 
 A folder is cleared as a left-over only if this ledger has work on it that has not ended. A folder
 without an entry is reported and never cleared, because the state database may be lost or restored
@@ -291,7 +291,7 @@ def naming_removals(
 
     Raises:
         PointRemoved: the reader failed, and the removal of the restore point has ended or is under
-            way. A restore point that is still there was not removed, whatever the ledger says.
+            way. A restore point that still exists was not removed, whatever the ledger says.
     """
     try:
         yield

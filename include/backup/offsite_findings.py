@@ -25,7 +25,7 @@ def check_store(findings: StepFindings, store: ObjectStore) -> Sequence[StorePro
     """Report every fault of the off-site store, and return them.
 
     Raises:
-        StoreError: the store cannot be reached, which may pass; nobody has to correct anything.
+        StoreError: the store cannot be reached, perhaps only for a while.
     """
     problems = store.preflight()
     for problem in problems:

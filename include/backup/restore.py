@@ -116,11 +116,11 @@ def left_out(entries: Iterable[Entry], manifest: Manifest, *, owners: bool) -> t
     """Return sorted labels of the objects and options that a restore leaves out.
 
     Owners and grants, which a restore without ``owners`` leaves out for every object, are not
-    listed. Neither is what no backup holds: roles, tablespaces, settings of the server.
+    listed. Neither are roles, tablespaces and settings of the server, which no backup has.
 
     Args:
         entries: of the archive's table of contents.
-        manifest: names what the backup's role could not read.
+        manifest: with the mappings whose options the backup's role could not read.
         owners: whether owners and grants are restored, and publications and subscriptions too.
     """
     kinds = ALWAYS if owners else ALWAYS | WITHOUT_OWNERS
@@ -147,7 +147,7 @@ class Restored:
     Attributes:
         seconds: from the first byte fetched to the last index built.
         differences: tables whose row count is not the manifest's; empty when all fit.
-        left_out: labels of what was not brought back, see `left_out`.
+        left_out: labels of objects and options that were not restored, see `left_out`.
     """
 
     tables: int

@@ -326,7 +326,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 @dataclass(frozen=True)
 class Link:
-    """The bundle before another one in the chain, and the digest of its SHA256SUMS."""
+    """The predecessor of a bundle in the chain, and the digest of its SHA256SUMS."""
 
     bundle: str
     sums_sha256: str

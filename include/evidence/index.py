@@ -1,7 +1,7 @@
-"""The ledger as people look through it: by workflow, control, outcome and time, page by page.
+"""Pages of the evidence ledger, filtered by workflow, control, outcome and time.
 
-Every page costs the same, however far back it lies: each workflow is walked along one index from
-where the page begins, never counted off from the start.
+Each page costs the same, also an old one: for each workflow an index is read from the page's
+beginning, never from the first row.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Page:
     after: bool
 
 
-# A recursive walk from name to name: an index is asked once per workflow, not once per bundle.
+# A recursive walk from name to name reads an index once per workflow, not once per bundle.
 _WORKFLOWS = text("""
 WITH RECURSIVE known (dag_id) AS (
     SELECT min(dag_id) FROM evidence_ledger
@@ -80,9 +80,8 @@ _CONDITIONS = """
     AND (CAST(:since AS timestamptz) IS NULL OR l.sealed_at >= :since)
     AND (CAST(:until AS timestamptz) IS NULL OR l.sealed_at < :until)
 """
-# Only where it is asked for: with it every candidate's row is read, without it the index is enough.
-# The concatenation keeps the index of controls out, which would find all bundles before sorting a
-# page's worth of them.
+# With it every candidate's row is read; without it the index is enough. The concatenation excludes
+# the index of controls, which would find all bundles before sorting those of a page.
 _OF_CONTROLS = " AND (l.controls || '{}') && CAST(:controls AS text[])"
 
 

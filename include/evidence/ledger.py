@@ -1,4 +1,4 @@
-"""The evidence ledger: one signed row per bundle, in the one order of the chain.
+"""The evidence ledger: a signed row per bundle, in the order of the chain.
 
 A page selects rows by their content. It would miss a row that was changed, or show an older row as
 the newest. So every row is verified.

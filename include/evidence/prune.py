@@ -317,7 +317,7 @@ class Pruning:
             return self._clear(conn, guard, mark)
 
     def _clear(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
-        """Remove the files of the last pruned bundle but `KEPT`, and all of the one before."""
+        """Remove the last pruned bundle's files except `KEPT`, and all of its predecessor."""
         before = ledger.at(conn, mark.up_to_seq - 1)
         conn.commit()
         folders = [(mark.bundle, KEPT)]

@@ -437,7 +437,7 @@ def accept_losses(
         lost={loss.register.name: loss.sealed for loss in lost},
         unread=sealed.unreadable,
     )
-    # A register that is being written keeps its sealed figure; comparisons begin anew from here.
+    # A register that is being written keeps its sealed figure; later comparisons begin with it.
     previous = {name: sealed.newest[name] for name in sealed.newest if name not in accepted.lost}
     figures = take_figures(reader.state, previous, accepted.lost, patience)
     if unread := accepted.lost.keys() - figures.keys():

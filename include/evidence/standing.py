@@ -1,6 +1,6 @@
 """The state of each control of the policy pack: outcome and age of its newest evidence.
 
-Evidence that is missing, altered or too old never counts as held, whatever was sealed before.
+Evidence that is missing, altered or too old never counts as held, also if earlier evidence held.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from include.policy.period import later, utc
 from include.policy.rules import Control
 
 AHEAD = timedelta(minutes=5)  # the clocks of two machines may differ by so much
-# A run may take longer than the last one by the cadence divided by this: 2 hours of a day.
+# A run may take longer than the run before by the cadence divided by this: 2 hours of a day.
 GRACE_DIVISOR = 12
 _MOST_GRACE = timedelta(days=1)
 TREND = 14  # newest outcomes that are shown
@@ -49,8 +49,8 @@ class Standing:
 
     Attributes:
         control: of the policy pack.
-        row: ledger row of its newest evidence; None where there is none, or no file is kept of it.
-        status: what that bundle says of the control; None where it does not hold or says nothing.
+        row: ledger row of its newest evidence; None without evidence or if its files are pruned.
+        status: of the control in that bundle; None if the bundle does not verify or lacks it.
         problem: why the bundle cannot be believed; None when it can.
         due_at: by when the next evidence is due, in UTC; None where there is none.
         age: against the cadence. It counts from `finished_at`; from the ledger's own time where

@@ -29,8 +29,8 @@ _BUNDLES = "evidence_bundle"  # in the column `lost`, beside the names of regist
 def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
     """Return whether a state was read after the newest accepted loss.
 
-    A seal that knows the acceptance, or one that this state database does not have, came after it,
-    whatever the clocks of the two machines say.
+    A seal that knows the acceptance, or an acceptance that this state database lacks, came after
+    it, also if the clocks of the two machines differ.
 
     Args:
         state: of a bundle.

@@ -29,7 +29,7 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Return the present moment in UTC."""
-        return datetime.now(UTC)  # noqa: TID251 - the one place that reads the machine's clock
+        return datetime.now(UTC)  # noqa: TID251 - only this reads the machine's clock
 
 
 @dataclass(frozen=True)
