@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _sampling_data as data
-from include.evidence.steps import FolderAhead
+from include.evidence.step_findings import FolderAhead
 from include.sampling.commitment import Committed, Plan
 from include.sampling.exact.strata import allocate
 from include.sampling.frame import Frame, freeze

@@ -1,8 +1,8 @@
 """Keep a restored database closed until its erasures were replayed, then set owners and grants.
 
-PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables for
-whoever executes it, so it would show rows before their erasure is replayed, and to roles to which
-the original database gave no right.
+PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables with its
+owner's rights, so it would show rows before their erasure is replayed, and to roles to which the
+original database gave no right.
 
 An owner reads its tables without any grant, so owners come last too. Everything that opens the
 database is one transaction: a restore that fails before it leaves nothing open.
@@ -23,9 +23,9 @@ from psycopg import sql
 from include.backup.archive_entry import Entry, archive_encoding, codec_of
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget, in_memory
 from include.erasure.restored_copy import FIRST_OWN_OBJECT, event_triggers_suspended
-from include.services.client_program import ClientProgram
 from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
+from include.services.programs import ClientProgram
 
 # Functions of the database's users: an extension's script sets the rights of its own functions.
 _FUNCTIONS = f"""
@@ -53,7 +53,7 @@ def definers_of(target: DatabaseAddress) -> frozenset[int]:
 
 
 def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
-    """Take EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
+    """Revoke EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
 
     Args:
         target: the database that is restored.
@@ -64,22 +64,6 @@ def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
     """
     with connected(target) as connection:
         _change(connection, "REVOKE EXECUTE ON ROUTINE {} FROM PUBLIC", existing)
-
-
-def open_functions(connection: psycopg.Connection[Any], existing: Collection[int]) -> None:
-    """Give EXECUTE on these functions back to PUBLIC, in the connection's transaction.
-
-    Run the archive's grants and revocations afterwards: pg_dump writes them for functions that
-    PUBLIC may execute, as PostgreSQL creates them.
-
-    Args:
-        connection: to the restored database.
-        existing: oids of functions that it had before the restore.
-
-    Raises:
-        psycopg.Error: the database refuses.
-    """
-    _change(connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", existing)
 
 
 def _change(connection: psycopg.Connection[Any], statement: str, existing: Collection[int]) -> None:
@@ -234,7 +218,7 @@ class TargetAccess:
                 self._set_comment(connection, marked)
                 self._closed, self._others_connect = True, False
             elif is_owner and was_closed and self._others_connect:
-                self._set_comment(connection, self._comment)  # somebody opened it by hand
+                self._set_comment(connection, self._comment)  # it was opened by hand
             elif is_owner and was_closed:
                 self._closed = True  # by an earlier try, which did not end
 
@@ -270,7 +254,11 @@ class TargetAccess:
             try:
                 if self.owners:
                     with event_triggers_suspended(connection):
-                        open_functions(connection, self._functions)
+                        # First: the archive's grants revoke EXECUTE again. pg_dump writes them for
+                        # functions that PUBLIC may execute, as PostgreSQL creates them.
+                        _change(
+                            connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", self._functions
+                        )
                         connection.execute(statements.encode("utf-8", "surrogateescape"))
                 if self._closed:
                     self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")

@@ -60,7 +60,7 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class BlockDigest:
-    """One table's data in the archive: its bytes as stored there, and their SHA-256 (hex)."""
+    """The data of a table in the archive: its bytes as stored there, and their SHA-256 (hex)."""
 
     bytes: int
     sha256: str
@@ -153,6 +153,13 @@ class ArchiveReader:
     def tables(self) -> list[Entry]:
         """Return the entries that carry a table's rows."""
         return [entry for entry in self.entries if entry.kind == "TABLE DATA"]
+
+    def table_digests(self) -> dict[tuple[str, str], str]:
+        """Return the SHA-256 of each table's rows (hex), by schema and name."""
+        return {
+            (entry.schema, entry.name): self.digests[entry.dump_id].sha256
+            for entry in self.tables()
+        }
 
     def schema_sha256(self) -> str:
         """Digest of all definitions, ordered, without owners, privileges and data."""
@@ -265,7 +272,7 @@ class ArchiveReader:
 
     def _read_large_objects(self, block: _Block, data: bytes, position: int) -> int:
         # An object is its number, chunks, and a chunk of length zero; number zero ends the list.
-        found = self.large_objects
+        total = self.large_objects
         while True:
             if len(data) - position < INT_WIDTH:
                 raise _Short(position)
@@ -281,13 +288,13 @@ class ArchiveReader:
                     self._close_block(block)
                     return position
                 self._object = hashlib.sha256(number)
-                found.count += 1
+                total.count += 1
             elif size:
                 self._object.update(memoryview(data)[end - size : end])
-                found.bytes += size
+                total.bytes += size
             else:
                 digest = int.from_bytes(self._object.digest(), "big")
-                found.sum = (found.sum + digest) % SUM_MODULUS
+                total.sum = (total.sum + digest) % SUM_MODULUS
                 self._object = None
 
     def _close_block(self, block: _Block) -> None:

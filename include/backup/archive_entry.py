@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the archive's table of contents.
+    """A line of the archive's table of contents.
 
     Attributes:
         dump_id: the archive's own number of the entry.

@@ -1,4 +1,4 @@
-"""Comparing a restored database with its manifest: every table's rows, every foreign key."""
+"""Compare a restored database with its manifest: the rows of each table, each foreign key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from include.backup.archive import (
 )
 from include.backup.archive_entry import Entry
 from include.backup.manifest import LargeObjectsRecord, Manifest
-from include.backup.row_security import forced_tables, policies_lifted
+from include.backup.restore import forced_tables, policies_lifted
 from include.backup.snapshot import PgDump
 from include.backup.source import Source, refused
 from include.encryption.stream import PIECE
@@ -67,7 +67,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a restored database differs from the manifest.
+    """The differences between a restored database and the manifest.
 
     Attributes:
         compared: tables whose content was compared.
@@ -107,10 +107,7 @@ def compare(source: Source, copy: DatabaseAddress) -> Comparison:
     without_rows = dump(more=["--exclude-table-data=*.*"]) if forced else None
     with policies_lifted(copy):
         dumped = dump()
-        digests = {
-            (entry.schema, entry.name): dumped.digests[entry.dump_id].sha256
-            for entry in dumped.tables()
-        }
+        digests = dumped.table_digests()
         missing, differing = [], []
         for table in manifest.tables:
             digest = digests.get((table.schema_name, table.name))
@@ -173,10 +170,7 @@ def _really_different(
 def _require_authentic(
     manifest: Manifest, original: ArchiveReader, names: Sequence[tuple[str, str]]
 ) -> None:
-    digests = {
-        (entry.schema, entry.name): original.digests[entry.dump_id].sha256
-        for entry in original.tables()
-    }
+    digests = original.table_digests()
     for table in manifest.tables:
         name = (table.schema_name, table.name)
         if name in names and digests[name] != table.sha256:
@@ -187,11 +181,11 @@ def _require_authentic(
 
 
 def _ids(entries: Sequence[Entry], names: Sequence[tuple[str, str]]) -> frozenset[int]:
-    wanted = set(names)
+    tables = set(names)
     return frozenset(
         entry.dump_id
         for entry in entries
-        if entry.kind == "TABLE DATA" and (entry.schema, entry.name) in wanted
+        if entry.kind == "TABLE DATA" and (entry.schema, entry.name) in tables
     )
 
 
@@ -225,7 +219,7 @@ def _dump(
 
 @dataclass(frozen=True)
 class ForeignKeys:
-    """Foreign keys looked at, and those with rows that point nowhere: name -> rows."""
+    """The number of foreign keys, and rows whose parent does not exist: name of the key -> rows."""
 
     checked: int
     broken: dict[str, int]
@@ -244,9 +238,7 @@ class _ForeignKey:
     name: str
     schema: str
     table: str
-    alone: (
-        bool  # keys bind a table's own rows, not its inheritors'; a partitioned one's partitions'
-    )
+    alone: bool  # keys bind a table's own rows, not those of its children, unless it is partitioned
     parent_schema: str
     parent_table: str
     parent_alone: bool
@@ -262,30 +254,28 @@ class _ForeignKey:
 
 
 def _orphans(copy: psycopg.Connection, key: _ForeignKey) -> int:
-    child, column = [sql.Identifier("c", name) for name in key.columns], key.columns[-1]
+    child = [sql.Identifier("c", name) for name in key.columns]
     parent = [sql.Identifier("p", name) for name in key.targets]
     same: list[sql.Composable] = [
-        sql.SQL("{} {} {}").format(target, sql.SQL(operator), one)
-        for target, operator, one in zip(parent, key.operators, child, strict=True)
+        sql.SQL("{} {} {}").format(target, sql.SQL(operator), column)
+        for target, operator, column in zip(parent, key.operators, child, strict=True)
     ]
-    # MATCH SIMPLE asks only about rows with all columns set, MATCH FULL about any.
-    asked = sql.SQL(" OR " if key.full_match else " AND ").join(
-        sql.SQL("{} IS NOT NULL").format(one) for one in child
+    # MATCH SIMPLE checks only rows with all columns set, MATCH FULL rows with any.
+    checked = sql.SQL(" OR " if key.full_match else " AND ").join(
+        sql.SQL("{} IS NOT NULL").format(column) for column in child
     )
     if key.with_period:  # several parents together may cover a child's period
-        covered = sql.SQL("coalesce(range_agg({}) @> {}, false)").format(
-            parent[-1], sql.Identifier("c", column)
-        )
-        found, same = sql.SQL("(SELECT {} ").format(covered), same[:-1]
+        covered = sql.SQL("coalesce(range_agg({}) @> {}, false)").format(parent[-1], child[-1])
+        has_parent, same = sql.SQL("(SELECT {} ").format(covered), same[:-1]
     else:
-        found = sql.SQL("EXISTS (SELECT ").format()
+        has_parent = sql.SQL("EXISTS (SELECT ").format()
     query = sql.SQL("SELECT count(*) FROM {} {} c WHERE ({}) AND NOT {} FROM {} {} p WHERE {})")
     row = copy.execute(
         query.format(
             _only(key.alone),
             sql.Identifier(key.schema, key.table),
-            asked,
-            found,
+            checked,
+            has_parent,
             _only(key.parent_alone),
             sql.Identifier(key.parent_schema, key.parent_table),
             sql.SQL(" AND ").join(same or [sql.SQL("true")]),

@@ -15,7 +15,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.backup import manifest as manifests
 from include.backup.compare import Definitions, check_foreign_keys, compare
-from include.backup.database_locale import DatabaseLocale
 from include.backup.drill_findings import (
     STOP,
     Newest,
@@ -31,12 +30,16 @@ from include.backup.explain import CheckRefusesRows
 from include.backup.listing import PointRemoved, naming_removals, work_reader
 from include.backup.manifest import RestorePoint
 from include.backup.offsite import clock_columns, listed, offsite_of
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import PointResult
-from include.backup.restore import restore
-from include.backup.row_security import policies_lifted
+from include.backup.restore import policies_lifted, restore
 from include.backup.scratch import drop_left_over, scratch, without_event_triggers
-from include.backup.server_needs import require_dumpable, require_fitting_target, require_needs
+from include.backup.server_needs import (
+    DatabaseLocale,
+    require_dumpable,
+    require_fitting_target,
+    require_needs,
+)
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
 from include.encryption.crypto import Refused
@@ -179,7 +182,7 @@ def chosen_source(run: RunContext[None], database: str) -> Iterator[Source]:
 
 @dataclass(frozen=True)
 class DrillTarget:
-    """Where a drill restores a database.
+    """The target of a drill.
 
     Attributes:
         server: for the scratch database.
@@ -269,8 +272,8 @@ def drill(run: RunContext[None], findings: StepFindings) -> RestoreDrill:
                 target, latest = drill_target(run.services, database), choice.latest_taken_at
                 result = restore_and_compare(run, findings, source, target, latest)
     except PointRemoved:
-        raise  # says nothing of the restore point
-    except ParcelSealError:  # the trend does not leave out the worst
+        raise  # no result for the restore point
+    except ParcelSealError:  # the trend also has failed drills
         remember(run, database.name, choice.restore_point, Outcome.FAIL)
         raise
     outcome = findings.record(result).outcome
@@ -288,9 +291,9 @@ def restore_and_compare(
 ) -> RestoreDrill:
     """Restore into a scratch database, compare everything, replay the erasures, drop it.
 
-    What killed drills left is dropped first. RTO counts until the copy is loaded and its erasures
-    are replayed; comparing comes on top. RPO is the age of the newest restore point, whichever was
-    drilled.
+    Left-overs of killed drills are dropped first. RTO ends when the copy is loaded and its erasures
+    are replayed; the comparison is not part of it. RPO is the age of the newest restore point, also
+    if another restore point is drilled.
 
     Args:
         run: the run.

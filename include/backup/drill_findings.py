@@ -1,4 +1,4 @@
-"""Findings of a restore drill: what its comparison and its measurements mean for the control."""
+"""Findings of a restore drill about its comparison and its measurements."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from include.backup.compare import Comparison
-from include.backup.database_locale import DatabaseLocale
 from include.backup.explain import CheckRefusesRows
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
+from include.backup.server_needs import DatabaseLocale
 from include.erasure.replay import Replay, holding_text
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
@@ -43,7 +43,7 @@ def judge_tables(
 
 
 def judge_check(findings: StepFindings, refused: CheckRefusesRows) -> None:
-    """Add a finding that names the CHECK constraint because of which the load failed."""
+    """Add a finding that names the CHECK constraint that made the load fail."""
     findings.find(
         "drill.check_constraint",
         Outcome.FAIL,
@@ -119,7 +119,7 @@ def judge_locale(findings: StepFindings, original: DatabaseLocale, copy: Databas
 
 
 def _first(names: Sequence[str]) -> str:
-    """Return at most ten names, and how many there are beyond."""
+    """Return at most ten names, and the number of further names."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f", … (+{more})" if more > 0 else "")
 
@@ -135,11 +135,11 @@ def judge_newest(
     Returns:
         Its moment, "none" without a record, None where the data map names no clock.
     """
-    known = [moment for moment in moments if moment is not None]
+    records = [moment for moment in moments if moment is not None]
     if not moments:
         return None
     window = timedelta(hours=rules.newest_record_window_hours)
-    if not known or max(known) < manifest.taken_at - window:
+    if not records or max(records) < manifest.taken_at - window:
         findings.find(
             "drill.stale",
             Outcome.FAIL,
@@ -149,18 +149,18 @@ def judge_newest(
             ),
             _("See whether records still reach the database; if they do, raise an incident."),
         )
-    elif max(known) > manifest.taken_at + window:
+    elif max(records) > manifest.taken_at + window:
         findings.find(
             "drill.future",
             Outcome.ATTENTION,
             _("The newest record of the restored copy is dated in the future."),
             _("Correct the clock of the system that writes it."),
         )
-    return max(known) if known else "none"
+    return max(records) if records else "none"
 
 
 def judge_replay(findings: StepFindings, replayed: Replay) -> None:
-    """Report erased records that are in the copy, or could not be looked for."""
+    """Report erased records that are in the copy, or that could not be searched for."""
     if replayed.remaining:
         findings.find(
             "drill.erased_present",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
 
 from sqlalchemy import Engine, select
 
 from include.backup.drill import CHOOSE, DRILL, RestoreDrill
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import held
 from include.backup.refusals import REFUSALS, Refusals, Variant
 from include.evidence.model import Finding, Metric, Outcome
@@ -18,6 +17,7 @@ from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, metric_of, missing_record, worst
 from include.reports.model import (
+    Block,
     Column,
     Fact,
     Paragraph,
@@ -38,7 +38,7 @@ MOST_DRILLS = 26  # half a year of weekly drills in the trend
 
 @dataclass(frozen=True)
 class PastDrill:
-    """One drill of a database, for its trend."""
+    """A drill of a database, for its trend."""
 
     at: datetime
     outcome: Outcome
@@ -111,9 +111,9 @@ def _missing(records: RunRecords, database: str) -> list[Finding]:
     return []
 
 
-def _summary(restored: int, wanted: int, outcome: Outcome) -> Message:
-    values = {"restored": restored, "wanted": wanted}
-    if restored < wanted:
+def _summary(restored: int, mapped: int, outcome: Outcome) -> Message:
+    values = {"restored": restored, "wanted": mapped}
+    if restored < mapped:
         return _("The drill proved a restore for only {restored} of {wanted} databases.", **values)
     if outcome is Outcome.FAIL:
         return _("The restores worked, but something else is wrong: see the findings.")
@@ -142,51 +142,39 @@ def _facts(
             value=sum(drill.rows or 0 for drill in drills if drill) if any(steps) else None,
             unit="rows",
         ),
-        Fact(
-            label=_("Erased records brought back"),
-            **_brought_back(drills),
-        ),
+        _brought_back(drills),
     ]
 
 
-class _Judged(TypedDict, total=False):
-    value: Message | int | None
-    status: Outcome
-    note: Message
-
-
-def _brought_back(drills: Sequence[RestoreDrill | None]) -> _Judged:
+def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
     """Count the erased records that are back; an empty erasure ledger is not judged."""
+    label = _("Erased records brought back")
     measured = [drill for drill in drills if drill and drill.erasures is not None]
     if not measured or len(measured) < len(drills):
-        return {"value": None}
+        return Fact(label=label, value=None)
     entries = sum(drill.erasures or 0 for drill in measured)
     missed = sum(drill.not_looked_for or 0 for drill in measured)
     # Rows with erased keys count where the records themselves are gone.
     came_back = sum(drill.remaining or sum((drill.holding or {}).values()) for drill in measured)
     if not entries:
-        return {
-            "value": _("nothing to check"),
-            "note": _("the erasure ledger of these databases is empty"),
-        }
+        empty = _("the erasure ledger of these databases is empty")
+        return Fact(label=label, value=_("nothing to check"), note=empty)
     if missed and not came_back:
-        return {
-            "value": None,
-            "status": Outcome.FAIL,
-            "note": _("{count} entries could not be looked for", count=missed),
-        }
-    return {
-        "value": came_back,
-        "status": Outcome.FAIL if came_back else Outcome.PASS,
-        "note": _("{count} entries of the erasure ledger were looked for", count=entries - missed),
-    }
+        unsearched = _("{count} entries could not be looked for", count=missed)
+        return Fact(label=label, value=None, status=Outcome.FAIL, note=unsearched)
+    return Fact(
+        label=label,
+        value=came_back,
+        status=Outcome.FAIL if came_back else Outcome.PASS,
+        note=_("{count} entries of the erasure ledger were looked for", count=entries - missed),
+    )
 
 
 def _slowest(label: Message, figures: Sequence[Metric | None], late: Outcome) -> Fact:
-    known = [one for one in figures if one is not None and one.value is not None]
-    if not known:
+    measured = [figure for figure in figures if figure is not None and figure.value is not None]
+    if not measured:
         return Fact(label=label, value=None)
-    worst = max(known, key=lambda one: (one.value or 0) / (one.target or 1))
+    worst = max(measured, key=lambda figure: (figure.value or 0) / (figure.target or 1))
     within = worst.target is None or (worst.value or 0) <= worst.target
     return Fact(
         label=label,
@@ -225,7 +213,7 @@ def _database(
             None if drill.holding is None else sum(drill.holding.values()),
         ],
     ]
-    blocks: list[Table | TrendChart] = [
+    blocks: list[Block] = [
         Table(
             caption=_("What was checked"),
             columns=[Column(label=_("Check")), Column(label=_("Result"), kind="text")],
@@ -235,8 +223,8 @@ def _database(
             caption=_("Restore time of past drills"),
             unit="seconds",
             points=[
-                TrendPoint(at=one.at, value=one.restore_seconds, status=one.outcome)
-                for one in history
+                TrendPoint(at=past.at, value=past.restore_seconds, status=past.outcome)
+                for past in history
             ],
             target=Target(value=database.rto.total_seconds(), label=_("RTO")),
         ),

@@ -1,4 +1,4 @@
-"""Taking a backup: pg_dump, zstd, encryption and upload at once, nothing in clear on disk."""
+"""Take a backup: pg_dump, zstd, encryption and upload at once, without clear files on disk."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import pg_version
 
-# Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
-# for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
+# Our own connection holds a lock on every table by then. If pg_dump still has to wait, it waits for
+# a DROP or ALTER that waits for us: a deadlock that also blocks the users of the table.
 LOCK_WAIT = "3s"
 
 Progress = Callable[[str, int], None]
@@ -76,7 +76,7 @@ def take_backup(
     on_begin: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Backup:
-    """Dump one database into one encrypted object and describe it.
+    """Dump a database into an encrypted object, and describe it.
 
     Args:
         source: the live database; a role with pg_read_all_data is enough.
@@ -89,7 +89,7 @@ def take_backup(
         dag_id: whose run it is.
         run_id: which run it is.
         on_begin: called with the restore point's id before anything is stored.
-        progress: is told "dumped" and the bytes dumped so far.
+        progress: is called with "dumped" and the bytes dumped so far.
 
     Raises:
         UsageError: password, privileges or data map are wrong, or a name is not readable.
@@ -144,7 +144,7 @@ def take_backup(
             dump_bytes=dump.total,
             compression=COMPRESSION,
             encryption=EncryptionRecord.of(context),
-            recipients=tuple(RecipientRecord.of(one) for one in recipients),
+            recipients=tuple(map(RecipientRecord.of, recipients)),
             expires_at=expires_after(snapshot.taken_at),
             dag_id=dag_id,
             run_id=run_id,
@@ -218,7 +218,7 @@ class _PgDump(PgDump):
             raise ServiceError(f"pg_dump of {self._source.place}: {error}.") from None
 
     def _require_server(self) -> None:
-        """Raise DatabaseUnavailable when the server went away; pg_dump itself is vague on it."""
+        """Raise DatabaseUnavailable if the server was lost: pg_dump reports that unclearly."""
         try:
             self._snapshot.connection.execute("SELECT 1")
         except psycopg.OperationalError as error:

@@ -136,7 +136,7 @@ RAISED_BY_FUNCTION = re.compile(r"^(CONTEXT:\s+)?(PL/\w+|SQL) function ", re.MUL
 
 
 def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
-    """Turn pg_restore's output into one line with what to do.
+    """Return pg_restore's error as a message of one line and an action.
 
     The server repeats whole rows in DETAIL and CONTEXT and quotes values in its messages, and
     functions of the database raise any text. Its message is kept only where the severity is in

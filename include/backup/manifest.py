@@ -48,7 +48,7 @@ MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class TableRecord(Frozen):
-    """One table of the snapshot.
+    """A table of the snapshot.
 
     Attributes:
         rows: counted in the dump's own snapshot.
@@ -74,7 +74,7 @@ class LargeObjectsRecord(Frozen):
     Attributes:
         count: how many.
         bytes: of their content.
-        sum: over the SHA-256 of each one's number and content, modulo 2^256, in hex.
+        sum: over the SHA-256 of each object's number and content, modulo 2^256, in hex.
     """
 
     count: int
@@ -82,9 +82,9 @@ class LargeObjectsRecord(Frozen):
     sum: str
 
     @classmethod
-    def of(cls, found: LargeObjects) -> Self:
-        """Record what an archive held."""
-        return cls(count=found.count, bytes=found.bytes, sum=f"{found.sum:064x}")
+    def of(cls, objects: LargeObjects) -> Self:
+        """Record the large objects of an archive."""
+        return cls(count=objects.count, bytes=objects.bytes, sum=f"{objects.sum:064x}")
 
 
 class NewestRecord(Frozen):
@@ -103,7 +103,7 @@ class HeadRecord(Frozen):
 
 
 class Manifest(Frozen):
-    """Everything a restore needs to know, and a drill compares with.
+    """The data that a restore needs and a drill compares with.
 
     Attributes:
         timezone: of the server's session, in which its timestamps without a zone are read.
@@ -154,9 +154,9 @@ class RestorePoint:
     """A manifest whose signature was checked.
 
     Attributes:
-        manifest: what was signed.
+        manifest: as it was signed.
         locked_until: end of the dump's retention, which may have passed; None without one.
-        hidden: its objects that somebody deleted or overwrote since.
+        hidden: its objects that were deleted or overwritten since.
         is_copy: the store has no version of the recorded id, as in a copy of another store. Only
             the digest of the dump proves it; `Source` compares it, a listing does not.
     """
@@ -177,7 +177,7 @@ class Rejected:
     """A folder that looks like a restore point and cannot be trusted.
 
     Attributes:
-        key: the object that differs from what was signed, or the folder.
+        key: the object that differs from the signed manifest, or the folder.
         reason: for people.
     """
 
@@ -327,19 +327,15 @@ def _parsed(content: bytes, database: str, point: str, key: str) -> Manifest:
 
 
 def _unreadable(content: bytes, error: ValidationError) -> str:
-    """Tell a manifest of another version, which is no tampering, from one that is broken."""
-    found = re.search(rb'"format": ?"(parcelseal\.restore-point/[0-9]+)"', content)
-    if found and found.group(1).decode() != FORMAT:
-        return f"it is of format {found.group(1).decode()}: restore it with its own ParcelSeal"
+    """Return why a manifest cannot be read; one of another version is no tampering."""
+    version = re.search(rb'"format": ?"(parcelseal\.restore-point/[0-9]+)"', content)
+    if version and version.group(1).decode() != FORMAT:
+        return f"it is of format {version.group(1).decode()}: restore it with its own ParcelSeal"
     return f"{error.error_count()} fields cannot be read"
 
 
 def remove(
-    store: ObjectStore,
-    database: str,
-    point: str,
-    now: datetime,
-    confirm: Callable[[], None] | None = None,
+    store: ObjectStore, prefix: str, now: datetime, confirm: Callable[[], None] | None = None
 ) -> None:
     """Delete a restore point, its signature first, so that it never counts while a part is gone.
 
@@ -348,21 +344,13 @@ def remove(
 
     Args:
         store: the off-site store.
-        database: as the data map names it.
-        point: id of the restore point.
+        prefix: of the restore point's folder.
         now: the moment at which locks are compared.
         confirm: called when nothing can refuse any more, and nothing is deleted yet; it may raise.
 
     Raises:
         ObjectLocked: a retention or legal hold keeps one of them; nothing was removed then.
     """
-    remove_objects(store, folder(database, point), now, confirm)
-
-
-def remove_objects(
-    store: ObjectStore, prefix: str, now: datetime, confirm: Callable[[], None] | None = None
-) -> None:
-    """Delete the objects of a restore point's folder; see `remove`."""
     keys = [prefix + name for name in NAMES]
     for key in keys:
         store.require_deletable(key, now)

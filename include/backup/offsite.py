@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.backup import begun, prune
+from include.backup import listing
 from include.backup import manifest as manifests
-from include.backup.begun import Ending, Work
 from include.backup.dump import Progress, take_backup
-from include.backup.listing import listed_points, work_reader
+from include.backup.listing import Ending, Work, listed_points, work_reader
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite_findings import (
-    report_copies,
-    report_lost,
-    report_points,
-    report_unfinished,
-)
-from include.backup.point_folder import NAMES, folders
-from include.backup.preflight import (
     CLAUSE,
     check_recipients,
     check_routes,
     check_sites,
     check_store,
+    report_copies,
+    report_lost,
+    report_points,
+    report_unfinished,
 )
-from include.backup.prune import Reason, Verdict
+from include.backup.point_folder import NAMES, folder, folders
+from include.backup.prune import Age, Cleared, Reason, Verdict, clear_unfinished, plan_pruning
 from include.backup.snapshot import Clock as ClockColumn
-from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.model import Outcome
 from include.evidence.register_figures import HOLDS
@@ -191,8 +187,8 @@ def back_up(
 ) -> Backup:
     """Dump, encrypt, store, verify and publish one database.
 
-    What killed runs of this installation left of this database is cleared first. A run that was
-    killed after it had published its restore point takes no second one.
+    Left-overs of killed runs of this installation are cleared first. A run that was killed after it
+    had published its restore point takes no second backup.
 
     Args:
         run: the run.
@@ -215,7 +211,7 @@ def back_up(
             manifest = published
             tables = {(table.schema_name, table.name) for table in published.tables}
             missing = tuple(sql.Identifier(*n).as_string() for n in mapped if n not in tables)
-        # Of an earlier try nobody measured how long it took.
+        # The duration of an earlier try is unknown.
         seconds = None if published else (run.clock.now() - started).total_seconds()
     run.keep_file(f"{MANIFEST_PREFIX}{database.name}.json", manifest.as_bytes())
     report_unfinished(findings, cleared)
@@ -252,7 +248,7 @@ def _clear(run: RunContext[None], offsite: Offsite, database: str) -> Cleared:
 
 
 def _lock_of(database: str) -> tuple[str, str]:
-    """Return the name of a database's lock, and what it is for."""
+    """Return the name of a database's lock, and its purpose."""
     return f"backup:{database}", f"a backup of {database}"
 
 
@@ -269,7 +265,9 @@ def _publish(
 
     def begin(point: str) -> None:
         now = run.clock.now()
-        begun.begin(run.state, store.description, database.name, point, Work.PUBLISH, now, **key)
+        listing.begin_work(
+            run.state, store.description, database.name, point, Work.PUBLISH, now, **key
+        )
 
     backup = take_backup(
         run.services.database(database.connection),
@@ -288,7 +286,7 @@ def _publish(
     lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
     run.task.confirm_open()
     manifests.publish(store, manifest, signer, lock_until)
-    begun.end(run.state, database.name, [manifest.id], Ending.PUBLISHED, run.clock.now())
+    listing.end_work(run.state, database.name, [manifest.id], Ending.PUBLISHED, run.clock.now())
     return manifest, backup.missing
 
 
@@ -306,14 +304,10 @@ def _published(run: RunContext[None], offsite: Offsite, database: str) -> Manife
 
 def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
     """Return the data map's clock columns with their tables."""
+    columns = [(database.collections[clock.collection], clock) for clock in database.newest]
     return [
-        ClockColumn(
-            one.collection,
-            database.collections[one.collection].schema_name,
-            database.collections[one.collection].table,
-            one.field,
-        )
-        for one in database.newest
+        ClockColumn(clock.collection, collection.schema_name, collection.table, clock.field)
+        for collection, clock in columns
     ]
 
 
@@ -355,7 +349,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
         if backup is not None and backup.leftovers_left_to_pruning:
             report_unfinished(findings, _clear(run, offsite, database))
         with state.connect() as conn:
-            published = begun.published(conn, database, store.description)
+            published = listing.published_points(conn, database, store.description)
             lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
             held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
         verdicts = _plan(points, rules, held, now, run.zone)
@@ -368,21 +362,21 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                 run.task.confirm_open()
 
             confirm()  # a removal that is refused here is not recorded as begun
-            begun.begin(
+            listing.begin_work(
                 state, store.description, database, point, Work.REMOVE, now,
                 dag_id=run.run.dag_id, run_id=run.run.run_id,
             )  # fmt: skip
             try:
-                manifests.remove(store, database, point, now, confirm)
+                manifests.remove(store, folder(database, point), now, confirm)
             except ObjectLocked:
                 refused.append(point)
                 for each in folders(store, database, point):
                     # Otherwise the next run decides, as after a run that was killed.
                     if each.id == point and all(map(each.has, NAMES)):
-                        begun.end(state, database, [point], Ending.KEPT, now)
+                        listing.end_work(state, database, [point], Ending.KEPT, now)
             else:
                 removed.append(point)
-                begun.end(state, database, [point], Ending.REMOVED, now)
+                listing.end_work(state, database, [point], Ending.REMOVED, now)
 
         with RestorePointGuard(state, database) as guard:
             for number, verdict in enumerate(verdicts):
@@ -390,7 +384,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
                     continue
                 with guard.removing(verdict.id) as is_held:
                     if is_held:
-                        verdicts[number] = prune.held(verdict)
+                        verdicts[number] = replace(verdict, remove=False, reason=Reason.LEGAL_HOLD)
                     else:
                         remove(verdict.id, guard)
     report_points(findings, points, rejected, refused)
@@ -424,11 +418,11 @@ def _plan(
 ) -> list[Verdict]:
     """Decide on every restore point; one that only a digest proves takes no other's turn."""
     copies = {point.id for point in points if point.is_copy}
-    verdicts = prune.plan([_age(each) for each in points], rules.keep, held, now, zone)
+    verdicts = plan_pruning([_age(each) for each in points], rules.keep, held, now, zone)
     if not copies:
         return verdicts
     others = [_age(point) for point in points if not point.is_copy]
-    of_others = {each.id: each for each in prune.plan(others, rules.keep, held, now, zone)}
+    of_others = {each.id: each for each in plan_pruning(others, rules.keep, held, now, zone)}
     return [of_others.get(verdict.id, verdict) for verdict in verdicts]
 
 
@@ -458,9 +452,9 @@ def require_plausible_clock(taken: Sequence[datetime], now: datetime) -> None:
         )
 
 
-def _age(point: RestorePoint) -> prune.Age:
+def _age(point: RestorePoint) -> Age:
     manifest = point.manifest
-    return prune.Age(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)
+    return Age(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)
 
 
 PREFLIGHT = Step(

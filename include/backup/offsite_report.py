@@ -13,13 +13,14 @@ from include.backup.offsite import (
     Preflight,
     Pruning,
 )
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import (
+    Block,
     Column,
     Fact,
     Paragraph,
@@ -38,20 +39,20 @@ MOST_TABLES = 15  # rows of the table list in a report; the manifest has them al
 
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
-    """Judge a run: every database it was asked for needs a verified restore point from this run.
+    """Judge a run: every requested database needs a verified restore point from this run.
 
-    A record that is missing fails, and so does a run that was asked for nothing or for a database
-    that is not mapped. Mapped databases that it was not asked for are reported.
+    A missing record fails, and so does a run without a requested database, or with one that is not
+    mapped. Mapped databases that were not requested are reported.
     """
-    wanted = run.wanted_databases
+    requested = run.wanted_databases
     manifests = {
         name.removeprefix(MANIFEST_PREFIX).removesuffix(".json"): Manifest.model_validate_json(file)
         for name, file in records.artifacts.items()
         if name.startswith(MANIFEST_PREFIX)
     }
     mapped = run.pack.databases.values()
-    left_out = [database for database in mapped if database.name not in wanted]
-    databases = [database for database in mapped if database.name in wanted]
+    left_out = [database for database in mapped if database.name not in requested]
+    databases = [database for database in mapped if database.name in requested]
     preflight = records.result(PREFLIGHT)
     findings = records.findings
     if records.find(PREFLIGHT.name) is None:
@@ -60,41 +61,41 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         )
     for database in databases:
         findings += _missing(records, database.name, manifests)
-    unmapped = sorted({*wanted} - {database.name for database in databases})
-    for name in unmapped if wanted else ["backup_offsite"]:
+    unmapped = sorted({*requested} - {database.name for database in databases})
+    for name in unmapped if requested else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
-    findings += [not_asked_for(one.name, "backup.left_out", CLAUSE) for one in left_out]
-    made = [database.name for database in databases if database.name in manifests]
+    findings += [not_asked_for(each.name, "backup.left_out", CLAUSE) for each in left_out]
+    backed_up = [database.name for database in databases if database.name in manifests]
     outcome = worst(records.records, findings)
     prunings = records.results(PRUNE)
     return Conclusion(
         title=TITLE,
-        summary=_summary(len(made), len(databases), len(left_out), outcome),
+        summary=_summary(len(backed_up), len(databases), len(left_out), outcome),
         outcome=outcome,
         findings=findings,
-        metrics=[*records.metrics, *_indicators(databases, made, left_out, preflight)],
+        metrics=[*records.metrics, *_indicators(databases, backed_up, left_out, preflight)],
         facts=_facts(databases, manifests, records),
         sections=[
             _points(databases, manifests, records),
-            *[_tables(manifests[name]) for name in made],
-            *_keys(manifests, made),
-            *[_history(name, prunings[name]) for name in made if name in prunings],
-            *([_meaning()] if made else []),
+            *[_tables(manifests[name]) for name in backed_up],
+            *_keys(manifests, backed_up),
+            *[_history(name, prunings[name]) for name in backed_up if name in prunings],
+            *([_meaning()] if backed_up else []),
         ],
     )
 
 
 def _indicators(
     databases: Sequence[MappedDatabase],
-    made: Sequence[str],
+    backed_up: Sequence[str],
     left_out: Sequence[MappedDatabase],
     preflight: Preflight | None,
 ) -> list[Metric]:
     """Return the figures by which controls.yaml judges a backup; None if unknown."""
-    without = len(databases) - len(made)
+    without = len(databases) - len(backed_up)
     all_asked = bool(databases) and not left_out
     sites = preflight.at_primary_site if preflight else {}
-    at_primary = [sites.get(name) for name in made]
+    at_primary = [sites.get(name) for name in backed_up]
     all_known = all_asked and not without and None not in at_primary
     return [
         Metric(
@@ -126,9 +127,9 @@ def _missing(
     return []
 
 
-def _summary(made: int, wanted: int, left_out: int, outcome: Outcome) -> Message:
-    values = {"made": made, "wanted": wanted}
-    if made < wanted:
+def _summary(backed_up: int, requested: int, left_out: int, outcome: Outcome) -> Message:
+    values = {"made": backed_up, "wanted": requested}
+    if backed_up < requested:
         return _(
             "Only {made} of {wanted} databases have a verified encrypted backup from this run.",
             **values,
@@ -136,8 +137,8 @@ def _summary(made: int, wanted: int, left_out: int, outcome: Outcome) -> Message
     if left_out:
         return _(
             "This run was asked for {made} of {mapped} databases; those have a verified backup.",
-            made=made,
-            mapped=wanted + left_out,
+            made=backed_up,
+            mapped=requested + left_out,
         )
     if outcome is Outcome.FAIL:
         return _("Every database was backed up, but something else is wrong: see the findings.")
@@ -154,7 +155,8 @@ def _facts(
     records: RunRecords,
 ) -> list[Fact]:
     checked, preflight = records.find(PREFLIGHT.name), records.result(PREFLIGHT)
-    manifests = {one.name: manifests[one.name] for one in databases if one.name in manifests}
+    names = {database.name for database in databases}
+    manifests = {name: manifest for name, manifest in manifests.items() if name in names}
     taken = [manifest.taken_at for manifest in manifests.values()]
     all_made = len(manifests) == len(databases)
     return [
@@ -171,12 +173,12 @@ def _facts(
         ),
         Fact(
             label=_("Encrypted size"),
-            value=sum(one.dump.size for one in manifests.values()) if manifests else None,
+            value=sum(m.dump.size for m in manifests.values()) if manifests else None,
             unit="bytes",
         ),
         Fact(
             label=_("Off-site store"),
-            value=_store_kind(preflight) if preflight else None,
+            value=_STORE_KINDS[preflight.store_kind] if preflight else None,
             note=verbatim(preflight.store) if preflight else None,
             status=checked.outcome if checked and preflight else None,
         ),
@@ -195,8 +197,7 @@ def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message
     return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
 
 
-def _store_kind(preflight: Preflight) -> Message:
-    return _("S3 bucket") if preflight.store_kind == "s3" else _("directory")
+_STORE_KINDS = {"s3": _("S3 bucket"), "directory": _("directory")}
 
 
 def _points(
@@ -246,7 +247,7 @@ def _points(
 
 def _tables(manifest: Manifest) -> Section:
     shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
-    blocks: list[Paragraph | Table] = [
+    blocks: list[Block] = [
         table_of(
             _("The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)),
             shown,
@@ -267,10 +268,10 @@ def _tables(manifest: Manifest) -> Section:
     return Section(heading=_("What {database} contains", database=manifest.database), blocks=blocks)
 
 
-def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Section]:
-    if not made:
+def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[Section]:
+    if not backed_up:
         return []
-    recipients = manifests[made[0]].recipients
+    recipients = manifests[backed_up[0]].recipients
     return [
         Section(
             heading=_("Who can open these backups"),
@@ -296,10 +297,8 @@ def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Sectio
 
 def _history(database: str, pruning: Pruning) -> Section:
     kept = {**pruning.kept, **dict.fromkeys(pruning.refused, Reason.LOCKED)}
-    rows: list[list[object]] = [
-        *[[point, _("kept"), reason.message] for point, reason in kept.items()],
-        *[[point, _("removed"), reason.message] for point, reason in pruning.removed.items()],
-    ]
+    decisions = [(point, _("kept"), reason) for point, reason in kept.items()]
+    decisions += [(point, _("removed"), reason) for point, reason in pruning.removed.items()]
     return Section(
         heading=_("Restore points of {database} kept", database=database),
         blocks=[
@@ -308,14 +307,14 @@ def _history(database: str, pruning: Pruning) -> Section:
                 unit="bytes",
                 points=[TrendPoint(at=moment, value=size) for moment, size in pruning.history],
             ),
-            Table(
-                caption=_("Decisions of pruning"),
-                columns=[
-                    Column(label=_("Restore point"), kind="code"),
-                    Column(label=_("Decision")),
-                    Column(label=_("Reason")),
+            table_of(
+                _("Decisions of pruning"),
+                decisions,
+                [
+                    (_("Restore point"), "code", lambda decision: decision[0]),
+                    (_("Decision"), "text", lambda decision: decision[1]),
+                    (_("Reason"), "text", lambda decision: decision[2].message),
                 ],
-                rows=rows,
             ),
         ],
     )

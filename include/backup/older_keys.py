@@ -43,8 +43,8 @@ def require_findable(
 ) -> None:
     """Refuse a restore point whose records the entries of the ledger cannot name.
 
-    A table that the archive lacks is left to the replay, which says so: it is younger than the
-    restore point, or had another name.
+    The replay reports a table that the archive lacks: it is younger than the restore point, or had
+    another name.
 
     Args:
         archive: entries of the archive's table of contents.

@@ -53,7 +53,7 @@ class NoRestorePoint(UsageError):
 
 
 class ManifestRefused(ControlFailed):
-    """A restore point differs from what was signed.
+    """A restore point differs from its signed manifest.
 
     Attributes:
         key: the object that differs.
@@ -120,11 +120,6 @@ class PointFolder:
         """Return whether there is a version of the object that can be read."""
         return bool(self.readable(name))
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether nothing in it can be read."""
-        return not any(map(self.has, self.versions))
-
 
 def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
     """Yield the non-empty folders of a database, or the folder of one restore point, by name."""
@@ -136,7 +131,7 @@ def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[Poin
             grouped.setdefault(point_id, {}).setdefault(name, []).append(version)
     for point_id, versions in sorted(grouped.items()):
         listed = PointFolder(point_id, f"{base}{point_id}/", versions)
-        if not listed.is_empty:
+        if any(map(listed.has, versions)):
             yield listed
 
 

@@ -1,6 +1,6 @@
 """Read from sealed drills which databases and restore points were proved, and how recently.
 
-A manifest says what a restore point should be. Whether its content is that, only a drill has seen.
+A manifest describes a restore point. Only a drill compares its content with that.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class Drilled:
 
 @dataclass(frozen=True)
 class Proof:
-    """What drills prove of one database.
+    """The proof of a database by drills.
 
     Attributes:
         state: as it counts now.
-        newest: the newest word on this database that can be believed; None where there is none.
+        newest: the newest drill of this database that can be believed; None without one.
         refused: the newest bundle, where it cannot be believed, and why it cannot.
-        points: the newest word on each restore point, by its id.
+        points: the newest drill of each restore point, by its id.
     """
 
     state: State
@@ -94,14 +94,14 @@ class Proof:
 
     @property
     def outcome(self) -> Outcome:
-        """At best attention, where no drill is young enough; evidence that was changed fails."""
+        """Return the outcome: attention without a recent drill; evidence that was changed fails."""
         return _OUTCOMES[self.state]
 
 
 def held(steps: Mapping[tuple[str, str], StepRecord | StepSummary], database: str) -> bool:
-    """Say whether a drill proved a restore of a database: every step is there, and none failed."""
-    of = [steps.get((name, database)) for name in STEPS]
-    return all(one is not None and one.outcome is not Outcome.FAIL for one in of)
+    """Return whether a drill proved a restore of a database: it has every step, and none failed."""
+    records = [steps.get((name, database)) for name in STEPS]
+    return all(record is not None and record.outcome is not Outcome.FAIL for record in records)
 
 
 def proofs(
@@ -122,46 +122,50 @@ def proofs(
         now: the moment.
         zone: of the pack, by whose calendar a cadence of days or months counts.
     """
-    found: dict[str, list[Drilled]] = {one: [] for one in databases}
+    drills_of: dict[str, list[Drilled]] = {database: [] for database in databases}
     refused: dict[str, tuple[LedgerRow, Message]] = {}
-    stand: list[Standing] = []
-    answered = True
+    controls_now: list[Standing] = []
+    has_answered = True
     try:
         pruned = shelf.pruned_up_to(conn)
-        stand = standings(conn, shelf, controls, now, zone, pruned)
-        for row, said in _read(conn, shelf, stand, now, pruned):
-            for name, drills in found.items():
-                if isinstance(said, Message):
+        controls_now = standings(conn, shelf, controls, now, zone, pruned)
+        for row, result in _read(conn, shelf, controls_now, now, pruned):
+            for name, drills in drills_of.items():
+                if isinstance(result, Message):
                     if not drills:
-                        refused.setdefault(name, (row, said))
-                elif (drilled := _drilled(row, said, name)) is not None:
+                        refused.setdefault(name, (row, result))
+                elif (drilled := _drilled(row, result, name)) is not None:
                     drills.append(drilled)
     except StoreError:
-        answered = False
-    made = {}
-    for name, drills in found.items():
+        has_answered = False
+    proofs = {}
+    for name, drills in drills_of.items():
         newest = drills[0] if drills else None
         doubt = refused.get(name)
         if doubt is not None:
             state = State.REFUSED
         elif newest is None:
-            state = State.NEVER if answered else State.UNREAD
+            state = State.NEVER if has_answered else State.UNREAD
         elif not newest.held:
             state = State.FAILED
-        elif _is_late(newest, stand, now, zone):
+        elif _is_late(newest, controls_now, now, zone):
             state = State.LATE
         else:
-            state = State.HELD if _is_checked(newest.row, stand) else State.UNCHECKED
-        points = {one.point: one for one in reversed(drills) if one.point}
-        made[name] = Proof(state, newest, doubt, points)
-    return made
+            shown_by = [
+                each for each in controls_now if each.row and each.row.seq == newest.row.seq
+            ]
+            is_checked = all(each.is_checked for each in shown_by)
+            state = State.HELD if is_checked else State.UNCHECKED
+        points = {drill.point: drill for drill in reversed(drills) if drill.point}
+        proofs[name] = Proof(state, newest, doubt, points)
+    return proofs
 
 
 def _read(
-    conn: Connection, shelf: Shelf, stand: Sequence[Standing], now: datetime, pruned: int
+    conn: Connection, shelf: Shelf, controls: Sequence[Standing], now: datetime, pruned: int
 ) -> Iterator[tuple[LedgerRow, Result | Message]]:
-    """What the newest bundles say, the newest first, or why one cannot be believed."""
-    doubted = {one.row.seq: one.problem for one in stand if one.row and one.problem}
+    """Yield the newest bundles, the newest first, with their result or why they are refused."""
+    doubted = {each.row.seq: each.problem for each in controls if each.row and each.problem}
     for row in index.newest_of(conn, {WORKFLOW}, LOOKED_AT).get(WORKFLOW, []):
         if row.seq <= pruned:
             return
@@ -176,34 +180,31 @@ def _read(
                 yield row, SEALED_AHEAD if is_ahead(row, result, now) else result
 
 
-def _is_checked(row: LedgerRow, stand: Sequence[Standing]) -> bool:
-    return all(one.is_checked for one in stand if one.row and one.row.seq == row.seq)
-
-
-def _is_late(drill: Drilled, stand: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
+def _is_late(drill: Drilled, controls: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
     """Return whether a drill is older than any of its controls asks.
 
     The newest bundle is as old as `standings` says. If newer drills left out this database, its own
     last drill is due after the cadence, without a grace period.
     """
-    ages = [one.age for one in stand if one.row and one.row.seq == drill.row.seq]
+    ages = [each.age for each in controls if each.row and each.row.seq == drill.row.seq]
     if ages:
-        return any(one is not Age.IN_TIME for one in ages)
-    return any(utc(now) > later(drill.finished_at, one.control.cadence, zone) for one in stand)
+        return any(age is not Age.IN_TIME for age in ages)
+    cadences = [each.control.cadence for each in controls]
+    return any(utc(now) > later(drill.finished_at, cadence, zone) for cadence in cadences)
 
 
 def _drilled(row: LedgerRow, result: Result, database: str) -> Drilled | None:
-    """What a bundle says of a database: None where it did not look at it.
+    """Return the drill of a database in a bundle; None if the bundle is not about the database.
 
     A drill that ended with an error names no restore point itself; the choice before it does.
     """
-    steps = {(one.step, one.part): one for one in result.steps}
-    of = [step for name in reversed(STEPS) if (step := steps.get((name, database)))]
+    steps = {(step.step, step.part): step for step in result.steps}
+    own = [step for name in reversed(STEPS) if (step := steps.get((name, database)))]
     failed = any(
-        one.subject == database and one.severity is Outcome.FAIL for one in result.findings
+        each.subject == database and each.severity is Outcome.FAIL for each in result.findings
     )
-    if not of and not failed:  # with a finding alone, it was to be drilled and nothing came of it
+    if not own and not failed:  # with a finding alone, the drill failed before its first step
         return None
-    named = (PointResult.model_validate(step.data).restore_point for step in of)
-    point = next((one for one in named if one), "")
+    ids = (PointResult.model_validate(step.data).restore_point for step in own)
+    point = next(filter(None, ids), "")
     return Drilled(row, point, held(steps, database), result.finished_at)

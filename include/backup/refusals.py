@@ -1,16 +1,14 @@
-"""Proving that a restore can fail: three damaged variants of a restore point must be refused."""
+"""Prove that a restore can fail: damaged copies of a restore point must be refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from random import SystemRandom
 
 from include.backup.drill import chosen_source
 from include.backup.drill_findings import STOP
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.proved import PointResult
 from include.backup.source import Source
 from include.encryption.crypto import Readable, Refused, decrypting
@@ -89,20 +87,14 @@ def _refused(
 ) -> bool:
     name = source.manifest.dump.key
     try:
-        with _damaged(source, flip, cut) as damaged:
+        with source.open_object() as reader:
+            damaged = _Damaged(reader, flip, cut)
             message = decrypting(damaged, key, source.manifest.encryption.context, name)
             while message.read(PIECE):
                 pass
     except Refused:
         return True
     return False
-
-
-@contextmanager
-def _damaged(source: Source, flip: int | None, cut: int | None) -> Iterator[Readable]:
-    dump = source.manifest.dump
-    with source.store.open_reader(dump.key, version_id=source.version_id) as reader:
-        yield _Damaged(reader, flip, cut)
 
 
 class _Damaged:
@@ -116,8 +108,8 @@ class _Damaged:
         data = self._reader.read(size) if size else b""
         start, self._position = self._position, self._position + len(data)
         if self._flip is not None and start <= self._flip < self._position:
-            place = self._flip - start
-            data = data[:place] + bytes([data[place] ^ 0x01]) + data[place + 1 :]
+            index = self._flip - start
+            data = data[:index] + bytes([data[index] ^ 0x01]) + data[index + 1 :]
         return data
 
 

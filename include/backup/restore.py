@@ -11,8 +11,8 @@ change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -20,12 +20,9 @@ from psycopg import sql
 
 from include.backup.access import CLOSED, close_functions, definers_of
 from include.backup.archive_entry import Entry, loadable_head
-from include.backup.database_locale import DatabaseLocale
-from include.backup.loaders import load_rows
 from include.backup.manifest import Manifest, TableRecord
-from include.backup.restore_program import RestoreProcess, RestoreTarget, in_memory
-from include.backup.row_security import policies_lifted
-from include.backup.server_needs import require_fitting_target, require_needs
+from include.backup.restore_program import RestoreProcess, RestoreTarget, in_memory, load_rows
+from include.backup.server_needs import DatabaseLocale, require_fitting_target, require_needs
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
 from include.encryption.crypto import Refused
@@ -35,7 +32,81 @@ from include.services.database import (
     DatabaseUnavailable,
     connected,
 )
-from include.services.errors import ServiceError, UsageError
+from include.services.errors import ParcelSealError, ServiceError, UsageError
+
+FORCED = """
+SELECT n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_roles r ON r.rolname = current_user AND NOT (r.rolsuper OR r.rolbypassrls)
+WHERE c.relkind IN ('r', 'p') AND c.relforcerowsecurity ORDER BY 1, 2
+"""
+
+
+def forced_tables(copy: DatabaseAddress) -> list[tuple[str, str]]:
+    """Return the tables, (schema, name), whose policies bind the role although it owns them.
+
+    A role with BYPASSRLS, and a superuser, is bound by none.
+    """
+    with connected(copy) as connection:
+        return _forced(connection)
+
+
+@contextmanager
+def policies_lifted(
+    copy: DatabaseAddress, only: Collection[tuple[str, str]] | None = None
+) -> Iterator[None]:
+    """Let the owner of a restored copy's tables read and change all rows inside the block.
+
+    The tables have ``NO FORCE ROW LEVEL SECURITY`` meanwhile, for every session. A process that is
+    killed in the block leaves them so.
+
+    Args:
+        copy: a database that is not in use yet.
+        only: tables, (schema, name), that may be changed; None for all.
+
+    Raises:
+        UsageError: the role is not the owner of such a table.
+        ServiceError: the server failed.
+    """
+    with connected(copy) as connection:
+        tables = [table for table in _forced(connection) if only is None or table in only]
+        try:
+            _alter(connection, tables, "NO FORCE")
+        except psycopg.errors.InsufficientPrivilege:
+            raise UsageError(
+                f"Row-level security of {copy.place} is forced on tables that the role does not "
+                "own, and may hide rows from it.",
+                "Use the role that owns the tables, or let it read everything: "
+                "ALTER ROLE ... BYPASSRLS.",
+            ) from None
+    try:
+        yield
+    except BaseException:
+        with suppress(ParcelSealError):  # the first error is reported
+            _force(copy, tables)
+        raise
+    _force(copy, tables)
+
+
+def _force(copy: DatabaseAddress, tables: list[tuple[str, str]]) -> None:
+    if tables:
+        with connected(copy) as connection:
+            _alter(connection, tables, "FORCE")
+
+
+def _forced(connection: psycopg.Connection) -> list[tuple[str, str]]:
+    return [(schema, name) for schema, name in connection.execute(FORCED)]
+
+
+def _alter(connection: psycopg.Connection, tables: list[tuple[str, str]], force: str) -> None:
+    for table in tables:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY").format(
+                sql.Identifier(*table),
+                sql.SQL(force),
+            )
+        )
+
 
 ALWAYS = {"DATABASE PROPERTIES"}  # ALTER DATABASE ... SET names the original database
 WITHOUT_OWNERS = {"PUBLICATION", "SUBSCRIPTION"}
@@ -45,11 +116,11 @@ def left_out(entries: Iterable[Entry], manifest: Manifest, *, owners: bool) -> t
     """Return sorted labels of the objects and options that a restore leaves out.
 
     Owners and grants, which a restore without ``owners`` leaves out for every object, are not
-    listed. Neither is what no backup holds: roles, tablespaces, settings of the server.
+    listed. Neither are roles, tablespaces and settings of the server, which no backup has.
 
     Args:
         entries: of the archive's table of contents.
-        manifest: names what the backup's role could not read.
+        manifest: with the mappings whose options the backup's role could not read.
         owners: whether owners and grants are restored, and publications and subscriptions too.
     """
     kinds = ALWAYS if owners else ALWAYS | WITHOUT_OWNERS
@@ -76,7 +147,7 @@ class Restored:
     Attributes:
         seconds: from the first byte fetched to the last index built.
         differences: tables whose row count is not the manifest's; empty when all fit.
-        left_out: labels of what was not brought back, see `left_out`.
+        left_out: labels of objects and options that were not restored, see `left_out`.
     """
 
     tables: int

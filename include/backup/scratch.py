@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
-from include.backup.database_locale import DatabaseLocale
+from include.backup.server_needs import DatabaseLocale
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, connected, lost
 from include.services.errors import ServiceError, UsageError
@@ -64,7 +64,7 @@ def scratch(
     clock: Clock,
     locale: DatabaseLocale | None = None,
 ) -> Iterator[DatabaseAddress]:
-    """Create a scratch database and drop it whatever happens.
+    """Create a scratch database, and drop it at the end, also after an error.
 
     Its name is entered in ``state`` before it is created, so that `drop_left_over` finds it if this
     process is killed. A lock that ends with this process shows whether it still works.
@@ -186,7 +186,7 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
 
 
 def _drop(admin: psycopg.Connection, name: str) -> None:
-    """Drop a database, whoever is connected to it.
+    """Drop a database, also while others are connected to it.
 
     Plainly first: that waits for an autovacuum worker to go, which no role but a superuser may end
     by FORCE.

@@ -1,4 +1,4 @@
-"""One snapshot of a database that pg_dump and our own counts share."""
+"""A snapshot of a database that pg_dump and our own counts share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import psycopg
 from psycopg import errors, sql
 
 from include.backup.manifest import NewestRecord
-from include.services.client_program import ClientProgram
 from include.services.database import UNREADABLE, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import require_fitting_server
+from include.services.programs import ClientProgram, require_fitting_server
 
 
 class PgDump(ClientProgram):
@@ -95,7 +94,7 @@ def missing_tables(
 
 @dataclass(frozen=True)
 class Clock:
-    """A column whose newest value says how fresh the data is."""
+    """A column whose newest value shows how recent the data is."""
 
     collection: str
     schema: str
@@ -201,7 +200,7 @@ def newest_records(
     Raises:
         UsageError: there is no such column, or it holds no moments.
     """
-    found = []
+    newest = []
     for clock in clocks:
         query = sql.SQL("SELECT max({})::timestamptz FROM {}").format(
             sql.Identifier(clock.field), sql.Identifier(clock.schema, clock.table)
@@ -218,8 +217,8 @@ def newest_records(
                 "Correct meta.parcelseal.newest in the data map.",
             ) from None
         assert row is not None
-        found.append(NewestRecord(collection=clock.collection, field=clock.field, moment=row[0]))
-    return tuple(found)
+        newest.append(NewestRecord(collection=clock.collection, field=clock.field, moment=row[0]))
+    return tuple(newest)
 
 
 def _take(connection: psycopg.Connection) -> Snapshot:

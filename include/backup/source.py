@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Literal, cast
@@ -32,6 +32,7 @@ from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
+    ObjectReader,
     ObjectStore,
     StoredObject,
 )
@@ -121,21 +122,6 @@ class ArchiveStream:
         self._stored.verify()
 
 
-@contextmanager
-def open_archive(
-    store: ObjectStore, manifest: Manifest, key: OpeningKey, version_id: str
-) -> Iterator[ArchiveStream]:
-    """Open a version of the manifest's object; the caller verifies the stream.
-
-    Raises:
-        ObjectMissing: there is no such version.
-        ServiceError: the store or the KMS failed.
-    """
-    dump = manifest.dump
-    with store.open_reader(dump.key, version_id=version_id) as reader:
-        yield ArchiveStream(VerifiedObject(reader, dump), manifest, key)
-
-
 def refused(key: str, why: str) -> Refused:
     """Return the error for an object that differs from its manifest."""
     return Refused(f"{key} is not the object of its manifest: {why}.", NEXT_STEP)
@@ -151,12 +137,12 @@ class Source:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the store has no version of the recorded id, so that the digest decides."""
+        """Return whether the store lacks the recorded version, so that the digest decides."""
         return self._versions.is_copy
 
     @property
     def checked_by(self) -> Literal["digest", "version"]:
-        """How `check` recognises the object: by the recorded version or by its digest alone.
+        """Return how `check` recognises the object: by the recorded version or by its digest alone.
 
         A store without versions, as a directory, has the digest only.
         """
@@ -164,7 +150,7 @@ class Source:
 
     @cached_property
     def version_id(self) -> str:
-        """The version that is read: the recorded version, or in a copy the one with its digest."""
+        """Return the id of the version to read; in a copy, the digest selects it."""
         versions = self._versions
         if len(versions.ids) < 2:
             return versions.ids[0] if versions.ids else self.manifest.dump.version_id
@@ -218,9 +204,21 @@ class Source:
             yield stream
             stream.verify()
 
-    def opened(self) -> AbstractContextManager[ArchiveStream]:
-        """Open the decrypted pg_dump archive as a stream that the caller verifies."""
-        return open_archive(self.store, self.manifest, self.key, self.version_id)
+    @contextmanager
+    def opened(self) -> Iterator[ArchiveStream]:
+        """Open the decrypted pg_dump archive as a stream that the caller verifies.
+
+        Raises:
+            ObjectMissing: there is no such version.
+            ServiceError: the store or the KMS failed.
+        """
+        with self.open_object() as reader:
+            verified = VerifiedObject(reader, self.manifest.dump)
+            yield ArchiveStream(verified, self.manifest, self.key)
+
+    def open_object(self) -> ObjectReader:
+        """Open the encrypted object, in the version that is read."""
+        return self.store.open_reader(self.manifest.dump.key, version_id=self.version_id)
 
     def head(self) -> tuple[bytes, list[Entry]]:
         """Return the archive's header and table of contents, as bytes and decoded.

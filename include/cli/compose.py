@@ -36,19 +36,19 @@ def init(
     ] = False,
 ) -> int:
     """Make keys, passwords, certificates and connections. Never overwrites; repeat it freely."""
-    from include.deployment import private, settings
+    from include.deployment import private
 
     if not (folder / "docker-compose.yaml").exists():
         raise UsageError(
             f"There is no docker-compose.yaml in {folder}.", "Name its folder with --folder."
         )
-    dotenv = folder / settings.FILE
-    wanted = settings.wanted(f"./{PRIVATE}", sample=sample)
-    added = settings.add_missing(dotenv, wanted)
+    dotenv = folder / private.DOTENV
+    wanted = private.new_settings(f"./{PRIVATE}", sample=sample)
+    added = private.add_settings(dotenv, wanted)
     here = workplace()
-    if settings.follow(dotenv, settings.REVISION, here.code_version):
-        added.append(settings.REVISION)
-    known = settings.read(dotenv)
+    if private.set_setting(dotenv, private.REVISION, here.code_version):
+        added.append(private.REVISION)
+    known = private.read_settings(dotenv)
     place = folder / known["PARCELSEAL_PRIVATE"]
     with_sample = "sample" in known.get("COMPOSE_PROFILES", "").split(",")
     if sample and not with_sample:

@@ -10,7 +10,7 @@ import typer
 from include.cli.console import errors, print_json, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.evidence.names import DEPTH
+from include.evidence.folder import DEPTH
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def folder_of(path: str) -> Folder:
 
 def beside(path: str, other: str) -> Folder | None:
     """Return another bundle of the store that a bundle lies in; None where it is not at hand."""
-    from include.evidence.folder import DiskFolder, StoreFolder
-    from include.evidence.names import is_bundle_path
+    from include.evidence.folder import DiskFolder, StoreFolder, is_bundle_path
 
     if not is_bundle_path(other):
         return None
@@ -137,8 +136,8 @@ def recover_ledger(
     holds, requests and findings that bundles sealed and the state database lacks, and entries of
     the erasure ledger that are gone or were changed: no bundle can bring them back.
     """
+    from include.evidence.adopt import lock_end
     from include.evidence.adopt import recover_ledger as recover
-    from include.evidence.pending import lock_end
     from include.evidence.signing import TrustedKeys
 
     place = workplace()

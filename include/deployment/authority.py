@@ -1,14 +1,15 @@
-"""A certificate authority for the stack's own servers, whose key signs once and stays behind."""
+"""The certificate authority of the stack's own servers; its key stays in the private folder."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from include.encryption.recipients import certificate_builder, private_pem
 from include.services.errors import UsageError
 
 YEARS = 5  # of the authority and of servers; docs/production.md says how they are renewed
@@ -16,11 +17,11 @@ YEARS = 5  # of the authority and of servers; docs/production.md says how they a
 
 def new_authority_key() -> bytes:
     """Make the private key of an authority; returns PEM."""
-    return _private(ec.generate_private_key(ec.SECP256R1()))
+    return private_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def authority_of(private: bytes, now: datetime) -> bytes:
-    """Make the certificate of an authority's key that is there; returns PEM.
+    """Make the certificate of an authority's existing key; returns PEM.
 
     Raises:
         UsageError: the key cannot be read.
@@ -28,7 +29,7 @@ def authority_of(private: bytes, now: datetime) -> bytes:
     key = _authority_key(private)
     name = _name("ParcelSeal deployment")
     certificate = (
-        _builder(name, name, key, now)
+        certificate_builder(name, name, key.public_key(), now, YEARS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -76,7 +77,7 @@ def new_server(
     names = [x509.DNSName(host), x509.DNSName("localhost")]
     issuer_key = x509.SubjectKeyIdentifier.from_public_key(signer.public_key())
     certificate = (
-        _builder(_name(host), issuer.subject, key, now)
+        certificate_builder(_name(host), issuer.subject, key.public_key(), now, YEARS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -87,26 +88,11 @@ def new_server(
         )
         .sign(signer, hashes.SHA256())
     )
-    return _private(key), certificate.public_bytes(serialization.Encoding.PEM)
+    return private_pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime
-) -> x509.CertificateBuilder:
-    start = now.astimezone(UTC).replace(microsecond=0)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - timedelta(minutes=5))
-        .not_valid_after(start + timedelta(days=365 * YEARS))
-    )
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -120,12 +106,4 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         crl_sign=signs_certificates,
         encipher_only=False,
         decipher_only=False,
-    )
-
-
-def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
     )

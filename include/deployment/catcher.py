@@ -1,6 +1,6 @@
-"""``python -m include.deployment.catcher``: takes every mail over STARTTLS, and sends none.
+"""Catch mail: ``python -m include.deployment.catcher`` accepts all mail over STARTTLS, sends none.
 
-It stands in for the company's mail server until the connection ``mail`` names that one.
+It replaces the company's mail server until the connection ``mail`` names that server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def serve(folder: Path, certificate: Path, port: int, host: str | None = N
         folder: each mail becomes a file in it.
         certificate: PEM file with certificate and key.
         port: to listen on.
-        host: address to listen on; every one where none is given.
+        host: address to listen on; None for all.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -26,22 +27,11 @@ def connections(
         secret: returns a secret by its name.
         sample: whether the sample customer database is part of the stack.
     """
-
-    def database(host: str, role: str, name: str, **extra: str) -> Connection:
-        return _connection(
-            "postgres",
-            host=host,
-            port=5432,
-            login=role,
-            password=passwords[role],
-            schema=name,
-            extra={**_VERIFIED, **extra},
-        )
-
+    database = partial(_database, passwords)
     recipients = [
         {"name": name, "certificate": layout.mounted(f"{name}.crt")} for name in layout.RECIPIENTS
     ]
-    found = {
+    configured = {
         "state_db": database(
             layout.POSTGRES,
             layout.STATE,
@@ -54,7 +44,7 @@ def connections(
         "drill_db": database(
             layout.SCRATCH, layout.DRILL, "postgres", private_key=layout.mounted("drill.key")
         ),
-        # No site: this store stands beside the databases. Who moves it names where it is.
+        # No site: this store is at the site of the databases. Name its site after moving it.
         "offsite_store": _store(
             layout.BACKUPS,
             layout.BACKUPS,
@@ -77,18 +67,18 @@ def connections(
             extra={
                 "disable_ssl": True,  # from the first byte; STARTTLS then
                 "verify": CA,
-                "catcher": True,  # evidence says that nobody got what was sent
+                "catcher": True,  # evidence says that mail reached no recipient
                 "from_email": "ParcelSeal <parcelseal@courier.example>",
             },
         ),
     }
-    found |= _overrides(secret)
+    configured |= _overrides(secret)
     if sample:
-        found |= {
+        configured |= {
             conn_id: database(layout.CUSTOMERS, role, COURIER)
             for conn_id, role in sample_logins().items()
         }
-    return found
+    return configured
 
 
 def pages_connections(
@@ -96,15 +86,7 @@ def pages_connections(
 ) -> dict[str, Connection]:
     """Return what the compliance pages need: to read, and no key that signs."""
     return {
-        "pages_db": _connection(
-            "postgres",
-            host=layout.POSTGRES,
-            port=5432,
-            login=layout.PAGES,
-            password=passwords[layout.PAGES],
-            schema=layout.STATE,
-            extra=dict(_VERIFIED),
-        ),
+        "pages_db": _database(passwords, layout.POSTGRES, layout.PAGES, layout.STATE),
         "evidence_store": _store(
             layout.EVIDENCE,
             layout.READER,
@@ -162,6 +144,20 @@ def _store(bucket: str, user: str, secret: Callable[[str], str], **extra: Any) -
             "verify": CA,
             **extra,
         },
+    )
+
+
+def _database(
+    passwords: Mapping[str, str], host: str, role: str, name: str, **extra: str
+) -> Connection:
+    return _connection(
+        "postgres",
+        host=host,
+        port=5432,
+        login=role,
+        password=passwords[role],
+        schema=name,
+        extra={**_VERIFIED, **extra},
     )
 
 

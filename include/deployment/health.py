@@ -1,4 +1,4 @@
-"""``python -m include.deployment.health PART``: is this container's part alive? Exit code 0 or 1.
+"""Check this container: ``python -m include.deployment.health PART``, exit code 0 or 1.
 
 Airflow's own checks import all of Airflow each time, some seconds of CPU; this asks the same of the
 database, the broker or the server and imports next to nothing.
@@ -24,7 +24,7 @@ TIMEOUT = 8  # seconds
 
 
 def has_heartbeat(job: str, url: str, host: str) -> bool:
-    """Whether a job of this host beat a short while ago.
+    """Return whether a job of this host has a recent heartbeat.
 
     Args:
         job: its type in Airflow's table of jobs.
@@ -34,16 +34,16 @@ def has_heartbeat(job: str, url: str, host: str) -> bool:
     import psycopg
 
     with psycopg.connect(url.replace("+psycopg2", "", 1), connect_timeout=TIMEOUT) as connection:
-        found = connection.execute(
+        row = connection.execute(
             "SELECT 1 FROM job WHERE job_type = %s AND hostname = %s AND state = 'running' "
             "AND latest_heartbeat > now() - make_interval(secs => %s)",
             [job, host, OLDEST],
         ).fetchone()
-    return found is not None
+    return row is not None
 
 
 def worker_answers(broker: str, host: str) -> bool:
-    """Whether Celery's worker of this host answers a ping over the broker."""
+    """Return whether Celery's worker of this host answers a ping over the broker."""
     from celery import Celery
 
     name = f"celery@{host}"
@@ -52,20 +52,20 @@ def worker_answers(broker: str, host: str) -> bool:
 
 
 def pages_answer(port: int) -> bool:
-    """Whether the API server answers."""
+    """Return whether the API server answers."""
     address = f"http://localhost:{port}/api/v2/version"
     with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
         return bool(answer.status == 200)
 
 
 def mail_answers(port: int) -> bool:
-    """Whether the mail server greets."""
+    """Return whether the mail server answers."""
     with smtplib.SMTP("localhost", port, timeout=TIMEOUT) as server:
         return server.noop()[0] == 250
 
 
 def check(part: str) -> bool:
-    """Whether a part of the stack in this container is alive."""
+    """Return whether a part of the stack in this container is alive."""
     if part in JOBS:
         return has_heartbeat(JOBS[part], _secret("airflow_database"), socket.getfqdn())
     if part == "worker":

@@ -1,6 +1,6 @@
-"""What the production stack is made of: its servers, databases, roles, stores and secrets.
+"""The parts of the production stack: servers, databases, roles, stores and secrets.
 
-`docker-compose.yaml` says the same to Docker; tests/deployment holds the two against each other.
+`docker-compose.yaml` tells Docker the same; tests/deployment compares both.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from include.local.roles import COURIER, COURIER_OWNER, courier_roles
 __all__ = ["MAIL_PORT", "REDIS_PORT", "STORE_PORT", "mounted"]
 POSTGRES, SCRATCH, CUSTOMERS = "postgres", "scratch", "customers"  # hosts of databases
 STORE, REDIS, MAIL = "store", "redis", "mail"
-# Who answers over TLS, each with a certificate in this name.
+# Servers with TLS, each with a certificate for this name.
 SERVERS = (POSTGRES, SCRATCH, CUSTOMERS, STORE, REDIS, MAIL)
 JOINED = (STORE, MAIL)  # which take certificate and key in one file
 
 AIRFLOW, RESULTS, STATE = "airflow", "celery_results", "parcelseal_state"
 BACKUP_READER, PAGES = "backup_reader", "parcelseal_pages"
 DRILL = "parcelseal_drill"
-# host -> role -> what it may do on the whole server
+# host -> role -> its right on the whole server
 ROLES: dict[str, dict[str, str]] = {
     POSTGRES: {AIRFLOW: "", RESULTS: "", STATE: "", BACKUP_READER: "", PAGES: ""},
     SCRATCH: {DRILL: "CREATEDB"},

@@ -1,4 +1,4 @@
-"""Where containers find their secrets and listen. Imports nothing: each health check reads it."""
+"""Secrets and ports of containers. Imports nothing: each health check reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the init container does before Airflow starts: roles, databases, buckets. Safe to repeat."""
+"""Create roles, databases and buckets before Airflow starts, in the init container. Repeatable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from include.deployment import layout
-from include.local.roles import COURIER, grant_courier, let_in, make_databases, make_roles
+from include.local.roles import (
+    COURIER,
+    COURIER_OWNER,
+    grant_courier,
+    let_in,
+    make_databases,
+    make_roles,
+)
 from include.sample_company import load
 from include.sample_company.carry_on import carry_on
 from include.sample_company.load import grant
@@ -33,7 +40,7 @@ class Preparation:
 
     Args:
         secrets: folder of the secrets as this container sees them.
-        tell: is told each longer step.
+        tell: is called with a line for each longer step.
         hosts: address by server's name, where it is another (tests).
         store: URL of the store.
         region: of its buckets.
@@ -74,7 +81,9 @@ class Preparation:
         with connected(self._superuser(layout.CUSTOMERS)) as admin:
             admin.autocommit = True
             grant_courier(admin)
-        owner = self._address(layout.CUSTOMERS, "courier_owner", self._role("courier_owner"))
+        owner = self._address(
+            layout.CUSTOMERS, COURIER_OWNER, self._role_passwords()[COURIER_OWNER]
+        )
         with connected(owner.with_database(COURIER)) as connection:
             if connection.execute("SELECT to_regclass('public.customer')").fetchone() == (None,):
                 connection.rollback()
@@ -104,8 +113,8 @@ class Preparation:
                 ) from None
 
     def _bucket(self, client: S3Client, bucket: str) -> None:
-        there = {one["Name"] for one in client.list_buckets()["Buckets"]}
-        if bucket not in there:
+        names = {existing["Name"] for existing in client.list_buckets()["Buckets"]}
+        if bucket not in names:
             self.tell(f"creating the bucket {bucket} with Object Lock")
             client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
         try:
@@ -144,12 +153,9 @@ class Preparation:
         words = {"dbname": "postgres", "user": user, **self.hosts.get(host, verified)}
         return DatabaseAddress.from_parameters(words, password)
 
-    def _role(self, name: str) -> str:
-        return self._role_passwords()[name]
-
     def _role_passwords(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self._secret("role_passwords.json"))
-        return found
+        passwords: dict[str, str] = json.loads(self._secret("role_passwords.json"))
+        return passwords
 
     def _secret(self, name: str) -> str:
         try:
@@ -162,7 +168,7 @@ class Preparation:
 
 
 def grant_pages(state: DatabaseAddress) -> None:
-    """Let the compliance pages read what they show of the state database, which is migrated."""
+    """Grant the role of the compliance pages their tables of the migrated state database."""
     from include.registry import pages_tables
     from include.state.connect import engine
     from include.state.reading import grant_pages as grant_to

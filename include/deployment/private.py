@@ -1,8 +1,8 @@
-"""The private folder of a deployment: every key, password and connection, made once.
+"""The private folder of a deployment and its ``.env``: keys, passwords, connections, settings.
 
 Existing files are never written again, except the connections of each zone, which follow from
 `connections.json`. So `compose init` may be repeated at any time: after an upgrade it adds what the
-new version needs.
+new version needs. ``.env`` beside `docker-compose.yaml` holds no secret.
 """
 
 from __future__ import annotations
@@ -25,6 +25,87 @@ from include.encryption.recipients import belong_together, certificate_of, new_k
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
 
+DOTENV = ".env"
+REVISION = "PARCELSEAL_REVISION"  # of the code that images are built of; evidence names it
+CONTAINER_USER = (
+    10001  # of containers, where `compose init` runs as root; else they run as who ran it
+)
+
+
+def new_settings(private: str, *, sample: bool) -> dict[str, str]:
+    """Return the settings of a new deployment.
+
+    Args:
+        private: the private folder, as Compose finds it from its own.
+        sample: whether the sample customer database is part of the stack.
+    """
+    uid, gid = container_user()
+    return {
+        "PARCELSEAL_UID": str(uid),
+        "PARCELSEAL_GID": str(gid),
+        "PARCELSEAL_PRIVATE": private,
+        "PARCELSEAL_TAG": "latest",
+        "COMPOSE_PROFILES": "sample" if sample else "",
+    }
+
+
+def container_user() -> tuple[int, int]:
+    """Return user and group that containers run as: never root."""
+    uid, gid = os.geteuid(), os.getegid()
+    return (uid, gid) if uid else (CONTAINER_USER, CONTAINER_USER)
+
+
+def add_settings(path: Path, settings: Mapping[str, str]) -> list[str]:
+    """Add settings that a file lacks; existing settings stay as they are.
+
+    Returns:
+        Names of what was added.
+
+    Raises:
+        UsageError: the file cannot be read or written.
+    """
+    try:
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = {
+            line.partition("=")[0].strip()
+            for line in there.splitlines()
+            if "=" in line and not line.lstrip().startswith("#")
+        }
+        missing = {key: value for key, value in settings.items() if key not in kept}
+        if missing:
+            lines = [f"{key}={value}\n" for key, value in missing.items()]
+            gap = "" if not there or there.endswith("\n") else "\n"
+            path.touch(mode=0o600)
+            path.write_text(there + gap + "".join(lines), encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{path} cannot be used: {reason}.") from None
+    return list(missing)
+
+
+def set_setting(path: Path, name: str, value: str) -> bool:
+    """Set a setting that follows the code; return whether it changed.
+
+    Raises:
+        UsageError: the file cannot be read or written.
+    """
+    if add_settings(path, {name: value}):
+        return True
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = [
+        f"{name}={value}\n" if line.partition("=")[0].strip() == name else line for line in lines
+    ]
+    if changed != lines:
+        path.write_text("".join(changed), encoding="utf-8")
+    return changed != lines
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Return the settings of a file, as Compose reads plain ones."""
+    pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    return {key.strip(): value.strip() for key, sign, value in pairs if sign and key[:1] != "#"}
+
+
 ADMIN = {"id": "admin", "name": "Administrator", "mail": "admin@courier.example"}
 CONNECTIONS, PAGES_CONNECTIONS = "connections.json", "connections_pages.json"
 ALL_CONNECTIONS = "connections_all.json"  # without those of single queues
@@ -38,7 +119,7 @@ SAMPLE_PEOPLE = Path(__file__).parent / "sample_people.json"
 
 @dataclass
 class PrivateFolder:
-    """What `compose init` writes.
+    """The files that `compose init` writes.
 
     Args:
         folder: of the deployment, for its owner alone.
@@ -54,7 +135,7 @@ class PrivateFolder:
     made: list[str] = field(default_factory=list)
 
     def write(self) -> list[str]:
-        """Make what is missing.
+        """Make the missing files.
 
         Returns:
             Names of what was made, relative to the folder; empty when all was there.
@@ -130,8 +211,7 @@ class PrivateFolder:
         if not certificate.exists():
             # A key without one is of an init that was ended between the two.
             self._keep(private, new_key)
-            made = certificate_of(name, key.read_bytes(), self.now)
-            self._keep(certificate.name, made)
+            self._keep(certificate.name, certificate_of(name, key.read_bytes(), self.now))
         elif key.exists() and not belong_together(name, key.read_bytes(), certificate.read_bytes()):
             raise UsageError(
                 f"{private} and {certificate.name} in {self.folder} do not belong together.",
@@ -166,12 +246,12 @@ class PrivateFolder:
         people = json.loads(SAMPLE_PEOPLE.read_bytes()) if self.sample else []
         self._keep(USERS, _json([{**ADMIN, "roles": ["Admin"]}, *people]))
         try:
-            accounts = [one["id"] for one in json.loads(self.text(USERS))]
+            accounts = [user["id"] for user in json.loads(self.text(USERS))]
         except (ValueError, TypeError, KeyError):
             raise UsageError(
                 f"{self.folder / USERS} is no list of users with `id`, `name`, `mail` and `roles`."
             ) from None
-        self._add_missing(PASSWORDS, {one: secrets.token_urlsafe(16) for one in accounts})
+        self._add_missing(PASSWORDS, {account: secrets.token_urlsafe(16) for account in accounts})
 
     def _policy(self) -> None:
         """Copy the shipped pack for the sample, and what describes the stack's own databases."""
@@ -202,12 +282,12 @@ class PrivateFolder:
         self._keep(private, make)
         self._keep(public, lambda: shown((self.folder / private).read_bytes()))
 
-    def _add_missing(self, name: str, wanted: Mapping[str, object]) -> None:
-        """Add names to a JSON object that lacks them; what it has stays as it is."""
+    def _add_missing(self, name: str, values: Mapping[str, object]) -> None:
+        """Add names to a JSON object that lacks them; existing values stay as they are."""
         path = self.folder / name
         try:
             kept = json.loads(path.read_bytes()) if path.exists() else {}
-            missing = {key: value for key, value in wanted.items() if key not in kept}
+            missing = {key: value for key, value in values.items() if key not in kept}
             whole = {**kept, **missing}
         except (ValueError, TypeError):
             raise UsageError(f"{path} is no JSON object.", "Correct it.") from None
@@ -237,7 +317,7 @@ def hand_over(folder: Path, uid: int, gid: int) -> None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Take every right from everybody but the owner."""
+    """Remove all rights of everybody but the owner."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)

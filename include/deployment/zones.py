@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 from include import registry
@@ -31,13 +30,6 @@ KEY_EXTRAS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class Databases(StrEnum):
-    """The mapped databases that the workers of a zone may connect to, with the maps' own logins."""
-
-    ALL = "all"
-    NONE = "none"
-
-
 @dataclass(frozen=True)
 class Zone:
     """A set of workers.
@@ -45,7 +37,7 @@ class Zone:
     Attributes:
         queue: whose tasks they run.
         keys: files with private keys and secrets that they have.
-        databases: mapped databases that they reach.
+        reaches_databases: whether they connect to the mapped databases, with the maps' own logins.
         offsite: whether they reach the off-site store.
         sends: whether they reach the mail server and the webhooks of robots.
         servers: servers of the stack, beside broker, API server, PostgreSQL and store.
@@ -53,7 +45,7 @@ class Zone:
 
     queue: Queue
     keys: frozenset[str] = frozenset()
-    databases: Databases = Databases.NONE
+    reaches_databases: bool = False
     offsite: bool = True
     sends: bool = False
     servers: frozenset[str] = frozenset()
@@ -88,14 +80,14 @@ ZONES: Mapping[Queue, Zone] = {
         Zone(
             Queue.DEFAULT,
             keys=frozenset({"erasure_keys"}),
-            databases=Databases.ALL,
+            reaches_databases=True,
             sends=True,
             servers=frozenset({layout.CUSTOMERS, layout.MAIL}),
         ),
         Zone(
             Queue.BACKUP,
             keys=frozenset({"manifest.key"}),
-            databases=Databases.ALL,
+            reaches_databases=True,
             servers=frozenset({layout.CUSTOMERS}),
         ),
         Zone(
@@ -106,7 +98,7 @@ ZONES: Mapping[Queue, Zone] = {
         Zone(
             Queue.RETENTION,
             keys=frozenset({"erasure_keys"}),
-            databases=Databases.ALL,
+            reaches_databases=True,
             servers=frozenset({layout.CUSTOMERS}),
         ),
         Zone(
@@ -151,7 +143,7 @@ def connections_of(zone: Zone, configured: Mapping[str, Any]) -> dict[str, Conne
     every_login = {login.connection for login in registry.logins()}
     used = logins_of(zone)
     # Without a login of its own, a workflow uses that of the database.
-    databases = zone.databases is Databases.ALL or not used <= plain.keys()
+    databases = zone.reaches_databases or not used <= plain.keys()
 
     def is_used(name: str, connection: Connection) -> bool:
         if name in FIXED:

@@ -1,12 +1,14 @@
 """The workplace of a drill: the live pack, code and clock, and a state of its own.
 
-It refuses every connection: stores, keys, mail server and robot. Mapped databases are the
-exception, read-only, since the people who play the drill are looked up there. The drill's own
-bundle is sealed by the live workplace; then the state is dropped.
+It refuses every connection: stores, keys, mail server and robot. Its channels accept every
+notification and send nothing. Mapped databases are the exception, read-only, since the people who
+play the drill are looked up there. The drill's own bundle is sealed by the live workplace; then the
+state is dropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -15,15 +17,78 @@ from typing import TYPE_CHECKING, NoReturn
 from include.drill_sandbox import schema
 from include.evidence.ledger import find
 from include.evidence.shelf import refuse_sealed
+from include.notify.delivery import Office
+from include.notify.letters import Letter
+from include.notify.notice import ChannelKind
+from include.policy.rules import Quiet
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
+from include.services.fate import Fate, Reply
 from include.workplace import STORES, Workplace
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from include.policy import PolicyPack
+
+
+NOWHERE = "nobody@drill.invalid"  # RFC 6761, 6.4: no host has such a name
+_NO_QUIET_HOURS = Quiet(begins="00:00", ends="00:00")  # hours without length
+
+
+@dataclass
+class SandboxChannel:
+    """Accept every message and keep only the count.
+
+    Attributes:
+        taken: messages so far.
+    """
+
+    domain: str = "drill.invalid"
+    lines: int = 1
+    taken: int = 0
+
+    def open(self) -> SandboxChannel:
+        """Return a line."""
+        return self
+
+    def ready(self) -> Reply:
+        """Accept."""
+        return Reply(Fate.ACCEPTED)
+
+    def send(self, letter: Letter) -> Reply:
+        """Count a message."""
+        del letter
+        self.taken += 1
+        return Reply(Fate.ACCEPTED)
+
+    def close(self) -> None:
+        """Do nothing: no connection is open."""
+
+
+def sandbox_office(office: Office) -> Office:
+    """Return an office that sends nothing, without quiet hours or holidays.
+
+    It looks up no address: a scenario affects no customer.
+
+    Args:
+        office: its outbox is that of a drill.
+    """
+    channels: Mapping[ChannelKind, SandboxChannel] = {
+        "mail": SandboxChannel(),
+        "robot": SandboxChannel(),
+    }
+    rules = office.rules.model_copy(update={"workdays_only": False, "domains": ()})
+    addresses = dict.fromkeys(office.addresses, _nowhere)
+    return replace(
+        office, channels=channels, rules=rules, quiet=_NO_QUIET_HOURS, addresses=addresses
+    )
+
+
+def _nowhere(keys: Sequence[str]) -> Mapping[str, str]:
+    return dict.fromkeys(keys, NOWHERE)
+
 
 LEFT_AFTER = timedelta(days=30)  # a drill in progress has a step in that time
 _NEVER = ("state_db", "drill_db", "mail", *STORES)  # even if a pack names a database so
@@ -58,16 +123,16 @@ class SandboxedWorkplace(Workplace):
 
     @property
     def is_drill(self) -> bool:
-        """Whether these are the services of an incident drill."""
+        """Return whether these are the services of an incident drill."""
         return True
 
     def is_local(self, conn_id: str) -> bool:
-        """Return False: the local profile stands in for no connection of a drill."""
+        """Return False: the local profile supplies no connection of a drill."""
         del conn_id
         return False
 
     def mail_is_caught(self) -> bool:
-        """Return False: a drill's mail is counted, whatever server is configured."""
+        """Return False: a drill's mail is only counted."""
         return False
 
     def connection(self, conn_id: str) -> ConnectionSpec:
@@ -79,14 +144,14 @@ class SandboxedWorkplace(Workplace):
         _refuse(f"the connection {conn_id}")
 
     def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
-        """Return where a workflow reads a mapped database; sessions there are read-only.
+        """Return the address at which a workflow reads a mapped database, read-only.
 
         Args:
             conn_id: the workflow's connection.
             mapped: the database's own.
 
         Raises:
-            UsageError: that is no mapped database.
+            UsageError: the database is not mapped.
         """
         connections = {database.connection for database in self.pack.databases.values()}
         if conn_id in _NEVER or mapped not in connections:
@@ -123,33 +188,33 @@ class SandboxedWorkplace(Workplace):
 
 
 def sandboxed(
-    place: Workplace, dag_id: str, run_id: str, *, begins: bool = False
+    live: Workplace, dag_id: str, run_id: str, *, begins: bool = False
 ) -> SandboxedWorkplace:
     """Return the workplace of a drill; its state is made at the first use.
 
     Args:
-        place: the live one.
+        live: the live workplace.
         dag_id: the workflow.
         run_id: the run that is the drill.
         begins: for the first step of a run, which makes the state. Every other step finds it, or
             refuses if it was cleared away: it would go on with an empty state.
     """
     return SandboxedWorkplace(
-        home=place.home,
-        policy=place.policy,
-        load=place.load,
+        home=live.home,
+        policy=live.policy,
+        load=live.load,
         lookup=lambda conn_id: _refuse(f"the connection {conn_id}"),
-        clock=place.clock,
-        live=place,
+        clock=live.clock,
+        live=live,
         dag_id=dag_id,
         run_id=run_id,
         begins=begins,
     )
 
 
-def live_of(place: Workplace) -> Workplace:
-    """Return the workplace with the live ledger and stores: of a drill, the one it belongs to."""
-    return place.live if isinstance(place, SandboxedWorkplace) else place
+def live_of(services: Workplace) -> Workplace:
+    """Return the workplace with the live ledger and stores, also for the workplace of a drill."""
+    return services.live if isinstance(services, SandboxedWorkplace) else services
 
 
 def clear_leftovers(live: Workplace) -> list[schema.Sandbox]:

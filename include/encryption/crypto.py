@@ -129,8 +129,8 @@ class _Decrypting:
         self._checked = False
 
     def __del__(self) -> None:
-        # The SDK's own close() complains of a message that was not read to its end. Python 3.13
-        # would write that into the log of a drill, where a refusal is what was looked for.
+        # The SDK's own close() raises an error for a message that was not read to its end. Python
+        # 3.13 would write that into the log of a drill, which expects the refusal.
         if "_stream" in vars(self):
             io.IOBase.close(self._stream)
 
@@ -154,8 +154,8 @@ class _Decrypting:
             ) from None
 
     def _check_context(self) -> None:
-        found = self._stream.header.encryption_context
-        if any(found.get(key) != value for key, value in self._expected.items()):
+        context = self._stream.header.encryption_context
+        if any(context.get(key) != value for key, value in self._expected.items()):
             raise Refused(
                 f"{self._name} was encrypted as another object, not as this one.",
                 "Objects were swapped in the store: use another copy, raise an incident.",
@@ -198,18 +198,11 @@ class RecipientRecord(Frozen):
     @classmethod
     def of(cls, recipient: Recipient) -> Self:
         """Record a recipient."""
-        return cls.model_validate(
-            {
-                "name": recipient.name,
-                "kind": recipient.kind,
-                "key_id": recipient.key_id,
-                "expires_at": recipient.expires_at,
-            }
-        )
+        return cls.model_validate(recipient, from_attributes=True)
 
 
 class EncryptionRecord(Frozen):
-    """How the object was encrypted; the context is authenticated with it."""
+    """The encryption of the object; its context is authenticated."""
 
     format: str = "AWS Encryption SDK message, version 2"
     suite: str
@@ -220,13 +213,11 @@ class EncryptionRecord(Frozen):
 
     @classmethod
     def of(cls, context: Mapping[str, str]) -> Self:
-        """Record how `crypto.encrypting` works, and what it binds a message to."""
-        from include.encryption import crypto
-
+        """Record how `encrypting` works, and to what it binds a message."""
         return cls(
-            suite=crypto.SUITE,
-            frame_bytes=crypto.FRAME,
-            wrapping=crypto.WRAPPING,
-            provider=crypto.PROVIDER,
+            suite=SUITE,
+            frame_bytes=FRAME,
+            wrapping=WRAPPING,
+            provider=PROVIDER,
             context=dict(context),
         )

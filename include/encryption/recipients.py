@@ -1,4 +1,4 @@
-"""Whom data is encrypted to: public keys and KMS keys. Who encrypts holds no private key."""
+"""Recipients of encrypted data: public keys and KMS keys. Encryption needs no private key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from include.services.errors import UsageError
@@ -24,7 +24,7 @@ KMS_KIND = "kms"
 
 @dataclass(frozen=True)
 class Recipient:
-    """One key that can open what is encrypted.
+    """A key that can open encrypted data.
 
     Attributes:
         name: as the connection and the records call it, ``operations``.
@@ -43,7 +43,7 @@ class Recipient:
     client: Any = None
 
     def expired(self, moment: datetime) -> bool:
-        """Say whether the certificate is over at that moment."""
+        """Return whether the certificate has expired at that moment."""
         return self.expires_at is not None and self.expires_at <= moment
 
 
@@ -118,18 +118,13 @@ def opening_key_from_pem(pem: bytes, where: str) -> OpeningKey:
         ) from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise UsageError(f"{where} is not an RSA private key.", "Give the key of a recipient.")
-    plain = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return OpeningKey(RSA_KIND, public_key_id(key.public_key()), plain)
+    return OpeningKey(RSA_KIND, public_key_id(key.public_key()), private_pem(key))
 
 
 def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, bytes]:
     """Make an RSA pair; returns (private key PEM, self-signed certificate PEM).
 
-    The certificate only carries the public key and its expiry; nobody is asked to trust its name.
+    The certificate only carries the public key and its expiry; its name needs no trust.
     """
     private = new_key(bits)
     return private, certificate_of(name, private, now)
@@ -137,7 +132,12 @@ def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, 
 
 def new_key(bits: int = RSA_BITS) -> bytes:
     """Make the private half of a pair; returns PEM."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits).private_bytes(
+    return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=bits))
+
+
+def private_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PKCS #8 PEM, without a passphrase."""
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
@@ -145,29 +145,39 @@ def new_key(bits: int = RSA_BITS) -> bytes:
 
 
 def certificate_of(name: str, private: bytes, now: datetime) -> bytes:
-    """Make the certificate of a private key that is there; returns PEM.
+    """Make the certificate of an existing private key; returns PEM.
 
     Raises:
         UsageError: it is no RSA key in PEM without a passphrase.
     """
     key = _rsa_key(name, private)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ParcelSeal {name}"[:64])])
+    builder = certificate_builder(subject, subject, key.public_key(), now, CERTIFICATE_YEARS)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def certificate_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
+    now: datetime,
+    years: int,
+) -> x509.CertificateBuilder:
+    """Return a certificate to sign that is valid from five minutes before ``now``."""
     start = now.astimezone(UTC).replace(microsecond=0)
-    certificate = (
+    return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
+        .issuer_name(issuer)
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - timedelta(minutes=5))
-        .not_valid_after(start + timedelta(days=365 * CERTIFICATE_YEARS))
-        .sign(key, hashes.SHA256())
+        .not_valid_after(start + timedelta(days=365 * years))
     )
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def belong_together(name: str, private: bytes, certificate: bytes) -> bool:
-    """Say whether a certificate is of a private key; both PEM, one name for messages.
+    """Return whether a certificate is of a private key; both are PEM, the name is for messages.
 
     Raises:
         UsageError: one of them cannot be read.

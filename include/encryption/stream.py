@@ -17,7 +17,7 @@ class Sink(Protocol):
     """Anything with ``write``."""
 
     def write(self, data: bytes, /) -> object:
-        """Take bytes."""
+        """Write bytes."""
         ...
 
 

@@ -1,13 +1,19 @@
-"""Enter signed bundles into the ledger that lack a row.
+"""Finish interrupted seals: store their signatures, and enter bundles that lack a ledger row.
 
-A killed seal of an older version leaves such bundles, and so does a restored state database.
+A seal commits the ledger row and the signature in one transaction and puts the signature into the
+store after that. Until the commit nothing signed exists outside of it, so a seal that loses its
+connection cannot fork the chain. After the commit any later seal can finish the work.
+
+A killed seal of an older version leaves a signed bundle without a row, and so does a restored state
+database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -15,10 +21,8 @@ from sqlalchemy import Connection, select
 from include.evidence import ledger
 from include.evidence.check import columns_of, finished_at_of, is_of_folder
 from include.evidence.checkpoint import adopt_checkpoint, newest_checkpoint, unpruned_gaps
-from include.evidence.folder import Link
+from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE
-from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import (
     MOST_FORGED,
@@ -27,12 +31,112 @@ from include.evidence.unrecorded import (
     recent_parts,
     search_unrecorded,
 )
-from include.evidence.versions import find_sealed
+from include.evidence.versions import find_sealed, read_sealed_sums
+from include.policy.rules import EvidenceRules
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectLocked,
+    ObjectMissing,
+    ObjectStore,
+)
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
+
+
+def lock_end(store: ObjectStore, clock: Clock, rules: EvidenceRules) -> datetime | None:
+    """Return until when bundles that are finished now are locked; None in a directory."""
+    return clock.now() + timedelta(days=rules.lock_days) if store.kind == "s3" else None
+
+
+def keep_signature(conn: Connection, bundle: str, signature: bytes) -> None:
+    """Keep a bundle's signature, in the transaction that enters its ledger row."""
+    intent = evidence_intent.update().where(evidence_intent.c.bundle == bundle)
+    conn.execute(intent.values(signature=signature))
+
+
+def pending_signatures(conn: Connection) -> dict[str, bytes]:
+    """Return the signatures that the store may not have yet, by bundle."""
+    columns = evidence_intent.c
+    kept = conn.execute(
+        select(columns.bundle, columns.signature).where(columns.signature.is_not(None))
+    )
+    return {row.bundle: bytes(row.signature) for row in kept}
+
+
+def begun_bundles(conn: Connection) -> set[str]:
+    """Return the bundles that are being written, or whose seal was killed before its row."""
+    columns = evidence_intent.c
+    return set(conn.scalars(select(columns.bundle).where(columns.signature.is_(None))))
+
+
+def pending_signature(conn: Connection, bundle: str) -> bytes | None:
+    """Return a bundle's signature that the store may not have yet; None when there is none."""
+    columns = evidence_intent.c
+    signature = conn.scalar(select(columns.signature).where(columns.bundle == bundle))
+    return None if signature is None else bytes(signature)
+
+
+def publish_signatures(
+    store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
+) -> None:
+    """Put pending signatures into the store; the caller holds the evidence lock.
+
+    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending, and so does
+    one whose name is locked: the bundle was changed, and verification names it.
+
+    Args:
+        store: the evidence store.
+        conn: the state database.
+        keys: public keys whose seals count.
+        lock_until: end of Object Lock for every object of the bundles; None for no lock.
+
+    Raises:
+        StoreError: the store cannot be read or written; repeat it.
+    """
+    for bundle, signature in pending_signatures(conn).items():
+        row = ledger.find_bundle(conn, bundle)
+        if row is None or not _fits(store, row, signature, keys):
+            continue
+        if _stored_signature(store, bundle) != signature:
+            try:
+                store.put(f"{bundle}/{SIGNATURE}", signature)
+            except ObjectLocked:  # another signature has its name: the bundle was changed
+                continue
+        if lock_until:
+            sealed = find_sealed(store, bundle, keys, sums_sha256=row.sums_sha256)
+            if sealed is None:  # its signature was deleted or overwritten meanwhile
+                continue
+            sealed.lock(lock_until)
+        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
+
+
+@contextmanager
+def evidence_transaction(
+    store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
+) -> Iterator[None]:
+    """Open a transaction that holds the evidence lock, after publishing pending signatures.
+
+    Args and errors: as `publish_signatures`.
+    """
+    with conn.begin():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        yield
+
+
+def _fits(store: ObjectStore, row: LedgerRow, signature: bytes, keys: TrustedKeys) -> bool:
+    """Return whether a signature is that of the SHA256SUMS that the ledger has and is stored."""
+    sums = read_sealed_sums(store, row.bundle, row.sums_sha256)
+    return sums is not None and keys.signed_by(row.key_fingerprint, signature, sums)
+
+
+def _stored_signature(store: ObjectStore, bundle: str) -> bytes | None:
+    try:
+        return StoreFolder(store, bundle).read(SIGNATURE, LARGEST_SIGNATURE)
+    except (ObjectMissing, ObjectDamaged):
+        return None
 
 
 @dataclass(frozen=True)
@@ -55,119 +159,21 @@ def recover_ledger(
 
     Reads the whole store. Commits the open transaction of ``conn``.
 
-    Args:
-        store: the evidence store.
-        conn: the state database.
-        signer: signs the rows.
-        keys: public keys whose seals count.
-        clock: gives the latest moment at which a bundle counts as sealed.
-        lock_until: as for ``seal``.
+    Args: as the attributes of `Recovery`.
 
     Returns:
         The bundles that were entered, in the chain's order.
     """
     conn.commit()
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
+    with evidence_transaction(store, conn, keys, lock_until):
         adopt_checkpoint(store, conn, keys)
-        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-        return [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
-
-
-def adopt_begun(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    clock: Clock,
-    lock_until: datetime | None = None,
-) -> list[str]:
-    """Enter signed bundles whose seal was interrupted; the caller holds the evidence lock.
-
-    Seals of older versions left such bundles. If the ledger is empty, the whole store is read, so
-    that a lost state database does not start a second chain.
-
-    Args and returns: as `recover_ledger`.
-    """
-    adopt_checkpoint(store, conn, keys)
-    prefixes = [""] if ledger.head(conn) is None else _begun(conn)
-    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
-    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-    return recovery.enter_following(unrecorded)
-
-
-def adopt_before_seal(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    clock: Clock,
-    lock_until: datetime | None,
-    workflows: Collection[str],
-) -> list[str]:
-    """Enter the bundles that follow the ledger's last row, so that the next seal forks no chain.
-
-    The caller holds the evidence lock and writes the next row in the same transaction. A seal
-    commits its row before it signs, so a signed bundle without a row is one whose row was lost.
-
-    Args:
-        store: the evidence store.
-        conn: the state database.
-        signer: signs the rows.
-        keys: public keys whose seals count.
-        clock: gives the latest moment at which a bundle counts as sealed.
-        lock_until: as for ``seal``.
-        workflows: workflows that may have bundles in the store, as folder names use them.
-
-    Returns:
-        The bundles that were entered, in the chain's order.
-
-    Raises:
-        ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
-            changed.
-        StoreError: the store cannot be read.
-    """
-    last = ledger.trusted_head(conn, keys)
-    authentic = ledger.newest_authentic(conn, keys)
-    newest = authentic or last
-    parts = recent_parts(store, workflows, newest.sealed_at if newest else None, clock.now())
-    prefixes = [*parts.prefixes, *_begun(conn)]
-    most_forged = MOST_FORGED if last else None
-    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and last != authentic and unrecorded.after(authentic.link if authentic else None):
-        # A trusted key signed the bundle after the authentic row, so the rows after it were
-        # changed. Otherwise an exchanged key signed rows and bundles.
-        raise ledger.changed(last)
-    if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
-        # Further bundles may be of runs that began long ago.
-        everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
-        unrecorded = unrecorded.joined(everywhere)
-    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
-    entered = [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
-    last = ledger.head(conn)
-    if remaining := unrecorded.after(last.link if last else None):
-        raise ControlFailed(
-            f"The signed evidence bundle {remaining[0].name} follows the ledger's last bundle and "
-            "cannot be entered: its result.json is missing, was changed, or is of another run.",
-            "Put its files back as they were sealed, or move a copied folder out of the store, and "
-            "run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed afterwards.",
-        )
-    return entered
-
-
-def _begun(conn: Connection) -> list[str]:
-    """Return the folders of bundles that are being written, or whose seal was killed."""
-    unsigned = evidence_intent.c.signature.is_(None)
-    return [
-        f"{bundle}/" for bundle in conn.scalars(select(evidence_intent.c.bundle).where(unsigned))
-    ]
+        recovery = Recovery(store, conn, signer, keys, clock, lock_until)
+        return recovery.enter(recovery.search([""]))
 
 
 @dataclass(frozen=True)
-class _Recovery:
-    """Enters bundles into the ledger.
+class Recovery:
+    """Enters signed bundles into the ledger that lack a row.
 
     Attributes:
         store: the evidence store.
@@ -184,6 +190,72 @@ class _Recovery:
     keys: TrustedKeys
     clock: Clock
     lock_until: datetime | None
+
+    def adopt_begun(self) -> None:
+        """Enter signed bundles whose seal was interrupted.
+
+        Seals of older versions left such bundles. If the ledger is empty, the whole store is read,
+        so that a lost state database does not start a second chain.
+        """
+        adopt_checkpoint(self.store, self.conn, self.keys)
+        is_empty = ledger.head(self.conn) is None
+        self.enter_following(self.search([""] if is_empty else self._begun_folders()))
+
+    def adopt_before_seal(self, workflows: Collection[str]) -> None:
+        """Enter the bundles after the ledger's last row, so that the next seal forks no chain.
+
+        The caller writes the next row in the same transaction. A seal commits its row before it
+        signs, so a signed bundle without a row is one whose row was lost.
+
+        Args:
+            workflows: workflows that may have bundles in the store, as folder names use them.
+
+        Raises:
+            ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
+                changed.
+            StoreError: the store cannot be read.
+        """
+        conn, keys = self.conn, self.keys
+        last = ledger.trusted_head(conn, keys)
+        authentic = ledger.newest_authentic(conn, keys)
+        newest = authentic or last
+        since = newest.sealed_at if newest else None
+        parts = recent_parts(self.store, workflows, since, self.clock.now())
+        most_forged = MOST_FORGED if last else None
+        unrecorded = self.search([*parts.prefixes, *self._begun_folders()], most_forged)
+        if last and last != authentic and unrecorded.after(authentic.link if authentic else None):
+            # A trusted key signed the bundle after the authentic row, so the rows after it were
+            # changed. Otherwise an exchanged key signed rows and bundles.
+            raise ledger.changed(last)
+        if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
+            # Further bundles may be of runs that began long ago.
+            unrecorded = unrecorded.joined(self.search([""], most_forged))
+        self.enter(unrecorded)
+        last = ledger.head(conn)
+        if remaining := unrecorded.after(last.link if last else None):
+            raise ControlFailed(
+                f"The signed evidence bundle {remaining[0].name} follows the ledger's last bundle "
+                "and cannot be entered: its result.json is missing, was changed, or is of another "
+                "run.",
+                "Put its files back as they were sealed, or move a copied folder out of the store, "
+                "and run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed "
+                "afterwards.",
+            )
+
+    def search(
+        self, prefixes: Collection[str], most_forged: int | None = None
+    ) -> UnrecordedBundles:
+        """Return the bundles that the ledger lacks; see `search_unrecorded`."""
+        return search_unrecorded(
+            self.store, self.conn, self.keys, prefixes, most_forged=most_forged
+        )
+
+    def _begun_folders(self) -> list[str]:
+        return [f"{bundle}/" for bundle in begun_bundles(self.conn)]
+
+    def enter(self, unrecorded: UnrecordedBundles) -> list[str]:
+        """Enter bundles between rows, then those that continue the chain; return their names."""
+        return [*self.enter_between(unrecorded), *self.enter_following(unrecorded)]
 
     def enter_following(self, unrecorded: UnrecordedBundles) -> list[str]:
         """Enter the bundles that continue the chain; return their names in the chain's order."""

@@ -1,4 +1,4 @@
-"""Sealing: from a run's result and files to a signed bundle in the chain."""
+"""Seal a run: write its result and files as a signed bundle of the chain."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
-from include.evidence.adopt import adopt_before_seal, adopt_begun
-from include.evidence.folder import StoreFolder, Sums
-from include.evidence.ledger import LedgerRow
-from include.evidence.model import Result
-from include.evidence.names import (
+from include.evidence.adopt import (
+    Recovery,
+    evidence_transaction,
+    keep_signature,
+    pending_signatures,
+)
+from include.evidence.folder import (
     LARGEST_RESULT,
     MOST_FILES,
     RESULT,
     SIGNATURE,
     SIGNER,
     SUMS,
+    StoreFolder,
+    Sums,
     bundle_path,
     check_file_names,
 )
-from include.evidence.pending import keep_signature, pending_signatures, publish_signatures
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Result
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import search_unrecorded
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
-from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -85,7 +90,7 @@ def seal(
         conn: the state database, outside of a ``with engine.begin()`` block. What is open on it is
             committed: the seal needs transactions of its own.
         signer: the key that seals.
-        result: what the run says of itself; names the run.
+        result: of the run.
         files: the bundle's further files by relative name: reports and artifacts.
         ahead: hex digests of files that were written into the folder ahead of the seal, by name.
         clock: gives the moment of sealing.
@@ -96,9 +101,9 @@ def seal(
     Raises:
         UsageError: a file name is not possible in a bundle, or there is too much for one.
         ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
-            what was written ahead is not there as it was written, a bundle that follows the last
-            one cannot be entered, the last row of the ledger was changed, or the bundle was changed
-            before its signature reached the store.
+            a file that was written ahead was changed or removed, a bundle that follows the last
+            bundle cannot be entered, the last row of the ledger was changed, or the bundle was
+            changed before its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
     check_file_names([*files, *ahead])
@@ -113,27 +118,26 @@ def seal(
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     keys = TrustedKeys([signer.public_pem, *trusted])
 
+    recovery = Recovery(store, conn, signer, keys, clock, lock_until)
+    transaction = partial(evidence_transaction, store, conn, keys, lock_until)
+
     def recorded() -> LedgerRow | None:
         return ledger.find(conn, run.dag_id, run.run_id)
 
     conn.commit()
-    with conn.begin():  # the intent is kept before anything is written
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
-        adopt_begun(store, conn, signer, keys, clock, lock_until)
+    with transaction():  # the intent is kept before anything is written
+        recovery.adopt_begun()
         if row := recorded():
             return _sealed(conn, row)
         begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
         tried_before = conn.execute(begun).first() is not None
         intent = insert(evidence_intent).values(bundle=bundle, begun_at=clock.now())
         conn.execute(intent.on_conflict_do_nothing())
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
+    with transaction():
         if row := recorded():
             return _sealed(conn, row)
         names = {*workflows, run.dag_id, *index.workflows(conn)}
-        adopt_before_seal(store, conn, signer, keys, clock, lock_until, names)
+        recovery.adopt_before_seal(names)
         if row := recorded():
             return _sealed(conn, row)
         last = ledger.trusted_head(conn, keys)
@@ -166,9 +170,7 @@ def seal(
             ),
         )
         keep_signature(conn, bundle, signer.sign(sums))
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
+    with transaction():
         return _sealed(conn, row)
 
 
@@ -198,9 +200,7 @@ def finish_seal(
         StoreError: the store did not take the signature; repeat it.
     """
     conn.commit()
-    with conn.begin():
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
+    with evidence_transaction(store, conn, keys, lock_until):
         row = ledger.find(conn, dag_id, run_id)
         return _sealed(conn, row) if row else None
 
@@ -255,7 +255,7 @@ def _refuse_signed(store: ObjectStore, conn: Connection, keys: TrustedKeys, bund
 
 
 def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, str]:
-    """Clear away what a killed try left; returns the digests of what a bucket's lock keeps.
+    """Delete what a killed try left; return the digests of files that a bucket's lock keeps.
 
     Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
     not ask whether the bundle was finished. A locked signature that nobody trusts gets the genuine

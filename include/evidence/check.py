@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.evidence.folder import Folder, Link, Sums
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.folder import (
     LARGEST_KEY,
     LARGEST_RESULT,
     LARGEST_SIGNATURE,
@@ -20,8 +19,12 @@ from include.evidence.names import (
     SIGNATURE,
     SIGNER,
     SUMS,
+    Folder,
+    Link,
+    Sums,
     bundle_path,
 )
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.messages import Message, _
 from include.services.errors import UsageError
@@ -75,7 +78,7 @@ def finished_at_of(result_json: bytes) -> datetime:
 
 
 class Refused(Exception):
-    """A bundle is not valid; the message says what is wrong."""
+    """A bundle is not valid; the message names the problem."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message.text)
@@ -130,14 +133,26 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
     Raises:
         Refused: it is missing, damaged or was changed.
     """
-    try:
+    with refusing_unreadable(name):
         digest = folder.sha256(name)
+    check_digest(name, digest, signed.sums.files[name])
+
+
+def check_digest(name: str, digest: str, sealed: str | None) -> None:
+    """Check that a file's digest is the sealed one; raises Refused."""
+    if digest != sealed:
+        raise Refused(_("the file {name} was changed after the seal", name=name))
+
+
+@contextmanager
+def refusing_unreadable(name: str) -> Iterator[None]:
+    """Raise Refused if a file that is read in the block is missing or damaged."""
+    try:
+        yield
     except ObjectMissing as error:
         raise Refused(_("the file {name} is missing", name=name)) from error
     except ObjectDamaged as error:
         raise Refused(_("the file {name} is damaged", name=name)) from error
-    if digest != signed.sums.files[name]:
-        raise Refused(_("the file {name} was changed after the seal", name=name))
 
 
 def read_result(folder: Folder, signed: SignedSums) -> bytes:
@@ -147,8 +162,7 @@ def read_result(folder: Folder, signed: SignedSums) -> bytes:
         Refused: it is missing, damaged or was changed.
     """
     content = _read(folder, RESULT, LARGEST_RESULT)
-    if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
-        raise Refused(_("the file {name} was changed after the seal", name=RESULT))
+    check_digest(RESULT, hashlib.sha256(content).hexdigest(), signed.sums.files.get(RESULT))
     return content
 
 
@@ -190,12 +204,8 @@ def _read(folder: Folder, name: str, limit: int) -> bytes:
     Raises:
         Refused: it is missing, damaged or larger.
     """
-    try:
+    with refusing_unreadable(name):
         return folder.read(name, limit)
-    except ObjectMissing as error:
-        raise Refused(_("the file {name} is missing", name=name)) from error
-    except ObjectDamaged as error:
-        raise Refused(_("the file {name} is damaged", name=name)) from error
 
 
 def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None) -> None:

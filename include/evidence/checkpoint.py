@@ -29,11 +29,11 @@ LARGEST = 16 * 1024  # bytes of it
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The signer's word that the chain was whole up to a bundle that is no longer kept.
+    """The signer's statement that the chain was whole up to a pruned bundle.
 
     Attributes:
         up_to_seq: the last pruned place of the chain.
-        bundle: its folder, of which SHA256SUMS, its signature and signer.pem are kept.
+        bundle: its folder, with SHA256SUMS, its signature and signer.pem.
         sums_sha256: the digest of that SHA256SUMS, to which the next bundle links.
         signature: Ed25519 over all other columns.
     """
@@ -47,7 +47,7 @@ class Checkpoint:
 
     @property
     def link(self) -> Link:
-        """How the next bundle refers to the last pruned one."""
+        """Return the link of the next bundle to the last pruned bundle."""
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:
@@ -57,21 +57,29 @@ class Checkpoint:
         return canonical("evidence_checkpoint", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Say whether the key that it names is trusted and signed it as it stands."""
+        """Return whether the key that it names is trusted and signed it as it stands."""
         return keys.signed_by(self.key_fingerprint, self.signature, self.signed_content())
 
 
 def checkpoints(conn: Connection) -> list[Checkpoint]:
-    """Return the checkpoints in order; the last one counts."""
-    every = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
-    found = [dict(row) for row in every.mappings()]
-    return [Checkpoint(**row | {"signature": bytes(row["signature"])}) for row in found]
+    """Return the checkpoints in order; the last checkpoint counts."""
+    rows = conn.execute(select(evidence_checkpoint).order_by(evidence_checkpoint.c.up_to_seq))
+    return [Checkpoint(**{**row, "signature": bytes(row["signature"])}) for row in rows.mappings()]
 
 
 def newest_checkpoint(conn: Connection, keys: TrustedKeys) -> Checkpoint | None:
-    """Return the last checkpoint that one of the keys signed, None without one."""
+    """Return the last checkpoint that a trusted key signed; None if there is none."""
     authentic = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
     return authentic[-1] if authentic else None
+
+
+def pruned_up_to(conn: Connection, keys: TrustedKeys) -> int:
+    """Return the number of the last bundle whose files were pruned by rule; 0 if none were.
+
+    A checkpoint counts only if one of the keys signed it.
+    """
+    newest = newest_checkpoint(conn, keys)
+    return newest.up_to_seq if newest else 0
 
 
 def keep_checkpoint(conn: Connection, signer: Signer, checkpoint: Checkpoint) -> Checkpoint:
@@ -158,30 +166,19 @@ class Gap:
         return self.last - self.first + 1
 
 
-def ledger_gaps(conn: Connection) -> tuple[Gap, ...]:
-    """Return the gaps of the ledger, lowest first; numbers after its last row are in no gap.
-
-    After the state database was lost, rows of pruned bundles are missing: `gaps_after` leaves them
-    out.
-    """
-    return tuple(Gap(first, last) for first, last in conn.execute(_GAPS))
-
-
-def gaps_after(gaps: tuple[Gap, ...], pruned: int) -> tuple[Gap, ...]:
-    """Return the gaps above the last number that a signed checkpoint covers; 0 without one."""
-    return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
-
-
 def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
-    """Return the gaps that no signed checkpoint covers, lowest first.
+    """Return the gaps of the ledger that no signed checkpoint covers, lowest first.
+
+    Numbers after the last row are in no gap. After the state database was lost, rows of pruned
+    bundles are missing, which is no gap.
 
     Args:
         conn: the state database.
         keys: public keys whose checkpoints count.
     """
-    gaps = ledger_gaps(conn)
-    pruned = [mark.up_to_seq for mark in checkpoints(conn) if mark.is_authentic(keys)]
-    return gaps_after(gaps, max(pruned, default=0))
+    gaps = [Gap(first, last) for first, last in conn.execute(_GAPS)]
+    pruned = pruned_up_to(conn, keys)
+    return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
 
 
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:

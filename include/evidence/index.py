@@ -1,7 +1,7 @@
-"""The ledger as people look through it: by workflow, control, outcome and time, page by page.
+"""Pages of the evidence ledger, filtered by workflow, control, outcome and time.
 
-Every page costs the same, however far back it lies: each workflow is walked along one index from
-where the page begins, never counted off from the start.
+Each page costs the same, also an old one: for each workflow an index is read from the page's
+beginning, never from the first row.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Order(StrEnum):
 
 
 class Way(StrEnum):
-    """Which side of a bundle a page lies on, as the reader sees the list."""
+    """The side of a bundle from which a page is read, in the order of the list."""
 
     AFTER = "after"
     BEFORE = "before"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BundleFilter:
     """A filter of bundles.
 
     Attributes:
         workflows: names as the ledger has them (`dag_id`); no others are found.
-        controls: any of these ids; None where every bundle is wanted.
+        controls: any of these ids; None where every bundle is bundles.
         outcome: only of this outcome; None for all.
         since: sealed at this moment or later.
         until: sealed before this moment.
@@ -56,14 +56,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Page:
-    """Some bundles in their order, and whether there are others on either side."""
+    """A page of bundles in their order, and whether there are others before and after it."""
 
     rows: Sequence[LedgerRow]
     before: bool
     after: bool
 
 
-# A recursive walk from name to name: an index is asked once per workflow, not once per bundle.
+# A recursive walk from name to name reads an index once per workflow, not once per bundle.
 _WORKFLOWS = text("""
 WITH RECURSIVE known (dag_id) AS (
     SELECT min(dag_id) FROM evidence_ledger
@@ -80,9 +80,8 @@ _CONDITIONS = """
     AND (CAST(:since AS timestamptz) IS NULL OR l.sealed_at >= :since)
     AND (CAST(:until AS timestamptz) IS NULL OR l.sealed_at < :until)
 """
-# Only where it is asked for: with it every candidate's row is read, without it the index is enough.
-# The concatenation keeps the index of controls out, which would find all bundles before sorting a
-# page's worth of them.
+# With it every candidate's row is read; without it the index is enough. The concatenation excludes
+# the index of controls, which would find all bundles before sorting those of a page.
 _OF_CONTROLS = " AND (l.controls || '{}') && CAST(:controls AS text[])"
 
 
@@ -92,16 +91,16 @@ def workflows(conn: Connection) -> list[str]:
 
 
 def controls_of(conn: Connection) -> dict[str, frozenset[str]]:
-    """Return of which controls the bundles of each workflow ever were evidence; reads all rows."""
+    """Return the controls for which bundles of each workflow were evidence; reads all rows."""
     query = text("SELECT dag_id, controls FROM evidence_ledger GROUP BY dag_id, controls")
-    found: dict[str, frozenset[str]] = {}
+    by_workflow: dict[str, frozenset[str]] = {}
     for dag_id, controls in conn.execute(query):
-        found[dag_id] = found.get(dag_id, frozenset()) | frozenset(controls)
-    return found
+        by_workflow[dag_id] = by_workflow.get(dag_id, frozenset()) | frozenset(controls)
+    return by_workflow
 
 
 def end(conn: Connection) -> tuple[int, str]:
-    """Return number and digest of the bundle that was sealed last; what comes before it stays."""
+    """Return number and digest of the last bundle of the ledger; (0, "") without one."""
     query = text("SELECT seq, sums_sha256 FROM evidence_ledger ORDER BY seq DESC LIMIT 1")
     row = conn.execute(query).one_or_none()
     return (row[0], row[1]) if row else (0, "")
@@ -121,41 +120,41 @@ def lost(conn: Connection, pruned: int) -> int:
     return int(max(0, last - pruned - there))
 
 
-def count(conn: Connection, wanted: Wanted) -> int:
+def count(conn: Connection, bundles: BundleFilter) -> int:
     """Return how many bundles there are of that kind."""
     query = f"""
 SELECT count(*) FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
-JOIN evidence_ledger AS l ON {_conditions(wanted)}
+JOIN evidence_ledger AS l ON {_conditions(bundles)}
 """  # noqa: S608 - only text of this module
-    return int(conn.execute(text(query), _values(wanted)).scalar_one())
+    return int(conn.execute(text(query), _values(bundles)).scalar_one())
 
 
 def page(
     conn: Connection,
-    wanted: Wanted,
+    bundles: BundleFilter,
     order: Order = Order.NEWEST,
     way: Way = Way.AFTER,
     from_seq: int | None = None,
     size: int = PAGE_SIZE,
 ) -> Page:
-    """Return the bundles next to one of them.
+    """Return the bundles before or after another bundle.
 
     Args:
         conn: the state database.
-        wanted: which ones.
+        bundles: the filter.
         order: how they are sorted.
         way: on which side of it.
         from_seq: the bundle's number in the ledger. None begins at the first one, for `AFTER`, or
             ends with the last one. A number that no bundle has does the same.
         size: how many at most.
     """
-    place = _place(conn, wanted, from_seq)
-    found = _read(conn, wanted, order, way, place, size + 1)
-    more, found = len(found) > size, found[:size]
+    start = _start(conn, bundles, from_seq)
+    rows = _read(conn, bundles, order, way, start, size + 1)
+    more, rows = len(rows) > size, rows[:size]
     if way is Way.BEFORE:
-        found.reverse()
-    before, after = (more, place is not None) if way is Way.BEFORE else (place is not None, more)
-    return Page(found, before, after)
+        rows.reverse()
+        return Page(rows, before=more, after=start is not None)
+    return Page(rows, before=start is not None, after=more)
 
 
 def newest_of(
@@ -169,58 +168,58 @@ def newest_of(
         each: how many of each at most.
         controls: only evidence for one of these; None for any.
     """
-    wanted = Wanted(frozenset(of), None if controls is None else frozenset(controls))
+    bundles = BundleFilter(frozenset(of), None if controls is None else frozenset(controls))
     query = f"""
 SELECT l.* FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
 CROSS JOIN LATERAL (
-    SELECT l.* FROM evidence_ledger AS l WHERE {_conditions(wanted)}
+    SELECT l.* FROM evidence_ledger AS l WHERE {_conditions(bundles)}
     ORDER BY l.seq DESC LIMIT :size
 ) AS l
 ORDER BY l.seq DESC
 """  # noqa: S608 - only text of this module
-    found: dict[str, list[LedgerRow]] = {}
-    for row in _rows(conn, query, _values(wanted) | {"size": each}):
-        found.setdefault(row.dag_id, []).append(row)
-    return found
+    newest: dict[str, list[LedgerRow]] = {}
+    for row in _rows(conn, query, _values(bundles) | {"size": each}):
+        newest.setdefault(row.dag_id, []).append(row)
+    return newest
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Start:
     dag_id: str
     seq: int
 
 
-def _place(conn: Connection, wanted: Wanted, seq: int | None) -> _Place | None:
-    """Where a page begins; a bundle of other workflows is as one that is not there."""
+def _start(conn: Connection, bundles: BundleFilter, seq: int | None) -> _Start | None:
+    """Return where a page begins; None if no bundle of the workflows has the number."""
     if seq is None or not 0 < seq < 2**63:
         return None
     query = text("SELECT dag_id, seq FROM evidence_ledger WHERE seq = :seq")
     row = conn.execute(query, {"seq": seq}).one_or_none()
-    return _Place(*row) if row and row.dag_id in wanted.workflows else None
+    return _Start(*row) if row and row.dag_id in bundles.workflows else None
 
 
 def _read(
     conn: Connection,
-    wanted: Wanted,
+    bundles: BundleFilter,
     order: Order,
     way: Way,
-    place: _Place | None,
+    start: _Start | None,
     size: int,
 ) -> list[LedgerRow]:
-    """Bundles on one side, the nearest first."""
+    """Return the bundles on a side of another bundle, the nearest first."""
     # Within one workflow, and between them where the order is by time alone.
     downwards = (order is Order.OLDEST) is (way is Way.BEFORE)
     sign, direction = ("<", "DESC") if downwards else (">", "ASC")
     beyond = f"l.seq {sign} :place_seq"
     outer = f"f.seq {direction}"
     where = ""
-    if place is not None and order is Order.WORKFLOW:
+    if start is not None and order is Order.WORKFLOW:
         side, names = (">", "ASC") if way is Way.AFTER else ("<", "DESC")
         where = f" AND (l.dag_id {side} :place_dag OR (l.dag_id = :place_dag AND {beyond}))"
         outer = f"w.dag_id {names}, {outer}"
     elif order is Order.WORKFLOW:
         outer = f"w.dag_id {'ASC' if way is Way.AFTER else 'DESC'}, {outer}"
-    elif place is not None:
+    elif start is not None:
         where = f" AND {beyond}"
     query = f"""
 SELECT l.* FROM (
@@ -228,7 +227,7 @@ SELECT l.* FROM (
     FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
     CROSS JOIN LATERAL (
         SELECT l.seq FROM evidence_ledger AS l
-        WHERE {_conditions(wanted)}{where}
+        WHERE {_conditions(bundles)}{where}
         ORDER BY l.seq {direction} LIMIT :size
     ) AS f
     ORDER BY {outer} LIMIT :size
@@ -236,27 +235,27 @@ SELECT l.* FROM (
 JOIN evidence_ledger AS l USING (seq)
 ORDER BY chosen.place
 """  # noqa: S608 - only text of this module
-    values = _values(wanted) | {"size": size}
-    if place is not None:
-        values |= {"place_seq": place.seq, "place_dag": place.dag_id}
+    values = _values(bundles) | {"size": size}
+    if start is not None:
+        values |= {"place_seq": start.seq, "place_dag": start.dag_id}
     return _rows(conn, query, values)
 
 
-def _conditions(wanted: Wanted) -> str:
-    return _CONDITIONS + (_OF_CONTROLS if wanted.controls is not None else "")
+def _conditions(bundles: BundleFilter) -> str:
+    return _CONDITIONS + (_OF_CONTROLS if bundles.controls is not None else "")
 
 
-def _values(wanted: Wanted) -> dict[str, Any]:
+def _values(bundles: BundleFilter) -> dict[str, Any]:
     return {
-        "workflows": sorted(wanted.workflows),
-        "controls": sorted(wanted.controls or ()),
-        "outcome": None if wanted.outcome is None else str(wanted.outcome),
-        "since": wanted.since,
-        "until": wanted.until,
+        "workflows": sorted(bundles.workflows),
+        "controls": sorted(bundles.controls or ()),
+        "outcome": None if bundles.outcome is None else str(bundles.outcome),
+        "since": bundles.since,
+        "until": bundles.until,
     }
 
 
 def _rows(conn: Connection, query: str, values: Mapping[str, Any]) -> list[LedgerRow]:
     statement = text(query)
-    known = {name: value for name, value in values.items() if f":{name}" in query}
-    return [LedgerRow.of(row) for row in conn.execute(statement, known).mappings()]
+    used = {name: value for name, value in values.items() if f":{name}" in query}
+    return [LedgerRow.of(row) for row in conn.execute(statement, used).mappings()]

@@ -1,4 +1,4 @@
-"""The evidence ledger: one signed row per bundle, in the one order of the chain.
+"""The evidence ledger: a signed row per bundle, in the order of the chain.
 
 The signature of every row is verified, since a page selects rows by their content: it would miss a
 changed row, or show an older row as the newest.
@@ -23,7 +23,7 @@ from include.state.tables import evidence_ledger
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One bundle of the chain.
+    """A bundle of the chain.
 
     Attributes:
         seq: place in the chain, from 1, without gaps.
@@ -55,7 +55,7 @@ class LedgerRow:
 
     @property
     def link(self) -> Link:
-        """How the next bundle refers to this one."""
+        """Return the link of the next bundle to this bundle."""
         return Link(self.bundle, self.sums_sha256)
 
     def signed_content(self) -> bytes:
@@ -64,17 +64,17 @@ class LedgerRow:
         return canonical("evidence_ledger", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
-        """Say whether one of the keys signed this row as it stands."""
+        """Return whether a trusted key signed this row as it is."""
         return keys.who_signed(self.row_signature, self.signed_content()) is not None
 
 
 MOST_CHANGED = 10_000  # rows that a seal reads in search of an authentic one, those of about a year
 
-_SIGNED = tuple(one.name for one in fields(LedgerRow) if one.name != "row_signature")
+_SIGNED = tuple(each.name for each in fields(LedgerRow) if each.name != "row_signature")
 
 
 def canonical(record: str, columns: Mapping[str, Any]) -> bytes:
-    """Return the one byte form of a record that is signed: sorted JSON, moments in UTC.
+    """Return the canonical bytes of a record that is signed: sorted JSON, moments in UTC.
 
     The record's name keeps a signature from being passed off as that of another kind of record.
     """
@@ -139,7 +139,7 @@ def newest(conn: Connection, limit: int) -> list[LedgerRow]:
 
 
 def newest_authentic(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
-    """Return the newest row that one of the keys signed as it stands.
+    """Return the newest row that a trusted key signed as it is.
 
     Reads the last MOST_CHANGED rows; returns None when none of them is authentic.
     """
@@ -153,8 +153,8 @@ def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
     """Return the rows of some bundles, in the chain's order."""
     # One array: a statement has at most 65,535 parameters.
     names = literal(list(bundles), ARRAY(Text))
-    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle == any_(names))
-    return _rows(conn, wanted.order_by(evidence_ledger.c.seq))
+    query = select(evidence_ledger).where(evidence_ledger.c.bundle == any_(names))
+    return _rows(conn, query.order_by(evidence_ledger.c.seq))
 
 
 def places(conn: Connection) -> dict[str, int]:
@@ -167,17 +167,17 @@ def places(conn: Connection) -> dict[str, int]:
 def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
     """Return the row of a run, None when it was not sealed."""
     ledger = evidence_ledger.c
-    wanted = select(evidence_ledger).where(ledger.dag_id == dag_id, ledger.run_id == run_id)
-    return _first(conn, wanted)
+    query = select(evidence_ledger).where(ledger.dag_id == dag_id, ledger.run_id == run_id)
+    return _first(conn, query)
 
 
 def begun_with(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
-    """Return the rows of a run under names that begin so: what was sealed while it went on."""
+    """Return the rows of a run under workflow names with a prefix: its interim bundles."""
     ledger = evidence_ledger.c
-    wanted = select(evidence_ledger).where(
+    query = select(evidence_ledger).where(
         ledger.dag_id.startswith(start, autoescape=True), ledger.run_id == run_id
     )
-    return _rows(conn, wanted.order_by(ledger.seq))
+    return _rows(conn, query.order_by(ledger.seq))
 
 
 def find_bundle(conn: Connection, bundle: str) -> LedgerRow | None:
@@ -219,8 +219,8 @@ class Watched:
 
     Attributes:
         lines: how many there are.
-        looked_at: how many of them were held against the keys, from the first one on.
-        changed: how many of these no trusted key signed as they stand.
+        looked_at: how many of them were checked with the keys, from the first line on.
+        changed: how many of these no trusted key signed as they are.
         first: numbers of the first of them.
     """
 
@@ -236,7 +236,7 @@ class Watched:
 
 
 class LedgerWatch:
-    """Looks through the ledger line by line, and remembers what it saw. For one thread at a time.
+    """Checks the ledger line by line, and remembers the result. Not for several threads at once.
 
     Args:
         keys: whose signatures count.
@@ -253,37 +253,35 @@ class LedgerWatch:
         self._digest = hashlib.sha256()
 
     def begin(self, conn: Connection) -> Watched:
-        """Begin a round: where a line that was looked at is not the same any more, all are again.
+        """Begin a round: if a checked line has changed, all lines are checked again.
 
         Args:
             conn: the state database.
         """
-        known = conn.execute(_KNOWN, {"seq": self._seq}).scalar_one()
-        if self._seq and (known is None or bytes(known) != self._digest.digest()):
+        digest = conn.execute(_KNOWN, {"seq": self._seq}).scalar_one()
+        if self._seq and (digest is None or bytes(digest) != self._digest.digest()):
             self._forget()
-        return self._told(conn)
+        return self._counted(conn)
 
     def go_on(self, conn: Connection, most: int) -> Watched:
-        """Look at the next lines.
+        """Check the next lines.
 
         Args:
             conn: the state database.
             most: how many lines at most.
         """
-        for found in conn.execute(_NEXT, {"seq": self._seq, "most": most}).mappings():
-            self._look_at(dict(found))
-        return self._told(conn)
+        for line in conn.execute(_NEXT, {"seq": self._seq, "most": most}).mappings():
+            columns = dict(line)
+            self._digest.update(bytes(columns.pop("line")))
+            row = LedgerRow.of(columns)
+            self._seq, self._looked_at = row.seq, self._looked_at + 1
+            if not row.is_authentic(self._keys):
+                self._changed += 1
+                if len(self._first) < FIRST_NAMED:
+                    self._first.append(row.seq)
+        return self._counted(conn)
 
-    def _look_at(self, found: dict[str, Any]) -> None:
-        self._digest.update(bytes(found.pop("line")))
-        row = LedgerRow.of(found)
-        self._seq, self._looked_at = row.seq, self._looked_at + 1
-        if not row.is_authentic(self._keys):
-            self._changed += 1
-            if len(self._first) < FIRST_NAMED:
-                self._first.append(row.seq)
-
-    def _told(self, conn: Connection) -> Watched:
+    def _counted(self, conn: Connection) -> Watched:
         lines = int(conn.execute(_LINES).scalar_one())
         self.seen = Watched(lines, self._looked_at, self._changed, tuple(self._first))
         return self.seen

@@ -31,7 +31,7 @@ class Outcome(StrEnum):
     def worst(cls, outcomes: list[Outcome]) -> Outcome:
         """Return the worst of several outcomes; nothing looked at is a fail."""
         order = [cls.FAIL, cls.ATTENTION, cls.PASS]
-        return next((one for one in order if one in outcomes), cls.FAIL)
+        return next((outcome for outcome in order if outcome in outcomes), cls.FAIL)
 
 
 class Finding(BaseModel):
@@ -84,7 +84,7 @@ class Metric(BaseModel):
 
 
 class Approval(BaseModel):
-    """Who decided what, and on which exact content."""
+    """A person's decision on an exact content."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -96,7 +96,7 @@ class Approval(BaseModel):
 
 
 class ControlState(StrEnum):
-    """Whether one control held: shown, shown not to, or nobody measured it."""
+    """Whether a control held: shown, shown not to, or not measured."""
 
     HELD = "held"
     NOT_HELD = "not_held"
@@ -126,7 +126,7 @@ class ControlStatus(BaseModel):
 
 
 class RunContext(BaseModel):
-    """Who ran, when, from which code and policy. Made once per run by orchestration."""
+    """The run: its trigger, period, code and policy. Orchestration makes it once per run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -162,7 +162,7 @@ class StepRecord(BaseModel):
 
 
 class StepSummary(BaseModel):
-    """What ``result.json`` tells of a step, beside the findings and metrics of the whole run."""
+    """A step in ``result.json``, beside the findings and metrics of the whole run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -239,7 +239,7 @@ class RegisterState(BaseModel):
 
 
 class Result(BaseModel):
-    """``result.json``: what machines read of a bundle."""
+    """``result.json``: the machine-readable part of a bundle."""
 
     schema_version: str = SCHEMA_VERSION
     run: RunContext
@@ -265,14 +265,14 @@ def result_schema() -> str:
 
 
 def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:
-    """Hold each control's indicator against its target.
+    """Compare each control's indicator with its target.
 
     Args:
         controls: of the workflow that ran.
         metrics: of the run; an indicator is the metric of its name that has no subject. One that is
             absent or None was not measured, and then nobody has shown that the control held.
     """
-    figures = {one.name: one.value for one in metrics if not one.subject}
+    figures = {metric.name: metric.value for metric in metrics if not metric.subject}
     judged = []
     for control in controls:
         value = figures.get(control.indicator.name)
@@ -289,7 +289,7 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
                 target=control.indicator.target,
                 value=value,
                 state=state,
-                sources=[one.message for one in control.sources],
+                sources=[source.message for source in control.sources],
             )
         )
     return judged
@@ -302,30 +302,30 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
     not have; why it does not have it cannot be told from here.
     """
     findings = []
-    for one in controls:
-        if one.state is ControlState.NOT_HELD and outcome is not Outcome.FAIL:
+    for control in controls:
+        if control.state is ControlState.NOT_HELD and outcome is not Outcome.FAIL:
             findings.append(
                 Finding(
                     code="control.not_held",
                     severity=Outcome.FAIL,
-                    subject=one.id,
+                    subject=control.id,
                     message=_(
                         "The indicator {name} is {value}; the policy pack asks for {target}.",
-                        name=one.indicator,
-                        value=one.value,
-                        target=one.target,
+                        name=control.indicator,
+                        value=control.value,
+                        target=control.target,
                     ),
                     action=_("See what keeps the figure from its target, or revise the target."),
-                    clause=one.clause,
+                    clause=control.clause,
                 )
             )
-        elif one.state is ControlState.NOT_SHOWN and outcome is Outcome.PASS:
+        elif control.state is ControlState.NOT_SHOWN and outcome is Outcome.PASS:
             findings.append(
                 Finding(
                     code="control.not_shown",
                     severity=Outcome.ATTENTION,
-                    subject=one.id,
-                    message=_("The indicator {name} was not measured.", name=one.indicator),
+                    subject=control.id,
+                    message=_("The indicator {name} was not measured.", name=control.indicator),
                     action=_(
                         "Find out why: controls.yaml names a figure that the workflow does not "
                         "have (correct the name), the run left something out (run the whole "
@@ -333,7 +333,7 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
                         "expectation has severity: fail (require something, or take the control "
                         "out of controls.yaml)."
                     ),
-                    clause=one.clause,
+                    clause=control.clause,
                 )
             )
     return findings

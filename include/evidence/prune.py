@@ -1,11 +1,15 @@
-"""Pruning: remove the files of bundles past their term, the oldest first.
+"""Remove the files of bundles past their term, and the step records of sealed runs.
 
 The ledger row of a pruned bundle stays as its tombstone: a cleared task of the run is still
 refused, and the run does not look missing. A signed checkpoint says up to which number files may be
 missing; the last pruned bundle keeps what the next bundle links to.
 
-Bundles are pruned one by one. The checkpoint is committed first, then the files are removed, so
-that the chain verifies at every moment, and the next call finishes what a killed one left.
+Bundles are pruned one by one, the oldest first. The checkpoint is committed first, then the files
+are removed, so that the chain verifies at every moment, and the next call finishes what a killed
+one left.
+
+Only the steps and the seal of a run read what its steps left, and no step works in a sealed run. So
+these rows are of no use once the bundle verifies in the store.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select, tuple_, union
 
 from include.evidence import ledger
+from include.evidence.adopt import evidence_transaction
 from include.evidence.check import Refused, check_bundle, check_row
 from include.evidence.checkpoint import (
     Checkpoint,
@@ -26,10 +32,8 @@ from include.evidence.checkpoint import (
     newest_checkpoint,
     store_checkpoint,
 )
-from include.evidence.folder import Link, StoreFolder
+from include.evidence.folder import MOST_LISTED, SIGNATURE, SIGNER, SUMS, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE, SIGNER, SUMS
-from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import link_before
 from include.holds import registry
@@ -38,9 +42,119 @@ from include.messages import Message, _
 from include.services.clock import Clock
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
+from include.state.tables import evidence_ledger, run_artifact, run_step
+
+RUNS = 2  # verified by a call: each seal adds the rows of a run
+CANDIDATES = 100  # runs from which a call chooses
+LARGEST = 64 * 1024 * 1024  # bytes of a bundle that a call reads
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """The result of one call.
+
+    Attributes:
+        runs: number of runs whose rows were removed.
+        refused: bundles that do not verify; the rows of their runs stay.
+    """
+
+    runs: int
+    refused: tuple[str, ...] = ()
+
+
+def forget_sealed_runs(
+    store: ObjectStore,
+    state: Engine,
+    trusted: Collection[bytes],
+    *,
+    besides: tuple[str, str] = ("", ""),
+    most: int = RUNS,
+    largest: int | None = LARGEST,
+) -> Forgotten:
+    """Remove the rows of sealed runs whose bundles verify in the store, the newest runs first.
+
+    Safe to repeat, after a kill, and in several processes at once: each run is a transaction. A
+    bundle that does not verify is checked again by later calls, after the bundles of newer runs.
+
+    Args:
+        store: the evidence store.
+        state: the state database.
+        trusted: public keys (PEM) whose seals count.
+        besides: dag id and run id of a run that is left alone.
+        most: runs that are checked.
+        largest: bytes of a bundle; a larger bundle is left to a call with a higher limit. None for
+            no limit.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    keys = TrustedKeys(trusted)
+    runs = 0
+    refused: list[str] = []
+    with state.connect() as conn:
+        for row in _sealed_with_rows(conn, besides):
+            if runs + len(refused) == most:
+                break
+            if largest is not None and _size(store, row) > largest:
+                continue
+            if _problem_of(store, keys, row, link_before(conn, row)) is None:
+                _forget(conn, row)
+                runs += 1
+            else:
+                refused.append(row.bundle)
+            conn.commit()
+    return Forgotten(runs, tuple(refused))
+
+
+def _sealed_with_rows(conn: Connection, besides: tuple[str, str]) -> list[LedgerRow]:
+    """Return the ledger rows of runs that still have steps or artifacts, the newest first.
+
+    The newest first, so that bundles that do not verify keep no other run waiting.
+    """
+    runs = union(
+        select(run_step.c.dag_id, run_step.c.run_id),
+        select(run_artifact.c.dag_id, run_artifact.c.run_id),
+    ).subquery()
+    entry = evidence_ledger.c
+    query = (
+        select(evidence_ledger)
+        .join(runs, (runs.c.dag_id == entry.dag_id) & (runs.c.run_id == entry.run_id))
+        .where(tuple_(entry.dag_id, entry.run_id) != besides)
+        .order_by(entry.seq.desc())
+        .limit(CANDIDATES)
+    )
+    rows = [LedgerRow.of(columns) for columns in conn.execute(query).mappings()]
+    conn.commit()
+    return rows
+
+
+def _size(store: ObjectStore, row: LedgerRow) -> int:
+    """Return the bytes of a bundle, as far as a listing of `MOST_LISTED` files tells."""
+    return sum(stored.size for stored in islice(store.list(f"{row.bundle}/"), MOST_LISTED))
+
+
+def _forget(conn: Connection, row: LedgerRow) -> None:
+    for table in (run_step, run_artifact):
+        of_run = (table.c.dag_id == row.dag_id) & (table.c.run_id == row.run_id)
+        conn.execute(table.delete().where(of_run))
+
+
+def _problem_of(
+    store: ObjectStore, keys: TrustedKeys, row: LedgerRow, previous: Link | None
+) -> Message | None:
+    """Return why the store lacks the whole bundle of a row, as it was sealed; None if it has it."""
+    if not row.is_authentic(keys):
+        return _("its ledger row was changed")
+    folder = StoreFolder(store, row.bundle)
+    try:
+        check_row(row, check_bundle(folder, keys), folder, previous)
+    except Refused as refusal:
+        return refusal.message
+    return None
+
 
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
-MOST = 100  # bundles that one call removes: more than a day's
+MOST = 100  # bundles that a call removes: more than a day's
 NEWEST = 30  # bundles of the ledger that always stay: registers are compared with them
 LONGEST_PAUSE = timedelta(days=31)  # since the newest seal; a longer one may be a wrong clock
 
@@ -102,9 +216,9 @@ class Pruning:
     def prune(self, is_expired: Callable[[LedgerRow], bool], most: int = MOST) -> Pruned:
         """Prune the bundles past their term; no bundle while any legal hold is active.
 
-        A hold names no bundle, and nobody knows which evidence its case needs, so it keeps all. It
-        is asked for each bundle anew, under the lock that `hold add` waits for. Safe to repeat,
-        after a kill, and in several processes at once.
+        A hold names no bundle, and the evidence that its case needs is unknown, so it keeps all.
+        Holds are read again for each bundle, under the lock that `hold add` waits for. Safe to
+        repeat, after a kill, and in several processes at once.
 
         Args:
             is_expired: whether the term of a ledger row's bundle is over.
@@ -137,9 +251,7 @@ class Pruning:
 
     def _prepared(self, conn: Connection) -> Checkpoint | None:
         """Finish killed seals, and return the newest checkpoint of state database and store."""
-        with conn.begin():
-            lock_for_transaction(conn, StateLock.EVIDENCE)
-            publish_signatures(self.store, conn, self.keys, self.lock_until)
+        with evidence_transaction(self.store, conn, self.keys, self.lock_until):
             return adopt_checkpoint(self.store, conn, self.keys)
 
     def _next(self, conn: Connection, mark: Checkpoint | None) -> LedgerRow | None:
@@ -159,19 +271,9 @@ class Pruning:
             return Pruned(waits=Waits.CLOCK, next_bundle=row.bundle)
         previous = link_before(conn, row)
         conn.commit()
-        if (problem := self._problem(row, previous)) is not None:
+        if (problem := _problem_of(self.store, self.keys, row, previous)) is not None:
             return Pruned(waits=Waits.CHANGED, next_bundle=row.bundle, problem=problem)
         return self._locked(row)
-
-    def _problem(self, row: LedgerRow, previous: Link | None) -> Message | None:
-        if not row.is_authentic(self.keys):
-            return _("its ledger row was changed")
-        folder = StoreFolder(self.store, row.bundle)
-        try:
-            check_row(row, check_bundle(folder, self.keys), folder, previous)
-        except Refused as refusal:
-            return refusal.message
-        return None
 
     def _locked(self, row: LedgerRow) -> Pruned | None:
         for stored in self.store.list(f"{row.bundle}/"):
@@ -215,7 +317,7 @@ class Pruning:
             return self._clear(conn, guard, mark)
 
     def _clear(self, conn: Connection, guard: HoldGuard, mark: Checkpoint) -> Pruned | None:
-        """Remove the files of the last pruned bundle but `KEPT`, and all of the one before."""
+        """Remove the last pruned bundle's files except `KEPT`, and all of its predecessor."""
         before = ledger.at(conn, mark.up_to_seq - 1)
         conn.commit()
         folders = [(mark.bundle, KEPT)]

@@ -8,7 +8,7 @@ a register, it is compared with the newest bundles of the evidence store.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,13 +16,11 @@ from sqlalchemy import Engine
 
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
-from include.evidence.accepted_losses import accepted_losses, is_after, loss_columns, signed_content
+from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
-from include.evidence.checkpoint import Gap, checkpoints, gap_findings, gaps_after, ledger_gaps
-from include.evidence.folder import StoreFolder
+from include.evidence.checkpoint import Gap, gap_findings, pruned_up_to, unpruned_gaps
+from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import RESULT
-from include.evidence.pending import begun_bundles, pending_signatures
 from include.evidence.register_figures import (
     PATIENCE,
     REGISTERS,
@@ -34,16 +32,18 @@ from include.evidence.register_figures import (
 )
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unread import (
+    accepted_losses,
     accepted_message,
     changed_findings,
-    kept_names,
+    is_after,
+    loss_columns,
     read_again,
+    signed_content,
     unread_error,
     unread_findings,
 )
 from include.evidence.unrecorded import (
     MOST_FORGED,
-    UnrecordedBundle,
     recent_parts,
     search_unrecorded,
 )
@@ -158,9 +158,8 @@ class EvidenceReader:
         """
         keys = TrustedKeys(self.trusted)
         with self.state.connect() as conn:
-            gaps = ledger_gaps(conn)
-            signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
-            pruned = max((mark.up_to_seq for mark in signed), default=0)
+            gaps = unpruned_gaps(conn, keys)
+            pruned = pruned_up_to(conn, keys)
             head = ledger.head(conn)
             newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
             rows = [row for row in newest_rows if row.is_authentic(keys)]
@@ -207,15 +206,18 @@ class EvidenceReader:
         last = head.link if head else None
         for copies in beside.newest_first(last)[:UNRECORDED]:
             try:
-                state = _parse_state(_read_result_of(copies))
+                results = (copy.folder.read_result() for copy in copies)
+                result_json = next((result for result in results if result is not None), None)
+                state = _parse_state(result_json)
             except Refused:
                 unreadable.append(copies[0].name)
                 continue
             if state is not None:
                 unrecorded.append(state)
-        names = kept_names([*recorded, *unrecorded])
-        names = [name for name in names if name not in {*unreadable, *untrusted}]
-        again = read_again(self.store, self.state, keys, names, _parse_state)
+        # Bundles that could not be read when other bundles were sealed.
+        names = {name for state in (*recorded, *unrecorded) for name in state.unread}
+        names -= {*unreadable, *untrusted}
+        again = read_again(self.store, self.state, keys, sorted(names), _parse_state)
         unrecorded += again.states
         unreadable += again.unreadable
         untrusted += again.untrusted
@@ -238,7 +240,7 @@ class EvidenceReader:
             to_enter=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
             unchecked=beside.unchecked,
             untrusted=tuple(untrusted),
-            gaps=gaps_after(gaps, pruned),
+            gaps=gaps,
             changed=tuple(changed),
         )
 
@@ -316,12 +318,6 @@ class EvidenceReader:
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
         return _parse_state(read_result(folder, signed))
-
-
-def _read_result_of(copies: Iterable[UnrecordedBundle]) -> bytes | None:
-    """Return the sealed result.json of a bundle from the first of its copies that has it."""
-    results = (copy.folder.read_result() for copy in copies)
-    return next((result for result in results if result is not None), None)
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:
@@ -441,7 +437,7 @@ def accept_losses(
         lost={loss.register.name: loss.sealed for loss in lost},
         unread=sealed.unreadable,
     )
-    # A register that is being written keeps its sealed figure; comparisons begin anew from here.
+    # A register that is being written keeps its sealed figure; later comparisons begin with it.
     previous = {name: sealed.newest[name] for name in sealed.newest if name not in accepted.lost}
     figures = take_figures(reader.state, previous, accepted.lost, patience)
     if unread := accepted.lost.keys() - figures.keys():

@@ -7,6 +7,7 @@ that of a SHA256SUMS that a trusted key signed and the ledger names.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import threading
 import time
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, TypeVar
+from typing import IO, Generic, TypeVar
 
 from sqlalchemy import Connection
 
@@ -22,41 +23,64 @@ from include.evidence import ledger
 from include.evidence.check import (
     Refused,
     SignedSums,
+    check_digest,
     check_file,
     check_names,
     check_row,
     check_signature,
     check_signer,
     read_result,
+    refusing_unreadable,
 )
-from include.evidence.checkpoint import checkpoints
-from include.evidence.folder import PIECE, Link, StoreFolder
+from include.evidence.checkpoint import pruned_up_to
+from include.evidence.folder import MOST_LISTED, PIECE, SIGNATURE, SUMS, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import MOST_LISTED, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.messages import Message, _, in_english
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectStore
 
 REMEMBERED = 4096  # results and rows whose signatures were checked
 BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
 LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked for a page
-IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
+IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; larger content is in a temporary file
 
 _Key = TypeVar("_Key")
-_Held = TypeVar("_Held")
+_Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
-class _Known:
-    result: Result
-    checked_at: float  # of the steady clock
+class _Memory(Generic[_Key, _Value]):
+    """Remembers the last `REMEMBERED` values for many threads.
+
+    Args:
+        seconds: for which a value is returned.
+        steady: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, seconds: float, steady: Callable[[], float]) -> None:
+        self._seconds, self._steady = seconds, steady
+        self._lock = threading.Lock()
+        self._values: OrderedDict[_Key, tuple[float, _Value]] = OrderedDict()
+
+    def get(self, key: _Key) -> _Value | None:
+        """Return the value of a key; None if there is none, or if it is too old."""
+        with self._lock:
+            kept_at, value = self._values.get(key, (-math.inf, None))
+        return value if self._steady() - kept_at < self._seconds else None
+
+    def keep(self, key: _Key, value: _Value) -> None:
+        """Remember a value, in place of the oldest one if there are too many."""
+        with self._lock:
+            self._values[key] = self._steady(), value
+            self._values.move_to_end(key)
+            while len(self._values) > REMEMBERED:
+                self._values.popitem(last=False)
 
 
 @dataclass(frozen=True)
 class BundleCheck:
-    """The outcome of checking a bundle.
+    """The result of checking a bundle.
 
     Attributes:
         problem: why the bundle cannot be believed; None when nothing wrong was found.
@@ -72,14 +96,8 @@ class BundleCheck:
 
     @property
     def verified(self) -> bool:
-        """Whether every file was checked and nothing is wrong."""
+        """Return whether every file was checked and nothing is wrong."""
         return self.complete and self.problem is None
-
-
-@dataclass(frozen=True)
-class _Checked:
-    check: BundleCheck
-    checked_at: float
 
 
 class Shelf:
@@ -104,29 +122,23 @@ class Shelf:
         pending: Callable[[str], bytes | None] = lambda _bundle: None,
     ) -> None:
         self.store = store
-        self._trusted = tuple(trusted)
-        self.keys = TrustedKeys(self._trusted)
-        self._steady = steady
+        self.keys = TrustedKeys(trusted)
         self._pending = pending
-        self._lock = threading.Lock()
-        self._results: OrderedDict[str, _Known] = OrderedDict()
-        self._checks: OrderedDict[str, _Checked] = OrderedDict()
-        self._authentic: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
+        self._results = _Memory[str, Result](BELIEVED_FOR, steady)
+        self._checks = _Memory[str, BundleCheck](BELIEVED_FOR, steady)
+        self._authentic = _Memory[tuple[bytes, bytes], bool](math.inf, steady)
 
     def is_authentic(self, row: LedgerRow) -> bool:
-        """Say whether a trusted key signed a ledger row as it stands; remembered by its content."""
-        content = row.signed_content()
-        key = (row.row_signature, content)
-        with self._lock:
-            if (known := self._authentic.get(key)) is not None:
-                return known
-        found = self.keys.who_signed(row.row_signature, content) is not None
-        with self._lock:
-            _remember(self._authentic, key, found)
-        return found
+        """Return whether a trusted key signed a ledger row as it is; remembered by its content."""
+        key = row.row_signature, row.signed_content()
+        is_authentic = self._authentic.get(key)
+        if is_authentic is None:
+            is_authentic = self.keys.who_signed(*key) is not None
+            self._authentic.keep(key, is_authentic)
+        return is_authentic
 
     def result(self, row: LedgerRow) -> Result:
-        """Return what a bundle says of itself, after its signature and digest were checked.
+        """Return the result of a bundle, after its signature and digest were checked.
 
         It is remembered for `BELIEVED_FOR` seconds.
 
@@ -136,18 +148,14 @@ class Shelf:
         """
         if not self.is_authentic(row):  # the remembered result is that of the row as it was signed
             raise Refused(_("its ledger row was changed"))
-        now = self._steady()
-        with self._lock:
-            known = self._results.get(row.sums_sha256)
-        if known is not None and now - known.checked_at < BELIEVED_FOR:
-            return known.result
+        if (known := self._results.get(row.sums_sha256)) is not None:
+            return known
         content = read_result(self.folder(row), self.signed(row))
         try:
             result = Result.model_validate_json(content)
         except ValueError as error:
             raise Refused(_("result.json is not one of ParcelSeal")) from error
-        with self._lock:
-            _remember(self._results, row.sums_sha256, _Known(result, now))
+        self._results.keep(row.sums_sha256, result)
         return result
 
     def sizes(self, row: LedgerRow) -> dict[str, int]:
@@ -169,12 +177,8 @@ class Shelf:
         Raises:
             StoreError: the store cannot be read.
         """
-        now = self._steady()
-        with self._lock:
-            known = self._checks.get(row.sums_sha256)
-        if known is not None and now - known.checked_at < BELIEVED_FOR:
-            return known.check
-        return self.check(row, previous())
+        check = self._checks.get(row.sums_sha256)
+        return self.check(row, previous()) if check is None else check
 
     def check(self, row: LedgerRow, previous: Link | None) -> BundleCheck:
         """Check a bundle now: its row, signature, link, names, and the content of its files.
@@ -196,8 +200,7 @@ class Shelf:
         except Refused as refusal:
             check = BundleCheck(refusal.message)
         if SIGNATURE in sizes:  # else a seal may be about to put it there
-            with self._lock:
-                _remember(self._checks, row.sums_sha256, _Checked(check, self._steady()))
+            self._checks.keep(row.sums_sha256, check)
         return check
 
     def _check_files(self, row: LedgerRow, sizes: Mapping[str, int], previous: Link | None) -> bool:
@@ -248,19 +251,15 @@ class Shelf:
         digest = hashlib.sha256()
         copy = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - handed over
         try:
-            with self.folder(row).open(name) as source:
+            with refusing_unreadable(name), self.folder(row).open(name) as source:
                 while piece := source.read(PIECE):
                     digest.update(piece)
                     copy.write(piece)
-        except ObjectMissing as error:
+            if expected is not None:
+                check_digest(name, digest.hexdigest(), expected)
+        except BaseException:
             copy.close()
-            raise Refused(_("the file {name} is missing", name=name)) from error
-        except ObjectDamaged as error:
-            copy.close()
-            raise Refused(_("the file {name} is damaged", name=name)) from error
-        if expected is not None and digest.hexdigest() != expected:
-            copy.close()
-            raise Refused(_("the file {name} was changed after the seal", name=name))
+            raise
         copy.seek(0)
         return copy
 
@@ -270,19 +269,11 @@ class Shelf:
         Only checkpoints count that a trusted key signed: anybody could write that files need not be
         there.
         """
-        signed = (one for one in checkpoints(conn) if one.is_authentic(self.keys))
-        return max((one.up_to_seq for one in signed), default=0)
+        return pruned_up_to(conn, self.keys)
 
     def folder(self, row: LedgerRow) -> StoreFolder:
         """Return a bundle's folder in the store."""
         return StoreFolder(self.store, row.bundle, pending=lambda: self._pending(row.bundle))
-
-
-def _remember(known: OrderedDict[_Key, _Held], key: _Key, held: _Held) -> None:
-    known[key] = held
-    known.move_to_end(key)
-    while len(known) > REMEMBERED:
-        known.popitem(last=False)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Signer:
         try:
             key = load_pem_private_key(pem, passphrase)
         except TypeError as error:
-            wanted = "needs a passphrase" if passphrase is None else "has no passphrase"
-            raise UsageError(f"The evidence signing key {wanted}.") from error
+            problem = "needs a passphrase" if passphrase is None else "has no passphrase"
+            raise UsageError(f"The evidence signing key {problem}.") from error
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UsageError(
                 "The evidence signing key is no private key in PEM, or its passphrase is wrong.",
@@ -82,7 +82,7 @@ def fingerprint(public_pem: bytes) -> str:
 
 
 def verify(public_pem: bytes, signature: bytes, data: bytes) -> bool:
-    """Say whether the signature over ``data`` was made with the private half of the key.
+    """Return whether the signature over ``data`` was made with the private half of the key.
 
     Raises:
         UsageError: not an Ed25519 public key.
@@ -117,7 +117,7 @@ class TrustedKeys:
         return list(self._by_fingerprint)
 
     def signed_by(self, key_fingerprint: str, signature: bytes, data: bytes) -> bool:
-        """Say whether the named key is trusted and made this signature."""
+        """Return whether the named key is trusted and made this signature."""
         key = self._by_fingerprint.get(key_fingerprint)
         return key is not None and _verified(key, signature, data)
 

@@ -1,6 +1,6 @@
 """The state of each control of the policy pack: outcome and age of its newest evidence.
 
-Evidence that is missing, altered or too old never counts as held, whatever was sealed before.
+Evidence that is missing, altered or too old never counts as held, also if earlier evidence held.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from include.messages import Message, _
 from include.policy.period import later, utc
 from include.policy.rules import Control
 
-AHEAD = timedelta(minutes=5)  # by which the clocks of two machines may differ
-# A run may take longer than the last one by the cadence divided by this: 2 hours of a day.
+AHEAD = timedelta(minutes=5)  # the clocks of two machines may differ by so much
+# A run may take longer than the run before by the cadence divided by this: 2 hours of a day.
 GRACE_DIVISOR = 12
 _MOST_GRACE = timedelta(days=1)
 TREND = 14  # newest outcomes that are shown
-_LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
+_LOOKED_AT = 20  # newest bundles of a workflow that are searched for evidence of its controls
 
 
 SEALED_AHEAD = _("it was sealed in the future, so its age is unknown: a clock was wrong")
@@ -49,8 +49,8 @@ class Standing:
 
     Attributes:
         control: of the policy pack.
-        row: ledger row of its newest evidence; None where there is none, or no file is kept of it.
-        status: what that bundle says of the control; None where it does not hold or says nothing.
+        row: ledger row of its newest evidence; None without evidence or if its files are pruned.
+        status: of the control in that bundle; None if the bundle does not verify or lacks it.
         problem: why the bundle cannot be believed; None when it can.
         due_at: by when the next evidence is due, in UTC; None where there is none.
         age: against the cadence. It counts from `finished_at`; from the ledger's own time where
@@ -75,7 +75,7 @@ class Standing:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the control is shown to hold now; see `Outcome`.
+        """Return whether the control is shown to hold now; see `Outcome`.
 
         A control needs attention when its newest run did not show it, or when its evidence is late
         or too large to be checked. Evidence that is missing, stale or not as it was sealed fails.
@@ -97,7 +97,7 @@ def standings(
     zone: ZoneInfo,
     pruned: int = 0,
 ) -> list[Standing]:
-    """Return how controls stand, in their order.
+    """Return the states of controls, in their order.
 
     Args:
         conn: the state database.
@@ -110,15 +110,15 @@ def standings(
     Raises:
         StoreError: the evidence store cannot be read.
     """
-    newest = index.newest_of(conn, {one.workflow for one in controls}, _LOOKED_AT)
-    found = []
+    newest = index.newest_of(conn, {control.workflow for control in controls}, _LOOKED_AT)
+    states = []
     for control in controls:
-        rows = [one for one in newest.get(control.workflow, []) if control.id in one.controls]
+        rows = [row for row in newest.get(control.workflow, []) if control.id in row.controls]
         if not rows and len(newest.get(control.workflow, [])) == _LOOKED_AT:
             older = index.newest_of(conn, {control.workflow}, TREND, {control.id})
             rows = older.get(control.workflow, [])
-        found.append(_standing(conn, shelf, control, rows[:TREND], now, zone, pruned))
-    return found
+        states.append(_standing(conn, shelf, control, rows[:TREND], now, zone, pruned))
+    return states
 
 
 def _standing(
@@ -133,7 +133,7 @@ def _standing(
     if not rows:
         return Standing(control, None, None, None, None, Age.NEVER)
     newest = rows[0]
-    trend = tuple(Outcome(one.outcome) for one in reversed(rows))
+    trend = tuple(Outcome(row.outcome) for row in reversed(rows))
 
     def unbelieved(problem: Message) -> Standing:
         due_at = later(newest.sealed_at, control.cadence, zone)
@@ -151,7 +151,7 @@ def _standing(
         return unbelieved(check.problem)
     if is_ahead(newest, result, now):
         return unbelieved(SEALED_AHEAD)
-    status = next((one for one in result.controls if one.id == control.id), None)
+    status = next((each for each in result.controls if each.id == control.id), None)
     return Standing(
         control,
         newest,
@@ -184,7 +184,7 @@ def _age(now: datetime, finished_at: datetime, control: Control, zone: ZoneInfo)
 
 @dataclass(frozen=True)
 class ClauseFindings:
-    """What one bundle found against one clause.
+    """The findings of a bundle against a clause.
 
     Attributes:
         row: of the bundle.
@@ -197,7 +197,7 @@ class ClauseFindings:
 
 @dataclass(frozen=True)
 class ClauseStanding:
-    """One clause of the policy: its controls, and what any bundle found against it.
+    """A clause of the policy: its controls, and the findings of any bundle against it.
 
     Attributes:
         clause: its number.
@@ -211,30 +211,30 @@ class ClauseStanding:
 
     @property
     def known(self) -> bool:
-        """Whether the newest bundle of each of its controls could be read."""
-        return all(one.status is not None for one in self.controls)
+        """Return whether the newest bundle of each of its controls could be read."""
+        return all(control.status is not None for control in self.controls)
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of its controls and of what was found."""
-        severities = [one.severity for bundle in self.found for one in bundle.findings]
-        return Outcome.worst([*(one.outcome for one in self.controls), *severities])
+        """Return the worst outcome of its controls and of the findings."""
+        severities = [each.severity for bundle in self.found for each in bundle.findings]
+        return Outcome.worst([*(control.outcome for control in self.controls), *severities])
 
 
-def by_clause(found: Collection[Standing]) -> list[ClauseStanding]:
-    """Return the clauses of some controls and of what their newest bundles found, in order."""
+def by_clause(standings: Collection[Standing]) -> list[ClauseStanding]:
+    """Return the clauses of controls and of the findings of their newest bundles, in order."""
     bundles: dict[int, Standing] = {}
-    for one in found:
-        if one.row is not None:
-            bundles.setdefault(one.row.seq, one)
+    for standing in standings:
+        if standing.row is not None:
+            bundles.setdefault(standing.row.seq, standing)
     newest_first = [bundles[seq] for seq in sorted(bundles, reverse=True)]
-    clauses = {one.control.clause for one in found} | {
-        _clause_of(finding, one) for one in newest_first for finding in one.findings
+    clauses = {standing.control.clause for standing in standings} | {
+        _clause_of(finding, bundle) for bundle in newest_first for finding in bundle.findings
     }
     return [
         ClauseStanding(
             clause,
-            tuple(one for one in found if one.control.clause == clause),
+            tuple(each for each in standings if each.control.clause == clause),
             tuple(_found_against(clause, newest_first)),
         )
         for clause in sorted(clauses, key=_as_numbers)
@@ -242,16 +242,16 @@ def by_clause(found: Collection[Standing]) -> list[ClauseStanding]:
 
 
 def _found_against(clause: str, bundles: Sequence[Standing]) -> Iterator[ClauseFindings]:
-    for one in bundles:
-        findings = tuple(each for each in one.findings if _clause_of(each, one) == clause)
-        if findings and one.row is not None:
-            yield ClauseFindings(one.row, findings)
+    for bundle in bundles:
+        findings = tuple(each for each in bundle.findings if _clause_of(each, bundle) == clause)
+        if findings and bundle.row is not None:
+            yield ClauseFindings(bundle.row, findings)
 
 
-def _clause_of(finding: Finding, one: Standing) -> str:
-    """A finding that names no clause is of the first control that its bundle shows."""
-    return finding.clause or one.control.clause
+def _clause_of(finding: Finding, bundle: Standing) -> str:
+    """Return the clause of a finding; without its own, that of the first control of its bundle."""
+    return finding.clause or bundle.control.clause
 
 
 def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
-    return tuple((int(one) if one.isdecimal() else 0, one) for one in clause.split("."))
+    return tuple((int(part) if part.isdecimal() else 0, part) for part in clause.split("."))

@@ -18,9 +18,7 @@ from sqlalchemy import Connection
 from include.evidence import ledger
 from include.evidence.check import SignedSums, is_of_folder
 from include.evidence.checkpoint import checkpoints
-from include.evidence.folder import Link
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.folder import (
     DEPTH,
     LARGEST_RESULT,
     LARGEST_SIGNATURE,
@@ -28,8 +26,10 @@ from include.evidence.names import (
     RESULT,
     SIGNATURE,
     SUMS,
+    Link,
     folder_name,
 )
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import SealedFolder, Versions, sealed_folders
 from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try
@@ -236,16 +236,16 @@ def recent_parts(
     if since is None:
         return StoreParts(("",))
     oldest = _month(min(since, now)) - LONGEST_RUN
-    known = {folder_name(workflow) for workflow in workflows}
+    expected = {folder_name(workflow) for workflow in workflows}
     names = list(islice(store.folders(), MOST_PARTS + 1))
     is_complete = len(names) <= MOST_PARTS
     names = names[:MOST_PARTS]
     unlisted = 0 if is_complete else 1
-    searched = known & {*names} if is_complete else known
+    searched = expected & {*names} if is_complete else expected
     prefixes: list[str] = []
     listed = 0
-    for name in [*sorted(searched), *(name for name in names if name not in known)]:
-        if name not in known and listed >= MOST_PARTS:
+    for name in [*sorted(searched), *(name for name in names if name not in expected)]:
+        if name not in expected and listed >= MOST_PARTS:
             unlisted += 1
             continue
         if "." in name:
@@ -255,7 +255,7 @@ def recent_parts(
             months, left_out = _months_of(store, name, oldest)
         prefixes += months
         unlisted += left_out
-        listed += 1 + len(months) if name not in known else 0
+        listed += 1 + len(months) if name not in expected else 0
     return StoreParts(tuple(dict.fromkeys(prefixes)), unlisted)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select, text
 
 from include.evidence import ledger
+from include.evidence.adopt import pending_signature, pending_signatures
 from include.evidence.check import (
     Refused,
     SignedSums,
@@ -17,19 +18,20 @@ from include.evidence.check import (
     check_row,
     check_signature,
 )
-from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, newest_checkpoint
-from include.evidence.folder import DiskFolder, Folder, Link, StoreFolder
-from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
+from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, pruned_up_to
+from include.evidence.folder import (
     DEPTH,
     LARGEST_KEY,
     SIGNATURE,
     SIGNER,
+    DiskFolder,
+    Link,
+    StoreFolder,
     check_commands,
     commands_for,
     link_to,
 )
-from include.evidence.pending import pending_signature, pending_signatures
+from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.versions import hidden_remarks
 from include.messages import Message, _, in_english
@@ -68,7 +70,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Ledger and store as they stood at one moment, with no seal under way."""
+    """Ledger and store at a moment without a seal under way."""
 
     store: ObjectStore
     keys: TrustedKeys
@@ -160,7 +162,7 @@ def verify_one(
 
 
 def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verification:
-    """Verify a bundle's folder on a disk, without ledger: one that was handed to an outsider.
+    """Verify a bundle's folder on a disk, without ledger, as an outsider has it.
 
     Args:
         path: the folder.
@@ -211,7 +213,7 @@ def _check_chain(evidence: _Evidence) -> None:
     for row in evidence.rows:
         if not row.is_authentic(evidence.keys):
             raise _Bad(_bundle_meant_by(row, evidence), _("its ledger row was changed"))
-    unrecorded = {one: _signed(evidence, one) for one in _unrecorded(evidence)}
+    unrecorded = {bundle: _signed(evidence, bundle) for bundle in _unrecorded(evidence)}
     followers = {
         signed.sums.previous: bundle for bundle, signed in unrecorded.items() if signed is not None
     }
@@ -228,10 +230,10 @@ def _check_chain(evidence: _Evidence) -> None:
         except Refused as bad:
             raise _Bad(row.bundle, bad.message) from bad
         previous = row.link
-    waiting = _waiting(evidence, followers, previous)
-    unknown = sorted(unrecorded.keys() - waiting)
-    if unknown:
-        follower = followers.get(previous)
+    follower = followers.get(previous)
+    # The seal of a waiting bundle was killed before its ledger row: the next seal enters it.
+    waiting = {follower} & evidence.begun
+    if unknown := sorted(unrecorded.keys() - waiting):
         first = follower if follower in unknown else unknown[0]
         raise _Bad(first, _("the ledger does not have it"))
 
@@ -254,14 +256,15 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
         marks = checkpoints(conn)
         begun = set(conn.scalars(select(evidence_intent.c.bundle)))
         signatures = pending_signatures(conn)
-        for one in store.list():
-            parts = one.key.split("/")
-            if len(parts) > DEPTH:  # what lies higher up is no bundle's: extracts of incidents
+        for stored in store.list():
+            parts = stored.key.split("/")
+            if len(parts) > DEPTH:  # objects higher up are extracts of incidents
                 folders.setdefault("/".join(parts[:DEPTH]), set()).add("/".join(parts[DEPTH:]))
     checkpoint = marks[-1] if marks else None
     pruned = checkpoint.up_to_seq if checkpoint else 0
-    gone = {row.bundle for row in every if row.seq <= pruned} | {one.bundle for one in marks[:-1]}
-    for bundle in gone - {one.bundle for one in marks[-1:]}:
+    gone = {row.bundle for row in every if row.seq <= pruned}
+    gone |= {mark.bundle for mark in marks[:-1]}
+    for bundle in gone - {mark.bundle for mark in marks[-1:]}:
         folders.pop(bundle, None)  # a prune that did not finish; the checkpoint stands
     kept = [row for row in every if row.seq > pruned]
     tombstones = [row for row in every if row.seq <= pruned]
@@ -285,19 +288,11 @@ def _no_seal_under_way(conn: Connection) -> Iterator[None]:
 
 def _unrecorded(evidence: _Evidence) -> list[str]:
     """Return signed folders that neither ledger nor checkpoint names."""
-    known = {row.bundle for row in evidence.rows}
+    recorded = {row.bundle for row in evidence.rows}
     if evidence.checkpoint:
-        known.add(evidence.checkpoint.bundle)
+        recorded.add(evidence.checkpoint.bundle)
     signed = (bundle for bundle, names in evidence.folders.items() if SIGNATURE in names)
-    return sorted(set(signed) - known)
-
-
-def _waiting(
-    evidence: _Evidence, followers: dict[Link | None, str], previous: Link | None
-) -> set[str]:
-    """Return bundles whose seal was killed before its ledger row: the next seal enters them."""
-    bundle = followers.get(previous)
-    return {bundle} & evidence.begun if bundle else set()
+    return sorted(set(signed) - recorded)
 
 
 def _signed(evidence: _Evidence, bundle: str) -> SignedSums | None:
@@ -324,8 +319,7 @@ def _linked_by(evidence: _Evidence, row: LedgerRow) -> str | None:
 
 def _refuse_pruned(conn: Connection, bundle: str, keys: TrustedKeys) -> None:
     row = ledger.find_bundle(conn, bundle)
-    mark = newest_checkpoint(conn, keys)
-    if row is not None and mark is not None and row.seq <= mark.up_to_seq:
+    if row is not None and row.seq <= pruned_up_to(conn, keys):
         raise Refused(_("its files were removed at the end of their retention period"))
 
 
@@ -335,23 +329,18 @@ def _check_in_ledger(
     row = ledger.find_bundle(conn, bundle)
     if row is None:
         raise Refused(_("the ledger does not have it"))
-    _check_entry(row, signed, folder, link_before(conn, row), keys)
-
-
-def _check_entry(
-    row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None, keys: TrustedKeys
-) -> None:
     if not row.is_authentic(keys):
         raise Refused(_("its ledger row was changed"))
-    check_row(row, signed, folder, previous)
+    check_row(row, signed, folder, link_before(conn, row))
 
 
 def link_before(conn: Connection, row: LedgerRow) -> Link | None:
-    """Return to what a bundle has to link: the one before it, or a checkpoint; None for neither."""
+    """Return the link of a bundle to its predecessor or a checkpoint; None for neither."""
     before = ledger.at(conn, row.seq - 1)
     if before:
         return before.link
-    return next((one.link for one in checkpoints(conn) if one.up_to_seq == row.seq - 1), None)
+    marks = (mark for mark in checkpoints(conn) if mark.up_to_seq == row.seq - 1)
+    return next((mark.link for mark in marks), None)
 
 
 def _own_key(folder: DiskFolder) -> TrustedKeys:
@@ -364,7 +353,7 @@ def _own_key(folder: DiskFolder) -> TrustedKeys:
 
 
 def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
-    """Check the link to the folder beside this one: False when not at hand, None without link."""
+    """Check the link to the neighbouring folder: False if it is missing, None without a link."""
     previous = signed.sums.previous
     if previous is None:
         return None
@@ -380,7 +369,7 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
 
 
 def _remarks(evidence: _Evidence) -> Iterator[Message]:
-    known = {row.bundle for row in evidence.rows}
+    recorded = {row.bundle for row in evidence.rows}
     pruned = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
     if lost := pruned - len(evidence.pruned):
         yield _(
@@ -389,9 +378,9 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
             count=lost,
         )
     for bundle, names in sorted(evidence.folders.items()):
-        if SIGNATURE not in names and bundle not in known:
+        if SIGNATURE not in names and bundle not in recorded:
             yield _("{bundle} is unfinished: it has no signature and is no bundle", bundle=bundle)
-        elif bundle in evidence.begun and bundle not in known:
+        elif bundle in evidence.begun and bundle not in recorded:
             yield _("{bundle} waits for its ledger row: the next seal enters it", bundle=bundle)
         elif evidence.folder(bundle).lacks_signature:
             yield _unsigned(bundle)

@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from include.evidence.check import Refused, SignedSums, check_file, read_result
-from include.evidence.folder import Folder, Readable, Sums
-from include.evidence.names import (
+from include.evidence.folder import (
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
     SIGNATURE,
     SUMS,
+    Folder,
+    Readable,
+    Sums,
 )
 from include.evidence.signing import TrustedKeys
 from include.messages import Message, _
@@ -61,7 +63,8 @@ class SealedFolder(Folder):
     def hidden(self) -> list[str]:
         """The files whose sealed version is not the current one, by name."""
         names = [*self.signed.sums.files, SUMS, SIGNATURE]
-        return [name for name in names if self._candidates(name) and self._is_hidden(name)]
+        stored = (name for name in names if self._candidates(name))
+        return [name for name in stored if not self._version(name).is_current]
 
     def names(self) -> set[str]:
         """Return the relative names of all files that have a version."""
@@ -110,9 +113,6 @@ class SealedFolder(Folder):
             return read_result(self, self.signed)
         except Refused:
             return None
-
-    def _is_hidden(self, name: str) -> bool:
-        return not self._version(name).is_current
 
     def _candidates(self, name: str) -> list[ObjectVersion]:
         return versions_to_try(self._files.get(name, ()))

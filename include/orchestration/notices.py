@@ -8,8 +8,7 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
-from include.drill_sandbox.channel import sandbox_office
-from include.drill_sandbox.workplace import SandboxedWorkplace
+from include.drill_sandbox.workplace import SandboxedWorkplace, sandbox_office
 from include.evidence.model import StepRecord
 from include.notify import sending
 from include.notify.asking import Confirm, LookUp

@@ -16,13 +16,13 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 from include.approvals.question import AskAgain
 from include.composition import workplace_of
 from include.drill_sandbox.workplace import SandboxedWorkplace, live_of, sandboxed
+from include.evidence.adopt import lock_end
 from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
-from include.evidence.pending import lock_end
 from include.evidence.shelf import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
-from include.evidence.steps import artifacts_of, record_step, steps_of
+from include.evidence.step_findings import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
 from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon

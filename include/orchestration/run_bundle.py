@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from include.evidence.adopt import lock_end
 from include.evidence.bundle import seal
-from include.evidence.forget import forget_sealed_runs
 from include.evidence.model import (
     Outcome,
     Result,
@@ -16,7 +16,7 @@ from include.evidence.model import (
     judge,
     unexplained,
 )
-from include.evidence.pending import lock_end
+from include.evidence.prune import forget_sealed_runs
 from include.evidence.shelf import SealedRun, read_sealed
 from include.orchestration.retrying import must_end_soon
 from include.reports.conclusion import Conclusion

@@ -17,8 +17,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from include.evidence.folder import bundle_path
 from include.evidence.model import RunContext
-from include.evidence.names import bundle_path
 from include.evidence.shelf import refuse_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import search_unrecorded

@@ -18,8 +18,7 @@ from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers,
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.shelf import SealedRun
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import StepFindings, StepResult, steps_of
 from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run

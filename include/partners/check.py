@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, func, select
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import record_step
+from include.evidence.step_findings import StepFindings, StepResult, record_step
 from include.messages import Message, _
 from include.notify import outbox
 from include.notify.outbox import Run

@@ -88,7 +88,7 @@ def _width(text: str, kind: ColumnKind) -> float:
 
 MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
 
-# What an outsider types in the bundle's folder; the same lines as include.evidence.names, which
+# What an outsider types in the bundle's folder; the same lines as include.evidence.folder, which
 # a test compares. The line of the bundle before is left out: its folder may not be at hand.
 CHECK_COMMANDS = (
     r"grep -v '  \.\./' SHA256SUMS | sha256sum -c -",

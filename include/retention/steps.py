@@ -5,10 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 from include.approvals.question import Answer, Question
-from include.evidence.forget import Forgotten, forget_sealed_runs
+from include.evidence.adopt import lock_end
 from include.evidence.model import Outcome
-from include.evidence.pending import lock_end
-from include.evidence.prune import LONGEST_PAUSE, Pruned, Pruning, Waits
+from include.evidence.prune import (
+    LONGEST_PAUSE,
+    Forgotten,
+    Pruned,
+    Pruning,
+    Waits,
+    forget_sealed_runs,
+)
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import Message, _

@@ -9,8 +9,7 @@ from datetime import date, datetime
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import keep_artifact, record_step
+from include.evidence.step_findings import StepFindings, StepResult, keep_artifact, record_step
 from include.findings import register
 from include.messages import Message, _
 from include.policy.period import Period

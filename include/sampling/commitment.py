@@ -10,9 +10,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from include.evidence.folder import StoreFolder, Sums
+from include.evidence.folder import LARGEST_SUMS, SUMS, StoreFolder, Sums
 from include.evidence.model import Metric, Outcome
-from include.evidence.names import LARGEST_SUMS, SUMS
 from include.messages import Message, _
 from include.policy.rates import ExactRate, ceiling, percent
 from include.reports.conclusion import Conclusion

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import keep_artifact
+from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.sampling import issue, register
 from include.sampling.commitment import Commitment, Committed, sealed_content

@@ -25,9 +25,9 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.policy.datamap import MappedDatabase
 from include.sampling.rules import Population
-from include.services.client_program import ClientProgram
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.programs import ClientProgram
 
 _ID = re.compile(r"(?P<year>20\d\d)Q(?P<number>[1-4])", re.ASCII)
 

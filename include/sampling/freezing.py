@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import keep_artifact
+from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.sampling import register
 from include.sampling.commitment import (

@@ -14,8 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from include.evidence.folder import Folder
-from include.evidence.names import SUMS
+from include.evidence.folder import SUMS, Folder
 from include.sampling.commitment import Commitment, Committed, Plan, plan_for
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.frame import PIECE, WHOLE, plain

@@ -15,9 +15,9 @@ from include.services.transport import Transport, of_url
 
 
 def new_session() -> boto3.session.Session:
-    """Return a session of its own: a session must not be shared by threads.
+    """Return a new session: a session must not be shared by threads.
 
-    All sessions share the descriptions of services. A client that reads them anew takes 0.07 s.
+    All sessions share the descriptions of services. Reading them again takes 0.07 s.
     """
     core = botocore.session.Session()
     session = boto3.session.Session(botocore_session=core)

@@ -10,11 +10,11 @@ from include.messages import _
 
 
 class Clock(Protocol):
-    """Where a moment comes from; bundles name the source."""
+    """A source of the present moment; bundles name the source."""
 
     @property
     def source(self) -> str:
-        """Say in a few words where the time comes from, for the evidence."""
+        """Return a few words on the source of the time, for the evidence."""
         ...
 
     def now(self) -> datetime:
@@ -29,12 +29,12 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Return the present moment in UTC."""
-        return datetime.now(UTC)  # noqa: TID251 - the one place that reads the machine's clock
+        return datetime.now(UTC)  # noqa: TID251 - only this reads the machine's clock
 
 
 @dataclass(frozen=True)
 class FixedClock:
-    """A clock that stands still, for tests and for replaying a past day."""
+    """A clock with a fixed moment, for tests and for replaying a past day."""
 
     moment: datetime
     source: str = "fixed clock"
@@ -44,5 +44,5 @@ class FixedClock:
             raise ValueError("a clock needs a timezone-aware moment")
 
     def now(self) -> datetime:
-        """Return the moment it was given, in UTC."""
+        """Return the fixed moment in UTC."""
         return self.moment.astimezone(UTC)

@@ -27,7 +27,7 @@ FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
 
 @dataclass(frozen=True)
 class ConnectionSpec:
-    """One connection, with Airflow's field names.
+    """A connection, with Airflow's field names.
 
     ``password`` and ``extra`` may hold secrets and are left out of ``repr``.
     """
@@ -101,9 +101,9 @@ def from_file(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | 
     for setting in BACKENDS:
         if environment.get(setting) == FILE_BACKEND:
             words = environment.get(f"{setting}_KWARGS") or "{}"
-            found = _in_file(_file_of(setting, words), conn_id)
-            if found is not None:
-                return parse(conn_id, found)
+            value = _in_file(_file_of(setting, words), conn_id)
+            if value is not None:
+                return parse(conn_id, value)
     return None
 
 
@@ -133,13 +133,13 @@ def _in_file(path: Path, conn_id: str) -> str | None:
 
 @cache
 def _connections(path: Path, moment: int) -> dict[str, str]:
-    """Every connection of a file, each as text; read again when the file has another moment."""
+    """Return the connections of a file as texts; read again when the file has another moment."""
     del moment
     try:
-        given = json.loads(path.read_bytes())
+        connections = json.loads(path.read_bytes())
         return {
-            str(name): one if isinstance(one, str) else json.dumps(one)
-            for name, one in given.items()
+            str(name): value if isinstance(value, str) else json.dumps(value)
+            for name, value in connections.items()
         }
     except (ValueError, AttributeError):
         raise UsageError(
@@ -183,18 +183,18 @@ def parse(conn_id: str, value: str) -> ConnectionSpec:
 
 
 def _from_json(conn_id: str, value: str) -> ConnectionSpec:
-    given = json.loads(value)
-    extra = given.get("extra") or given.get("extra_dejson") or {}  # the second: in files only
+    fields = json.loads(value)
+    extra = fields.get("extra") or fields.get("extra_dejson") or {}  # the second: in files only
     if isinstance(extra, str):
         extra = json.loads(extra)
     return ConnectionSpec(
         conn_id=conn_id,
-        conn_type=_type(given["conn_type"]),
-        host=given.get("host") or "",
-        port=int(given["port"]) if given.get("port") else None,
-        login=given.get("login") or "",
-        password=given.get("password") or "",
-        schema=given.get("schema") or "",
+        conn_type=_type(fields["conn_type"]),
+        host=fields.get("host") or "",
+        port=int(fields["port"]) if fields.get("port") else None,
+        login=fields.get("login") or "",
+        password=fields.get("password") or "",
+        schema=fields.get("schema") or "",
         extra=dict(extra),
     )
 
@@ -202,15 +202,15 @@ def _from_json(conn_id: str, value: str) -> ConnectionSpec:
 _OF_PATHS = {"fs", "file", "directory"}  # without user and password; a path may have an @
 
 
-def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None:
+def refuse_unescaped(address: str, subject: str, *, first_at: bool = False) -> None:
     """Refuse a URI whose unescaped password would be read as a host or database in part.
 
-    ``/``, ``?`` and ``#`` end the part of a URI that has the password, so what follows of it would
-    stand in errors and logs. A name of a database, a path or an account has no bare ``@``.
+    ``/``, ``?`` and ``#`` end the part of a URI that has the password. Errors and logs would show
+    the rest of the password. A name of a database, a path or an account has no bare ``@``.
 
     Args:
         address: a URI; other texts pass.
-        what: subject of the message; the address itself is never repeated.
+        subject: of the message; the address itself is never repeated.
         first_at: whether the host begins behind the first ``@``, as for libpq, not the last.
 
     Raises:
@@ -226,7 +226,7 @@ def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None
     in_query = "@" not in authority and re.search(r"@[^&]*/", query)
     if "@" in path or "#" in behind or in_query or (first_at and authority.count("@") > 1):
         raise UsageError(
-            f"{what} has a character in its user or password that must be escaped.",
+            f"{subject} has a character in its user or password that must be escaped.",
             "Write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",
         )
 

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec, refuse_unescaped
 from include.services.errors import ServiceError, UsageError
-from include.services.private_files import private_file
+from include.services.material import private_file
 from include.services.transport import Transport, is_local_database, of_database
 
 _SERVICE_FILES = ("PGSERVICEFILE", "PGSYSCONFDIR")
@@ -109,7 +109,7 @@ class DatabaseMissing(UsageError):
 
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """Where a database is and who we are there.
+    """The address of a database and our login.
 
     Attributes:
         parameters: libpq keywords without the password and other secrets.
@@ -143,14 +143,14 @@ class DatabaseAddress:
                 "it seems.",
                 "Write / as %2F and @ as %40 in the password of its URI.",
             )
-        given = {
+        keywords = {
             "host": spec.host,
             "port": str(spec.port or ""),
             "user": spec.login,
             "dbname": spec.schema,
             **{key: str(value) for key, value in spec.extra.items() if key in LIBPQ_EXTRAS},
         }
-        return cls.from_parameters(given, spec.password)
+        return cls.from_parameters(keywords, spec.password)
 
     @classmethod
     def from_conninfo(cls, conninfo: str) -> DatabaseAddress:
@@ -170,24 +170,24 @@ class DatabaseAddress:
             )
         refuse_unescaped(conninfo, "The database address", first_at=True)
         try:
-            given = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
+            keywords = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
         except psycopg.ProgrammingError:
             raise UsageError(
                 "The database address cannot be read.",
                 "Write postgresql://user:password@host:port/database or host=... dbname=...",
             ) from None
-        password = given.pop("password", "") or os.environ.get("PGPASSWORD", "")
-        return cls.from_parameters(given, password)
+        password = keywords.pop("password", "") or os.environ.get("PGPASSWORD", "")
+        return cls.from_parameters(keywords, password)
 
     @classmethod
-    def from_parameters(cls, given: Mapping[str, str], password: str) -> DatabaseAddress:
+    def from_parameters(cls, keywords: Mapping[str, str], password: str) -> DatabaseAddress:
         """Complete libpq keywords with a timeout, an encoding, and verified TLS where it is due.
 
         Raises:
-            UsageError: secrets stand beside a service, or programs cannot be given one.
+            UsageError: an address has secrets and a service, or programs cannot get a secret.
         """
-        secrets = {key: value for key, value in given.items() if value and key in SECRETS}
-        parameters = {key: value for key, value in given.items() if value and key not in SECRETS}
+        secrets = {key: value for key, value in keywords.items() if value and key in SECRETS}
+        parameters = {key: value for key, value in keywords.items() if value and key not in SECRETS}
         if secrets and "service" in parameters:
             raise UsageError(
                 f"A database address has a service and {', '.join(sorted(secrets))}.",
@@ -195,7 +195,7 @@ class DatabaseAddress:
             )
         parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
         parameters.setdefault("application_name", "parcelseal")
-        # One encoding for dumps, names and digests, whatever the database's own is.
+        # The same encoding for dumps, names and digests of all databases.
         parameters.setdefault("client_encoding", "UTF8")
         if not is_local_database(parameters) and "sslmode" not in parameters:
             parameters["sslmode"] = "verify-full"
@@ -205,7 +205,7 @@ class DatabaseAddress:
 
     @property
     def transport(self) -> Transport:
-        """How safe the way to the server is."""
+        """Return how safe the way to the server is."""
         return of_database(self.parameters)
 
     @property
@@ -215,10 +215,10 @@ class DatabaseAddress:
 
     @property
     def place(self) -> str:
-        """Say for people where it is, without user or password."""
-        given = self.parameters
-        host = given.get("host") or given.get("hostaddr") or given.get("service", "local socket")
-        port = self.parameters.get("port", "5432")
+        """Return its name and server for people, without user or password."""
+        at = self.parameters
+        host = at.get("host") or at.get("hostaddr") or at.get("service", "local socket")
+        port = at.get("port", "5432")
         return f"{self.name} on {host}" + ("" if host.startswith("/") else f":{port}")
 
     def conninfo(self) -> str:
@@ -237,8 +237,8 @@ class DatabaseAddress:
 
         Other secrets are in a service file that only this user can read.
 
-        Moments are printed in UTC, or the same rows would have another digest on a server that
-        stands in another timezone.
+        Moments are printed in UTC, or the same rows would have another digest on a server in
+        another timezone.
         """
         kept = _SERVICE_FILES if "service" in self.parameters else ()
         clean = {
@@ -274,7 +274,7 @@ class DatabaseAddress:
             raise self.explain(error) from None
 
     def explain(self, error: psycopg.OperationalError) -> ServiceError | UsageError:
-        """Turn a failed connection into one line with what to do.
+        """Return a message of one line and an action for a failed connection.
 
         libpq gives no SQLSTATE of a failed connection, only the text in the server's language. A
         refusal in another language than English is a `DatabaseUnavailable` that `answered`.
@@ -323,7 +323,7 @@ def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
 
     Raises:
         UsageError: user, password or database name is wrong.
-        ServiceError: the server cannot be reached, goes away or cannot do what it is asked.
+        ServiceError: the server cannot be reached, is lost or cannot do the work.
     """
     with address.connect() as connection:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ParcelSealError(Exception):
-    """Base of every error that is meant to be read by a person.
+    """Base of every error that people read.
 
     Attributes:
         message: what happened, in one line.
@@ -35,7 +35,7 @@ class ControlFailed(ParcelSealError):
 
 
 class ServiceError(ParcelSealError):
-    """A service did not do its part: database, store, mail (exit code 3).
+    """A service failed: database, store, mail (exit code 3).
 
     Attributes:
         is_permanent: whether a retry would end in the same error, until a person removes the cause.

@@ -1,4 +1,4 @@
-"""What became of a message that was handed to somebody else's server."""
+"""The fate of a message that was handed to another company's server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import StrEnum
 
 
 class Fate(StrEnum):
-    """What became of one message.
+    """The fate of a message.
 
-    ``accepted``: the server answers for it now. ``refused``: it will not take it for this
-    recipient, today or tomorrow. ``deferred``: not now, ask again. ``in_doubt``: it may have been
-    taken, nobody knows. ``unavailable``: the server could not be used; nothing was sent.
+    ``accepted``: the server is responsible for it now. ``refused``: the server never accepts it for
+    this recipient. ``deferred``: not now, try again. ``in_doubt``: the server may have accepted it.
+    ``unavailable``: the server could not be used; nothing was sent.
     """
 
     ACCEPTED = "accepted"
@@ -34,7 +34,7 @@ class Reply:
 
     @property
     def too_large(self) -> bool:
-        """Whether the message was refused for its size (RFC 5321, 4.5.3.1.9; RFC 3463, 3.4)."""
+        """Return whether its size was the reason (RFC 5321, 4.5.3.1.9; RFC 3463, 3.4)."""
         status, _space, detail = self.code.partition(" ")
         sized = detail in ("5.2.3", "5.3.4") or (status == "552" and not detail)
         return self.fate is Fate.REFUSED and sized

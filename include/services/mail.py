@@ -1,4 +1,4 @@
-"""Mail over SMTP: one session for many mails, and an honest word on what became of each.
+"""Send mails over SMTP in a session, and report the fate of each.
 
 A mail is *in doubt* when the connection is lost after its last byte was handed over and before the
 server's answer: it may have been taken. smtplib alone raises the same error for that as for a line
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import smtplib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +25,7 @@ _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f<>]+@[^@\s\x00-\x1f\x7f<>]+")
 _NAMED = re.compile(r'"?([^"<>\x00-\x1f\x7f]*?)"? *<([^<>]+)>')
-_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # how we talk, or who we are
+_NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # our commands or our login
 _MAILBOX_FULL = 552  # RFC 5321, 4.5.3.1.10: to be taken as 452
 _FULL_AFTER_ALL = "552 5.2.2"  # without the second code it is the size of the mail
 _TOO_MANY = 421  # the server ends the session
@@ -120,7 +121,7 @@ def _on(spec: ConnectionSpec, key: str) -> bool:
 
 
 def _security(spec: ConnectionSpec) -> Literal["tls", "starttls", "none"]:
-    """Which of Airflow's two switches counts; an open line is for this machine alone."""
+    """Return the security that Airflow's two switches ask for; none only on this machine."""
     unverified = spec.text("ssl_context").lower() == "none" or spec.verify is False
     verify = False if unverified else spec.verify
     if of_host(spec.host, tls=True, verify=verify) is Transport.UNVERIFIED:
@@ -201,7 +202,7 @@ class MailSession:
             return Reply(Fate.UNAVAILABLE, lost.code)
 
     def close(self) -> None:
-        """End the session, whatever became of it."""
+        """End the session, also a broken one."""
         smtp, self._smtp = self._smtp, None
         if smtp is None:
             return
@@ -217,18 +218,18 @@ class MailSession:
             if not smtp.has_extn("smtputf8"):
                 return Reply(Fate.REFUSED, "smtputf8")
             options = ["SMTPUTF8", "BODY=8BITMIME"]
-        code, said = _asked(lambda: smtp.mail(self.server.sender, options))
+        code, words = _asked(lambda: smtp.mail(self.server.sender, options))
         if code != 250:
-            raise _Lost(_code(code, said))
-        for command, wanted in ((lambda: smtp.rcpt(recipient), (250, 251)),
+            raise _Lost(_code(code, words))
+        for command, expected in ((lambda: smtp.rcpt(recipient), (250, 251)),
                                 (lambda: smtp.docmd("data"), (354,))):  # fmt: skip
             try:
-                code, said = _asked(command)
+                code, words = _asked(command)
             except _Lost:  # this mail's own doing, for all we know: the others go on
                 self._drop()
                 return Reply(Fate.DEFERRED)
-            if code not in wanted:
-                return self._not_taken(smtp, code, said)
+            if code not in expected:
+                return self._not_taken(smtp, code, words)
         return self._handed_over(smtp, content)
 
     def _handed_over(self, smtp: smtplib.SMTP, content: bytes) -> Reply:
@@ -241,18 +242,18 @@ class MailSession:
             self._drop()  # the last bytes never left: no server can have taken it
             return Reply(Fate.DEFERRED)
         try:
-            code, said = self._last_answer(smtp)
+            code, words = self._last_answer(smtp)
         except (smtplib.SMTPException, OSError):
             self._drop()
             return Reply(Fate.IN_DOUBT)
         if code == 250:
-            return Reply(Fate.ACCEPTED, _code(code, said))
+            return Reply(Fate.ACCEPTED, _code(code, words))
         if not 400 <= code < 600:
             self._drop()
-            return Reply(Fate.IN_DOUBT, _code(code, said))
+            return Reply(Fate.IN_DOUBT, _code(code, words))
         if code == _TOO_MANY:
             self._drop()
-        codes = _code(code, said)
+        codes = _code(code, words)
         later = code < 500 or codes == _FULL_AFTER_ALL or _is_of_the_sender(codes)
         return Reply(Fate.DEFERRED if later else Fate.REFUSED, codes)
 
@@ -265,10 +266,10 @@ class MailSession:
             if smtp.sock is not None:  # it is gone where nothing came
                 smtp.sock.settimeout(self.server.timeout)
 
-    def _not_taken(self, smtp: smtplib.SMTP, code: int, said: bytes) -> Reply:
-        """The server said no before it was given the mail; the session goes on for the others."""
+    def _not_taken(self, smtp: smtplib.SMTP, code: int, words: bytes) -> Reply:
+        """Judge a refusal before the mail was sent; the session goes on for the others."""
         if code in _NOT_THE_RECIPIENT:
-            raise _Lost(_code(code, said))
+            raise _Lost(_code(code, words))
         permanent = 500 <= code < 600 and code != _MAILBOX_FULL
         try:
             reset = _asked(smtp.rset)[0] == 250
@@ -276,7 +277,7 @@ class MailSession:
             reset = False
         if not reset or code == _TOO_MANY:
             self._drop()
-        codes = _code(code, said)
+        codes = _code(code, words)
         permanent = permanent and not _is_of_the_sender(codes)
         return Reply(Fate.REFUSED if permanent else Fate.DEFERRED, codes)
 
@@ -288,36 +289,38 @@ class MailSession:
     def _connect(self) -> smtplib.SMTP:
         server = self.server
         context = _context(server) if server.security != "none" else None
-        try:
+        with _losing(), ExitStack() as stack:
             if server.security == "tls":
                 smtp: smtplib.SMTP = smtplib.SMTP_SSL(
                     server.host, server.port, timeout=server.timeout, context=context
                 )
             else:
                 smtp = smtplib.SMTP(server.host, server.port, timeout=server.timeout)
-        except smtplib.SMTPResponseException as error:
-            raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
-        except (smtplib.SMTPException, OSError):
-            raise _Lost from None
-        try:
+            stack.callback(smtp.close)
             if server.security == "starttls":
-                smtp.starttls(context=context)
+                smtp.starttls(context=context)  # fails also for a certificate that does not fit
             smtp.ehlo_or_helo_if_needed()
             if server.login:
                 smtp.login(server.login, server.password)
-        except smtplib.SMTPResponseException as error:
-            smtp.close()
-            raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
-        except (smtplib.SMTPException, OSError):  # no STARTTLS, a certificate that does not fit
-            smtp.close()
-            raise _Lost from None
+            stack.pop_all()
         return smtp
 
 
-def _is_of_the_sender(codes: str) -> bool:
-    """Whether a refusal is one of policy (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
+@contextmanager
+def _losing() -> Iterator[None]:
+    """Raise _Lost, with the server's code if it answered, for an error of SMTP in the block."""
+    try:
+        yield
+    except smtplib.SMTPResponseException as error:
+        raise _Lost(_code(error.smtp_code, error.smtp_error)) from None
+    except (smtplib.SMTPException, OSError):
+        raise _Lost from None
 
-    Nothing is wrong with the recipient's address then: put off, it is sent once the server lets us.
+
+def _is_of_the_sender(codes: str) -> bool:
+    """Return whether policy is the reason (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
+
+    The recipient's address is right then: the deferred mail is sent once the server accepts it.
     """
     return codes.partition(" ")[2].startswith("5.7.")
 
@@ -338,15 +341,15 @@ def _context(server: MailServer) -> ssl.SSLContext:
 
 
 def _asked(command: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
-    """A command's answer; raises _Lost when there is none."""
+    """Return the answer to a command; raises _Lost without an answer."""
     try:
         return command()
     except (smtplib.SMTPException, OSError):
         raise _Lost from None
 
 
-def _code(code: int, said: bytes | str) -> str:
-    """The codes of an answer, ``451 4.7.1``; its words quote addresses and stay out."""
-    words = said if isinstance(said, bytes) else said.encode(errors="replace")
-    found = _ENHANCED.match(words)
-    return f"{code} {found.group().decode()}" if found else str(code)
+def _code(code: int, words: bytes | str) -> str:
+    """Return the codes of an answer, ``451 4.7.1``, without its words, which quote addresses."""
+    text = words if isinstance(words, bytes) else words.encode(errors="replace")
+    enhanced = _ENHANCED.match(text)
+    return f"{code} {enhanced.group().decode()}" if enhanced else str(code)

@@ -1,4 +1,4 @@
-"""Which version of this code runs: asked of git, or read where an image was built without it."""
+"""The version of this code, from git or from the file of an image that has no git."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Robots of group chats: the webhooks of WeCom, DingTalk and Feishu.
 
-A message cannot be named by its sender, so nobody could tell a second copy: what may have arrived
-is *in doubt*, never sent again unasked. Address, token and secret stand in no error and no log.
+A message has no id, so a second copy cannot be recognised: a message that may have arrived is
+*in doubt*, and is not sent again by itself. No error and no log has address, token or secret.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATHS = {
     "dingtalk": "/robot/send",
     "feishu": "/open-apis/bot/v2/hook",
 }
-_TOKENS = {"wecom": "key", "dingtalk": "access_token"}  # Feishu's stands in the path
+_TOKENS = {"wecom": "key", "dingtalk": "access_token"}  # Feishu's is part of the path
 LONGEST = {"wecom": 2048, "dingtalk": 20_000, "feishu": 20_000}
 """Bytes of a message's text, by kind."""
 # Too often, or busy: all three allow some messages a minute only.
@@ -42,17 +42,17 @@ _LATER = {
 }
 _CONNECT, _ANSWER = 10, 30  # seconds
 
-# What it says while debugging has the whole address in it, with the token.
+# Its debug messages contain the whole address, with the token.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)
 class Robot:
-    """One robot of one group chat.
+    """A robot of a group chat.
 
     Attributes:
         url: of its webhook, with the token.
-        secret: by which it knows our messages; empty where none is set.
+        secret: that signs our messages; empty without one.
     """
 
     kind: Kind
@@ -106,7 +106,7 @@ class Robot:
         return self._judged(answer)
 
     def _content(self, text: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """The body in the form of the kind, and what is added to the address."""
+        """Return the body in the form of the kind, and the parameters of the address."""
         now = self.clock.now().timestamp()
         if self.kind == "feishu":
             body: dict[str, Any] = {"msg_type": "text", "content": {"text": text}}
@@ -127,12 +127,14 @@ class Robot:
         if status in (429, 503):
             return Reply(Fate.DEFERRED, str(status))
         if status >= 500 or status < 200:
-            return Reply(Fate.IN_DOUBT, str(status))  # of a gateway: what is behind it may have it
+            return Reply(
+                Fate.IN_DOUBT, str(status)
+            )  # of a gateway: its server may have the message
         if status >= 300:
             return Reply(Fate.REFUSED, str(status))
         try:
-            told = answer.json()
-            code = told.get("errcode", told.get("code", told.get("StatusCode")))
+            content = answer.json()
+            code = content.get("errcode", content.get("code", content.get("StatusCode")))
         except (ValueError, AttributeError):
             return Reply(Fate.IN_DOUBT, str(status))
         if not isinstance(code, int):
@@ -171,7 +173,7 @@ def _signed(key: bytes, text: bytes) -> str:
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:
-    """Whether nothing can have been sent: there was no connection, or no trust in it."""
+    """Return whether nothing was sent: there was no connection, or its TLS was refused."""
     import requests
     from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, SSLError
 

@@ -16,7 +16,7 @@ _UNVERIFIED_MODES = {"allow", "prefer", "require", "verify-ca"}
 
 
 class Transport(StrEnum):
-    """How safe the way to an address is."""
+    """The safety of the way to an address."""
 
     LOCAL = "local"  # a socket, or a loopback address: nothing leaves this machine
     VERIFIED = "verified"  # TLS; the server's certificate and name are checked

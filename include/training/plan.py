@@ -10,8 +10,7 @@ from datetime import date, timedelta
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import keep_artifact
+from include.evidence.step_findings import StepFindings, StepResult, keep_artifact
 from include.messages import _
 from include.notify import outbox
 from include.notify.notice import NOT_WANTED, Notice

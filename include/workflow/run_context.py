@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
+from include.evidence.folder import bundle_path
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
-from include.evidence.names import bundle_path
-from include.evidence.steps import FolderAhead, artifacts_of, keep_artifact, steps_of
+from include.evidence.step_findings import FolderAhead, artifacts_of, keep_artifact, steps_of
 from include.messages import Message, in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack

@@ -12,9 +12,9 @@ from fastapi.responses import Response
 
 from include.approvals.registry import APPROVE, REJECT
 from include.evidence.check import Refused, SignedSums
+from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.shelf import BundleCheck
 from include.evidence.verify import link_before
 from include.messages import _

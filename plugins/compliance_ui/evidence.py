@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from include.evidence import index
-from include.evidence.index import Order, Wanted, Way
+from include.evidence.index import BundleFilter, Order, Way
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.messages import _
@@ -75,7 +75,7 @@ def evidence(
         dags = who.readable(map(dag_of, known))
         readable = [one for one in known if dag_of(one) in dags]
         controls = _controls(pack, clause)
-        wanted = Wanted(
+        wanted = BundleFilter(
             frozenset(
                 one
                 for one in readable
@@ -118,7 +118,7 @@ def evidence(
     )
 
 
-def _count(here: Services, conn: Connection, wanted: Wanted) -> int:
+def _count(here: Services, conn: Connection, wanted: BundleFilter) -> int:
     """How many there are: counted anew whenever the ledger has grown."""
     return here.memory.count((wanted, index.end(conn)), lambda: index.count(conn, wanted))
 

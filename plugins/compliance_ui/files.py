@@ -17,8 +17,8 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request, status
 from fastapi.responses import Response, StreamingResponse
 
 from include.evidence import ledger
+from include.evidence.folder import SIGNATURE, SUMS
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE, SUMS
 from include.evidence.shelf import IN_MEMORY, LARGEST
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import language_tag

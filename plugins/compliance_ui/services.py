@@ -20,9 +20,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from include.composition import pages_engine, workplace_of
 from include.evidence import index
+from include.evidence.adopt import pending_signature
 from include.evidence.check import Refused
 from include.evidence.ledger import LedgerWatch, Watched, head
-from include.evidence.pending import pending_signature
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.orchestration.run import airflow_connections

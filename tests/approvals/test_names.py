@@ -71,7 +71,7 @@ def test_no_other_module_folds_the_names_of_people() -> None:
     """Other modules fold the case of other things: headers, mail domains, sheets, sites, words."""
     others = {
         "approvals/people.py",
-        "backup/preflight.py",  # sites
+        "backup/offsite_findings.py",  # sites
         "incident/telling/addresses.py",  # mail addresses
         "orchestration/access/users.py",  # Airflow's own unique columns
         "sampling/workpapers/form.py",  # names of sheets

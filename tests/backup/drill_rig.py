@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from include.backup.drill import DrillTarget, restore_and_compare
 from include.backup.manifest import Manifest
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.scratch import PREFIX
 from include.backup.source import Source
 from include.erasure.ledger import Action, ErasureKeys

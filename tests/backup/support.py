@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from include.backup import begun
+from include.backup import listing
 from include.backup import manifest as manifests
-from include.backup.begun import Work
 from include.backup.dump import take_backup
+from include.backup.listing import Work
 from include.backup.manifest import Manifest
 from include.backup.snapshot import Clock as ClockColumn
 from include.backup.source import Source
@@ -148,7 +148,7 @@ def take(
 def begin(state: Engine, store: ObjectStore, point: str, work: Work = Work.PUBLISH) -> None:
     """Record that a run of this installation works on a restore point of courier."""
     at = datetime(2026, 11, 24, tzinfo=UTC)
-    begun.begin(
+    listing.begin_work(
         state, store.description, "courier", point, work, at, dag_id="backup_offsite", run_id="old"
     )
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from include.backup import begun
-from include.backup.begun import Ending, Work
+from include.backup import listing
+from include.backup.listing import Ending, Work
 from tests.backup.conftest import EMPTY
 from tests.support.holders import NOW
 
@@ -38,16 +38,16 @@ def test_ledger_lists_published_and_unfinished_points_of_one_database(
     run = {"dag_id": "backup_offsite", "run_id": "r"}
     for (database, point), store, ending, removal in works:
         key = (database, store, point)
-        begun.begin(state, store, database, point, Work.PUBLISH, NOW, **run)
+        listing.begin_work(state, store, database, point, Work.PUBLISH, NOW, **run)
         if ending is None:
             unfinished[key] = {Work.PUBLISH}
             continue
-        begun.end(state, database, [point], ending, NOW)
+        listing.end_work(state, database, [point], ending, NOW)
         if removal is not None:
             later = NOW + timedelta(days=1)
-            begun.begin(state, store, database, point, Work.REMOVE, later, **run)
+            listing.begin_work(state, store, database, point, Work.REMOVE, later, **run)
             if isinstance(removal, Ending):
-                begun.end(state, database, [point], removal, later)
+                listing.end_work(state, database, [point], removal, later)
             else:
                 unfinished[key] = {Work.REMOVE}
         if ending is Ending.PUBLISHED and removal in (None, Ending.KEPT):
@@ -55,17 +55,17 @@ def test_ledger_lists_published_and_unfinished_points_of_one_database(
     with state.connect() as conn:
         for database in ("billing", "courier", "shop"):
             for store in ("file:///a", "s3://b"):
-                assert begun.published(conn, database, store) == {
+                assert listing.published_points(conn, database, store) == {
                     point: NOW
                     for (name, where, point) in published
                     if (name, where) == (database, store)
                 }
-                assert begun.unfinished(conn, database, store) == {
+                assert listing.unfinished_work(conn, database, store) == {
                     point: work
                     for (name, where, point), work in unfinished.items()
                     if (name, where) == (database, store)
                 }
-            assert begun.unfinished(conn, database) == {
+            assert listing.unfinished_work(conn, database) == {
                 point: work
                 for (name, _store, point), work in unfinished.items()
                 if name == database

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from include.backup import drill as module
 from include.backup.drill import DrillTarget, drilled_points, remember
 from include.backup.drill_report import past_drills
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.refusals import judge_refusals, prove_refusals
 from include.backup.restore import Restored
 from include.backup.source import Source

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from include.backup import begun
-from include.backup.begun import Ending, Work
+from include.backup import listing
 from include.backup.drill import DRILL, Choice
 from include.backup.drill_report import past_drills
 from include.backup.listing import (
+    Ending,
     PointRemoved,
+    Work,
     listed_points,
     naming_removals,
     stored_restore_points,
@@ -28,13 +29,13 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.point_folder import ManifestRefused
+from include.backup.point_folder import ManifestRefused, folder
 from include.backup.refusals import REFUSALS
 from include.cli import backup as commands
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
-from include.evidence.steps import record_step
+from include.evidence.step_findings import record_step
 from include.notify.outbox import Run
 from include.services.clock import SystemClock
 from include.services.errors import ParcelSealError
@@ -61,8 +62,8 @@ def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
 
 def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
     begin(state, store, point, Work.REMOVE)
-    remove(store, "courier", point, NOW)
-    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+    remove(store, folder("courier", point), NOW)
+    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 @pytest.mark.parametrize("removal", [begin_removal, complete_removal])
@@ -141,7 +142,7 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     """Without a record of a removal, the error stays as it was."""
     point = publish(any_store, taken, signer, 1)
     manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
-    remove(any_store, "courier", point, NOW)
+    remove(any_store, folder("courier", point), NOW)
     work = work_reader(state, "courier", any_store)
     source = Taken(any_store, manifest).source(operations.opening)
 
@@ -161,7 +162,7 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     for read in (check, open_point):
         with pytest.raises(PointRemoved, match="was pruned"):
             read()
-    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
     with pytest.raises(PointRemoved, match="was pruned"):
         check()
 
@@ -173,7 +174,7 @@ def begin_without_deleting(state: Engine, store: ObjectStore, point: str) -> Non
 def end_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
     """Leave the ledger and the store as a replica of the store has them from before a removal."""
     begin(state, store, point, Work.REMOVE)
-    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+    listing.end_work(state, "courier", [point], Ending.REMOVED, NOW)
 
 
 def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) -> None:
@@ -272,7 +273,7 @@ def test_store_that_wrote_a_point_refuses_another_version_of_its_dump(
     (point,), rejected = listed_points(store, "courier", locked.trusted, work)
     assert (point.is_copy, rejected) == (True, [])
     begin(state, store, point.id)
-    begun.end(state, "courier", [point.id], Ending.PUBLISHED, NOW)
+    listing.end_work(state, "courier", [point.id], Ending.PUBLISHED, NOW)
     points, (refusal,) = listed_points(store, "courier", locked.trusted, work)
     assert (points, refusal.key) == ([], locked.manifest.dump.key)
     assert "gone from this store" in refusal.reason

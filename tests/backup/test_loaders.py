@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from include.backup import loaders as module
+from include.backup import restore_program as module
 from include.backup.archive import SECTION_DATA
 from include.backup.archive_entry import Entry
-from include.backup.loaders import share_out
 from include.backup.manifest import TableRecord
-from include.backup.restore_program import RestoreTarget
+from include.backup.restore_program import RestoreTarget, share_out
 from include.services.database import DatabaseAddress
 from tests.backup.support import Taken
 from tests.support.holders import Holder

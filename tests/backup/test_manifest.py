@@ -25,6 +25,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.point_folder import folder
 from include.backup.source import Source
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
@@ -255,13 +256,13 @@ def test_removal_begins_with_the_signature(
         with monkeypatch.context() as patch:
             patch.setattr(store, "delete", killed_after(step, deleted, store.delete))
             with pytest.raises(KeyboardInterrupt):
-                remove(store, "courier", "old", NOW)
+                remove(store, folder("courier", "old"), NOW)
         assert deleted[0].endswith(SIGNATURE_NAME)
         assert restore_points(store, "courier", [signer.public_pem], ["old"]) == ([], [])
         for stored in list(store.list()):
             store.delete(stored.key)
     published("old")
-    remove(store, "courier", "old", NOW)
+    remove(store, folder("courier", "old"), NOW)
     assert list(store.list()) == []
 
 
@@ -277,7 +278,7 @@ def test_a_locked_restore_point_stays_whole(moto: MotoServer, taken: Taken, sign
     until = NOW + timedelta(days=1)
     publish(s3, made, signer, until)
     with pytest.raises(ObjectLocked):
-        remove(s3, "courier", made.id, NOW)
+        remove(s3, folder("courier", made.id), NOW)
     (point,), rejected = restore_points(s3, "courier", [signer.public_pem])
     assert rejected == []
     assert point.locked_until is not None
@@ -305,7 +306,7 @@ def test_a_legal_hold_on_one_object_keeps_the_whole_restore_point(
     client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold={"Status": "ON"})
     later = NOW + timedelta(days=100)
     with pytest.raises(ObjectLocked, match="legal hold"):
-        remove(s3, "courier", made.id, later)
+        remove(s3, folder("courier", made.id), later)
     points, rejected = restore_points(s3, "courier", [signer.public_pem])
     assert ([one.id for one in points], rejected) == ([made.id], [])
 

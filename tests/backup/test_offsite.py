@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME
-from include.backup.unfinished import clear_unfinished
+from include.backup.prune import clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
-from include.evidence.steps import record_step
+from include.evidence.step_findings import record_step
 from include.holds.registry import HoldKind
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress

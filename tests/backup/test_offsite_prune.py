@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from include.backup import begun
+from include.backup import listing
 from include.backup import manifest as manifests
-from include.backup.begun import Ending
+from include.backup.listing import Ending
 from include.backup.manifest import MANIFEST_NAME, NAMES, SIGNATURE_NAME
 from include.backup.offsite import PRUNE
-from include.backup.unfinished import Cleared, clear_unfinished
+from include.backup.prune import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence import ledger
 from include.evidence.model import Outcome
@@ -321,7 +321,7 @@ def test_a_published_restore_point_that_is_gone_is_reported(
     for day in (0, 1, 2):
         publish(store, taken, signer, day)
         begin(state, store, f"p{day:03d}")
-        begun.end(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+        listing.end_work(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
     if is_held:
         hold(state, HoldKind.RESTORE_POINT, "p001")
     for name in names:
@@ -347,7 +347,7 @@ def test_a_restore_point_that_a_run_removed_is_not_reported_as_gone(
     for day in (0, 1, 2, 100):
         publish(any_store, taken, signer, day)
         begin(state, any_store, f"p{day:03d}")
-        begun.end(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+        listing.end_work(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
     offsite = make(any_store, recipients, signer)
     assert set(run_prune(offsite, state).data["removed"]) == {"p100"}
     assert run_prune(offsite, state).findings == []

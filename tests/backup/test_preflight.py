@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include.backup.offsite import Offsite
-from include.backup.preflight import (
+from include.backup.offsite_findings import (
     CLAUSE,
     check_recipients,
     check_routes,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.backup.prune import Age, plan
+from include.backup.prune import Age, plan_pruning
 from include.policy.rules import Keep
 
 SHANGHAI, START = ZoneInfo("Asia/Shanghai"), datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -45,14 +45,14 @@ def points(draw: st.DrawFn) -> list[Age]:
 
 
 def removed(found: list[Age], rules: Keep, held: set[str], now: datetime = START) -> set[str]:
-    return {one.id for one in plan(found, rules, held, now, SHANGHAI) if one.remove}
+    return {one.id for one in plan_pruning(found, rules, held, now, SHANGHAI) if one.remove}
 
 
 @given(found=points(), rules=RULES, held=st.sets(st.integers(0, 60).map(lambda n: f"p{n:04d}")))
 @settings(max_examples=150, deadline=None)
 def test_what_must_stay_stays(found: list[Age], rules: Keep, held: set[str]):
     """Every point has one verdict, newest first; floor, held, locked, newest are never removed."""
-    verdicts = plan(found, rules, held, START, SHANGHAI)
+    verdicts = plan_pruning(found, rules, held, START, SHANGHAI)
     newest_first = sorted(found, key=lambda one: one.taken_at, reverse=True)
     assert [one.id for one in verdicts] == [one.id for one in newest_first]
     gone = {one.id for one in verdicts if one.remove}
@@ -116,7 +116,7 @@ def daily(days: int) -> list[Age]:
 
 def test_an_ordinary_quarter_of_daily_backups():
     """Seven days, five weeks, three months: written out."""
-    verdicts = plan(daily(120), keep(7, 5, 3, 3), set(), START, SHANGHAI)
+    verdicts = plan_pruning(daily(120), keep(7, 5, 3, 3), set(), START, SHANGHAI)
     kept = {one.id: one.reason for one in verdicts if not one.remove}
     assert kept == {
         "1124": "floor",
@@ -148,7 +148,7 @@ def test_days_begin_in_the_packs_timezone():
     ]
     rules = keep(2, 0, 0, 1)
     assert removed(found, rules, set()) == set()
-    in_utc = plan(found, rules, set(), START, ZoneInfo("UTC"))
+    in_utc = plan_pruning(found, rules, set(), START, ZoneInfo("UTC"))
     assert [one.remove for one in in_utc] == [False, True]
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from include.backup.compare import Definitions, check_foreign_keys, compare
-from include.backup.loaders import share_out
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
+from include.backup.restore_program import share_out
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer

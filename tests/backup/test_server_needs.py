@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.backup.archive_entry import Entry
-from include.backup.database_locale import DatabaseLocale
-from include.backup.server_needs import ServerNeeds
+from include.backup.server_needs import DatabaseLocale, ServerNeeds
 
 
 def entry(kind: str, definition: str, name: str = "x") -> Entry:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from include.backup import begun
-from include.backup.begun import Work
+from include.backup import listing
+from include.backup.listing import Work
 from include.backup.manifest import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -21,9 +21,9 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.offsite_findings import report_unfinished
-from include.backup.preflight import CLAUSE
-from include.backup.unfinished import Cleared, clear_unfinished
+from include.backup.offsite_findings import CLAUSE, report_unfinished
+from include.backup.point_folder import folder
+from include.backup.prune import Cleared, clear_unfinished
 from include.evidence.signing import Signer
 from include.evidence.step_findings import StepFindings
 from include.holds import registry
@@ -132,7 +132,7 @@ def test_a_published_point_whose_signature_is_gone_is_never_cleared(
         begin(state, any_store, "point")
     published("point")
     if recorded:
-        begun.end(state, "courier", ["point"], begun.Ending.PUBLISHED, NOW)
+        listing.end_work(state, "courier", ["point"], listing.Ending.PUBLISHED, NOW)
     hide(any_store, moto, f"courier/point/{SIGNATURE_NAME}")
     assert clear() == Cleared(0, ())
     points, rejected = restore_points(any_store, "courier", [signer.public_pem])
@@ -272,7 +272,7 @@ def test_an_interrupted_removal_is_completed_or_left_to_pruning(
     with monkeypatch.context() as patch:
         patch.setattr(any_store, "delete", killed_after(steps, any_store.delete))
         with pytest.raises(KeyboardInterrupt):
-            remove(any_store, "courier", "old", NOW)
+            remove(any_store, folder("courier", "old"), NOW)
     assert clear().folders == (() if steps == 0 else ("courier/old/",))
     assert keys(any_store, "old") == (set(NAMES) if steps == 0 else set())
     assert open_work(state) == 0

@@ -24,6 +24,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.point_folder import folder
 from include.cli import backup as commands
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
@@ -207,7 +208,7 @@ def test_a_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
     for name in NAMES:
         locked.delete_plainly(name)
     with pytest.raises(ObjectLocked):
-        remove(locked.store, "courier", locked.manifest.id, NOW)
+        remove(locked.store, folder("courier", locked.manifest.id), NOW)
     (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
     assert point.manifest == locked.manifest
 

@@ -18,7 +18,7 @@ from include.cli import evidence as command
 from include.cli.erasures_of_restore import is_complete
 from include.erasure.ledger import intend
 from include.evidence import registers
-from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.folder import RESULT, SIGNATURE, SUMS
 from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 from tests.evidence.register_fixtures import KEYS, ORIGIN, Company, sealed_company

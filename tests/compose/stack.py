@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from include.deployment import settings
+from include.deployment import private
 from include.local.airflow_api import AirflowApi
 from include.services.errors import ServiceError
 from include.workplace import ROOT
@@ -81,7 +81,7 @@ class Stack:
     @cached_property
     def settings(self) -> dict[str, str]:
         """What .env says."""
-        return settings.read(self.folder / settings.FILE)
+        return private.read_settings(self.folder / private.DOTENV)
 
     @property
     def private(self) -> Path:

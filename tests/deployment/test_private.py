@@ -16,8 +16,8 @@ import pytest
 from cryptography import x509
 
 from include.composition import workplace_of
-from include.deployment import layout, settings
-from include.deployment.private import ALL_CONNECTIONS, SAMPLE_PEOPLE
+from include.deployment import layout
+from include.deployment.private import ALL_CONNECTIONS, DOTENV, SAMPLE_PEOPLE, read_settings
 from include.deployment.zones import ZONES, without_overrides
 from include.orchestration.access.roles import ROLES
 from include.sample_company import staff
@@ -52,7 +52,7 @@ def copy(deployed: Path, tmp_path: Path) -> Path:
 def test_only_the_owner_reads_what_it_writes(deployed: Path):
     """Files 0600, folders 0700: containers run as that owner, who is never root."""
     private = deployed / "deploy" / "private"
-    uid = int(settings.read(deployed / ".env")["PARCELSEAL_UID"])
+    uid = int(read_settings(deployed / ".env")["PARCELSEAL_UID"])
     assert uid > 0
     for path in (private, *private.rglob("*")):
         found = path.stat()
@@ -71,8 +71,8 @@ def test_a_second_time_changes_nothing(copy: Path):
 
 def test_the_revision_follows_the_code(copy: Path):
     """`docker compose build` writes it into images, and every sealed bundle names it."""
-    dotenv = copy / settings.FILE
-    revision = settings.read(dotenv)["PARCELSEAL_REVISION"]
+    dotenv = copy / DOTENV
+    revision = read_settings(dotenv)["PARCELSEAL_REVISION"]
     assert revision == workplace_of({}).code_version != "unknown"
     text = dotenv.read_text()
     dotenv.write_text(text.replace(revision, "of-the-version-before"))

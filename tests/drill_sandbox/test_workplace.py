@@ -28,7 +28,7 @@ from include.drill_sandbox.workplace import (
 from include.evidence import ledger
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.evidence.signing import generate_key
-from include.evidence.steps import keep_artifact
+from include.evidence.step_findings import keep_artifact
 from include.evidence.verify import verify_all
 from include.messages import _, verbatim
 from include.notify.notice import Notice

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.encryption.stream import DEPTH, PIECE, Filled, Stage
-from include.services.client_program import Pipe
+from include.services.programs import Pipe
 
 
 def names() -> set[str]:

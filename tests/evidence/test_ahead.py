@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.evidence.bundle import seal
-from include.evidence.names import bundle_path
-from include.evidence.steps import FolderAhead
+from include.evidence.folder import bundle_path
+from include.evidence.step_findings import FolderAhead
 from include.evidence.verify import verify_all
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore

@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
+from include.evidence.folder import bundle_path
 from include.evidence.model import Result
-from include.evidence.names import bundle_path
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked

@@ -9,7 +9,7 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
-from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.folder import RESULT, SIGNATURE, SUMS
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed
 from include.state.tables import evidence_ledger

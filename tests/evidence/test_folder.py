@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from include.evidence import ledger
-from include.evidence.folder import DiskFolder, Folder, Readable, StoreFolder
-from include.evidence.names import SIGNATURE
+from include.evidence.folder import SIGNATURE, DiskFolder, Folder, Readable, StoreFolder
 from include.services.objectstore.base import ObjectDamaged
 from tests.evidence.support import Evidence
 

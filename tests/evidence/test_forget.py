@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from include.evidence import forget, ledger
-from include.evidence.forget import Forgotten, forget_sealed_runs
+from include.evidence import ledger, prune
+from include.evidence.folder import SIGNATURE
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.names import SIGNATURE
-from include.evidence.steps import artifacts_of, keep_artifact, record_step, steps_of
+from include.evidence.prune import Forgotten, forget_sealed_runs
+from include.evidence.step_findings import artifacts_of, keep_artifact, record_step, steps_of
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.s3 import S3Store
 from include.state.connect import engine
@@ -152,13 +152,13 @@ def test_call_that_is_killed_leaves_each_run_whole(evidence: Evidence) -> None:
     evidence.seal(1)
 
     def child() -> None:
-        remove = forget._forget
+        remove = prune._forget
 
         def killed(conn: Connection, row: ledger.LedgerRow) -> None:
             remove(conn, row)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        forget._forget = killed  # type: ignore[assignment]
+        prune._forget = killed  # type: ignore[assignment]
         forgotten(replace(evidence, engine=engine(evidence.database)))
 
     process = FORK.Process(target=child)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from include.evidence import index
-from include.evidence.index import Order, Wanted, Way
+from include.evidence.index import BundleFilter, Order, Way
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
@@ -66,7 +66,7 @@ def conn(
         made.rollback()
 
 
-def fits(one: LedgerRow, wanted: Wanted) -> bool:
+def fits(one: LedgerRow, wanted: BundleFilter) -> bool:
     return (
         one.dag_id in wanted.workflows
         and (wanted.controls is None or bool(wanted.controls & set(one.controls)))
@@ -76,7 +76,7 @@ def fits(one: LedgerRow, wanted: Wanted) -> bool:
     )
 
 
-def listed(rows: Sequence[LedgerRow], wanted: Wanted, order: Order) -> list[int]:
+def listed(rows: Sequence[LedgerRow], wanted: BundleFilter, order: Order) -> list[int]:
     """The whole list as people should see it."""
     found = [one for one in rows if fits(one, wanted)]
     found.sort(key=lambda one: one.seq, reverse=order is not Order.OLDEST)
@@ -87,7 +87,7 @@ def listed(rows: Sequence[LedgerRow], wanted: Wanted, order: Order) -> list[int]
 
 moments = st.none() | st.integers(0, 60).map(lambda hour: BEGIN + timedelta(hours=hour))
 wishes = st.builds(
-    Wanted,
+    BundleFilter,
     workflows=st.frozensets(st.sampled_from([*WORKFLOWS, "unknown"])),
     controls=st.none() | st.frozensets(st.sampled_from(CONTROLS)),
     outcome=st.none() | st.sampled_from(list(Outcome)),
@@ -98,7 +98,7 @@ wishes = st.builds(
 
 @given(wanted=wishes, order=st.sampled_from(Order), size=st.integers(1, 50))
 def test_walking_forth_and_back_shows_each_bundle_once_and_in_order(
-    conn: Connection, rows: list[LedgerRow], wanted: Wanted, order: Order, size: int
+    conn: Connection, rows: list[LedgerRow], wanted: BundleFilter, order: Order, size: int
 ) -> None:
     """Whatever is looked for, however it is sorted and cut."""
     expected = listed(rows, wanted, order)
@@ -123,7 +123,7 @@ def test_walking_forth_and_back_shows_each_bundle_once_and_in_order(
 
 def test_a_number_that_no_bundle_has_shows_the_beginning(conn: Connection) -> None:
     """An address that somebody edited, or that is older than a restored ledger."""
-    everything = Wanted(frozenset(WORKFLOWS))
+    everything = BundleFilter(frozenset(WORKFLOWS))
     begin = index.page(conn, everything, size=5)
     for number in (0, -1, ROWS + 1, 2**63):
         assert index.page(conn, everything, from_seq=number, size=5) == begin
@@ -168,7 +168,7 @@ def test_the_newest_of_each_workflow(
     controls = None if control is None else {control}
     found = index.newest_of(conn, WORKFLOWS, each, controls)
     for name in WORKFLOWS:
-        wanted = Wanted(frozenset({name}), None if controls is None else frozenset(controls))
+        wanted = BundleFilter(frozenset({name}), None if controls is None else frozenset(controls))
         expected = listed(rows, wanted, Order.NEWEST)[:each]
         assert [one.seq for one in found.get(name, [])] == expected
 
@@ -177,6 +177,6 @@ def test_an_empty_ledger_has_no_page(migrated_database: str) -> None:
     """Nothing was sealed yet: no name, no row, no other page."""
     with engine(migrated_database).connect() as conn:
         assert index.workflows(conn) == []
-        found = index.page(conn, Wanted(frozenset(WORKFLOWS)))
+        found = index.page(conn, BundleFilter(frozenset(WORKFLOWS)))
         assert (list(found.rows), found.before, found.after) == ([], False, False)
         assert index.end(conn) == (0, "")

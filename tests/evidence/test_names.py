@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.evidence.names import (
+from include.evidence.folder import (
     bundle_path,
     folder_name,
     is_bundle_path,

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from include.evidence import ledger, registers
-from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.folder import RESULT, SIGNATURE, SUMS
 from include.evidence.registers import accept_losses
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed

@@ -12,9 +12,8 @@ import pytest
 
 from include.cli import evidence as command
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
-from include.evidence.names import SIGNATURE, bundle_path
-from include.evidence.pending import lock_end
+from include.evidence.adopt import lock_end, recover_ledger
+from include.evidence.folder import SIGNATURE, bundle_path
 from include.evidence.prune import Pruned, Waits
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from include.evidence import ledger
-from include.evidence.adopt import recover_ledger
-from include.evidence.names import RESULT, SIGNATURE, SUMS
-from include.evidence.pending import lock_end
+from include.evidence.adopt import lock_end, recover_ledger
+from include.evidence.folder import RESULT, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.policy.rules import EvidenceRules
 from include.services.clock import SystemClock

@@ -9,7 +9,7 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused
-from include.evidence.names import SIGNATURE
+from include.evidence.folder import SIGNATURE
 from include.evidence.shelf import BELIEVED_FOR, IN_MEMORY, BundleCheck, Shelf
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before

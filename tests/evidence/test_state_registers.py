@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from include.evidence import ledger
-from include.evidence.names import RESULT, SIGNATURE
+from include.evidence.folder import RESULT, SIGNATURE
 from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Register, take_figures
 from include.evidence.registers import accept_losses
 from include.evidence.signing import Signer, generate_key

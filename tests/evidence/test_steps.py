@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.evidence.steps import artifacts_of, keep_artifact, record_step, steps_of
+from include.evidence.step_findings import artifacts_of, keep_artifact, record_step, steps_of
 from include.messages import _
 from include.services.clock import FixedClock
 from include.services.errors import UsageError

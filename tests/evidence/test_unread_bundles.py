@@ -10,8 +10,8 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
+from include.evidence.folder import RESULT
 from include.evidence.model import AcceptedLoss, Finding
-from include.evidence.names import RESULT
 from include.evidence.registers import EvidenceReader, accept_losses
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.holds import registry

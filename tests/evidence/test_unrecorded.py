@@ -11,8 +11,7 @@ from sqlalchemy import update
 
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
-from include.evidence.folder import Sums
-from include.evidence.names import RESULT, SIGNATURE, SUMS, bundle_path
+from include.evidence.folder import RESULT, SIGNATURE, SUMS, Sums, bundle_path
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.evidence.verify import verify_all
 from include.services.clock import FixedClock

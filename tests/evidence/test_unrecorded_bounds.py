@@ -14,8 +14,7 @@ import pytest
 
 from include.evidence import adopt, ledger, unrecorded
 from include.evidence.check import SignedSums
-from include.evidence.folder import Link, Sums
-from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.folder import SIGNATURE, SUMS, Link, Sums
 from include.evidence.registers import EvidenceReader
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import UnrecordedBundle, UnrecordedBundles, search_unrecorded

@@ -14,8 +14,7 @@ import pytest
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.check import Refused, check_bundle
-from include.evidence.folder import DiskFolder, StoreFolder
-from include.evidence.names import LARGEST_SUMS, MOST_FILES, MOST_LISTED
+from include.evidence.folder import LARGEST_SUMS, MOST_FILES, MOST_LISTED, DiskFolder, StoreFolder
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_path

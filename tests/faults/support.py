@@ -16,13 +16,13 @@ import psutil
 import psycopg
 from sqlalchemy import Engine, select
 
-from include.backup import begun
+from include.backup import listing
 from include.backup import manifest as manifests
 from include.backup.drill import DROP_SCRATCH, DrillTarget, restore_and_compare
 from include.backup.dump import Progress
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.offsite import Offsite, back_up
-from include.backup.preflight import CLAUSE
+from include.backup.offsite_findings import CLAUSE
 from include.backup.scratch import PREFIX
 from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, opening_key_from_pem, recipient_from_pem
@@ -160,7 +160,7 @@ class Rig:
     def points(self, store: ObjectStore) -> list[RestorePoint]:
         """List the restore points; none of them may be doubtful."""
         with self.engine().connect() as conn:
-            unfinished = begun.unfinished(conn, "courier")
+            unfinished = listing.unfinished_work(conn, "courier")
         points, rejected = manifests.restore_points(
             store, "courier", self.keys.offsite(store).trusted, unfinished
         )

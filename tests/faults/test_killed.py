@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from include.backup.prune import clear_unfinished
 from include.backup.scratch import drop_left_over
-from include.backup.unfinished import clear_unfinished
 from include.evidence.bundle import seal
 from include.evidence.verify import verify_all
 from include.services.clock import FixedClock

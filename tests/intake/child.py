@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 import great_expectations  # noqa: F401 - settling needs it, and importing it takes two seconds
 
-from include.evidence.steps import record_step, steps_of
+from include.evidence.step_findings import record_step, steps_of
 from include.state.connect import engine
 from tests.intake import steps
 from tests.intake.conftest import table_in

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
-from include.evidence.steps import record_step
+from include.evidence.step_findings import record_step
 from include.intake import table as tables
 from include.intake.checks import OwnChecks, SuiteChecks
 from include.intake.names import Incoming

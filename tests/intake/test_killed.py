@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 import pytest
 from sqlalchemy import select
 
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.state.tables import approval_decision
 from tests.intake import child
 from tests.intake.conftest import OLDEST, Rig

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from include.drill_sandbox.channel import SandboxChannel, sandbox_office
+from include.drill_sandbox.workplace import SandboxChannel, sandbox_office
 from include.notify.delivery import deliver
 from include.policy.rules import NoticeRules
 from tests.notify.rig import KIND, THURSDAY, Post, letter, notice

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.step_findings import StepFindings, StepResult
-from include.evidence.steps import record_step
+from include.evidence.step_findings import StepFindings, StepResult, record_step
 from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy import SHIPPED

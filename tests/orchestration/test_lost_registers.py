@@ -10,7 +10,7 @@ import pytest
 from include.backup.drill import DRILL, Choice
 from include.backup.offsite import PRUNE
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import record_step
+from include.evidence.step_findings import record_step
 from include.notify.outbox import Run
 from include.retention.steps import EXECUTE, PLAN
 from include.services.errors import ControlFailed

@@ -132,8 +132,7 @@ def test_clock_that_may_be_wrong_postpones(years: Years) -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
 def test_report_says_what_went_and_why_others_wait(language: str) -> None:
-    from include.evidence.forget import Forgotten
-    from include.evidence.prune import Pruned, Waits
+    from include.evidence.prune import Forgotten, Pruned, Waits
 
     for waits in (None, *Waits):
         pruned = Pruned(("b",), waits)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.messages import verbatim
 from include.services.errors import ServiceError
 from include.workplace import Workplace

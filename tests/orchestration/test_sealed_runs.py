@@ -18,7 +18,7 @@ from include.approvals.registry import APPROVE
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
 from include.reports.i18n import Translator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.evidence.model import StepRecord
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.messages import verbatim
 from include.workplace import Workplace
 from tests.drill_sandbox.test_workplace import RUN

@@ -11,7 +11,7 @@ import jwt
 import psycopg
 import pytest
 
-from include.evidence.names import SIGNATURE
+from include.evidence.folder import SIGNATURE
 from include.state.migrate import newest_revision
 from tests.plugins.shown import Shown
 from tests.support.registers import unguarded

@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
+from include.evidence.folder import check_commands
 from include.evidence.model import ControlState, Finding, Outcome
-from include.evidence.names import check_commands
 from include.messages import _
 from include.reports import i18n
 from include.reports.charts import COLOURS

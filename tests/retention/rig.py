@@ -31,7 +31,7 @@ from include.approvals.registry import APPROVE
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
-from include.evidence.steps import record_step
+from include.evidence.step_findings import record_step
 from include.holds import registry
 from include.holds.registry import Hold, HoldKind
 from include.local.postgres import EmbeddedPostgres

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import artifacts_of
+from include.evidence.step_findings import artifacts_of
 from include.findings import register
 from include.findings.register import Found
 from include.sampling.closing import EVALUATE, LOOK

@@ -20,13 +20,12 @@ from sqlalchemy import Engine
 from include.approvals.question import Answer
 from include.evidence import ledger
 from include.evidence.bundle import SealedBundle, seal
+from include.evidence.folder import bundle_path
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, Result, StepRecord
 from include.evidence.model import RunContext as EvidenceContext
-from include.evidence.names import bundle_path
 from include.evidence.signing import Signer, generate_key
-from include.evidence.step_findings import StepFindings
-from include.evidence.steps import artifacts_of, record_step
+from include.evidence.step_findings import StepFindings, artifacts_of, record_step
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
 from include.policy.model import PolicyPack

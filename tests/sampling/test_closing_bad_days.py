@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from include.evidence.model import Outcome
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.reports.i18n import Translator
 from include.sampling import issue
 from include.sampling.closing import EVALUATE

@@ -12,8 +12,7 @@ from sqlalchemy import text
 from include.approvals.question import Answer, AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.steps import keep_artifact, record_step
+from include.evidence.step_findings import StepFindings, keep_artifact, record_step
 from include.sampling import register
 from include.sampling.commitment import Commitment, plan_for
 from include.sampling.rules import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include.services.client_program import MOST_LINES, ClientProgram
 from include.services.database import DatabaseAddress
-from include.services.programs import CLIENT_VARIABLE
+from include.services.programs import CLIENT_VARIABLE, MOST_LINES, ClientProgram
 
 ADDRESS = DatabaseAddress.from_conninfo("postgresql://clerk:s3cret@db.example/orders")
 

@@ -144,7 +144,7 @@ def test_the_file_with_a_secret_is_gone_with_its_process(tmp_path: Path):
     """Also a process that was forked from it leaves it alone."""
     code = (
         "import os\n"
-        "from include.services.private_files import private_file\n"
+        "from include.services.material import private_file\n"
         "path = private_file(b'secret')\n"
         "if os.fork() == 0:\n"
         "    raise SystemExit(0)\n"

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.evidence import ledger
-from include.evidence import steps as kept_steps
+from include.evidence import step_findings as kept_steps
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
 from include.evidence.signing import Signer, generate_key

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from include.backup import begun
-from include.backup.begun import Work
+from include.backup import listing
+from include.backup.listing import Work
 from include.erasure import replay
-from include.evidence import adopt, bundle, registers
+from include.evidence import adopt, registers
+from include.evidence.adopt import Recovery
 from include.evidence.bundle import seal
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
@@ -33,8 +34,8 @@ class _EveryFolder(dict[str, Collection[Work]]):
 
 def unsigned_folders_are_cleared() -> AbstractContextManager[Any]:
     """A backup removes every folder without a signature, whoever began it."""
-    unfinished = begun.unfinished
-    return patch.object(begun, "unfinished", lambda *of: _EveryFolder(unfinished(*of)))
+    unfinished = listing.unfinished_work
+    return patch.object(listing, "unfinished_work", lambda *of: _EveryFolder(unfinished(*of)))
 
 
 def sealed_runs_go_on() -> AbstractContextManager[Any]:
@@ -86,7 +87,7 @@ def lost_registers_are_unnoticed() -> AbstractContextManager[Any]:
 
 def deleted_ledger_rows_are_unnoticed() -> AbstractContextManager[Any]:
     """A seal does not count the numbers that the evidence ledger lacks."""
-    return patch.object(registers, "ledger_gaps", lambda _conn: ())
+    return patch.object(registers, "unpruned_gaps", lambda *_of: ())
 
 
 def holds_are_read_once() -> AbstractContextManager[Any]:
@@ -114,7 +115,7 @@ def recovered_evidence_is_fresh() -> Iterator[None]:
 
 def seals_fork_the_chain() -> AbstractContextManager[Any]:
     """A seal follows the ledger's last row, whatever follows it in the store already."""
-    return patch.object(bundle, "adopt_before_seal", lambda *_of: [])
+    return patch.object(Recovery, "adopt_before_seal", lambda *_of: None)
 
 
 DEFECTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from include.evidence import ledger
-from include.evidence.forget import forget_sealed_runs
-from include.evidence.prune import Pruning
+from include.evidence.prune import Pruning, forget_sealed_runs
 from include.holds.registry import HoldKind
 from include.services.objectstore.directory import DirectoryStore
 from tests.system.company import NAME

@@ -18,9 +18,8 @@ from include.backup.drill import CHOOSE, DRILL
 from include.backup.offsite import BACKUP, PREFLIGHT, PRUNE
 from include.backup.refusals import REFUSALS
 from include.backup.workflow import BACKUP_OFFSITE, DRILL_RESTORE
-from include.evidence.folder import StoreFolder
+from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import Outcome, Result
-from include.evidence.names import RESULT
 from include.orchestration import run, starter, tasks
 from include.orchestration.tasks import ask_people, run_step, seal_workflow
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY

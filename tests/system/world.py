@@ -34,7 +34,7 @@ from include.cli import backup as backup_commands
 from include.evidence import adopt, ledger, standing
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.evidence.verify import verify_all
 from include.holds import registry
 from include.holds.registry import HoldKind

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import artifacts_of
+from include.evidence.step_findings import artifacts_of
 from include.messages import Message
 from include.notify.tables import notice
 from include.policy.rules import Calendar

@@ -22,7 +22,6 @@ from include.incident.counting.reading import among, column, table
 from include.incident.rules import AccessLog, Named, ShareLog
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import both, quoted
-from include.services.client_program import ClientProgram
 from include.services.database import (
     PRINTING,
     DatabaseAddress,
@@ -31,6 +30,7 @@ from include.services.database import (
     lost,
 )
 from include.services.errors import ServiceError, UsageError
+from include.services.programs import ClientProgram
 
 DATE, WITHOUT_ZONE = 1082, (1082, 1114)  # type oids of PostgreSQL
 # What Python's datetime holds in any timezone; infinity and BC are no moments of a report.

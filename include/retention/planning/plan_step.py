@@ -9,8 +9,7 @@ from include.approvals.registry import Request
 from include.erasure import ledger
 from include.erasure.ledger import require_no_entry_missing
 from include.evidence.model import Outcome
-from include.evidence.step_findings import StepFindings
-from include.evidence.steps import keep_artifact
+from include.evidence.step_findings import StepFindings, keep_artifact
 from include.holds import records as record_holds
 from include.holds import registry as holds
 from include.messages import _

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Protocol, Self
 
 from include.services.errors import ServiceError
@@ -19,7 +18,7 @@ _PIECE = 1024 * 1024  # bytes read at a time
 
 
 class StoreError(ServiceError):
-    """The store could not do what was asked, after retries."""
+    """The store failed, after retries."""
 
 
 class ObjectMissing(StoreError):
@@ -36,7 +35,7 @@ class ObjectLocked(StoreError):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store knows of one object.
+    """An object of a store.
 
     Attributes:
         key: relative POSIX path inside the store.
@@ -63,7 +62,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """One version of an object, or a marker that hides the versions before it.
+    """A version of an object, or a marker that hides the versions before it.
 
     Attributes:
         key: relative POSIX path inside the store.
@@ -81,15 +80,10 @@ class ObjectVersion:
     is_current: bool = True
     is_marker: bool = False
 
-    @classmethod
-    def only(cls, stored: StoredObject) -> Self:
-        """Return the one version of an object in a store that keeps no others."""
-        return cls(stored.key, "", stored.size, stored.modified_at)
-
 
 @dataclass(frozen=True)
 class StoreProblem:
-    """One thing that keeps a store from being a proper off-site store.
+    """A reason why a store is no proper off-site store.
 
     Attributes:
         code: ``missing``, ``unreachable``, ``denied``, ``no_versioning``, ``no_object_lock``,
@@ -109,24 +103,18 @@ class ObjectWriter(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes; returns how many were taken (all of them)."""
-        ...
 
     def commit(self) -> StoredObject:
-        """Make the object visible, durable and checksummed; returns what was stored."""
-        ...
+        """Make the object visible, durable and checksummed; returns the stored object."""
 
     def abort(self) -> None:
-        """Give up and remove whatever was sent so far. Safe to call twice."""
-        ...
+        """Stop, and remove all that was sent. Safe to call twice."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.abort()
 
 
 class ObjectReader(Protocol):
@@ -134,58 +122,44 @@ class ObjectReader(Protocol):
 
     def read(self, size: int = -1) -> bytes:
         """Return ``size`` bytes, fewer only at the end; all that is left for -1."""
-        ...
 
     def close(self) -> None:
         """Release the connection or file."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class ObjectStore(Protocol):
-    """A place for objects: an S3 bucket with a prefix, or a directory."""
+    """A place for objects: an S3 bucket with a prefix, or a directory.
 
-    @property
-    def description(self) -> str:
-        """Name the store for people: URL or path, never a secret."""
-        ...
+    Attributes:
+        description: the store's name for people: URL or path, never a secret.
+        kind: ``s3`` or ``directory``.
+        site: the site named in the connection's extra, empty when none was named.
+    """
 
-    @property
-    def kind(self) -> str:
-        """``s3`` or ``directory``."""
-        ...
-
-    @property
-    def site(self) -> str:
-        """The site named in the connection's extra, empty when none was named."""
-        ...
+    description: str
+    kind: str
+    site: str
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs: reachable, writable, versioned, lockable."""
-        ...
+        """Check the needs of a backup: reachable, writable, versioned, lockable."""
 
     def open_writer(self, key: str) -> ObjectWriter:
         """Open a streaming writer for a new or replaced object."""
-        ...
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
         """Store a small object in one call, locked from the start where asked."""
-        ...
 
     def open_reader(self, key: str, *, version_id: str = "") -> ObjectReader:
         """Open a streaming reader of the current or the named version; raises ObjectMissing.
 
         A locked version stays readable by its ``version_id`` after somebody replaced the object.
         """
-        ...
 
     def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
         """Return a small object whole.
@@ -202,14 +176,21 @@ class ObjectStore(Protocol):
             ObjectMissing: there is no such object.
             ObjectDamaged: it is larger than ``limit``.
         """
-        ...
+        with self.open_reader(key, version_id=version_id) as reader:
+            if limit is None:
+                return reader.read()
+            content = reader.read(limit + 1)
+        if len(content) > limit:
+            raise ObjectDamaged(
+                f"{key!r} in {self.description} is larger than the {limit} bytes it may have."
+            )
+        return content
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
         """Return what the store knows of the current or the named version.
 
         ``checksum`` and ``locked_until`` are included. Raises ObjectMissing.
         """
-        ...
 
     def verify(self, expected: StoredObject) -> None:
         """Prove that the stored bytes are the expected ones; raises ObjectMissing, ObjectDamaged.
@@ -219,18 +200,17 @@ class ObjectStore(Protocol):
         A directory re-reads and hashes the file; S3 compares size and composite checksum, which
         the service computed from the bytes it holds.
         """
-        ...
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield objects under a prefix in key order."""
-        ...
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         """Yield all versions and delete markers under a prefix in key order, newest first.
 
         A store that keeps no versions yields its objects.
         """
-        ...
+        for stored in self.list(prefix):
+            yield ObjectVersion(stored.key, "", stored.size, stored.modified_at)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the folders directly under a prefix, in the order of their keys.
@@ -240,18 +220,15 @@ class ObjectStore(Protocol):
         Args:
             prefix: a folder with its slash; empty for the whole store.
         """
-        ...
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Keep the current or the named version from deletion and change until that moment.
 
         Raises ObjectLocked where that would shorten a lock; the same or a later end is fine.
         """
-        ...
 
     def require_deletable(self, key: str, now: datetime) -> None:
         """Raise ObjectLocked when `delete` would be refused at that moment; removes nothing."""
-        ...
 
     def delete(self, key: str) -> None:
         """Remove the object, every version, the current one last; missing is fine.
@@ -259,14 +236,12 @@ class ObjectStore(Protocol):
         An interrupted deletion therefore brings no earlier version back. Raises ObjectLocked before
         anything is removed when a version is locked.
         """
-        ...
 
     def clear_abandoned(self, prefix: str = "") -> int:
         """Remove unfinished uploads under a prefix; returns how many there were.
 
         A live writer under the prefix loses its upload too: call it when none is at work.
         """
-        ...
 
 
 def versions_to_try(versions: Iterable[ObjectVersion]) -> list[ObjectVersion]:
@@ -295,23 +270,3 @@ def read_sha256(store: ObjectStore, key: str, *, version_id: str = "") -> str:
         while piece := reader.read(_PIECE):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def read_whole(reader: ObjectReader, limit: int | None, key: str, store: str) -> bytes:
-    """Return all that a reader has, if it is within the limit.
-
-    Args:
-        reader: at the object's beginning.
-        limit: most bytes that are read into memory; None for any size.
-        key: for the error.
-        store: the store's description, for the error.
-
-    Raises:
-        ObjectDamaged: there are more bytes than ``limit``.
-    """
-    if limit is None:
-        return reader.read()
-    content = reader.read(limit + 1)
-    if len(content) > limit:
-        raise ObjectDamaged(f"{key!r} in {store} is larger than the {limit} bytes it may have.")
-    return content

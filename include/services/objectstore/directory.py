@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from include.services.clock import Clock, SystemClock
 from include.services.errors import UsageError
@@ -18,11 +16,11 @@ from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
-    ObjectVersion,
+    ObjectReader,
+    ObjectStore,
     StoredObject,
     StoreError,
     StoreProblem,
-    read_whole,
 )
 from include.services.objectstore.directory_files import (
     DirectoryWriter,
@@ -51,7 +49,7 @@ _HASH_BYTES = 1024 * 1024
 _WRITE_BITS = 0o222
 
 
-class DirectoryReader:
+class DirectoryReader(ObjectReader):
     """Stream out of one file; see ``ObjectReader``. Keeps reading the file it opened."""
 
     def __init__(self, file: io.BufferedReader, key: str, store: str) -> None:
@@ -68,19 +66,8 @@ class DirectoryReader:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class DirectoryStore:
+class DirectoryStore(ObjectStore):
     """Objects as files below a directory; see ``ObjectStore``.
 
     A lock is a file ``.<name>.lock.json`` beside the object, whose write bits are taken away. This
@@ -110,7 +97,7 @@ class DirectoryStore:
         self.description = str(self._root)
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs.
+        """Check the needs of a backup.
 
         The directory itself is created when its parent exists; more is not, since a missing parent
         rather means a disk that is not mounted.
@@ -135,11 +122,6 @@ class DirectoryStore:
         with naming("read", key, self.description):
             file = os.fdopen(open_regular(self._root, names), "rb")
             return DirectoryReader(file, key, self.description)
-
-    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
-        """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
-        with self.open_reader(key, version_id=version_id) as reader:
-            return read_whole(reader, limit, key, self.description)
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
         """Return size, time and lock; the content's hash is not known without reading it."""
@@ -191,10 +173,6 @@ class DirectoryStore:
                     continue  # deleted since the directory was read
                 yield _stored(key, status)
 
-    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
-        """Yield the files as the only versions of their objects, in key order."""
-        return map(ObjectVersion.only, self.list(prefix))
-
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the folders directly under a prefix, in the order of their keys."""
         checked_list_prefix(prefix)
@@ -219,7 +197,7 @@ class DirectoryStore:
                 f"which cannot be shortened to {end.isoformat()}."
             )
         with naming("lock", key, self.description):
-            self._write_lock(path, end)
+            write_lock(path, end)
             file = open_regular(self._root, self._names(key))
             try:
                 os.fchmod(file, os.fstat(file).st_mode & ~_WRITE_BITS)
@@ -227,7 +205,7 @@ class DirectoryStore:
                 os.close(file)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Look at the file's lock; raises ObjectLocked."""
+        """Check the file's lock; raises ObjectLocked."""
         self._refuse_locked(self._path(key), key, now)
 
     def delete(self, key: str) -> None:
@@ -250,7 +228,7 @@ class DirectoryStore:
         self._remove_empty(path.parent)
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove the temporary files of writers that were killed, and locks of what never came.
+        """Remove temporary files of killed writers, and locks of objects that were never written.
 
         The caller makes sure that nobody is writing there at that moment.
         """
@@ -327,17 +305,17 @@ class DirectoryStore:
         with naming("write", key, self.description):
             if lock_end:
                 partial.chmod(partial.stat().st_mode & ~_WRITE_BITS)
-                self._write_lock(path, lock_end)
+                write_lock(path, lock_end)
             else:
                 lock_path(path).unlink(missing_ok=True)
             partial.replace(path)
             self._sync_up(path.parent)
-            found = _stored(key, path.stat())
-        if found.size != size:
+            stored = _stored(key, path.stat())
+        if stored.size != size:
             raise ObjectDamaged(
-                f"{key!r} in {self.description}: {found.size} of {size} bytes arrived."
+                f"{key!r} in {self.description}: {stored.size} of {size} bytes arrived."
             )
-        return replace(found, sha256=sha256, locked_until=lock_end)
+        return replace(stored, sha256=sha256, locked_until=lock_end)
 
     def _check_future(self, key: str, end: datetime) -> None:
         if end <= self._clock.now():
@@ -361,9 +339,6 @@ class DirectoryStore:
     def _locked_until(self, key: str) -> datetime | None:
         return read_lock(self._root, self._names(key), key, self.description)
 
-    def _write_lock(self, path: Path, end: datetime) -> None:
-        write_lock(path, end)
-
     def _sync_up(self, folder: Path) -> None:
         """Make the name durable, and those of directories that may be new."""
         while True:
@@ -377,7 +352,7 @@ class DirectoryStore:
             try:
                 folder.rmdir()
             except OSError:
-                return  # not empty, or somebody else's; either way it stays
+                return  # not empty, or of another user: it stays
             folder = folder.parent
 
 

@@ -12,12 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
+    ObjectWriter,
     StoredObject,
     StoreError,
     StoreProblem,
@@ -55,10 +54,10 @@ def naming(doing: str, key: str, store: str) -> Iterator[None]:
 
 
 def _translated(error: OSError, doing: str, key: str, store: str) -> StoreError:
-    what = f"{doing} {key!r} in {store}" if key else f"{doing} {store}"
+    attempt = f"{doing} {key!r} in {store}" if key else f"{doing} {store}"
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
     action = _ACTIONS.get(error.errno or 0, "Check that the directory is there and in order.")
-    return StoreError(f"Cannot {what}: {reason}.", action)
+    return StoreError(f"Cannot {attempt}: {reason}.", action)
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -134,10 +133,10 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
     Folders so deep that no key reaches into them are left out.
     """
     with os.scandir(folder) as entries:
-        found = [(entry.is_dir(follow_symlinks=False), entry) for entry in entries]
+        listed = [(entry.is_dir(follow_symlinks=False), entry) for entry in entries]
     # A directory's slash takes part in the order: "a-b" comes before "a/b".
-    found.sort(key=lambda item: item[1].name + "/" if item[0] else item[1].name)
-    for is_directory, entry in found:
+    listed.sort(key=lambda item: item[1].name + "/" if item[0] else item[1].name)
+    for is_directory, entry in listed:
         key = above + entry.name
         if is_directory:
             inside = f"{key}/"
@@ -251,7 +250,7 @@ def write_lock(path: Path, end: datetime) -> None:
 
 
 def preflight(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
-    """Return what keeps the directory from being a proper off-site store.
+    """Return why the directory is no proper off-site store.
 
     Always reports ``no_object_lock``: a directory cannot enforce a lock.
 
@@ -305,9 +304,11 @@ def _same_device(root: Path, live_paths: Sequence[Path]) -> list[StoreProblem]:
     ]
 
 
-def _detail(root: Path, what: str, error: OSError) -> str:
+def _detail(root: Path, problem: str, error: OSError) -> str:
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return f"The directory {root} {what}: {reason}. Create or mount it, writable for this account."
+    return (
+        f"The directory {root} {problem}: {reason}. Create or mount it, writable for this account."
+    )
 
 
 # The disk works while the producer does: the final fsync then finds little left to write, which
@@ -316,7 +317,7 @@ _FLUSH_EVERY_BYTES = 32 * 1024 * 1024
 _CREATE_ATTEMPTS = 5
 
 
-class DirectoryWriter:
+class DirectoryWriter(ObjectWriter):
     """Stream into one file; see ``ObjectWriter``.
 
     Writes to ``.<name>.partial-<random>`` beside the final name, then fsync, rename, fsync of the
@@ -350,7 +351,9 @@ class DirectoryWriter:
         self._hash.update(view)
         try:
             with naming("write", self._key, self._store):
-                _write_all(self._fd, view)
+                left = view
+                while left:
+                    left = left[os.write(self._fd, left) :]
                 self._size += len(view)
                 self._flush_early()
         except BaseException:
@@ -384,17 +387,6 @@ class DirectoryWriter:
             self._stop_flusher()
             self._close()
             self._partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def _check_usable(self) -> None:
         if self._fd < 0 or self._failed:
@@ -431,8 +423,3 @@ def _create(partial: Path) -> int:
             # Also when a deletion just removed the directory because it was empty.
             partial.parent.mkdir(parents=True, exist_ok=True)
     return os.open(partial, flags, 0o666)
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]

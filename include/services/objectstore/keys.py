@@ -29,18 +29,13 @@ def checked_key(key: str) -> str:
         UsageError: the key is empty, absolute, too long, not Unicode text, contains control
             characters or ``.``/``..``/empty names, or is one of the store's own file names.
     """
-    problem = _key_problem(key)
+    problem = key_problem(key)
     if problem:
         raise UsageError(
             f"The object key {key!r} cannot be used: {problem}.",
             "Use a relative path such as 'courier/manifest.json'.",
         )
     return key
-
-
-def key_problem(key: str) -> str:
-    """Return why no store can hold the key; empty when every store can."""
-    return _key_problem(key)
 
 
 def checked_list_prefix(prefix: str) -> str:
@@ -55,12 +50,12 @@ def checked_list_prefix(prefix: str) -> str:
 
 
 def is_own_name(name: str) -> bool:
-    """Tell whether a file name is one of the store's own: temporary files and lock files."""
+    """Return whether a file name is reserved for the store: temporary files and lock files."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
 def is_partial_name(name: str) -> bool:
-    """Tell whether a file name is that of an unfinished object."""
+    """Return whether a file name is that of an unfinished object."""
     return _PARTIAL_NAME.fullmatch(name) is not None
 
 
@@ -93,7 +88,8 @@ def checked_lock_end(until: datetime) -> datetime:
     return until
 
 
-def _key_problem(key: str) -> str:
+def key_problem(key: str) -> str:
+    """Return why no store can hold the key; empty when every store can."""
     if not key:
         return "it is empty"
     if key.startswith("/"):

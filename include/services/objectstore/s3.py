@@ -19,12 +19,12 @@ from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
+    ObjectStore,
     ObjectVersion,
     StoredObject,
     StoreError,
     StoreProblem,
     read_sha256,
-    read_whole,
 )
 from include.services.objectstore.keys import (
     checked_key,
@@ -33,20 +33,19 @@ from include.services.objectstore.keys import (
     is_own_name,
 )
 from include.services.objectstore.s3_answers import (
-    S3Errors,
-    described,
+    Bucket,
     error_code,
     is_comparable,
     is_missing,
     is_same_checksum,
     stored_object,
 )
-from include.services.objectstore.s3_preflight import preflight
 from include.services.objectstore.s3_streams import S3Reader, S3Writer, SentObject, checksum_text
 from include.services.objectstore.s3_versions import (
     Version,
     folders_under,
     lock_words,
+    preflight,
     refused_by_lock,
     versions_to_delete,
     versions_under,
@@ -115,7 +114,7 @@ def make_s3_client(
         ) from error
 
 
-class S3Store:
+class S3Store(ObjectStore):
     """Objects in an S3 bucket; see ``ObjectStore``.
 
     ``checksum`` is S3's SHA-256: of the object for a single put, of the parts' digests for a
@@ -137,35 +136,29 @@ class S3Store:
         clock: Clock | None = None,
         may_delete: bool = True,
     ) -> None:
-        self._client = client
-        self._bucket = bucket
         trimmed = prefix.strip("/")
-        self._prefix = f"{checked_key(trimmed)}/" if trimmed else ""
+        self._bucket = Bucket(client, bucket, f"{checked_key(trimmed)}/" if trimmed else "")
         self._lock_mode: LockMode = lock_mode
         self._may_delete = may_delete
         self._clock = clock or SystemClock()
         self.site = site
-        self.description = described(client, bucket, self._prefix)
-        self._errors = S3Errors(self.description)
+        self.description = self._bucket.store
 
     def preflight(self) -> Sequence[StoreProblem]:
-        """Try what a backup needs; leaves nothing behind."""
-        return preflight(self._client, self._bucket, self._prefix, may_delete=self._may_delete)
+        """Check the needs of a backup; leaves nothing behind."""
+        return preflight(self._bucket, may_delete=self._may_delete)
 
     def open_writer(self, key: str) -> S3Writer:
         """Open a streaming writer; nothing is sent before 16 MiB or commit."""
-        full_key = self._full_key(key)
-        return S3Writer(
-            self._client, self._bucket, full_key, key, self._errors, self._describe_sent
-        )
+        return S3Writer(self._bucket, key, self._describe_sent)
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
         """Store a small object in one call; a locked older version stays beside the new one."""
         digest = hashlib.sha256(data).digest()
         checksum = checksum_text(digest)
         request: PutObjectRequestTypeDef = {
-            "Bucket": self._bucket,
-            "Key": self._full_key(key),
+            "Bucket": self._bucket.name,
+            "Key": self._bucket.full_key(key),
             "Body": io.BytesIO(data),
             "ChecksumAlgorithm": "SHA256",
             "ChecksumSHA256": checksum,
@@ -173,28 +166,21 @@ class S3Store:
         if locked_until is not None:
             request["ObjectLockMode"] = self._lock_mode
             request["ObjectLockRetainUntilDate"] = checked_lock_end(locked_until)
-        with self._errors.naming("write", key):
-            answer = self._client.put_object(**request)
+        with self._bucket.naming("write", key):
+            answer = self._bucket.client.put_object(**request)
         version_id = answer.get("VersionId", "")
         return self._describe_sent(key, SentObject(len(data), digest.hex(), checksum, version_id))
 
     def open_reader(self, key: str, *, version_id: str = "") -> S3Reader:
         """Open a streaming reader of the current or the named version."""
-        return S3Reader(
-            self._client, self._bucket, self._full_key(key), key, self._errors, version_id
-        )
-
-    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
-        """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
-        with self.open_reader(key, version_id=version_id) as reader:
-            return read_whole(reader, limit, key, self.description)
+        return S3Reader(self._bucket, key, version_id)
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
-        """Return what S3 knows of the current or the named version."""
+        """Return the object that S3 has, in the current or the named version."""
         return stored_object(key, self._head(key, version_id))
 
     def verify(self, expected: StoredObject) -> None:
-        """Compare S3's size and checksum of the recorded version with what was stored.
+        """Compare S3's size and checksum of the recorded version with the expected object.
 
         Without a checksum to compare, the object is read and hashed. Without a recorded version,
         the current one is verified.
@@ -213,22 +199,24 @@ class S3Store:
             if not is_same_checksum(expected.checksum, stored.checksum):
                 self._fail_verification(expected.key, "its checksum differs")
         elif expected.sha256:
-            self._verify_by_reading(expected)
+            digest = read_sha256(self, expected.key, version_id=expected.version_id)
+            if digest != expected.sha256:
+                self._fail_verification(expected.key, "its content differs")
         else:
             raise UsageError(f"The object {expected.key!r} was recorded without a checksum.")
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield the current objects in key order, 1,000 a request."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + checked_list_prefix(prefix)
+        pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket.name, Prefix=self._bucket.prefix + checked_list_prefix(prefix)
         )
-        with self._errors.naming("list"):
+        with self._bucket.naming("list"):
             for page in pages:
-                for found in page.get("Contents", []):
-                    key = found["Key"].removeprefix(self._prefix)
+                for stored in page.get("Contents", []):
+                    key = stored["Key"].removeprefix(self._bucket.prefix)
                     if not is_own_name(key.rpartition("/")[2]):
                         yield StoredObject(
-                            key, found["Size"], found["LastModified"].astimezone(UTC)
+                            key, stored["Size"], stored["LastModified"].astimezone(UTC)
                         )
 
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
@@ -236,19 +224,19 @@ class S3Store:
 
         The whole list is held in memory: S3 answers with versions and markers apart.
         """
-        full_prefix = self._prefix + checked_list_prefix(prefix)
-        with self._errors.naming("list the versions in"):
-            versions = versions_under(self._client, self._bucket, full_prefix)
+        full_prefix = self._bucket.prefix + checked_list_prefix(prefix)
+        with self._bucket.naming("list the versions in"):
+            versions = versions_under(self._bucket, full_prefix)
         for version in versions:
-            key = version.key.removeprefix(self._prefix)
+            key = version.key.removeprefix(self._bucket.prefix)
             if not is_own_name(key.rpartition("/")[2]):
                 yield replace(version, key=key)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the folders directly under a prefix, 1,000 a request."""
-        full_prefix = self._prefix + checked_list_prefix(prefix)
-        with self._errors.naming("list the folders of"):
-            for folder in folders_under(self._client, self._bucket, full_prefix):
+        full_prefix = self._bucket.prefix + checked_list_prefix(prefix)
+        with self._bucket.naming("list the folders of"):
+            for folder in folders_under(self._bucket, full_prefix):
                 yield folder.removeprefix(full_prefix).removesuffix("/")
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
@@ -267,24 +255,24 @@ class S3Store:
                 f"which cannot be shortened to {end.isoformat()}."
             )
         request: PutObjectRetentionRequestTypeDef = {
-            "Bucket": self._bucket,
-            "Key": self._full_key(key),
+            "Bucket": self._bucket.name,
+            "Key": self._bucket.full_key(key),
             "Retention": {"Mode": self._lock_mode, "RetainUntilDate": end},
             "ChecksumAlgorithm": "SHA256",
         }
         if head.get("VersionId"):
             request["VersionId"] = head["VersionId"]
-        with self._errors.naming("lock", key):
-            self._client.put_object_retention(**request)
+        with self._bucket.naming("lock", key):
+            self._bucket.client.put_object_retention(**request)
 
     def require_deletable(self, key: str, now: datetime) -> None:
-        """Look at the retention and the legal hold of every version; raises ObjectLocked."""
+        """Check retention and legal hold of every version; raises ObjectLocked."""
         self._deletable_versions(key, now)
 
     def _deletable_versions(self, key: str, now: datetime) -> Sequence[Version]:
         """Return the versions and markers of a key in deletion order; raises ObjectLocked."""
-        with self._errors.naming("read the locks of", key):
-            versions = versions_to_delete(self._client, self._bucket, self._full_key(key))
+        with self._bucket.naming("read the locks of", key):
+            versions = versions_to_delete(self._bucket, self._bucket.full_key(key))
         for version in versions:
             if version.held or (version.locked_until and version.locked_until > now):
                 raise self._locked(key, version)
@@ -299,12 +287,12 @@ class S3Store:
             ObjectLocked: a retention or legal hold forbids it; names until when.
             StoreError: S3 refuses for another reason.
         """
-        full_key = self._full_key(key)
+        full_key = self._bucket.full_key(key)
         for version in self._deletable_versions(key, self._clock.now()):
             try:
-                with self._errors.naming("delete", key):
-                    self._client.delete_object(
-                        Bucket=self._bucket, Key=full_key, VersionId=version.version_id
+                with self._bucket.naming("delete", key):
+                    self._bucket.client.delete_object(
+                        Bucket=self._bucket.name, Key=full_key, VersionId=version.version_id
                     )
             except ObjectMissing:
                 continue
@@ -326,15 +314,15 @@ class S3Store:
         The caller makes sure that nobody is writing there at that moment.
         """
         cleared = 0
-        with self._errors.naming("clear unfinished uploads in"):
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + checked_list_prefix(prefix)
+        with self._bucket.naming("clear unfinished uploads in"):
+            pages = self._bucket.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket.name, Prefix=self._bucket.prefix + checked_list_prefix(prefix)
             )
             uploads = [upload for page in pages for upload in page.get("Uploads", [])]
             for upload in uploads:
                 try:
-                    self._client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    self._bucket.client.abort_multipart_upload(
+                        Bucket=self._bucket.name, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
                 except ClientError as error:
                     if error_code(error) != "NoSuchUpload":
@@ -342,15 +330,15 @@ class S3Store:
                 cleared += 1
         return cleared
 
-    def _full_key(self, key: str) -> str:
-        return self._prefix + checked_key(key)
-
     def _head(self, key: str, version_id: str = "") -> HeadObjectOutputTypeDef:
         extra: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         try:
-            with self._errors.naming("read", key):
-                return self._client.head_object(
-                    Bucket=self._bucket, Key=self._full_key(key), ChecksumMode="ENABLED", **extra
+            with self._bucket.naming("read", key):
+                return self._bucket.client.head_object(
+                    Bucket=self._bucket.name,
+                    Key=self._bucket.full_key(key),
+                    ChecksumMode="ENABLED",
+                    **extra,
                 )
         except ObjectMissing:
             self._check_bucket()
@@ -359,7 +347,7 @@ class S3Store:
     def _check_bucket(self) -> None:
         """Raise StoreError for a missing bucket, which HEAD reports like a missing object."""
         try:
-            self._client.head_bucket(Bucket=self._bucket)
+            self._bucket.client.head_bucket(Bucket=self._bucket.name)
         except ClientError as error:
             if is_missing(error):
                 raise StoreError(
@@ -368,21 +356,16 @@ class S3Store:
                 ) from error
 
     def _describe_sent(self, key: str, sent: SentObject) -> StoredObject:
-        """Read back what S3 holds and compare it with what was sent."""
+        """Read the stored object back, and compare it with the sent object."""
         head = self._head(key, sent.version_id if sent.version_id != "null" else "")
-        found = replace(stored_object(key, head), sha256=sent.sha256)
-        if found.size != sent.size:
-            self._fail_verification(key, f"{found.size} of {sent.size} bytes arrived")
-        if not is_comparable(sent.checksum, found.checksum):
-            return found
-        if not is_same_checksum(sent.checksum, found.checksum):
+        stored = replace(stored_object(key, head), sha256=sent.sha256)
+        if stored.size != sent.size:
+            self._fail_verification(key, f"{stored.size} of {sent.size} bytes arrived")
+        if not is_comparable(sent.checksum, stored.checksum):
+            return stored
+        if not is_same_checksum(sent.checksum, stored.checksum):
             self._fail_verification(key, "its checksum differs from what was sent")
-        return replace(found, checksum=sent.checksum)
-
-    def _verify_by_reading(self, expected: StoredObject) -> None:
-        digest = read_sha256(self, expected.key, version_id=expected.version_id)
-        if digest != expected.sha256:
-            self._fail_verification(expected.key, "its content differs")
+        return replace(stored, checksum=sent.checksum)
 
     def _fail_verification(self, key: str, why: str) -> None:
         raise ObjectDamaged(f"{key!r} in {self.description} is not what was stored: {why}.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
 from include.services.objectstore.base import ObjectMissing, StoredObject, StoreError
+from include.services.objectstore.keys import checked_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,28 +37,18 @@ def stored_object(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
     )
 
 
-def is_comparable(expected: str, found: str) -> bool:
+def is_comparable(expected: str, stored: str) -> bool:
     """Return whether two checksums are of the same kind."""
-    return expected.startswith("etag:") == found.startswith("etag:")
+    return expected.startswith("etag:") == stored.startswith("etag:")
 
 
-def is_same_checksum(expected: str, found: str) -> bool:
+def is_same_checksum(expected: str, stored: str) -> bool:
     """Return whether two checksums agree; some services leave out the number of parts."""
     if expected.startswith("etag:"):
-        return expected == found
+        return expected == stored
     expected_digest, _, expected_parts = expected.partition("-")
-    digest, _, parts = found.partition("-")
+    digest, _, parts = stored.partition("-")
     return digest == expected_digest and (not parts or parts == expected_parts)
-
-
-def described(client: S3Client, bucket: str, prefix: str) -> str:
-    """Return the store's name for people: URL and, for other services than AWS, the host."""
-    endpoint = urlsplit(client.meta.endpoint_url)
-    host = endpoint.hostname or ""
-    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        return f"s3://{bucket}/{prefix}"
-    port = f":{endpoint.port}" if endpoint.port else ""
-    return f"s3://{bucket}/{prefix} at {host}{port}"
 
 
 TRY_AGAIN = "Try again later; if it stays so, look at the service's status page."
@@ -100,12 +92,12 @@ def error_code(error: Exception) -> str:
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether the service said that there is no such object."""
+    """Return whether the service answered that there is no such object."""
     return error_code(error) in _MISSING
 
 
 def is_denied(error: Exception) -> bool:
-    """Tell whether the service said that the caller may not do this."""
+    """Return whether the service refused permission."""
     return error_code(error) in _DENIED
 
 
@@ -116,7 +108,7 @@ def needs_a_person(error: Exception) -> bool:
 
 
 def is_lock_refusal(error: Exception) -> bool:
-    """Tell whether the refusal speaks of a lock.
+    """Return whether the refusal names a lock.
 
     AWS and Ceph answer AccessDenied with a text naming Object Lock; MinIO says WORM protected.
     """
@@ -127,7 +119,7 @@ def is_lock_refusal(error: Exception) -> bool:
 
 
 def reason_and_action(error: Exception) -> tuple[str, str]:
-    """Say why a call failed and what to do, without repeating anything the service sent."""
+    """Return why a call failed and the action, without any text of the service."""
     if isinstance(error, ClientError):
         return _answer_reason(error)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
@@ -167,14 +159,32 @@ def _plain(code: str) -> str:
 
 
 @dataclass(frozen=True)
-class S3Errors:
-    """Names the store in the errors it makes.
+class Bucket:
+    """The part of an S3 bucket under a prefix. It names the store in the errors it makes.
 
     Attributes:
-        store: the store's description, for people.
+        client: of boto3.
+        name: of the bucket.
+        prefix: of all keys, with a slash at its end; empty for the whole bucket.
     """
 
-    store: str
+    client: S3Client
+    name: str
+    prefix: str
+
+    @cached_property
+    def store(self) -> str:
+        """The store's name for people: URL and, for other services than AWS, the host."""
+        endpoint = urlsplit(self.client.meta.endpoint_url)
+        host = endpoint.hostname or ""
+        if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            return f"s3://{self.name}/{self.prefix}"
+        port = f":{endpoint.port}" if endpoint.port else ""
+        return f"s3://{self.name}/{self.prefix} at {host}{port}"
+
+    def full_key(self, key: str) -> str:
+        """Return the key in the bucket; raises UsageError for one that no store can hold."""
+        return self.prefix + checked_key(key)
 
     @contextmanager
     def naming(self, doing: str, key: str = "") -> Iterator[None]:
@@ -198,7 +208,7 @@ class S3Errors:
         if key and is_missing(error):
             return ObjectMissing(f"There is no object {key!r} in {self.store}.")
         reason, action = reason_and_action(error)
-        what = f"{doing} {key!r} in {self.store}" if key else f"{doing} {self.store}"
-        failure = StoreError(f"Cannot {what}: {reason}.", action)
+        attempt = f"{doing} {key!r} in {self.store}" if key else f"{doing} {self.store}"
+        failure = StoreError(f"Cannot {attempt}: {reason}.", action)
         failure.is_permanent = needs_a_person(error)
         return failure

@@ -11,27 +11,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from include.services.objectstore.base import StoredObject, StoreError
+from include.services.objectstore.base import ObjectReader, ObjectWriter, StoredObject, StoreError
 from include.services.objectstore.s3_answers import (
     BODY_ERRORS,
-    S3Errors,
+    Bucket,
     error_code,
     reason_and_action,
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
 
 
 log = logging.getLogger(__name__)
 
-# What is lost when a connection drops is read again, so pieces are small.
+# After a dropped connection the last piece is read again, so pieces are small.
 _PIECE_BYTES = 1024 * 1024
 _MAX_DROPS_WITHOUT_PROGRESS = 6
 _FIRST_PAUSE_SECONDS = 0.2
@@ -39,26 +37,19 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _random = random.SystemRandom()
 
 
-class S3Reader:
+class S3Reader(ObjectReader):
     """Stream out of one version of one S3 object; see ``ObjectReader``.
 
     A broken body is asked for again from the current offset, bound to the version and ETag of the
     first answer, so that two versions never mix. Requests as such are retried by boto3.
     """
 
-    def __init__(
-        self,
-        client: S3Client,
-        bucket: str,
-        full_key: str,
-        key: str,
-        errors: S3Errors,
-        version_id: str = "",
-    ) -> None:
-        self._client = client
-        self._key = key
-        self._errors = errors
-        self._request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": full_key}
+    def __init__(self, bucket: Bucket, key: str, version_id: str = "") -> None:
+        self._bucket, self._key = bucket, key
+        self._request: GetObjectRequestTypeDef = {
+            "Bucket": bucket.name,
+            "Key": bucket.full_key(key),
+        }
         if version_id:
             self._request["VersionId"] = version_id
         self._offset = 0
@@ -76,28 +67,17 @@ class S3Reader:
             StoreError: the connection kept dropping, or the object was replaced meanwhile.
         """
         left = self._size - self._offset
-        wanted = left if size < 0 else min(size, left)
+        missing = left if size < 0 else min(size, left)
         pieces = []
-        while wanted:
-            piece = self._read_piece(min(wanted, _PIECE_BYTES))
+        while missing:
+            piece = self._read_piece(min(missing, _PIECE_BYTES))
             pieces.append(piece)
-            wanted -= len(piece)
+            missing -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Release the connection."""
         self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read_piece(self, size: int) -> bytes:
         while True:
@@ -116,7 +96,7 @@ class S3Reader:
         self._drops += 1
         reason, _ = reason_and_action(cause)
         if self._drops > _MAX_DROPS_WITHOUT_PROGRESS:
-            raise self._errors.translated(cause, "read", self._key) from cause
+            raise self._bucket.translated(cause, "read", self._key) from cause
         log.info("Reading %r goes on at byte %d: %s.", self._key, self._offset, reason)
         self._body.close()
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self._drops - 1))
@@ -126,13 +106,13 @@ class S3Reader:
         answer = self._ask()
         if self._offset and not answer.get("ContentRange", "").startswith(f"bytes {self._offset}-"):
             raise StoreError(
-                f"Cannot read {self._key!r} in {self._errors.store}: "
+                f"Cannot read {self._key!r} in {self._bucket.store}: "
                 "the service ignores byte ranges, so a broken transfer cannot go on."
             )
 
     def _ask(self) -> GetObjectOutputTypeDef:
-        with self._errors.naming("read", self._key):
-            answer = self._client.get_object(**self._request)
+        with self._bucket.naming("read", self._key):
+            answer = self._bucket.client.get_object(**self._request)
         self._body = answer["Body"]
         return answer
 
@@ -158,7 +138,7 @@ def checksum_text(digest: bytes) -> str:
 
 @dataclass(frozen=True)
 class SentPart:
-    """One uploaded part, as the completing request needs it."""
+    """An uploaded part, as the completing request needs it."""
 
     number: int
     etag: str
@@ -167,7 +147,7 @@ class SentPart:
 
 @dataclass(frozen=True)
 class SentObject:
-    """What a writer knows of the object it has just completed."""
+    """An object that a writer has completed."""
 
     size: int
     sha256: str
@@ -175,7 +155,7 @@ class SentObject:
     version_id: str
 
 
-class S3Writer:
+class S3Writer(ObjectWriter):
     """Stream into one S3 object; see ``ObjectWriter``.
 
     Up to 16 MiB go out as one put. More becomes a multipart upload of which two parts are sent
@@ -184,19 +164,9 @@ class S3Writer:
     """
 
     def __init__(
-        self,
-        client: S3Client,
-        bucket: str,
-        full_key: str,
-        key: str,
-        errors: S3Errors,
-        describe: Callable[[str, SentObject], StoredObject],
+        self, bucket: Bucket, key: str, describe: Callable[[str, SentObject], StoredObject]
     ) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._full_key = full_key
-        self._key = key
-        self._errors = errors
+        self._bucket, self._key, self._full_key = bucket, key, bucket.full_key(key)
         self._describe = describe
         # File-like bodies are sent in blocks, each with a timeout of its own; a bytearray would
         # have to be sent whole within one timeout, which slow lines miss.
@@ -231,7 +201,7 @@ class S3Writer:
         return taken
 
     def commit(self) -> StoredObject:
-        """Finish the upload and read back what the service says it holds.
+        """Finish the upload, and compare it with the object that the service reports.
 
         Raises:
             StoreError: the service did not accept the object.
@@ -248,7 +218,7 @@ class S3Writer:
         return self._describe(self._key, sent)
 
     def abort(self) -> None:
-        """Give up; what the service still holds of a broken upload is left to clear_abandoned."""
+        """Stop the upload; `clear_abandoned` removes remains of a broken upload."""
         if not self._open:
             return
         self._open = False
@@ -256,8 +226,8 @@ class S3Writer:
         if not self._upload_id:
             return
         try:
-            self._client.abort_multipart_upload(
-                Bucket=self._bucket, Key=self._full_key, UploadId=self._upload_id
+            self._bucket.client.abort_multipart_upload(
+                Bucket=self._bucket.name, Key=self._full_key, UploadId=self._upload_id
             )
         except (BotoCoreError, ClientError) as error:
             if error_code(error) != "NoSuchUpload":
@@ -265,25 +235,14 @@ class S3Writer:
                 log.warning(
                     "An unfinished upload of %r stays in %s until the next run clears it: %s.",
                     self._key,
-                    self._errors.store,
+                    self._bucket.store,
                     reason,
                 )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def _check_usable(self) -> None:
         if not self._open or self._failed:
             raise StoreError(
-                f"The writer of {self._key!r} in {self._errors.store} is closed or has failed."
+                f"The writer of {self._key!r} in {self._bucket.store} is closed or has failed."
             )
 
     def _send_part(self) -> None:
@@ -307,15 +266,15 @@ class S3Writer:
     def _check_part_number(self) -> None:
         if self._next_number > MAX_PARTS:
             raise StoreError(
-                f"Cannot write {self._key!r} in {self._errors.store}: "
+                f"Cannot write {self._key!r} in {self._bucket.store}: "
                 f"it is larger than {MAX_OBJECT_BYTES} bytes.",
                 "Split the database into shards.",
             )
 
     def _begin(self) -> None:
-        with self._errors.naming("write", self._key):
-            answer = self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=self._full_key, ChecksumAlgorithm="SHA256"
+        with self._bucket.naming("write", self._key):
+            answer = self._bucket.client.create_multipart_upload(
+                Bucket=self._bucket.name, Key=self._full_key, ChecksumAlgorithm="SHA256"
             )
         self._upload_id = answer["UploadId"]
         self._pool = ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
@@ -324,8 +283,8 @@ class S3Writer:
         digest = hashlib.sha256(body.getbuffer()).digest()
         body.seek(0)
         # The algorithm is named beside the value: Object Lock buckets insist on its header.
-        answer = self._client.upload_part(
-            Bucket=self._bucket,
+        answer = self._bucket.client.upload_part(
+            Bucket=self._bucket.name,
             Key=self._full_key,
             UploadId=self._upload_id,
             PartNumber=number,
@@ -337,7 +296,7 @@ class S3Writer:
 
     def _collect(self, done: set[Future[SentPart]]) -> None:
         self._pending -= done
-        with self._errors.naming("write", self._key):
+        with self._bucket.naming("write", self._key):
             self._parts.extend(future.result() for future in done)
 
     def _finish_parts(self) -> SentObject:
@@ -356,10 +315,10 @@ class S3Writer:
         When the answer to a completion is lost, the repeated request finds no upload any more.
         The caller's comparison of size and checksum then tells whether the object is ours.
         """
-        with self._errors.naming("write", self._key):
+        with self._bucket.naming("write", self._key):
             try:
-                answer = self._client.complete_multipart_upload(
-                    Bucket=self._bucket,
+                answer = self._bucket.client.complete_multipart_upload(
+                    Bucket=self._bucket.name,
                     Key=self._full_key,
                     UploadId=self._upload_id,
                     MpuObjectSize=self._handed_over,
@@ -385,9 +344,9 @@ class S3Writer:
         size = self._part.tell()
         self._part.seek(0)
         digest = self._hash.digest()
-        with self._errors.naming("write", self._key):
-            answer = self._client.put_object(
-                Bucket=self._bucket,
+        with self._bucket.naming("write", self._key):
+            answer = self._bucket.client.put_object(
+                Bucket=self._bucket.name,
                 Key=self._full_key,
                 Body=self._part,
                 ChecksumAlgorithm="SHA256",

@@ -11,7 +11,7 @@ import pytest
 
 from include.approvals import registry
 from include.cli.answers import PATIENCE
-from include.evidence.steps import steps_of
+from include.evidence.step_findings import steps_of
 from include.local.airflow_api import AirflowApi
 from tests.e2e.in_airflow.conftest import REVIEWER
 from tests.e2e.running import RUNS, Running, patch, path_of, until

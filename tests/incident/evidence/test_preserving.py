@@ -11,7 +11,7 @@ from time import process_time
 import pytest
 
 from include.evidence.model import Outcome
-from include.evidence.steps import artifacts_of
+from include.evidence.step_findings import artifacts_of
 from include.holds import registry
 from include.incident import incident_run
 from include.incident.evidence import kept, preserving
