@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
-
-import boto3
-import botocore.session
-from botocore.loaders import Loader
+from typing import TYPE_CHECKING, Any
 
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.transport import Transport, of_url
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.loaders import Loader
 
 
 def new_session() -> boto3.session.Session:
@@ -19,6 +19,9 @@ def new_session() -> boto3.session.Session:
 
     All sessions share the descriptions of services. Reading them again takes 0.07 s.
     """
+    import boto3  # loads slowly, and every process imports this module
+    import botocore.session
+
     core = botocore.session.Session()
     session = boto3.session.Session(botocore_session=core)
     core.register_component("data_loader", _service_descriptions())
@@ -27,6 +30,9 @@ def new_session() -> boto3.session.Session:
 
 @cache
 def _service_descriptions() -> Loader:
+    import boto3
+    import botocore.session
+
     core = botocore.session.Session()
     boto3.session.Session(botocore_session=core)  # adds its own folder to the search path
     loader: Loader = core.get_component("data_loader")

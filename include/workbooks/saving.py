@@ -7,9 +7,10 @@ import re
 import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from openpyxl import Workbook
-from openpyxl.writer.excel import ExcelWriter
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip file: the earliest it can say
 _NUMBERED = re.compile(rb"(?:&#[0-9]+;)+")
@@ -61,6 +62,8 @@ def saved(book: Workbook, title: str, issued_at: datetime) -> bytes:
         title: among its properties.
         issued_at: the moment of issue, which stands for every time in it.
     """
+    from openpyxl.writer.excel import ExcelWriter  # Word files are saved without it
+
     issued = issued_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
     book.properties.creator = "ParcelSeal"
     book.properties.title = title
