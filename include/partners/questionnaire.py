@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openpyxl.worksheet.worksheet import Worksheet
 from pydantic import TypeAdapter
 
 from include.approvals.reasons import value_free_reason
@@ -23,7 +22,6 @@ from include.partners.rules import Answer, Asked
 from include.policy.rates import parse_rate
 from include.reports.i18n import Translator
 from include.workbooks import returned
-from include.workbooks.drawing import draw, draw_choice, draw_cover, draw_table
 from include.workbooks.forms import (
     Binding,
     Choice,
@@ -41,6 +39,9 @@ from include.workbooks.forms import (
     same,
 )
 from include.workbooks.returned import AS_ISSUED, ReturnedBook, ReturnedSheet, ReturnedTable
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
 
 FORMAT = "parcelseal.questionnaire/1"
 INSTRUCTIONS = "填写说明 Instructions"
@@ -260,7 +261,9 @@ _STEPS = (
 
 
 def write(issued: Issued) -> bytes:
-    """Write the workbook to be filled in (.xlsx)."""
+    """Return the workbook to be filled in (.xlsx)."""
+    from include.workbooks.drawing import draw, draw_cover, draw_table
+
     cover = Cover(_("Security review of partners: questionnaire"), _facts(issued), (BY, ON), _STEPS)
     sheets: dict[str, Callable[[Worksheet], None]] = {
         INSTRUCTIONS: lambda sheet: draw_cover(sheet, cover, issued.issued_at),
@@ -284,6 +287,8 @@ def _facts(issued: Issued) -> list[tuple[Message, str]]:
 
 
 def _sub_processors(sheet: Worksheet, issued: Issued) -> None:
+    from include.workbooks.drawing import draw_choice, draw_table
+
     draw_choice(sheet, ANY_ROW, ANY_SUB_PROCESSORS, YES_OR_NO)
     title = beside(_("Who processes our customers' information for you"))
     footer = f"{sheet.title} · {issued.partner}"

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from openpyxl import load_workbook
-from openpyxl.utils import get_column_letter
-
 from include.messages import _
 from include.workbooks.faults import Fault, WorkbookRefused
 from include.workbooks.file import Examined
@@ -92,6 +89,8 @@ def grids(
     Raises:
         WorkbookRefused: the file is damaged in a way that only its reading shows.
     """
+    from openpyxl import load_workbook
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a library leaves out is nothing of ours
@@ -156,7 +155,9 @@ def text_of(value: Any) -> str:
 
 
 def place(row: int, column: int) -> str:
-    """The name of a cell, ``F7``."""
+    """Return the name of a cell, ``F7``."""
+    from openpyxl.utils import get_column_letter
+
     return f"{get_column_letter(column)}{row}"
 
 

@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from openpyxl.utils.cell import column_index_from_string, coordinate_from_string, get_column_letter
-from openpyxl.utils.exceptions import CellCoordinatesException
-
 from include.messages import Message, _
 from include.services.errors import UsageError
 from include.workbooks.faults import Fault, WorkbookRefused
@@ -276,6 +273,8 @@ class _Part:
     def _cell(self, place: str | None) -> None:
         column = self.column + 1
         if place is not None:
+            from openpyxl.utils.cell import column_index_from_string, coordinate_from_string
+
             letters, row = coordinate_from_string(place)
             column = column_index_from_string(letters)
             if row != self.row or column <= self.column:
@@ -286,6 +285,8 @@ class _Part:
             raise _TooLarge
 
     def _holds(self, *, formula: bool) -> None:
+        from openpyxl.utils.cell import get_column_letter
+
         place = (self.name, f"{get_column_letter(self.column)}{self.row}")
         if formula:
             self.seen.formulas.append(place)
@@ -298,6 +299,8 @@ class _Part:
 
 
 def _scan(name: str, part: str, body: bytes, seen: _Seen) -> None:
+    from openpyxl.utils.exceptions import CellCoordinatesException
+
     reader = _Part(part, seen)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = reader.doctype

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-
-from openpyxl.worksheet.worksheet import Worksheet
+from typing import TYPE_CHECKING
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
 from include.sampling.workpapers import form
 from include.sampling.workpapers.form import FIXED, HEADER_ROW, Answer, shown
 from include.services.errors import UsageError
-from include.workbooks import style
-from include.workbooks.drawing import draw, draw_cover, draw_table
 from include.workbooks.forms import Binding, Column, Cover, Line, Table, beside, both, plain, same
+
+if TYPE_CHECKING:
+    from openpyxl.worksheet.worksheet import Worksheet
 
 _NOTE_WIDTH = 46
 _MEANINGS = {
@@ -133,6 +133,8 @@ class Paper:
     @property
     def table(self) -> Table:
         """The items, and a column for each attribute."""
+        from include.workbooks import style
+
         attributes = [
             Column(
                 attribute.id,
@@ -230,6 +232,8 @@ def write(workpapers: Workpapers) -> bytes:
     Raises:
         UsageError: there are more items or attributes than one workbook is made for.
     """
+    from include.workbooks.drawing import draw, draw_cover
+
     _check_size(workpapers.papers)
     cover = Cover(
         _("Workpapers of audit sampling"),
@@ -249,7 +253,7 @@ def write(workpapers: Workpapers) -> bytes:
 
 
 def _check_size(papers: Sequence[Paper]) -> None:
-    drawn = sum(len(each_paper.items) for each_paper in papers)
+    drawn = sum(len(paper.items) for paper in papers)
     if drawn > form.MOST_ITEMS:
         raise UsageError(
             f"{drawn} items were drawn; a workbook holds {form.MOST_ITEMS} at most.",
@@ -292,6 +296,9 @@ def _drawn(paper: Paper) -> Message:
 
 
 def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None:
+    from include.workbooks import style
+    from include.workbooks.drawing import draw_table
+
     sentence = _(
         "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
         audit=workpapers.audit,
