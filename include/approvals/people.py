@@ -142,13 +142,9 @@ def _members(entries: Iterable[_Entry], *, in_doubt: bool) -> list[str]:
     if in_doubt:
         return [
             entry.account
-            for entries_of_person in people.values()
-            if any(entry.one_fits for entry in entries_of_person)
-            for entry in entries_of_person
+            for own in people.values()
+            if any(entry.one_fits for entry in own)
+            for entry in own
         ]
-    unique = [
-        entries_of_person[0]
-        for entries_of_person in people.values()
-        if sum(entry.rows for entry in entries_of_person) == 1
-    ]
+    unique = [own[0] for own in people.values() if sum(entry.rows for entry in own) == 1]
     return [entry.account for entry in unique if entry.all_fit][:MOST]

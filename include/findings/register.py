@@ -278,7 +278,7 @@ def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
                 said["state"] = State.OPEN
             case Event.REMINDED:
                 said["reminded_at"] = event["at"]
-    tests = sum(str(each_event["kind"]) in (Event.MET, Event.DEVIATES) for each_event in events)
+    tests = sum(str(each["kind"]) in (Event.MET, Event.DEVIATES) for each in events)
     fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
     what = Message.model_validate(row["what"])
     fields |= {"due_on": due[-1], "moved": len(due) - 1, "first_due_on": due[0]}

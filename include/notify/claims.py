@@ -328,7 +328,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     taken.withdrawn += len(refused) + len(done) + len(sent_perhaps)
     # One that may have been sent is not torn apart: it waits as a whole until it can be confirmed.
     held = [row["id"] for row in rows if row["doubtful"] and row["id"] in waiting]
-    free = [id_ for message, ids in waiting.items() if message not in held for id_ in ids]
+    free = [number for message, ids in waiting.items() if message not in held for number in ids]
     if free:
         conn.execute(text("UPDATE notice SET message = NULL WHERE id = ANY(:ids)"), {"ids": free})
     follow = _following(conn, terms, rows)
@@ -362,11 +362,9 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
 
 
 def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:
-    """The address of a message, the newest one that is known, and why it cannot be used."""
-    found = [asked.addresses.get(notice["id"], notice["address"]) for notice in inside]
-    address = next(
-        (address_of_notice for address_of_notice in reversed(found) if address_of_notice), ""
-    )
+    """Return the newest known address of a message, and why it cannot be used."""
+    known = [asked.addresses.get(notice["id"], notice["address"]) for notice in inside]
+    address = next(filter(None, reversed(known)), "")
     # Where mail may go is said of the lists of people at work; a customer's address is anywhere.
     looked_up = any(notice["looked_up"] for notice in inside)
     return address, fault(terms.channel, address, () if looked_up else terms.rules.domains)

@@ -320,11 +320,11 @@ class _Round:
         ]
         try:
             while (seen := wait(work, _WATCH, FIRST_EXCEPTION)).not_done:
-                for one_of_them in seen.done:
-                    one_of_them.result()
+                for ended in seen.done:
+                    ended.result()
                 self._hold(self.watch, batch)  # a slow server must not outlast the lease
-            for one_of_them in work:
-                one_of_them.result()
+            for ended in work:
+                ended.result()
         except BaseException:
             self.stop.set()
             raise

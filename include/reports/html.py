@@ -72,8 +72,8 @@ def _least(longest: float, cells: Sequence[str], kind: ColumnKind) -> float:
     if _never_breaks(kind):
         return longest
     words = [word for cell in cells for word in _BREAKS.split(cell)] if kind != "code" else []
-    word = max((_width(word, kind) for word in words), default=0.0)
-    return min(longest, max(SENTENCE, word) + PADDING)
+    widest = max((_width(word, kind) for word in words), default=0.0)
+    return min(longest, max(SENTENCE, widest) + PADDING)
 
 
 def _never_breaks(kind: ColumnKind) -> bool:

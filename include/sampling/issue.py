@@ -338,16 +338,14 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
     stages = of_draw(conn, draw)
-    issued = next(
-        (issue_of_stage for issue_of_stage in stages if issue_of_stage.stage == stage), None
-    )
+    issued = next((each for each in stages if each.stage == stage), None)
     if issued is None:
         raise UsageError(
             f"{name} belongs to no draw that this register knows.",
             "Fill in the workpapers.xlsx of the bundle of sample_audit.",
         )
     reached = register.of_audit(conn, issued.audit)
-    went_on = any(issue_of_stage.stage > stage for issue_of_stage in stages)
+    went_on = any(each.stage > stage for each in stages)
     if went_on or any(paper.population in reached for paper in issued.workpapers.papers):
         raise UsageError(
             f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",

@@ -133,7 +133,7 @@ def _lines(words: str, width: int) -> int:
 
 
 def _units(words: str) -> float:
-    return sum(2.0 if unicodedata.east_asian_width(word) in "WFA" else 1.0 for word in words)
+    return sum(2.0 if unicodedata.east_asian_width(letter) in "WFA" else 1.0 for letter in words)
 
 
 def _cell(sheet: Worksheet, row: int, column: int) -> Cell:

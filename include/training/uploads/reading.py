@@ -242,7 +242,7 @@ class Upload:
 
 
 def _header(kind: Kind, header: Record, faults: Faults) -> list[int] | None:
-    """Where each column of a kind stands; None where one is missing, or another one is there."""
+    """Return the place of each column of a kind; None if one is missing or unknown."""
     line, found = header
     before = faults.count
     known = known_names(kind)
@@ -258,22 +258,15 @@ def _header(kind: Kind, header: Record, faults: Faults) -> list[int] | None:
             faults.add(line, column.title, "is there twice")
         else:
             places[column.name] = place
-    missing = [
-        column_of_kind.title
-        for column_of_kind in COLUMNS[kind]
-        if column_of_kind.name not in places
-    ]
+    wanted = COLUMNS[kind]
+    missing = [each.title for each in wanted if each.name not in places]
     if missing:
         faults.add(
             line,
             "",
             f"there is no column {', '.join(missing)}; see ./parcelseal training template {kind}",
         )
-    return (
-        None
-        if faults.count > before
-        else [places[column_of_kind.name] for column_of_kind in COLUMNS[kind]]
-    )
+    return None if faults.count > before else [places[each.name] for each in wanted]
 
 
 class _Row:
