@@ -36,7 +36,7 @@ def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: b
         ServiceError: it cannot be read.
     """
     from include.erasure.ledger import entries, require_all_there
-    from include.erasure.matching import check_keys, require_same
+    from include.erasure.matching import check_keys, require_same_secrets
 
     if state_is_blank(place):
         raise UsageError(
@@ -58,7 +58,7 @@ def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: b
         _require_settled(place, database)
     if found:
         check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
-        require_same(place.state, place.erasure_keys, place.clock.now())
+        require_same_secrets(place.state, place.erasure_keys, place.clock.now())
     return sum(sum(by_key.values()) for by_key in found.values())
 
 

@@ -214,7 +214,7 @@ def _known(
 TEXT = b"parcelseal erasure key"  # the check value is its HMAC
 
 
-def require_same(state: Engine, keys: ErasureKeys, at: datetime) -> None:
+def require_same_secrets(state: Engine, keys: ErasureKeys, at: datetime) -> None:
     """Compare the secret of each key id with the secret of its first use; remember new ids.
 
     Args:

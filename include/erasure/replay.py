@@ -18,7 +18,7 @@ from sqlalchemy import Engine, func, select
 
 from include.erasure.ledger import ErasureKeys, entries_by_key_types, require_all_there
 from include.erasure.masks import Mask, masks_of
-from include.erasure.matching import Table, check_keys, matches, place_of, require_same
+from include.erasure.matching import Table, check_keys, matches, place_of, require_same_secrets
 from include.erasure.places import (
     Place,
     detached_of,
@@ -248,7 +248,7 @@ class _Run:
                 require_all_there(conn, self.database)
         if key_ids - set(self._taken.key_ids):
             check_keys(key_ids, self.keys)
-            require_same(self.state, self.keys, self.at)
+            require_same_secrets(self.state, self.keys, self.at)
         return ledger
 
     def new_in(self, ledger: _Ledger) -> dict[str, list[int]]:

@@ -131,7 +131,7 @@ def assess(run: IncidentRun, findings: StepFindings) -> ScopeCounted:
     record = incident_of(run)
     if not record.incident.is_led:
         return ScopeCounted(asked=False)
-    before = incident_run.found(run, record.incident.id)
+    before = incident_run.latest_scope(run, record.incident.id)
     if before is not None and before.complete:  # a repeated task
         return _reported(run, findings, before, record)
     # The last selection: an update may have widened it where nobody could count.
@@ -174,7 +174,7 @@ def count_more(
     Raises:
         UsageError: it leaves out a database that is affected already.
     """
-    before = incident_run.found(run, record.incident.id)
+    before = incident_run.latest_scope(run, record.incident.id)
     refuse_less(before, more)
     counted, fewer = widened(before, _count(run, record, more))
     counted = _kept(run, record, counted, by=by)
@@ -278,7 +278,7 @@ def _keep(
     }
     with run.state.begin() as conn:
         timeline.lock_incident(conn, record.incident.id)
-        newest = len(incident_run.every(conn, record.incident.id))
+        newest = len(incident_run.scopes(conn, record.incident.id))
         if after is not None and newest != after:
             return None
         version = newest + 1
@@ -287,7 +287,7 @@ def _keep(
             data=data | {"version": version},
         )  # fmt: skip
         kept = counted.model_copy(update={"version": version})
-        incident_run.keep(conn, run, record.incident.id, kept)
+        incident_run.store_scope(conn, run, record.incident.id, kept)
     return kept
 
 

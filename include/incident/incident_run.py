@@ -119,8 +119,8 @@ def scenario_of(run: IncidentRun) -> Scenario | None:
     return scenario
 
 
-def keep(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -> None:
-    """Keep a count; one of that version that is there stays as it is.
+def store_scope(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -> None:
+    """Store a count; the version has to be new.
 
     Args:
         conn: the state database, in a transaction that holds the incident's lock.
@@ -139,8 +139,8 @@ def keep(conn: Connection, run: IncidentRun, incident_id: int, counted: Scope) -
     )
 
 
-def every(conn: Connection, incident_id: int) -> list[Scope]:
-    """All counts of an incident, the oldest first."""
+def scopes(conn: Connection, incident_id: int) -> list[Scope]:
+    """Return all counts of an incident, oldest first."""
     query = (
         select(incident_scope.c.counts)
         .where(incident_scope.c.incident_id == incident_id)
@@ -149,20 +149,20 @@ def every(conn: Connection, incident_id: int) -> list[Scope]:
     return [Scope.model_validate(counts) for counts in conn.scalars(query)]
 
 
-def found(run: IncidentRun, incident_id: int) -> Scope | None:
-    """What is affected by the newest count; None where nobody counted."""
+def latest_scope(run: IncidentRun, incident_id: int) -> Scope | None:
+    """Return the newest count of what is affected; None if there is none."""
     with run.state.connect() as conn:
-        counted = every(conn, incident_id)
+        counted = scopes(conn, incident_id)
     return counted[-1] if counted else None
 
 
-def newest(run: IncidentRun, incident_id: int) -> Scope:
-    """What is affected by the newest count.
+def require_scope(run: IncidentRun, incident_id: int) -> Scope:
+    """Return the newest count of what is affected.
 
     Raises:
-        ControlFailed: nobody counted.
+        ControlFailed: there is none.
     """
-    counted = found(run, incident_id)
+    counted = latest_scope(run, incident_id)
     if counted is None:
         raise ControlFailed(
             "Nobody counted what is affected.", "Clear the task `assess` of this run."
@@ -170,8 +170,8 @@ def newest(run: IncidentRun, incident_id: int) -> Scope:
     return counted
 
 
-def told(run: IncidentRun, record: IncidentRecord) -> Message:
-    """What happened; in a drill the story, which the pack has in both languages."""
+def what_happened(run: IncidentRun, record: IncidentRecord) -> Message:
+    """Return what happened; in a drill, the story of the scenario in both languages."""
     scenario = scenario_of(run)
     return in_languages(scenario.story) if scenario else verbatim(record.incident.what)
 
@@ -196,8 +196,8 @@ def action_lines(run: IncidentRun, reviewed: Entry) -> list[Message]:
     ]
 
 
-def marked(run: IncidentRun) -> Message | None:
-    """What stands on every page of a drill's documents."""
+def drill_mark(run: IncidentRun) -> Message | None:
+    """Return the mark on every page of a drill's documents; None outside of drills."""
     if scenario_of(run) is None:
         return None
     return _("DRILL: this is not a real incident. Do not hand it in.")

@@ -22,7 +22,7 @@ from include.incident.incident_run import (
     record_of,
     rules_of,
     scenario_of,
-    told,
+    what_happened,
 )
 from include.incident.names import CLAUSE, STEP_PRESERVE, TIMELINE_FILE, Kind, State
 from include.incident.scope import Scope
@@ -43,7 +43,7 @@ def about(run: IncidentRun, record: IncidentRecord) -> Section:
     """What happened, who noticed, who opened it."""
     one = record.incident
     lines = [
-        _("What happened: {what}", what=told(run, record)),
+        _("What happened: {what}", what=what_happened(run, record)),
         _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
         _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
     ]
@@ -218,7 +218,7 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         approvals = registry.approvals_of(conn, run.run.dag_id, run.run.run_id)
         delivered = notifying.delivery(conn, number)
         every = [record_in(conn, incident.number) for incident in register.listed(conn)]
-    scope = incident_run.found(run, record.incident.id)
+    scope = incident_run.latest_scope(run, record.incident.id)
     led_elsewhere = record.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(run, record)
     records = [_mended(step, record, scope) for step in records]
@@ -308,7 +308,7 @@ def conclude_entry(
         records: of the run.
     """
     made = next(one for one in record.entries if one.place == entry)
-    scope = incident_run.found(run, record.incident.id)
+    scope = incident_run.latest_scope(run, record.incident.id)
     told = [finding for record in records for finding in record.findings]
     told += [*report_findings.corrected(record, made), *report_findings.broken(record)]
     clocks = clocks_of(run, record)

@@ -34,13 +34,13 @@ def fixed(part: Composable) -> Composable:
     return pack_sql(part.as_string(None))
 
 
-def either(conditions: Sequence[Composable]) -> Composable:
+def any_of(conditions: Sequence[Composable]) -> Composable:
     """Return the condition that at least one of some conditions is met; false without any."""
     possible = [condition for condition in conditions if condition != _FALSE]
     return SQL("({})").format(SQL(" OR ").join(possible)) if possible else _FALSE
 
 
-def both(conditions: Sequence[Composable]) -> Composable:
+def all_of(conditions: Sequence[Composable]) -> Composable:
     """Return the condition that all of some conditions are met; true without any."""
     if _FALSE in conditions:
         return _FALSE

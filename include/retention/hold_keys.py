@@ -18,7 +18,7 @@ from include.holds.registry import RECORD_KINDS, Hold, HoldKind
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.document import read_bytes, read_document
-from include.policy.fragments import either
+from include.policy.fragments import any_of
 from include.policy.loader import RETENTION
 from include.policy.model import PolicyPack
 from include.policy.problems import PackProblem
@@ -275,7 +275,7 @@ def count_held(database: RetentionDatabase, hold: Hold) -> dict[str, int]:
             graph = schedule_of(database, database.run.clock.now()).graph(connection)
             values = [value for active, value in each_hold(graph.holds) if active.id == hold.id]
             for record_class in chain.from_iterable(graph.classes.values()):
-                held = either([graph.held_by(record_class, hold, value) for value in values])
+                held = any_of([graph.held_by(record_class, hold, value) for value in values])
                 if held != FALSE:
                     query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
                         record_class.relation.identifier, held

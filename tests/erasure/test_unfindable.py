@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys, settle, unsettled
-from include.erasure.matching import require_same
+from include.erasure.matching import require_same_secrets
 from include.erasure.places import Place
 from include.erasure.replay import Replay, Schedule, replay
 from include.services.errors import ControlFailed, UsageError
@@ -80,7 +80,7 @@ def test_another_secret_under_the_same_id_is_refused(
     entered(ledger_state, {"t": [["1"]]})
     place = {"t": Place("public", "t")}
     other = ErasureKeys({**KEYS.keys, KEYS.current: b"z" * 32}, KEYS.current)
-    require_same(ledger_state, KEYS, NOW)
+    require_same_secrets(ledger_state, KEYS, NOW)
     with pytest.raises(UsageError, match="secret"):
         replay(copy, "courier", place, ledger_state, other, Schedule(), NOW)
     assert left(copy) == [1]

@@ -74,9 +74,9 @@ def test_a_later_count_with_other_types_of_information_voids_waiting_letters(
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
-    counted = incident_run.newest(case.context, case.record.incident.id).counted[0]
+    counted = incident_run.require_scope(case.context, case.record.incident.id).counted[0]
     more = {**counted.categories, "user.government_id": 2}
-    scope = incident_run.newest(case.context, case.record.incident.id).model_copy(
+    scope = incident_run.require_scope(case.context, case.record.incident.id).model_copy(
         update={"counted": (counted.model_copy(update={"categories": more}),)}
     )
     assessing.correct(case.context, case.record, scope)
@@ -188,7 +188,7 @@ def test_who_is_put_on_the_list_while_letters_are_queued_gets_none(
             )  # fmt: skip
 
     real = notifying.lock_for_transaction
-    version = incident_run.newest(case.context, case.record.incident.id).version
+    version = incident_run.require_scope(case.context, case.record.incident.id).version
     found = [(4, version), (3, version + 1)]
 
     def meanwhile(*given: object) -> object:
@@ -231,7 +231,7 @@ def test_where_nobody_can_say_whom_the_last_decision_was_about_the_next_is_about
     """Somebody was put on the list among those who were found before."""
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="The scanner was locked")
-    version = incident_run.newest(case.context, case.record.incident.id).version
+    version = incident_run.require_scope(case.context, case.record.incident.id).version
     with company.state.begin() as conn:
         conn.execute(
             text("INSERT INTO incident_subject (incident_id, database, key, version)"

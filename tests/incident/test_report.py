@@ -239,7 +239,7 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     assert not [one for one in found.findings if "done later" in english(one.message)]
     company.broken = set()
     run = company.context(Run(UPDATES, "later"))
-    chosen = incident_run.newest(run, case.record.incident.id).selection
+    chosen = incident_run.require_scope(run, case.record.incident.id).selection
     widen(run, case.number, chosen, by="L1")
     case.preserve(run.run)
     found = concluded(case, counted, secured)

@@ -114,7 +114,7 @@ def test_who_enters_only_what_came_to_it_is_told_and_nothing_shrinks(company: Co
     case = company.open(*range(1, 11)).counted()
     record = widen(case.context, case.number, chosen(11, 12), by="L1")
     assert [one.code for one in record.findings] == ["incident.fewer_affected"]
-    found = incident_run.newest(case.context, case.record.incident.id)
+    found = incident_run.require_scope(case.context, case.record.incident.id)
     assert (found.version, found.subjects) == (2, 10)
     case.preserve()
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == 12
@@ -129,11 +129,11 @@ def test_what_could_not_be_counted_is_counted_again_with_what_was_added_since(
     both = Selection(databases=("courier", "archive"))
     record = widen(case.context, case.number, both, by="L1")
     assert [one.code for one in record.findings] == ["incident.not_counted"]
-    assert incident_run.newest(case.context, case.record.incident.id).subjects == 12
+    assert incident_run.require_scope(case.context, case.record.incident.id).subjects == 12
     company.broken = set()
     record = assess(case.context)
     assert record.findings == []
-    found = incident_run.newest(case.context, case.record.incident.id)
+    found = incident_run.require_scope(case.context, case.record.incident.id)
     assert (found.version, found.subjects, found.complete) == (3, 24, True)
     assert assess(case.context).data["scope"] == found.as_json()
 
@@ -147,7 +147,7 @@ def test_two_counts_at_a_time_are_two_versions(company: Company) -> None:
     kept = [assessing._kept(run, record, one, by="L1").version for one in (second, first)]
     assert kept == [2, 3]
     with company.state.connect() as conn:
-        assert [one.subjects for one in incident_run.every(conn, record.incident.id)] == [1, 3, 2]
+        assert [one.subjects for one in incident_run.scopes(conn, record.incident.id)] == [1, 3, 2]
 
 
 def test_more_than_the_grade_was_confirmed_for_has_to_be_graded_anew(company: Company) -> None:

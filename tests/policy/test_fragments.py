@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg.sql import SQL, Composable
 
-from include.policy.fragments import both, either
+from include.policy.fragments import all_of, any_of
 
 FALSE, X, Y = SQL("false"), SQL("x"), SQL("y")
 
@@ -15,7 +15,7 @@ FALSE, X, Y = SQL("false"), SQL("x"), SQL("y")
     [([], "false"), ([FALSE], "false"), ([FALSE, X], "(x)"), ([X, Y], "(x OR y)")],
 )
 def test_either_is_true_if_one_condition_is(conditions: list[Composable], expected: str) -> None:
-    assert either(conditions).as_string() == expected
+    assert any_of(conditions).as_string() == expected
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_either_is_true_if_one_condition_is(conditions: list[Composable], expect
     [([], "true"), ([X], "(x)"), ([X, FALSE], "false"), ([X, Y], "(x AND y)")],
 )
 def test_both_is_true_if_all_conditions_are(conditions: list[Composable], expected: str) -> None:
-    assert both(conditions).as_string() == expected
+    assert all_of(conditions).as_string() == expected

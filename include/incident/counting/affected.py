@@ -22,7 +22,7 @@ from include.incident.counting.live import INTEGERS, Collected, Live
 from include.incident.counting.logs import Logged, in_window, logged
 from include.incident.counting.reading import among
 from include.incident.selection import Selection, located
-from include.policy.fragments import both, either
+from include.policy.fragments import all_of, any_of
 
 _UUID, _TIMESTAMPTZ = 2950, 1184  # type oids of PostgreSQL
 _TEXTS = {25, 1043}
@@ -338,7 +338,7 @@ class Affected:
             for more in alternatives:
                 for place, key in enumerate(collected.keys):
                     known = _in(key, self.logged.people)
-                    yield Match(rows, both([*conditions, *more, known]), {place: None})
+                    yield Match(rows, all_of([*conditions, *more, known]), {place: None})
         for condition in self._listed_records(collected):
             yield Match(rows, condition, everybody)
         if self._lists_people(collected):
@@ -362,18 +362,18 @@ class Affected:
         if self._main and collected.name in self._chosen:
             conditions, answering = self._conditions(collected)
             if answering is not None:
-                conditions = [*conditions, either(hits("answering", answering))]
+                conditions = [*conditions, any_of(hits("answering", answering))]
             if self.logged is None:
                 if not conditions:
                     return Match(source, ALL, dict.fromkeys(places))
-                rows.append(both(conditions))
+                rows.append(all_of(conditions))
                 for place in places:
                     people[place].append(rows[-1])
             else:
                 known = hits("logged", self.logged.people)
-                rows.append(both([*conditions, either(known)]))
+                rows.append(all_of([*conditions, any_of(known)]))
                 for place in places:
-                    people[place].append(both([*conditions, known[place]]))
+                    people[place].append(all_of([*conditions, known[place]]))
         for condition in self._listed_records(collected):
             rows.append(condition)
             for place in places:
@@ -386,8 +386,8 @@ class Affected:
         whole = len(places) == 1 or all(person == rows for person in people)
         return Match(
             source,
-            rows[0] if len(rows) == 1 else either(rows),
-            {place: None if whole else either(people[place]) for place in places},
+            rows[0] if len(rows) == 1 else any_of(rows),
+            {place: None if whole else any_of(people[place]) for place in places},
         )
 
     def _conditions(self, collected: Collected) -> tuple[list[Composable], Composable | None]:

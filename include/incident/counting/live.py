@@ -19,7 +19,7 @@ from include.incident.counting.reading import CannotCount, as_text, column, tabl
 from include.incident.rules import Records, ScopeRule
 from include.messages import _
 from include.policy.datamap import MappedDatabase, MappedField
-from include.policy.fragments import either, literal, pack_sql
+from include.policy.fragments import any_of, literal, pack_sql
 
 _TEXTS = {25, 1042, 1043}  # type oids of PostgreSQL: text, character, character varying
 _JSON = {114, 3802}
@@ -46,7 +46,7 @@ def by_category(
         for category, condition in _of_field(column(row, name), types[name], one, certain=certain):
             found.setdefault(category, []).append(condition)
     return {
-        name: ALWAYS if ALWAYS in found[name] else either(found[name]) for name in sorted(found)
+        name: ALWAYS if ALWAYS in found[name] else any_of(found[name]) for name in sorted(found)
     }
 
 

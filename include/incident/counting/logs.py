@@ -22,7 +22,7 @@ from include.incident.counting.reading import (
 from include.incident.rules import Lookup
 from include.incident.selection import Selection
 from include.messages import _
-from include.policy.fragments import both, pack_sql
+from include.policy.fragments import all_of, pack_sql
 
 _DATE = 1082  # type oid of PostgreSQL
 
@@ -44,7 +44,7 @@ def in_window(at: Composable, selection: Selection, kind: int | None = None) -> 
         limits.append(SQL("{} >= {}").format(at, SQL(since)))
     if selection.until is not None:
         limits.append(SQL("{} < %(until)s::timestamptz").format(at))
-    return SQL("({} OR {} IS NULL)").format(both(limits), at) if limits else SQL("true")
+    return SQL("({} OR {} IS NULL)").format(all_of(limits), at) if limits else SQL("true")
 
 
 MOST_KEYS = 3_000_000
@@ -134,7 +134,7 @@ def _accesses(live: Live, selection: Selection) -> _Log:
     at = column("a", log.at)
     return _Log(
         source, SQL("({})").format(pack_sql(log.subject)), who, at,
-        both([wanted, in_window(at, selection)]),
+        all_of([wanted, in_window(at, selection)]),
         linked(live, log.collection, [plain_column(log.subject, "a")]),
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def _shares(live: Live, selection: Selection) -> _Log:
     at = column("g", log.at)
     return _Log(
         source, SQL("({})").format(pack_sql(log.subject)), SQL("NULL::text"), at,
-        both([wanted, in_window(at, selection)]),
+        all_of([wanted, in_window(at, selection)]),
         linked(live, log.collection, [plain_column(log.subject, "g")]),
     )  # fmt: skip
 

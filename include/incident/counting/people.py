@@ -15,7 +15,7 @@ from include.incident.counting.affected import Affected, Pairs, each_key
 from include.incident.counting.live import Collected, is_below
 from include.incident.counting.reading import column, first_and_last, joined, span, value
 from include.incident.rules import Lookup
-from include.policy.fragments import either, pack_sql
+from include.policy.fragments import any_of, pack_sql
 
 _BITS = 62  # of a bigint that stays positive
 
@@ -178,7 +178,7 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
     nobody = SQL("{} IS NULL").format(live.person)
     conditions = [bits.has(name) for name in names]
     marked = [bits.has(name) for name in names if is_below(name, sensitive)]
-    conditions += [either(with_minors(found, marked)), minor, either([nobody, unknown]), nobody]
+    conditions += [any_of(with_minors(found, marked)), minor, any_of([nobody, unknown]), nobody]
     query = SQL(
         "SELECT {}, count(*), {} FROM (SELECT k, {} FROM ({}) AS pair WHERE k IS NOT NULL"
         " GROUP BY k) AS p LEFT JOIN {} AS s ON {} = p.k{} GROUP BY 1"

@@ -107,7 +107,7 @@ def take(
         ServiceError: a service failed, and another try comes; what was made stays.
     """
     with run.state.connect() as conn:
-        every = [one.selection for one in incident_run.every(conn, record.incident.id)]
+        every = [one.selection for one in incident_run.scopes(conn, record.incident.id)]
     extracted: dict[str, KeptExtract] = {}
     for one in scope.counted:
         if run.rules.scope_of(one.database).access is None:

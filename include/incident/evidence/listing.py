@@ -156,7 +156,7 @@ def compare(
 def _every(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
     """All counts before one, the oldest first."""
     with run.state.connect() as conn:
-        every = incident_run.every(conn, record.incident.id)
+        every = incident_run.scopes(conn, record.incident.id)
     return [one for one in every if one.version < scope.version]
 
 

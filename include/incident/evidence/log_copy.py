@@ -21,7 +21,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placehol
 from include.incident.counting.reading import among, column, table
 from include.incident.rules import AccessLog, Named, ShareLog
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, quoted
+from include.policy.fragments import all_of, quoted
 from include.services.database import (
     PRINTING,
     DatabaseAddress,
@@ -104,7 +104,7 @@ class LogQuery:
         columns = SQL(", ").join(column(self.row, one) for one in self.log.columns)
         window = self._window(kind)
         if window:
-            window = [SQL("({} OR {} IS NULL)").format(both(window), self.at)]
+            window = [SQL("({} OR {} IS NULL)").format(all_of(window), self.at)]
         return self._rows(columns, window)
 
     def edges(self, kind: int) -> Composed:
@@ -142,7 +142,7 @@ class LogQuery:
             listed = SQL("{}::text[]").format(Placeholder("whose"))
             wanted.append(among(self.database, self.row, by, listed))
         return SQL("SELECT {} FROM {} AS {} WHERE {}").format(
-            columns, table(self.database, self.log.collection), quoted(self.row), both(wanted)
+            columns, table(self.database, self.log.collection), quoted(self.row), all_of(wanted)
         )
 
     @property

@@ -133,7 +133,7 @@ def preserve(run: IncidentRun, findings: StepFindings) -> Preserved:
     number = record.incident.number
     if not record.incident.is_led:
         return Preserved(asked=False)
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     if scenario_of(run) is not None:
         return _drilled(run, record, scope)
     unread = _freeze(run, record, scope, findings)

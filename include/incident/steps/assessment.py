@@ -13,7 +13,7 @@ from include.incident import incident_run, register
 from include.incident.assessing import Proposal, propose
 from include.incident.entries import ImpactAssessed
 from include.incident.form import LONGEST
-from include.incident.incident_run import IncidentRecord, told
+from include.incident.incident_run import IncidentRecord, what_happened
 from include.incident.names import Kind
 from include.incident.rules import CHECKLIST_FIELDS, IncidentType
 from include.incident.scope import Scope
@@ -65,7 +65,7 @@ class Containment(IncidentTask):
 
     def _lines(self) -> list[Message]:
         return [
-            _("What happened: {what}", what=told(self.run, self.record)),
+            _("What happened: {what}", what=what_happened(self.run, self.record)),
             _("Do what the checklist says, then tick it and choose Contained."),
             _("Do not switch off or clean up what is evidence before it is secured."),
         ]
@@ -105,7 +105,7 @@ class Grading(IncidentTask):
 
     @cached_property
     def _scope(self) -> Scope:
-        return incident_run.newest(self.run, self.record.incident.id)
+        return incident_run.require_scope(self.run, self.record.incident.id)
 
     @cached_property
     def _proposal(self) -> Proposal:
@@ -133,7 +133,7 @@ class Grading(IncidentTask):
     def _lines(self) -> list[Message]:
         graded = last_of(self.record.entries, Kind.GRADED)
         return [
-            _("What happened: {what}", what=told(self.run, self.record)),
+            _("What happened: {what}", what=what_happened(self.run, self.record)),
             *scope_lines(self._scope),
             self._proposal.words,
             *([_("So far: {words}", words=graded.words)] if graded else []),
@@ -193,7 +193,7 @@ class ImpactAssessment(IncidentTask):
 
     def _lines(self) -> list[Message]:
         return [
-            _("What happened: {what}", what=told(self.run, self.record)),
+            _("What happened: {what}", what=what_happened(self.run, self.record)),
             _("These words go into the authority's report and into notices to people, as written."),
             _("Whoever writes them does not decide whether people are told."),
         ]

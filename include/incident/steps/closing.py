@@ -47,7 +47,7 @@ def open_points(run: IncidentRun, record: IncidentRecord) -> list[Message]:
 
 
 def _unsecured(run: IncidentRun, record: IncidentRecord) -> list[Message]:
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     steps = {
         Kind.CONTAINED: _("it is not contained"),
         Kind.GRADED: _("nobody confirmed the grade"),
@@ -131,7 +131,7 @@ class Closing(IncidentTask):
         page.
         """
         graded = last_of(self.record.entries, Kind.GRADED)
-        scope = incident_run.newest(self.run, self.record.incident.id)
+        scope = incident_run.require_scope(self.run, self.record.incident.id)
         return self.digest((), scope.version, graded.place if graded else None)
 
     def ask(self) -> Question:

@@ -137,7 +137,7 @@ class Decision(IncidentTask):
         question = self.dry_run()
         if question is None:
             return None
-        categories = incident_run.newest(run, record.incident.id).categories
+        categories = incident_run.require_scope(run, record.incident.id).categories
         document = letter_document(run, record, categories)
         # Other words are another document: what somebody may have printed is not made anew.
         name = f"notice-{digest(notifying.text_of(run, record))[:8]}"

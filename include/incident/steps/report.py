@@ -24,7 +24,7 @@ from include.incident.incident_run import (
     IncidentRun,
     report_title,
     rules_of,
-    told,
+    what_happened,
 )
 from include.incident.names import Kind, Phase
 from include.incident.rules import Authority
@@ -169,7 +169,7 @@ class _Report(_HandIn):
 
         The version of the document is left out: it was handed in, whatever was entered since.
         """
-        what = _("What happened: {what}", what=told(self.run, self.record))
+        what = _("What happened: {what}", what=what_happened(self.run, self.record))
         return self.digest([*self._blocked(), what])
 
     def ask(self) -> Question | None:
@@ -181,7 +181,7 @@ class _Report(_HandIn):
         """Return the question about the document in a sealed bundle."""
         lines = [
             *self._blocked(),
-            _("What happened: {what}", what=told(self.run, self.record)),
+            _("What happened: {what}", what=what_happened(self.run, self.record)),
             self._lies_in(path),
             in_languages(self.rules.authority(self.part).how),
             _("Nothing is sent by itself: hand it in, then enter when, and the receipt."),

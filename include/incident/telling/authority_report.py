@@ -23,9 +23,9 @@ from include.incident.incident_run import (
     IncidentRecord,
     IncidentRun,
     action_lines,
-    marked,
+    drill_mark,
     rules_of,
-    told,
+    what_happened,
 )
 from include.incident.names import WORKFLOW, Kind, Phase
 from include.incident.rules import Authority
@@ -75,7 +75,7 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
         phase: the first report has what is known at once, the other one the rest too.
     """
     addressee, is_first = rules_of(run, record).authority(authority), phase is Phase.FIRST
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     sections = [
         _what(run, record, scope),
         _affected(scope),
@@ -99,13 +99,13 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
             Entry(label=_("For the company"), required=False),
         ),
         footer=_("How it is handed in: {how}", how=in_languages(addressee.how)),
-        marked=marked(run),
+        marked=drill_mark(run),
     )
 
 
 def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
     """Return the summary as it is now."""
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     reviewed = last_of(record.entries, Kind.REVIEWED)
     lessons = verbatim(reviewed.as_(Reviewed).lessons) if reviewed else None
     actions = tuple(action_lines(run, reviewed)) if reviewed else ()
@@ -134,7 +134,7 @@ def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
             _clocks(clocks_of(run, record)),
         ),
         signature=(Entry(label=_("For the company"), required=False),),
-        marked=marked(run),
+        marked=drill_mark(run),
     )
 
 
@@ -163,7 +163,7 @@ def _what(run: IncidentRun, record: IncidentRecord, scope: Scope) -> Section:
             (_("Grade"), grade, True),
             (_("Became known"), one.aware_at, True),
             (_("Began"), one.began_at or _NOT_KNOWN, True),
-            (_("What happened"), told(run, record), True),
+            (_("What happened"), what_happened(run, record), True),
             (_("Noticed by"), verbatim(one.noticed_by) if one.noticed_by else None, False),
         ],
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from include.documents.model import Document, Form, Section
 from include.documents.model import Entry as FormEntry
 from include.incident.entries import ImpactAssessed
-from include.incident.incident_run import IncidentRecord, IncidentRun, marked
+from include.incident.incident_run import IncidentRecord, IncidentRun, drill_mark
 from include.incident.names import Kind
 from include.incident.rules import IncidentRules
 from include.incident.scope_words import types_of
@@ -121,5 +121,5 @@ def letter_document(
                 )
             ),
         ),
-        marked=marked(run),
+        marked=drill_mark(run),
     )

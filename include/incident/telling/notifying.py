@@ -105,7 +105,7 @@ def text_of(run: IncidentRun, record: IncidentRecord) -> LetterText:
     Raises:
         ControlFailed: a part is missing; it is named.
     """
-    categories = incident_run.newest(run, record.incident.id).categories
+    categories = incident_run.require_scope(run, record.incident.id).categories
     if lacking := letter.missing(record.entries, categories):
         raise ControlFailed(
             f"The letter to people lacks {', '.join(field.text for field in lacking)}.",
@@ -122,7 +122,7 @@ def plan(run: IncidentRun, record: IncidentRecord) -> NoticePlan:
     Raises:
         ControlFailed: a part of the letter is missing; it is named.
     """
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     if (scenario := scenario_of(run)) is not None:
         people = new = scope.subjects
         list_sha256 = hashlib.sha256(scenario.id.encode()).hexdigest()
@@ -193,7 +193,7 @@ def not_listed(run: IncidentRun, record: IncidentRecord) -> list[str]:
         run: the run or command.
         record: the incident.
     """
-    scope = incident_run.newest(run, record.incident.id)
+    scope = incident_run.require_scope(run, record.incident.id)
     secured = last_of(record.entries, Kind.PRESERVED)
     if secured is None or secured.as_(Preserved).version < scope.version:
         return list(scope.affected())

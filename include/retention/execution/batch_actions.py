@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Literal
 
 from include.erasure.ledger import STRIDE
 from include.erasure.masks import assignments
-from include.policy.fragments import both, fixed, negated, quoted
+from include.policy.fragments import all_of, fixed, negated, quoted
 from include.retention.execution.state import ExecutionState, Key
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.column_checks import to_null
@@ -88,7 +88,7 @@ class Deleting(BatchAction):
         """Return the condition over ``t`` for the records to dispose of."""
         stays = [negated(graph.belongs(other)) for other in self.unapproved]
         unreferred = graph.unreferred(self.record_class.rule.collection)
-        return both([graph.ready(self.record_class), *stays, unreferred])
+        return all_of([graph.ready(self.record_class), *stays, unreferred])
 
     def apply(
         self, state: ExecutionState, counters: TransactionCounters, locked: LockedRecords

@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.resolve import transaction_of
-from include.policy.fragments import both, literal, negated
+from include.policy.fragments import all_of, literal, negated
 from include.retention.execution.batch_actions import Kept, LockedRecords, detach, record_nulled
 from include.retention.execution.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.execution.state import ExecutionState, Key
@@ -181,7 +181,7 @@ def _free(
         ).format(
             at=literal(at),
             table=record_class.relation.identifier,
-            which=both(
+            which=all_of(
                 [
                     ready[record_class.name],
                     kept.may_go(record_class.rule.collection),

@@ -18,7 +18,7 @@ from sqlalchemy.exc import PendingRollbackError
 
 from include.erasure import ledger
 from include.erasure.masks import masks_of
-from include.erasure.matching import check_keys, require_same
+from include.erasure.matching import check_keys, require_same_secrets
 from include.erasure.places import places_of, types_of_key
 from include.erasure.resolve import resolve, server_of
 from include.holds.records import HoldGuard
@@ -116,7 +116,7 @@ def _execute(
     with engine.connect() as conn:
         others = ledger.keys_other_than(conn, schedule.keys.keys)
     check_keys({plan.key_id, *others}, schedule.keys)
-    require_same(engine, schedule.keys, clock.now())
+    require_same_secrets(engine, schedule.keys, clock.now())
     places = places_of(schedule.database)
     collections = {rule.collection for rule in schedule.rules}
     key_types = {name: types_of_key(connection, places[name]) for name in collections}

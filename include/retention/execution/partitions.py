@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable
 
 from include.erasure.resolve import transaction_of
-from include.policy.fragments import both, negated, quoted
+from include.policy.fragments import all_of, negated, quoted
 from include.retention.execution.batches import (
     PAUSE,
     TRIES,
@@ -185,7 +185,7 @@ def _require_same(
     entered: int,
 ) -> None:
     """Check that the entered records are the planned records, and that each may be deleted."""
-    which = both(
+    which = all_of(
         [state.graph.ready(record_class), state.graph.unreferred(record_class.rule.collection)]
     )
     seed = key_seed(state.schedule.keys, state.plan.key_id)

@@ -24,7 +24,7 @@ from include.erasure.masks import Mask, Shape, to_mask
 from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
-from include.policy.fragments import both, either, fixed, literal, pack_sql
+from include.policy.fragments import all_of, any_of, fixed, literal, pack_sql
 from include.policy.retention import RetentionRule, SqlClock
 from include.retention.postgres.key_types import KeyType, TypedKeys, expressions
 from include.retention.postgres.relations import Leaf, Relation
@@ -122,7 +122,7 @@ class BoundClock:
         parts = [SQL("({} < {})").format(self.sql, first)]
         for begins, ends in zip(more[::2], more[1::2], strict=True):
             parts.append(SQL("({0} >= {1} AND {0} < {2})").format(self.sql, begins, ends))
-        return either(parts) if more else parts[0]
+        return any_of(parts) if more else parts[0]
 
     @property
     def ahead(self) -> Composable:
@@ -173,7 +173,7 @@ class RecordClass:
     @property
     def expired(self) -> Composable:
         """The condition that every period is over, and the record is not masked yet."""
-        return both([self.clock.over, *(minimum.over for minimum in self.minima), *self._undone])
+        return all_of([self.clock.over, *(minimum.over for minimum in self.minima), *self._undone])
 
     def requested(self, subjects: Collection[str], records: RequestRecords) -> Composable:
         """Return the condition that its data subject requested erasure, and no law keeps it.
@@ -184,13 +184,13 @@ class RecordClass:
         """
         if not self.rule.on_request or not subjects:
             return _FALSE
-        linked = both([self.belongs, self.linked(subjects)])
-        found = either([linked, self._not_taken_over(subjects, records)])
-        return both([found, *(minimum.over for minimum in self.minima), *self._undone])
+        linked = all_of([self.belongs, self.linked(subjects)])
+        found = any_of([linked, self._not_taken_over(subjects, records)])
+        return all_of([found, *(minimum.over for minimum in self.minima), *self._undone])
 
     def linked(self, subjects: Collection[str]) -> Composable:
         """Return the condition that an expression of the class names one of some data subjects."""
-        return either([self._named(text, subjects) for text in self.rule.keys.subject])
+        return any_of([self._named(text, subjects) for text in self.rule.keys.subject])
 
     def _named(self, text: str, subjects: Collection[str]) -> Composable:
         """Return the condition that an expression of the class names one of some data subjects."""
@@ -224,9 +224,9 @@ class RecordClass:
             if found_by in expressions:
                 text = expressions[found_by]
                 unlinked = SQL("(({})::text IS NULL)").format(pack_sql(text))
-                condition = both([condition, either([unlinked, self._named(text, subjects)])])
+                condition = all_of([condition, any_of([unlinked, self._named(text, subjects)])])
             conditions.append(condition)
-        return either(conditions)
+        return any_of(conditions)
 
     def _is_one_of(self, keys: Collection[Key]) -> Composable:
         """Return the condition that its primary key is one of some."""
@@ -250,7 +250,7 @@ class RecordClass:
         """Return the condition that a hold is on the record."""
         if holds.everything or self.name in holds.classes:
             return _TRUE
-        return either(
+        return any_of(
             [
                 self._on(kind, holds.values[kind])
                 for kind, texts in expressions(self.rule.keys).items()
@@ -274,7 +274,7 @@ class RecordClass:
     def _on(self, kind: HoldKind, values: Collection[str]) -> Composable:
         """Return the condition that a key of the class is one of the values of holds."""
         texts = expressions(self.rule.keys).get(kind, ())
-        return either(
+        return any_of(
             [self.keys.are_on_hold(kind, self.key_types[text], text, values) for text in texts]
         )
 

@@ -23,7 +23,7 @@ from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import masked_value, shapes
 from include.erasure.places import Place
-from include.policy.fragments import both, either, fixed, pack_sql, quoted
+from include.policy.fragments import all_of, any_of, fixed, pack_sql, quoted
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph, Reference
 from include.retention.postgres.relations import Relation
@@ -244,7 +244,7 @@ class _MaskCheck:
                 table=self.relation.identifier,
                 which=self._filled(),
                 tried=TRIED,
-                filled=both(filled),
+                filled=all_of(filled),
             )
             try:
                 with self.connection.transaction():
@@ -260,7 +260,7 @@ class _MaskCheck:
     def _filled(self) -> Composable:
         """Return the condition that a record of the class has a value in a masked column."""
         filled = [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
-        return both([self.record_class.belongs, either(filled)])
+        return all_of([self.record_class.belongs, any_of(filled)])
 
     def _refusal(self, columns: str, reason: str) -> UsageError:
         return UsageError(
@@ -351,7 +351,7 @@ def _obstacle(
     if facts.is_full and set(columns) != set(reference.key.columns):
         return "the key is MATCH FULL, so all of its columns must be named"
     assigned: Mapping[str, Composable] = dict.fromkeys(columns, SQL("NULL"))
-    refers = both([SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in columns])
+    refers = all_of([SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in columns])
     if check := failing_check(connection, child, assigned, refers):
         return f"the CHECK constraint {check} refuses null"
     return None

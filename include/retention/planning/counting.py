@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold
-from include.policy.fragments import both, either, negated, quoted
+from include.policy.fragments import all_of, any_of, negated, quoted
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import FALSE, Graph
 from include.retention.postgres.relations import Relation
@@ -134,7 +134,7 @@ def scan(connection: psycopg.Connection[Any], graph: Graph, collection: str, *, 
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
     may_go = graph.may_go(collection)
-    masked = either(
+    masked = any_of(
         [
             graph.ready(record_class)
             for record_class in classes
@@ -193,9 +193,9 @@ def _held_by(
                 by_hold.setdefault(hold, []).append(held)
     first = list(by_hold)[:MOST_HOLDS]
     query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
-        SQL(", ").join(count(either(by_hold[hold])) for hold in first),
+        SQL(", ").join(count(any_of(by_hold[hold])) for hold in first),
         record_class.relation.identifier,
-        both([graph.due(record_class), graph.held(collection)]),
+        all_of([graph.due(record_class), graph.held(collection)]),
     )
     row = connection.execute(query, {}).fetchone()
     assert row is not None
@@ -206,15 +206,15 @@ def _figures(graph: Graph, record_class: RecordClass) -> dict[str, Composable]:
     """Return the conditions of the figures of a class; PostgreSQL evaluates equal ones once."""
     due, held = (
         graph.due(record_class),
-        both([graph.due(record_class), graph.held(record_class.rule.collection)]),
+        all_of([graph.due(record_class), graph.held(record_class.rule.collection)]),
     )
     return {
         "records": record_class.belongs,
-        "expired": SQL("({} IS TRUE)").format(both([record_class.belongs, record_class.expired])),
+        "expired": SQL("({} IS TRUE)").format(all_of([record_class.belongs, record_class.expired])),
         "due": due,
         "held": held,
-        "suspended": both([due, negated(held), record_class.suspended]),
+        "suspended": all_of([due, negated(held), record_class.suspended]),
         "ready": graph.ready(record_class),
-        "not_started": both([record_class.belongs, record_class.clock.not_started]),
-        "ahead": both([record_class.belongs, record_class.clock.ahead]),
+        "not_started": all_of([record_class.belongs, record_class.clock.not_started]),
+        "ahead": all_of([record_class.belongs, record_class.clock.ahead]),
     }

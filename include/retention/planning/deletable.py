@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.policy.fragments import both, literal, negated, quoted
+from include.policy.fragments import all_of, literal, negated, quoted
 from include.retention.planning.graph import Graph, Reference
 
 
@@ -82,7 +82,7 @@ class KeptRecords:
                 for leaf in leaves
                 if self.refused.get(leaf.oid)
             ]
-            condition = both([self.graph.may_go(collection), *refused])
+            condition = all_of([self.graph.may_go(collection), *refused])
             self._may_go[collection] = _composed(condition)
         return self._may_go[collection]
 
@@ -219,7 +219,7 @@ class KeptRecords:
                     reference.key.identifier,
                     self._columns(name),
                     self._table(name),
-                    both([reference.joined("c", "t"), self.may_go(name)]),
+                    all_of([reference.joined("c", "t"), self.may_go(name)]),
                 )
                 by_child.setdefault(reference.child, []).append(step)
         branch = SQL("(SELECT * FROM ({} OFFSET 0) AS u WHERE s.member = {} OFFSET 0)")
@@ -273,7 +273,7 @@ class KeptRecords:
                 referred = SQL("(EXISTS (SELECT FROM {} AS r WHERE {}))").format(
                     records, reference.joined("r")
                 )
-                found.append((at, both([self.may_go(collection), referred])))
+                found.append((at, all_of([self.may_go(collection), referred])))
         return found
 
     def _kept_of(self, child: str, reference: Reference) -> Composable:

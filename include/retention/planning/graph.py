@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Composable
 from include.erasure.request_records import NO_RECORDS, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
-from include.policy.fragments import both, either, negated, quoted
+from include.policy.fragments import all_of, any_of, negated, quoted
 from include.retention.planning.classes import (
     RecordClass,
     add_links,
@@ -193,9 +193,9 @@ class Graph:
         subjects = self.holds.values[HoldKind.SUBJECT]
         conditions: list[Composable] = []
         for record_class in self.classes.get(collection, ()):
-            conditions.append(both([record_class.belongs, record_class.held(self.holds)]))
+            conditions.append(all_of([record_class.belongs, record_class.held(self.holds)]))
             conditions.append(record_class.on_hold_as_remembered(self.records, subjects))
-        return either(conditions)
+        return any_of(conditions)
 
     def held_by(self, record_class: RecordClass, hold: Hold, value: str) -> Composable:
         """Return the condition that one hold is on a record of the class.
@@ -207,25 +207,25 @@ class Graph:
             hold: of the registry.
             value: what it is on, without the database.
         """
-        conditions = [both([record_class.belongs, record_class.held_by(hold, value)])]
+        conditions = [all_of([record_class.belongs, record_class.held_by(hold, value)])]
         if hold.kind is HoldKind.SUBJECT:
             conditions.append(record_class.on_hold_as_remembered(self.records, {value}))
-        return either(conditions)
+        return any_of(conditions)
 
     def belongs(self, record_class: RecordClass) -> Composable:
         """Return the condition that a record is of the class, or was when it was remembered."""
-        return either([record_class.belongs, record_class.remembered(self.records)])
+        return any_of([record_class.belongs, record_class.remembered(self.records)])
 
     def of_subjects(self, record_class: RecordClass, subjects: frozenset[str]) -> Composable:
         """Return the condition that a record is of some data subjects, linked or remembered."""
-        linked = both([record_class.belongs, record_class.linked(subjects)])
-        return either([linked, record_class.remembered(self.records, subjects)])
+        linked = all_of([record_class.belongs, record_class.linked(subjects)])
+        return any_of([linked, record_class.remembered(self.records, subjects)])
 
     def due(self, record_class: RecordClass) -> Composable:
         """Return the condition that a record has expired, or its data subject asked for it."""
-        expired = both([record_class.belongs, record_class.expired])
+        expired = all_of([record_class.belongs, record_class.expired])
         requested = record_class.requested(self.subjects, self.records)
-        return SQL("({} IS TRUE)").format(either([expired, requested]))
+        return SQL("({} IS TRUE)").format(any_of([expired, requested]))
 
     def kept(self, record_class: RecordClass) -> Composable:
         """Return the condition that a hold, a suspension or another class keeps a record."""
@@ -235,19 +235,19 @@ class Graph:
             if is_same or other.rule.action == "mask" or not record_class.rule.deletes:
                 continue
             due = FALSE if other.rule.action == "keep" else self.due(other)
-            stays = either([negated(due), other.suspended])
-            others.append(both([other.belongs, stays]))
+            stays = any_of([negated(due), other.suspended])
+            others.append(all_of([other.belongs, stays]))
         held = self.held(record_class.rule.collection)
-        return either([held, record_class.suspended, *others])
+        return any_of([held, record_class.suspended, *others])
 
     def ready(self, record_class: RecordClass) -> Composable:
         """Return the condition that a record can be deleted or masked, apart from references."""
-        return both([self.due(record_class), negated(self.kept(record_class))])
+        return all_of([self.due(record_class), negated(self.kept(record_class))])
 
     def may_go(self, collection: str) -> Composable:
         """Return the condition that one of its classes can delete it, apart from references."""
         classes = self.classes.get(collection, ())
-        return either([self.ready(it) for it in classes if it.rule.deletes])
+        return any_of([self.ready(it) for it in classes if it.rule.deletes])
 
     def keeping(self, reference: Reference) -> Composable | None:
         """Return the condition over ``t`` for referring records that keep the parent, or None."""
@@ -270,7 +270,7 @@ class Graph:
             if keeping is not None:
                 others = self._itself(reference, relation)
                 conditions.append(self.no_record(reference, keeping, others))
-        return both(conditions)
+        return all_of(conditions)
 
     def no_record(
         self, reference: Reference, which: Composable, others: Composable | None = None
@@ -287,7 +287,7 @@ class Graph:
             which=which,
         )
         where = [reference.joined("r")] + ([others] if others is not None else [])
-        return SQL("(NOT EXISTS (SELECT FROM {} AS r WHERE {}))").format(child, both(where))
+        return SQL("(NOT EXISTS (SELECT FROM {} AS r WHERE {}))").format(child, all_of(where))
 
     def _itself(self, reference: Reference, relation: Relation) -> Composable | None:
         if reference.key.child_root != relation.oid:

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import to_mask
-from include.policy.fragments import both, either, fixed, literal
+from include.policy.fragments import all_of, any_of, fixed, literal
 from include.policy.retention import SqlClock
 from include.retention.database import RetentionDatabase
 from include.retention.planning.classes import RecordClass, past_partitions
@@ -385,8 +385,8 @@ def _lacks_minimum(record_class: RecordClass, subjects: Collection[str]) -> Comp
         return FALSE
     over = record_class.clock.over
     if rule.on_request and subjects:
-        over = either([over, record_class.linked(subjects)])
-    conditions = [record_class.belongs, over, either(missing)]
+        over = any_of([over, record_class.linked(subjects)])
+    conditions = [record_class.belongs, over, any_of(missing)]
     if rule.action == "mask":  # masked records need no date
         conditions.append(fixed(to_mask(record_class.mask, record_class.shapes)))
-    return SQL("({} IS TRUE)").format(both(conditions))
+    return SQL("({} IS TRUE)").format(all_of(conditions))

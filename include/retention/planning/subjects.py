@@ -27,7 +27,7 @@ from include.erasure.request_records import (
 )
 from include.erasure.requests import ErasureRequest
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both
+from include.policy.fragments import all_of
 from include.retention.planning.classes import RecordClass
 from include.retention.planning.graph import Graph
 from include.retention.planning.schedule import Schedule
@@ -123,7 +123,7 @@ def _found(
         keys=record_class.relation.key_texts,
         subjects=SQL(", ").join(positions),
         table=record_class.relation.identifier,
-        which=both([record_class.belongs, record_class.linked(by_subject)]),
+        which=all_of([record_class.belongs, record_class.linked(by_subject)]),
     )
     digests = [digest_of(it) for it in expressions]
     by_request: dict[int, set[tuple[Key, str]]] = defaultdict(set)

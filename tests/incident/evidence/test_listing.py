@@ -30,7 +30,7 @@ def chosen(*keys: int) -> Selection:
 
 
 def newest(case: Case) -> Scope:
-    return incident_run.newest(case.context, case.record.incident.id)
+    return incident_run.require_scope(case.context, case.record.incident.id)
 
 
 def add(company: Company, *keys: int) -> None:

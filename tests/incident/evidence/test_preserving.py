@@ -224,10 +224,8 @@ def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Comp
             assert case.preserve().outcome is Outcome.PASS
             rows = opened_rows(company, case, "extract.courier.1.json")
             assert [row[:3] for row in rows] == log_rows(company, mine + window)
-            assert (
-                len(rows)
-                == incident_run.newest(case.context, case.record.incident.id).counted[0].log_rows
-            )
+            scope = incident_run.require_scope(case.context, case.record.incident.id)
+            assert len(rows) == scope.counted[0].log_rows
     finally:
         company.run("DELETE FROM opened WHERE number = 'OLD'")
 

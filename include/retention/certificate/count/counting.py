@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
-from include.policy.fragments import either, literal, quoted
+from include.policy.fragments import any_of, literal, quoted
 from include.policy.retention import RetentionRule
 from include.retention.postgres.relations import ForeignKey, Relation, Relations
 from include.retention.postgres.session import set_up_joins
@@ -329,7 +329,7 @@ class Statement:
     def _is_going(self, at: int, alias: str) -> Composable:
         """Return the condition that a member's record is to be deleted, by its own states."""
         states = SQL("{}.states").format(SQL(alias))
-        return either(
+        return any_of(
             [
                 SQL("{}[{}] = {}").format(states, literal(number + 1), literal(int(State.FREE)))
                 for number in self._members[at].going

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.request_records import Key, RequestRecords, SubjectKeys, digest_of
-from include.policy.fragments import both, either, literal, pack_sql, quoted
+from include.policy.fragments import all_of, any_of, literal, pack_sql, quoted
 from include.policy.retention import RetentionRule
 from include.retention.postgres.relations import Relation, Relations
 
@@ -98,11 +98,11 @@ class Remembered:
             if group.found_by in expressions:
                 text = expressions[group.found_by]
                 unlinked = SQL("(({})::text IS NULL)").format(pack_sql(text))
-                condition = both([condition, either([unlinked, named[text]])])
+                condition = all_of([condition, any_of([unlinked, named[text]])])
             ours.append(condition)
         if not groups:
             return _FALSE
-        return SQL("NOT ({})").format(either([linked, *ours]))
+        return SQL("NOT ({})").format(any_of([linked, *ours]))
 
     def _among(self, rule: RetentionRule, groups: Sequence[SubjectKeys]) -> Composable:
         """Return the condition that the record has one of the primary keys."""
@@ -131,7 +131,7 @@ class Remembered:
     def _same_key(self, rule: RetentionRule) -> Composable:
         """Return the condition that the record ``t`` has the primary key ``k``."""
         relation = self._relation(rule)
-        return both(
+        return all_of(
             [
                 SQL("{} = k.{}::{}").format(quoted("t", column), Identifier(f"k{at}"), SQL(kind))
                 for at, (column, kind) in enumerate(
