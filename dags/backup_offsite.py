@@ -13,7 +13,7 @@ pruned, never below the floor, never a held or locked one.
 **Writes:** restore points to `offsite_store`; a sealed bundle with the report (English, Chinese) to `evidence_store`.
 
 **Red means** that a mapped database has no verified restore point from this run, or that an older one cannot be
-trusted. **What to do:** open the report in the bundle that the task `gate` names; each finding says what to mend. Then
+trusted. **What to do:** open the report in the bundle that the task `gate` names; each finding says what to do. Then
 run this workflow again. Restore points of earlier days are not touched by a failed run. **Owner:** data engineering.
 """
 

@@ -15,10 +15,10 @@ finding (`./parcelseal findings`).
 **Writes:** verdicts, findings and reminders to `state_db`; mail to owners; a sealed bundle with answers, verdicts and the report that an
 auditor signs (English, Chinese) to `evidence_store`.
 
-**Red means** that a population is not accepted by its last verdict and what was found of it is not mended, that workpapers
+**Red means** that a population is not accepted by its last verdict and its findings are open, that workpapers
 are overdue, that a conclusion was asked for before they were back, or that findings are past their day. **What to do:**
 read the report in the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the
-workpapers; have the causes mended, answered and tested again; start a new run (clearing tasks of a sealed one is refused). More: docs/audit.md. **Owner:** management.
+workpapers; have the causes removed, answered and tested again; start a new run (clearing tasks of a sealed one is refused). More: docs/audit.md. **Owner:** management.
 """
 
 from __future__ import annotations

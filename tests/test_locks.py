@@ -118,7 +118,7 @@ def test_production_lock_has_what_users_asked_for(name: str):
         ("moto", {DEVELOPMENT}),
     ],
 )
-def test_packages_stand_only_in_the_lock_of_where_they_run(name: str, locks: set[str]):
+def test_package_is_only_in_the_locks_that_need_it(name: str, locks: set[str]):
     """Roles and workers in production, the embedded server locally, tools where tests run."""
     assert {lock for lock in LOCKS if name in versions(lock, PYTHONS[-1])} == locks
 

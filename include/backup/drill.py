@@ -119,9 +119,7 @@ def pick(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) ->
         ControlFailed: there is none.
     """
     if not points:
-        raise ControlFailed(
-            "There is no restore point to drill.", "Run backup_offsite first and see that it holds."
-        )
+        raise ControlFailed("There is no restore point to drill.", "Run backup_offsite first.")
     latest = max(points, key=lambda point: (point.manifest.taken_at, point.id))
     if rule == "latest":
         return latest

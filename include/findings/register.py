@@ -57,7 +57,7 @@ class Found:
         what: what was found.
         owner: role of roles.yaml that answers for it.
         opened_at: when it was entered.
-        due_on: day by which it is to be mended and tested again, as last moved.
+        due_on: day by which it is to be corrected and tested again, as last moved.
         first_due_on: the day that it had when it was opened.
         moved: how often an answer moved the day.
         state: open, answered (waits for its retest), closed.

@@ -150,7 +150,7 @@ def _refuse(run: IncidentRun, record: IncidentRecord, update: Update, by: str) -
         may = ", ".join(sorted(_AFTER_THE_END[state]))
         raise UsageError(f"{number} is {state}: what may still be added is {may}.", "Add a note.")
     if not by.strip():
-        raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
+        raise UsageError("The run names no user.", "Trigger it in Airflow while you are logged in.")
     team = _entitled(run, record, update)
     if not team.may(by):
         raise UsageError(

@@ -1,13 +1,13 @@
-"""Questions that are asked anew: Airflow forgets the one before.
+"""Delete the earlier question of a task in Airflow's database when the task asks again.
 
-Airflow (3.3) keeps one question for each task of a run. Where the task asks again, because it was
-cleared, repeated or rescheduled, only the answer is taken off, and people are shown the text, the
-form and the list of those who may answer from the first time. `install` makes it forget the
-question with the try that asked it; of a try that ended, its history keeps question and answer.
+Airflow (3.3) stores one question for each task of a run. If the task asks again, because it was
+cleared, retried or rescheduled, Airflow deletes only the answer, and still shows the text, the form
+and the assigned users of the first question. `install` also deletes the question when the try that
+asked it ends. Airflow's history keeps question and answer of a try that ended.
 
-It has to be called in every process that ends tries: API server, scheduler, in-process runs. The
-plugin asking_anew does so. `HumanStep` looks at what Airflow shows, so that where the plugin is
-missing the step fails instead of asking people of yesterday.
+Call it in every process that ends tries: API server, scheduler, in-process runs. The plugin
+asking_anew does so. `HumanStep` compares the question that Airflow shows with its own. Without the
+plugin the step therefore fails, and does not ask people who may no longer answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Human steps: a task that asks one of the entitled people and takes the answer into `state`.
+"""Human steps: tasks that ask entitled people a question and store the answer in `state`.
 
-Built on Airflow's own human-in-the-loop operator, with what a control needs beside it: only named
-people may answer, silence is never an approval, a rejection has a reason, and the page that they
-see is made when the question is asked and kept nowhere but in Airflow's table of questions.
+They extend Airflow's human-in-the-loop operator as a control requires: only named people may
+answer, a timeout is never an approval, and a rejection needs a reason. The step builds its page
+when it asks; only Airflow's table of questions stores the page.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def human_steps(dag: Any) -> dict[str, Any]:
 
 
 def setting(task: Any, name: str) -> Any:
-    """Return what a human step was given as that argument; None where it was not.
+    """Return the value of an argument of a human step; None if it was left out.
 
     Args:
         task: the step, mapped or not.

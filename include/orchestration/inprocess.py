@@ -168,7 +168,7 @@ def _collecting() -> Iterator[Outcomes]:
 def prepare(
     folder: Path, dag_id: str, parameters: Mapping[str, Any], answers: Sequence[str]
 ) -> Prepared:
-    """Read a DAG and hold against it what its run is given; no database is asked.
+    """Read a DAG and check the run's parameters and answers; use no database.
 
     Args:
         folder: of the DAG files.

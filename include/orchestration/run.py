@@ -173,11 +173,11 @@ def step(
         data: of the record while the step has no result; a repeated task reads it.
 
     Returns:
-        Ids, counts and the outcome: what may stand in XCom.
+        Name, part and outcome of the step, for XCom.
 
     Raises:
-        AirflowFailException: the step failed in a way that no retry mends, or the run is sealed.
-        ServiceError: a service failed, or nobody foresaw it; Airflow repeats the task.
+        AirflowFailException: the step failed with a permanent error, or the run is sealed.
+        ServiceError: a service failed, or an unexpected error occurred; Airflow retries the task.
         AskAgain: an answer that the work took does not count.
     """
     stopping.check()
@@ -320,19 +320,18 @@ def seal_aside(
     records: Sequence[StepRecord] = (),
     pdf: bool = True,
 ) -> LedgerRow:
-    """Seal a bundle of its own while the run goes on: what has to stand before its next step.
+    """Seal a separate bundle before the run's next step.
 
-    It stands under another workflow's name, so that the run's own bundle keeps its place; the first
-    one of a run stands, as for every seal.
+    The bundle has its own workflow id, so that it does not take the place of the run's bundle. If
+    the run has sealed such a bundle before, that bundle is kept.
 
     Args:
-        workflow: under which it stands; no DAG has this id.
+        workflow: id of the bundle; no DAG has this id.
         place: of the task.
-        conclusion: what it says.
+        conclusion: of the bundle.
         files: its artifacts by name.
-        records: what ``result.json`` tells of steps.
-        pdf: whether its report is a PDF too; where people wait for what is among the files, that
-            is time lost.
+        records: the steps in its ``result.json``.
+        pdf: whether to render its report as PDF too, which takes time.
 
     Returns:
         Its row of the ledger.

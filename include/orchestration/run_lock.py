@@ -1,4 +1,4 @@
-"""Prevent that a step of a run works while the run is sealed.
+"""Keep steps of a run from working while the run is sealed.
 
 Steps share a lock while they work; the seal needs it exclusively. The lock belongs to a database
 session, so it ends with a worker that dies. A worker may lose the session and work on, so a step
@@ -52,7 +52,7 @@ _at_work: ContextVar[_Work | None] = ContextVar("at_work", default=None)
 
 @contextmanager
 def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Prevent that a run is sealed while the block does the work of a step.
+    """Keep a run from being sealed while the block does the work of a step.
 
     Does not check whether the run is sealed already; `unsealed` does.
 
@@ -79,7 +79,7 @@ def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Refuse a sealed run, and prevent that it is sealed while the block runs.
+    """Refuse a sealed run, and keep an open run from being sealed while the block runs.
 
     Args:
         state: the live state database.
@@ -151,7 +151,7 @@ def _is_unsealed(work: _Work) -> bool:
 
 @contextmanager
 def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Prevent that a step of a run works, or another process seals it, while the block runs.
+    """Lock a run against its steps and other seals while the block runs.
 
     Args:
         state: the live state database.

@@ -1,4 +1,4 @@
-"""Who started a run, and whether people can have a part in it."""
+"""The user who triggered a run, and whether people can answer its questions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ NOT_PEOPLE = {"dag_test"}  # whom Airflow names where nobody started a run
 
 
 def started_by() -> str | None:
-    """Return the user id of who started the run; None where its schedule or a command did."""
+    """Return the id of the user who triggered the run; None for a schedule or a command."""
     name = _named()
     return name if name and name not in NOT_PEOPLE else None
 
 
 def is_in_process() -> bool:
-    """Whether the run is a command's: in one process, and without people."""
+    """Return whether a command runs all tasks in its own process, where no person can answer."""
     return _named() in NOT_PEOPLE
 
 

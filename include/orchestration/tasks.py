@@ -305,7 +305,7 @@ def _command_form(
 
 
 def ask_people(workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str) -> Question | None:
-    """Make the question of a human task and keep its record; None if nobody has to be asked."""
+    """Store the record of a human task; return its question, or None if no answer is required."""
     if human.entered is not None:
         return _ask_without_record(workflow, human, part)
     questions: list[Question] = []
@@ -392,7 +392,7 @@ def take_answer(
         Name, part and outcome: what may stand in XCom.
 
     Raises:
-        AskAgain: the answer does not count, or what it is about is being made anew.
+        AskAgain: the answer does not count, or an earlier step that it depends on runs again.
     """
 
     def work(services: Workplace) -> StepRecord:
@@ -492,7 +492,7 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
 def _drill_services(
     workflow: AnyWorkflow, *, begins: bool = False
 ) -> Callable[[], Workplace] | None:
-    """Return what makes the services of this task if its run is a drill; None if it is none."""
+    """Return a factory for the services of a drill; None if the run is not a drill."""
     is_drill = workflow.is_drill is not None and workflow.is_drill(get_current_context()["params"])
     return partial(drill_workplace, begins=begins) if is_drill else None
 

@@ -1,7 +1,7 @@
-"""Errors that nobody foresaw: where they happened, without what they say.
+"""Describe unexpected errors without their messages.
 
-PostgreSQL and libraries quote the values that they stumble over, so their words may not reach a
-log. The kind of error, its SQLSTATE and the lines of code it went through are enough to find it.
+Messages of PostgreSQL and of libraries may quote values of rows, so they must not reach a log. The
+kind of the error, its SQLSTATE and its stack are enough to find the cause.
 """
 
 from __future__ import annotations

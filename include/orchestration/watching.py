@@ -27,10 +27,10 @@ def watch(
     at_most: timedelta,
     goes_on: Callable[[Mapping[str, str]], bool] = lambda _states: False,
 ) -> int:
-    """Look, then look again at the moment that the look named, until there is nothing to watch.
+    """Check the run, and reschedule the task for the next check until the watch ends.
 
-    There is nothing to watch when a look says so, or when every other task of the run has ended
-    that does not wait for this one, and it does not go on without them.
+    The watch ends when `look` returns None. It also ends when all other tasks, except those that
+    wait for this task, have ended and `goes_on` returns False.
 
     Args:
         clock: of the run.

@@ -330,7 +330,7 @@ def _where_tables_are(ours: Any) -> DatabaseMeta:
 
 
 def _doubtful_tables(error: ValidationError, entry: _Entry) -> set[str]:
-    """Collections of which nobody knows the table before the faults are mended."""
+    """Collections whose table is unknown until the faults are corrected."""
     doubtful: set[str] = set()
     for one in error.errors(include_url=False, include_input=False):
         match one["loc"]:

@@ -18,7 +18,7 @@ class RunDatabases(StepResult):
 
 
 def name_databases(run: RunContext[Any], findings: StepFindings) -> RunDatabases:
-    """Name the databases to work on: all mapped ones, or those the run was asked for.
+    """Return the databases that the run's parameters name; by default all mapped databases.
 
     Raises:
         UsageError: one of them is not mapped.

@@ -116,7 +116,7 @@ AnyStep = Step[RunRules, Any] | HumanTask[RunRules, Any] | Watch[RunRules]
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow(Generic[RunRules]):
-    """A workflow.
+    """The declaration of a workflow.
 
     Attributes:
         id: its DAG id.
@@ -132,7 +132,7 @@ class Workflow(Generic[RunRules]):
         asks_people: whether a human task is part of it.
         queue: of its tasks, but `seal` and `send`, and steps that name their own.
         concurrent_runs: most runs at a time.
-        starts_unpaused: whether it works without anybody unpausing it first.
+        starts_unpaused: whether Airflow creates its DAG unpaused.
         steps: in the order of the DAG.
         conclude: judges the records of a run.
         without_rules: summary of a run under a pack that leaves out its section.

@@ -100,7 +100,7 @@ def _no_interim_seal(*_: Any, **__: Any) -> LedgerRow:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The task that does a step. The default is no task: a command or a check outside of a run.
+    """The Airflow task that does a step. The defaults are for code outside of a run.
 
     Attributes:
         is_repeated: whether an earlier try of the task began.
@@ -111,8 +111,8 @@ class TaskState:
         seal_interim: see `InterimSeal`.
         find_interim: returns the ledger's row of an interim bundle of this run by its workflow id,
             after its seal was completed; None if there is none.
-        on_partner_incident: lets the workflow react that declares to, in a transaction of the state
-            database; returns None if none does.
+        on_partner_incident: calls the workflow that declares `Workflow.on_partner_incident`, in a
+            transaction of the state database; returns None if no workflow declares it.
     """
 
     is_repeated: bool = False

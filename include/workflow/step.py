@@ -47,8 +47,8 @@ class Step(_Task[RunRules, Result]):
         goes_on: returns whether the following tasks run although the outcome is ``fail``.
         runs_always: whether it runs although an earlier step failed.
         queue: of its task, if the workers of the workflow's queue lack a key that it needs.
-        applies: returns by the run's parameters whether the task is skipped or done; None if it is
-            always done. A skipped task leaves no record.
+        applies: returns whether a run with these parameters does the step; None if each run does. A
+            skipped task leaves no record.
         sends_urgent: whether the urgent notifications of the outbox leave as soon as its record is
             kept. Those that cannot leave wait for the task `send`.
     """
@@ -64,7 +64,7 @@ class Step(_Task[RunRules, Result]):
 
 @dataclass(frozen=True, kw_only=True)
 class HumanTask(_Task[RunRules, Result]):
-    """A task that asks one of the entitled people, waits, and takes the answer.
+    """A task that asks entitled people a question, waits for an answer, and enters it.
 
     Silence is never an approval. An answer counts only for the content that the person saw: `take`
     compares `Answer.content` with the content of now, and raises `AskAgain` if they differ.
@@ -75,9 +75,9 @@ class HumanTask(_Task[RunRules, Result]):
         question_title: the making of the question, for people.
         clause: of the policy, for findings that name no other.
         result: type of the result.
-        ask: returns the question, or the result if nobody has to be asked: nothing is to be
-            decided, or a task that was killed afterwards took the decision. Its findings stand
-            in the record until somebody answers.
+        ask: returns the question, or the result if no decision is required: there is nothing to
+            decide, or a killed try already entered the decision. The record has the findings of
+            `ask` until a person answers.
         take: enters the answer, or that nobody answered in time, and returns the result. It raises
             `AskAgain` if the answer does not count.
         response: returns how long the task waits.
@@ -130,9 +130,10 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch(Generic[RunRules]):
-    """A task that looks again and again while its run goes on; it leaves no record.
+    """A task that checks its run at intervals; it leaves no record.
 
-    It ends when a look says so, or when every other task of the run ended and it does not go on.
+    It ends when `Look.again_at` is None, or when all other tasks of the run ended and `goes_on`
+    returns False.
 
     Attributes:
         name: of the task, ``watch``.

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.airflow
 FILE = Path(__file__).parents[2] / "dags" / "drill_restore.py"
 
 
-def test_drop_scratch_follows_all_drills_whatever_became_of_them_and_precedes_the_seal() -> None:
+def test_drop_scratch_runs_after_failed_drills_and_before_the_seal() -> None:
     """It is no teardown, for which Airflow would show a run without a seal as a success."""
     dag = runpy.run_path(str(FILE))["drill_restore"]()
     dropped = dag.get_task("drop_scratch")

@@ -150,7 +150,7 @@ def test_ledger_is_recovered_after_pruning(
     assert chain.verify().verified
 
 
-def test_older_state_database_learns_what_was_pruned_since(long_chain: Evidence) -> None:
+def test_restored_state_database_adopts_the_newest_checkpoint(long_chain: Evidence) -> None:
     """Its checkpoint is older than that of the store: the next prune enters that."""
     chain = long_chain
     [old] = checkpoints(chain.conn)

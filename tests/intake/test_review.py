@@ -247,7 +247,7 @@ def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
 
 
 def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> None:
-    """grants.sql lets the shipped intake through; it can neither delete nor read other tables."""
+    """The rights in sample_grants.sql suffice for the intake: no DELETE, no other tables."""
     from include.sample_company.load import statements
 
     if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):

@@ -117,7 +117,7 @@ def test_run_is_sealed_though_its_events_cannot_be_made(
     assert "no further events" in caplog.text
 
 
-def test_a_run_raises_at_most_a_thousand_events(
+def test_a_run_raises_at_most_500_events(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The bundle's is among them."""

@@ -123,7 +123,7 @@ def test_changed_evidence_fails_the_run(years: Years) -> None:
     assert years.has(2)
 
 
-def test_clock_that_may_be_wrong_postpones(years: Years) -> None:
+def test_implausible_clock_postpones_pruning(years: Years) -> None:
     years.clock.on(days=LONGEST_PAUSE.days + 1)
     done = years.prune(4)
     assert (done["bundles"], done["codes"]) == (0, ["evidence.prune_postponed"])
@@ -131,7 +131,7 @@ def test_clock_that_may_be_wrong_postpones(years: Years) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
-def test_report_says_what_went_and_why_others_wait(language: str) -> None:
+def test_report_names_removed_bundles_and_why_others_wait(language: str) -> None:
     from include.evidence.prune import Forgotten, Pruned, Waits
 
     for waits in (None, *Waits):

@@ -60,7 +60,7 @@ class Courier:
 
 @pytest.fixture(scope="module")
 def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
-    """The sample, read by the role that has the rights of grants_partners.sql and no others."""
+    """The sample, read by the role that has the rights of sample_grants.sql and no others."""
     at = datetime(2026, 1, 5, 1, 40, tzinfo=UTC)
     with (
         fresh(postgres) as name,

@@ -12,7 +12,7 @@ from babel.messages.pofile import write_po
 from include.reports.catalog import FOLDERS, ROOT, extract, fields, problems, update
 from include.reports.i18n import LOCALES
 
-ROOMS = sorted(
+PACKAGES = sorted(
     f"{folder}/{path.name}"
     for folder in FOLDERS
     for path in (ROOT / folder).iterdir()
@@ -26,21 +26,21 @@ def template() -> Catalog:
     return extract()
 
 
-def test_every_message_is_in_a_room(template: Catalog):
+def test_every_message_is_in_a_package(template: Catalog):
     """Else the next test would not look at its translation."""
     used = {"/".join(Path(file).parts[:2]) for one in template for file, _line in one.locations}
-    assert used <= {*ROOMS}
+    assert used <= {*PACKAGES}
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "catalogue"])
-def test_every_message_has_a_chinese_translation(room: str, template: Catalog):
+@pytest.mark.parametrize("package", [*PACKAGES, "catalogue"])
+def test_every_message_has_a_chinese_translation(package: str, template: Catalog):
     """Write the missing ones into the .po file after ``python -m include.reports.catalog``."""
     left = [
         str(problem)
         for locale in LOCALES
         if locale != "en"
         for problem in problems(locale, template)
-        if any(f"{file}/".startswith(f"{room}/") for file in problem.files or ("catalogue",))
+        if any(f"{file}/".startswith(f"{package}/") for file in problem.files or ("catalogue",))
     ]
     assert left == []
 

@@ -175,7 +175,7 @@ def test_a_clock_at_the_end_of_time_is_not_over(rig: Rig) -> None:
 def test_a_circle_too_large_for_one_transaction_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stays, and the step says why; `test_report_tables` has the certificate's words."""
+    """It stays, and the step says why; `test_section.py` has the certificate's words."""
     monkeypatch.setattr(cycles, "MOST", 1)
     rig.insert("ring_a", id=1, b=None, at=OLD)
     rig.insert("ring_b", id=1, a=1, at=OLD)

@@ -1,1 +1,1 @@
-"""By when what is due, whether it was done, who is woken, and how long it took."""
+"""The clocks of an incident: due times, lateness, notifications and response times."""

@@ -31,7 +31,7 @@ class AskedPerson:
 def look(
     session: Session, asked: Mapping[str, Iterable[str]], roles: Iterable[Role]
 ) -> list[AskedPerson]:
-    """Hold who is asked against FAB's users and what their roles there allow.
+    """Check for each person whom a workflow asks whether FAB lets the person answer.
 
     Args:
         session: on Airflow's database.

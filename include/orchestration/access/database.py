@@ -36,8 +36,8 @@ def fab_session() -> Iterator[Session]:
             yield session
     except OperationalError:
         raise ServiceError(
-            "Airflow's database does not answer, or does not let us in.",
-            "Look at sql_alchemy_conn of [database] in Airflow's settings.",
+            "Airflow's database cannot be reached, or refuses the login.",
+            "Correct sql_alchemy_conn of [database] in Airflow's settings.",
         ) from None
     except IntegrityError:
         raise ServiceError(

@@ -57,7 +57,7 @@ class Courier:
 
 @pytest.fixture(scope="module")
 def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
-    """The sample, read by the role that has the rights of grants_incident.sql and no others."""
+    """The sample, read by the role that has the rights of sample_grants.sql and no others."""
     with (
         fresh(postgres) as name,
         psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin,

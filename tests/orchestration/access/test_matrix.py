@@ -143,7 +143,7 @@ def incident_asset(airflow: FabAirflow) -> str:
 
 
 @pytest.mark.parametrize("role", [*role_names(), STRANGER])
-def test_assets_are_shown_to_who_runs_workflows_and_who_audits_them(
+def test_only_admin_data_engineer_and_auditor_see_assets(
     airflow: FabAirflow, role: str, incident_asset: str
 ) -> None:
     """Only Admin makes events by hand; nobody sees events of workflows that they may not read."""

@@ -141,7 +141,7 @@ def test_token_is_refused_with_429_and_a_line_in_the_log(
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["urlencoded", "multipart"])
-def test_form_counts_with_tokens(client: TestClient, as_file: bool) -> None:
+def test_form_and_token_share_one_limit(client: TestClient, as_file: bool) -> None:
     """A guesser who changes between the two gains nothing."""
     form = {"username": "anna", "password": WRONG}
     sent: dict[str, Any] = {"data": form}
