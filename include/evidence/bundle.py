@@ -67,7 +67,7 @@ def seal(
     *,
     result: Result,
     files: Mapping[str, bytes],
-    ahead: Mapping[str, str] = NOTHING,
+    stored: Mapping[str, str] = NOTHING,
     clock: Clock,
     lock_until: datetime | None = None,
     trusted: Iterable[bytes] = (),
@@ -92,7 +92,7 @@ def seal(
         signer: the key that seals.
         result: of the run.
         files: the bundle's further files by relative name: reports and artifacts.
-        ahead: hex digests of files that were written into the folder ahead of the seal, by name.
+        stored: hex digests of files that were stored in the folder before the seal, by name.
         clock: gives the moment of sealing.
         lock_until: end of Object Lock for every object of the bundle, None for no lock.
         trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
@@ -101,12 +101,12 @@ def seal(
     Raises:
         UsageError: a file name is not possible in a bundle, or there is too much for one.
         ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
-            a file that was written ahead was changed or removed, a bundle that follows the last
+            a file that was stored before was changed or removed, a bundle that follows the last
             bundle cannot be entered, the last row of the ledger was changed, or the bundle was
             changed before its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
-    check_file_names([*files, *ahead])
+    check_file_names([*files, *stored])
     result_json = (result.model_dump_json(indent=2) + "\n").encode()
     if len(result_json) > LARGEST_RESULT:
         raise UsageError(
@@ -141,7 +141,7 @@ def seal(
         if row := recorded():
             return _sealed(conn, row)
         last = ledger.trusted_head(conn, keys)
-        if tried_before or ahead:  # a writer ahead of the seal may have been killed too
+        if tried_before or stored:  # a writer of these files may have been killed too
             store.clear_abandoned(f"{bundle}/")
         content = {
             **files,
@@ -149,8 +149,8 @@ def seal(
             SIGNER: signer.public_pem,
         }
         _refuse_signed(store, conn, keys, bundle)
-        remains = _clear(store, bundle, keep={*content, *ahead})
-        remains |= _as_written(StoreFolder(store, bundle), ahead)
+        remains = _clear(store, bundle, keep={*content, *stored})
+        remains |= _as_written(StoreFolder(store, bundle), stored)
         sums = _write(store, bundle, content, remains, last)
         row = ledger.append(
             conn,
@@ -228,20 +228,19 @@ def _write(
     return sums
 
 
-def _as_written(folder: StoreFolder, ahead: Mapping[str, str]) -> dict[str, str]:
-    """Read the files that were written ahead again, and return their digests."""
-    for name, digest in ahead.items():
+def _as_written(folder: StoreFolder, stored: Mapping[str, str]) -> dict[str, str]:
+    """Read the files again that were stored before the seal, and return their digests."""
+    for name, digest in stored.items():
         try:
-            stored = folder.sha256(name)
+            now = folder.sha256(name)
         except ObjectMissing:
-            stored = ""
-        if stored != digest:
+            now = ""
+        if now != digest:
             raise ControlFailed(
-                f"The evidence file {name} was {'changed' if stored else 'removed'} before the "
-                "seal.",
+                f"The evidence file {name} was {'changed' if now else 'removed'} before the seal.",
                 "Find out by whom; start a new run.",
             )
-    return dict(ahead)
+    return dict(stored)
 
 
 def _refuse_signed(store: ObjectStore, conn: Connection, keys: TrustedKeys, bundle: str) -> None:

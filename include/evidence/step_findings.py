@@ -176,7 +176,7 @@ def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]
 
 
 @dataclass(frozen=True)
-class FolderAhead:
+class UnsealedFolder:
     """The folder of a bundle that is yet to be sealed.
 
     Attributes:

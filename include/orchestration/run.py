@@ -311,7 +311,7 @@ def _lost() -> StepRecord:
     return failed("drill", "", _("The drill"), reason, "", _("Start another drill."))
 
 
-def seal_aside(
+def seal_interim(
     workflow: str,
     place: Workplace,
     conclusion: Conclusion,

@@ -76,7 +76,7 @@ def seal_bundle(
             place.signer,
             result=result,
             files={**artifacts, **rendered.files},
-            ahead=conclusion.ahead,
+            stored=conclusion.stored,
             clock=place.clock,
             lock_until=lock_end(store, place.clock, place.pack.evidence),
             trusted=place.trusted,

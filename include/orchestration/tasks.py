@@ -35,7 +35,7 @@ from include.orchestration.run import (
     open_run,
     require_held,
     run_key,
-    seal_aside,
+    seal_interim,
     seal_run,
     workplace,
 )
@@ -569,6 +569,6 @@ def _interim_seal(services: Workplace) -> InterimSeal:
         records: Sequence[StepRecord] = (),
         pdf: bool = True,
     ) -> LedgerRow:
-        return seal_aside(workflow, services, conclusion, files, records=records, pdf=pdf)
+        return seal_interim(workflow, services, conclusion, files, records=records, pdf=pdf)
 
     return seal

@@ -18,7 +18,7 @@ class Conclusion:
         summary: one sentence for the head of the report.
         approvals: decisions of people in this run.
         files: further files for the bundle, by name.
-        ahead: hex digests of files that the run wrote into its bundle ahead of the seal, by name.
+        stored: hex digests of files that the run stored in its bundle before the seal, by name.
     """
 
     title: Message
@@ -30,7 +30,7 @@ class Conclusion:
     sections: list[Section] = field(default_factory=list)
     approvals: list[Approval] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    ahead: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, str] = field(default_factory=dict)
 
 
 def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecord]:

@@ -95,7 +95,7 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
         ],
         facts=_facts(commitment, seed, samples, without, len(before)),
         sections=sections,
-        ahead={file: digest for file, digest in frames.items() if digest is not None},
+        stored={file: digest for file, digest in frames.items() if digest is not None},
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from include.evidence.folder import bundle_path
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
-from include.evidence.step_findings import FolderAhead, artifacts_of, keep_artifact, steps_of
+from include.evidence.step_findings import UnsealedFolder, artifacts_of, keep_artifact, steps_of
 from include.messages import Message, in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack
@@ -205,11 +205,11 @@ class RunContext(Generic[RunRules]):
         return list(self.parameters.get("databases") or self.pack.databases)
 
     @property
-    def unsealed_folder(self) -> FolderAhead:
+    def unsealed_folder(self) -> UnsealedFolder:
         """The folder of the run's bundle, for large files that are written before its seal."""
         started_at = self.task.started_at or self.clock.now()
         bundle = bundle_path(self.run.dag_id, self.run.run_id, started_at)
-        return FolderAhead(self.services.store("evidence_store"), bundle)
+        return UnsealedFolder(self.services.store("evidence_store"), bundle)
 
     def records(self) -> RunRecords:
         """Return the records and files that the steps of this run left until now."""

@@ -106,7 +106,7 @@ class RunRecords:
         facts: Sequence[Fact] = (),
         sections: Sequence[Section] = (),
         approvals: Sequence[Approval] = (),
-        ahead: Mapping[str, str] | None = None,
+        stored: Mapping[str, str] | None = None,
     ) -> Conclusion:
         """Return the conclusion of the run, with the section "Messages" if the run sent any.
 
@@ -118,7 +118,7 @@ class RunRecords:
             facts: head cards of the report.
             sections: of the report.
             approvals: decisions of people in this run.
-            ahead: hex digests of files that the run wrote into its bundle before the seal.
+            stored: hex digests of files that the run wrote into its bundle before the seal.
         """
         every = [*self.findings, *findings]
         sent = self.find(STEP_SEND)
@@ -131,5 +131,5 @@ class RunRecords:
             facts=list(facts),
             sections=[*sections, *([messages(sent)] if sent is not None else [])],
             approvals=list(approvals),
-            ahead=dict(ahead or {}),
+            stored=dict(stored or {}),
         )

@@ -205,14 +205,14 @@ def test_a_seal_that_is_killed_before_the_state_is_dropped_is_finished(
 
 def test_a_drill_seals_no_interim_bundle(play: Play) -> None:
     """No seal of the company stands on invented content but that of the drill's own bundle."""
-    from include.orchestration.run import seal_aside
+    from include.orchestration.run import seal_interim
 
     play.step(play.begins)
     before = snapshot(play.state)
     title = verbatim("First report")
     said = Conclusion(title, title, Outcome.PASS, [], [])
     with pytest.raises(UsageError, match="A drill does not use the connection evidence_store"):
-        seal_aside("incident_report", play.goes_on(), said, {"report.html": b"<p>"})
+        seal_interim("incident_report", play.goes_on(), said, {"report.html": b"<p>"})
     assert differences(before, snapshot(play.state)) == {}
     assert play.files() == set()
 

@@ -10,7 +10,7 @@ import pytest
 
 from include.evidence.bundle import seal
 from include.evidence.folder import bundle_path
-from include.evidence.step_findings import FolderAhead
+from include.evidence.step_findings import UnsealedFolder
 from include.evidence.verify import verify_all
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
@@ -29,8 +29,8 @@ def bundle_of(number: int = 1) -> str:
     return bundle_path(run.dag_id, run.run_id, run.started_at)
 
 
-def folder(store: ObjectStore, number: int = 1) -> FolderAhead:
-    return FolderAhead(store, bundle_of(number))
+def folder(store: ObjectStore, number: int = 1) -> UnsealedFolder:
+    return UnsealedFolder(store, bundle_of(number))
 
 
 def written(store: ObjectStore, name: str = NAME, number: int = 1) -> str:
@@ -48,7 +48,7 @@ def test_what_was_written_ahead_is_in_the_bundle_and_its_sums(evidence: Evidence
     digest = written(evidence.store)
     path = evidence.root / bundle_of() / NAME
     before = path.stat()
-    sealed = evidence.seal(ahead={NAME: digest})
+    sealed = evidence.seal(stored={NAME: digest})
     assert path.stat().st_ino == before.st_ino
     assert path.read_bytes() == CONTENT
     sums = (evidence.root / sealed.path / "SHA256SUMS").read_text().splitlines()
@@ -68,7 +68,7 @@ def test_what_nobody_names_is_cleared_away(evidence: Evidence) -> None:
     """A frame of a population that failed afterwards is no evidence."""
     digest = written(evidence.store)
     written(evidence.store, "frames/failed.tsv")
-    sealed = evidence.seal(ahead={NAME: digest})
+    sealed = evidence.seal(stored={NAME: digest})
     assert {one.name for one in (evidence.root / sealed.path / "frames").iterdir()} == {
         "openings.tsv"
     }
@@ -80,10 +80,10 @@ def test_what_was_edited_is_not_sealed(evidence: Evidence, edited: bytes) -> Non
     digest = written(evidence.store)
     (evidence.root / bundle_of() / NAME).write_bytes(edited)
     with pytest.raises(ControlFailed, match=f"{NAME} was changed before the seal"):
-        evidence.seal(ahead={NAME: digest})
+        evidence.seal(stored={NAME: digest})
     assert not list(evidence.root.rglob("SHA256SUMS.sig"))
     (evidence.root / bundle_of() / NAME).write_bytes(CONTENT)
-    assert evidence.seal(ahead={NAME: digest}).seq == 1
+    assert evidence.seal(stored={NAME: digest}).seq == 1
 
 
 def test_what_was_removed_is_missed(evidence: Evidence) -> None:
@@ -91,7 +91,7 @@ def test_what_was_removed_is_missed(evidence: Evidence) -> None:
     digest = written(evidence.store)
     (evidence.root / bundle_of() / NAME).unlink()
     with pytest.raises(ControlFailed, match=f"{NAME} was removed before the seal"):
-        evidence.seal(ahead={NAME: digest})
+        evidence.seal(stored={NAME: digest})
 
 
 def test_a_file_is_there_whole_or_not_at_all(evidence: Evidence) -> None:
@@ -114,7 +114,7 @@ def test_a_name_that_no_bundle_has_is_refused(evidence: Evidence, name: str) -> 
     with pytest.raises(UsageError, match="evidence file name"):
         folder(evidence.store).writer(name)
     with pytest.raises(UsageError, match="evidence file name"):
-        evidence.seal(ahead={name: DIGEST})
+        evidence.seal(stored={name: DIGEST})
     assert not any(evidence.root.iterdir())
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_waits_for_its_seal_disturbs_no_other_evidence(evidence: E
     for number in (2, 3):
         evidence.seal(number)
         assert evidence.verify().verified, evidence.verify()
-    assert evidence.seal(1, ahead={NAME: digest}).seq == 3
+    assert evidence.seal(1, stored={NAME: digest}).seq == 3
     found = evidence.verify()
     assert (found.verified, found.bundles) == (True, 3)
 
@@ -137,7 +137,7 @@ def test_a_seal_that_was_killed_is_repeated_with_what_was_written_ahead(
     """It is read once more; what only the killed one knew is cleared away."""
     digest = written(evidence.store)
     SealingAhead(evidence, 1, block_before=step).kill_when_blocked()
-    sealed = evidence.seal(ahead={NAME: digest})
+    sealed = evidence.seal(stored={NAME: digest})
     assert (evidence.root / sealed.path / NAME).read_bytes() == CONTENT
     assert not (evidence.root / sealed.path / "only-in-the-child.txt").exists()
     assert evidence.verify().verified
@@ -158,7 +158,7 @@ class SealingAhead(SealingProcess):
                 self.evidence.signer,
                 result=result_of(self.dag_id, self.number),
                 files=FILES | {"only-in-the-child.txt": b"x"},
-                ahead={NAME: DIGEST},
+                stored={NAME: DIGEST},
                 clock=CLOCK,
             )
 
@@ -174,7 +174,7 @@ def test_in_s3_it_is_locked_with_its_bundle(
     written(store)
     client.create_multipart_upload(Bucket=bucket, Key=f"evidence/{bundle_of()}/frames/left.tsv")
     digest = written(store)
-    more = {"store": store, "lock_until": UNTIL, "ahead": {NAME: digest}}
+    more = {"store": store, "lock_until": UNTIL, "stored": {NAME: digest}}
     store.put(f"{bundle_of()}/{NAME}", CONTENT[1:])
     with pytest.raises(ControlFailed, match="was changed before the seal"):
         evidence.seal(1, **more)

@@ -298,13 +298,13 @@ def test_bundle_beside_a_sealed_run_is_refused(run: Run) -> None:
     """A commitment or a document that is sealed after its run belongs to no run."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from include.orchestration.run import seal_aside
+    from include.orchestration.run import seal_interim
 
     run.step(Outcome.PASS)
     run.seal()
     title = verbatim("First report")
     with pytest.raises(AirflowFailException, match="sealed"):
-        seal_aside("aside", run.live, Conclusion(title, title, Outcome.PASS, [], []), {})
+        seal_interim("aside", run.live, Conclusion(title, title, Outcome.PASS, [], []), {})
 
 
 def test_sealed_bundle_that_was_changed_has_no_outcome(run: Run, tmp_path: Path) -> None:

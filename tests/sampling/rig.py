@@ -240,7 +240,7 @@ class Rig:
     def seal(self, run: str = "r1") -> SealedBundle:
         """Seal what a run left, without its report."""
         concluded = self.conclude(run)
-        return self.sealed(run, self.artifacts(run), dict(concluded.ahead))
+        return self.sealed(run, self.artifacts(run), dict(concluded.stored))
 
     def conclude(self, run: str = "r1") -> Any:
         """The conclusion of a run."""
@@ -251,7 +251,7 @@ class Rig:
         self,
         run: str,
         files: dict[str, bytes],
-        ahead: dict[str, str] | None = None,
+        stored: dict[str, str] | None = None,
         workflow: str = DAG,
     ) -> SealedBundle:
         """Write a signed bundle of these files."""
@@ -278,7 +278,7 @@ class Rig:
                 SIGNER,
                 result=result,
                 files=files,
-                ahead=ahead or {},
+                stored=stored or {},
                 clock=FixedClock(self.now),
             )
 

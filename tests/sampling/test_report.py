@@ -55,7 +55,7 @@ def test_a_whole_run_says_that_nobody_knew_the_seed(rig: Rig) -> None:
     for words in (SEED, "the exchange's page", "./parcelseal sampling verify BUNDLE",
                   "workpapers.xlsx", "samples/openings.json", "Tomorrow's index"):  # fmt: skip
         assert words in text
-    for frame, digest in concluded.ahead.items():
+    for frame, digest in concluded.stored.items():
         assert f"{digest}  {frame}" in text
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_came_not_to_its_end_is_red(rig: Rig, stage: str) -> None:
     assert ("sampling.seed.missing" in codes) is (stage == "committed")
     assert metric(concluded) == (None if stage == "nothing" else 2)
     assert "Nothing was drawn" in said(concluded)
-    assert bool(concluded.ahead) is (stage in ("committed", "entered"))
+    assert bool(concluded.stored) is (stage in ("committed", "entered"))
 
 
 def test_a_population_that_failed_is_counted(rig: Rig) -> None:

@@ -241,7 +241,7 @@ def test_without_an_answer_the_quarter_has_no_sample(
     assert concluded.outcome is Outcome.FAIL
     (metric,) = [one for one in concluded.metrics if one.name == "populations_without_sample"]
     assert metric.value == 2
-    assert set(concluded.ahead) == FRAMES
+    assert set(concluded.stored) == FRAMES
 
 
 def test_a_population_without_items_is_said_and_hinders_no_other(rig: Rig) -> None:
