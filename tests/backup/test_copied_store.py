@@ -143,7 +143,7 @@ def hide(store: S3Store, key: str) -> None:
 
 
 def remove(store: S3Store, key: str) -> None:
-    store._client.delete_object(Bucket=store._bucket, Key=key)
+    store._bucket.client.delete_object(Bucket=store._bucket.name, Key=key)
 
 
 @pytest.mark.parametrize("copied", ["s3"], indirect=True)

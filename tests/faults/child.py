@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from include.evidence.bundle import seal
+from include.services.objectstore import directory
 from include.services.objectstore.base import StoredObject
 from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.directory_files import write_lock
 from tests.evidence.support import CLOCK, FILES, result_of
 from tests.faults.support import Keys, Rig, StorePlace
 
@@ -21,21 +23,28 @@ def say(stage: str) -> None:
     sys.stdout.flush()
 
 
+def pause(stage: str) -> None:
+    say(f"before {stage}")
+    signal.pause()
+
+
 class PausingStore(DirectoryStore):
-    """Says so and waits for ever before an object of that name is put, or after its lock is."""
+    """Pauses before an object of that name is put, or after its lock is written."""
 
     pause_at = ""
 
-    def _write_lock(self, path: Path, end: datetime) -> None:
-        super()._write_lock(path, end)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        directory.write_lock = self.write_lock
+
+    def write_lock(self, path: Path, end: datetime) -> None:
+        write_lock(path, end)
         if f"lock of {path.name}" == self.pause_at:
-            say(f"before {self.pause_at}")
-            signal.pause()
+            pause(self.pause_at)
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
         if Path(key).name == self.pause_at:
-            say(f"before {self.pause_at}")
-            signal.pause()
+            pause(self.pause_at)
         return super().put(key, data, locked_until=locked_until)
 
 

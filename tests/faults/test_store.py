@@ -31,8 +31,8 @@ pytestmark = pytest.mark.fault
 
 BROKEN = Fault(status=500, code="InternalError")
 THROTTLED = Fault(status=503, code="SlowDown")
-SILENT = Fault(hang_seconds=5)
-QUICK = {"connect_timeout": 1.5, "read_timeout": 1.5}
+SILENT = Fault(hang_seconds=15)
+QUICK = {"read_timeout": 5}  # for a fault that is silent
 
 
 def in_turn(faults: Iterable[tuple[str, Callable[[ProxiedRequest], bool], Fault]]) -> Rule:

@@ -46,7 +46,7 @@ def test_a_store_that_hangs_is_given_up_while_somebody_waits(memory: Memory) -> 
     environment = {"AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(connection)}
     store = Services(workplace_of(environment), memory).store("evidence_store")
     assert isinstance(store, S3Store)
-    config = store._client.meta.config
+    config = store._bucket.client.meta.config
     assert (config.connect_timeout, config.read_timeout) == (3, 5)
     assert config.retries == {"mode": "standard", "total_max_attempts": 2}
 
