@@ -26,7 +26,7 @@ from include.notify.outbox import Run
 from include.orchestration import notices, watching
 from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
-from include.orchestration.forms import params_of
+from include.orchestration.forms import params_of, trigger_params
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
     confirm_open,
@@ -50,6 +50,7 @@ from include.orchestration.workflow import (
     SEAL_ARGS,
     SEND_ARGS,
     cron,
+    databases_param,
     operate,
     policy,
 )
@@ -96,7 +97,7 @@ def dag_settings(
         workflow: its declaration.
         schedule: cron expression in the policy pack's timezone; None to run on demand only.
         page: Markdown for the person on call: the docstring of the DAG file.
-        params: of a run.
+        params: of a run, beside those of the declaration.
     """
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
     paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
@@ -113,8 +114,16 @@ def dag_settings(
         "deadline": deadline_alert(period.span) if period else None,
         "default_args": DEFAULT_ARGS | {"owner": workflow.owner, "queue": workflow.queue},
         "tags": workflow.tags,
-        "params": dict(params or {}),
+        "params": _declared_params(workflow) | dict(params or {}),
     }
+
+
+def _declared_params(workflow: AnyWorkflow) -> dict[str, Param]:
+    params = {"databases": databases_param()} if workflow.chooses_databases else {}
+    if workflow.trigger_form is not None:
+        rules = policy().section(workflow.rules) if workflow.rules is not None else None
+        params |= trigger_params(workflow.trigger_form(rules))
+    return params
 
 
 class Tasks:
