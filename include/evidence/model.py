@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
-from pydantic.json_schema import GenerateJsonSchema
 
 from include.messages import Message, _
 from include.policy.rules import Control
@@ -252,16 +250,6 @@ class Result(BaseModel):
     steps: list[StepSummary] = []
     not_made: dict[str, str] = {}
     registers: RegisterState | None = None
-
-
-def result_schema() -> str:
-    """Return the JSON Schema of ``result.json``, as published in docs/result.schema.json."""
-    schema = Result.model_json_schema(mode="serialization")
-    head = {
-        "$schema": GenerateJsonSchema.schema_dialect,
-        "$comment": f"result.json of an evidence bundle, schema version {SCHEMA_VERSION}",
-    }
-    return json.dumps(head | schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:

@@ -86,11 +86,9 @@ class StepFindings:
             )
         )
 
-    def fail(
-        self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
-    ) -> None:
+    def fail(self, code: str, message: Message, action: Message, *, subject: str = "") -> None:
         """Report a finding that fails the step; see `find`."""
-        self.find(code, Outcome.FAIL, message, action, subject=subject, clause=clause)
+        self.find(code, Outcome.FAIL, message, action, subject=subject)
 
     def warn(
         self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
