@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks._measure import console, machine
 from benchmarks._sampling_risk_cases import VERY_MANY, Case, Rates, cases, for_plan, plain_plan
 from include.sampling.evaluation import decide
-from include.sampling.exact.strata import unplanned_risk
+from include.sampling.exact.sizes import binomial
+from include.sampling.exact.strata import chance_of_accepting
 from include.sampling.frame import WHOLE
 from include.sampling.samples import ordinals
 
@@ -143,7 +144,9 @@ def show(title: str, found: Sequence[Found]) -> None:
 def show_unplanned(found: Found) -> list[str]:
     """Print what going on without a plan costs, and why it is refused."""
     tolerable = EXTENDED.tolerable
-    alone, true = (unplanned_risk(tolerable, EXTENDED_ITEMS, turns) for turns in (0, 1))
+    alone, true = (
+        chance_of_accepting(binomial(tolerable), EXTENDED_ITEMS, stages) for stages in (1, 2)
+    )
     show("Going on without a plan", [found])
     console.print(
         f"{EXTENDED_ITEMS} items of which none may deviate have a risk of {float(alone):.3%}. Who "

@@ -23,17 +23,9 @@ from airflow.sdk import dag, task_group
 
 from include.backup.workflow import BACKUP_OFFSITE
 from include.orchestration.tasks import dag_settings, tasks_of
-from include.orchestration.workflow import databases_param
 
 
-@dag(
-    **dag_settings(
-        BACKUP_OFFSITE,
-        schedule="0 2 * * *",
-        page=__doc__,
-        params={"databases": databases_param()},
-    )
-)
+@dag(**dag_settings(BACKUP_OFFSITE, schedule="0 2 * * *", page=__doc__))
 def backup_offsite() -> None:
     """Back up every mapped database and leave a sealed bundle."""
     tasks = tasks_of(BACKUP_OFFSITE)

@@ -27,7 +27,6 @@ from __future__ import annotations
 from airflow.sdk import Param, dag
 
 from include.orchestration.tasks import dag_settings, tasks_of
-from include.orchestration.workflow import databases_param
 from include.quality.workflow import CHECK_QUALITY
 
 
@@ -37,7 +36,6 @@ from include.quality.workflow import CHECK_QUALITY
         schedule="0 5 * * *",
         page=__doc__,
         params={
-            "databases": databases_param(),
             "full": Param(
                 False,
                 type="boolean",

@@ -28,7 +28,6 @@ from airflow.sdk import dag, task_group
 
 from include.orchestration.inputs import past_moment_param
 from include.orchestration.tasks import dag_settings, tasks_of
-from include.orchestration.workflow import databases_param
 from include.retention.workflow import ENFORCE_RETENTION
 
 
@@ -38,7 +37,6 @@ from include.retention.workflow import ENFORCE_RETENTION
         schedule="30 3 * * *",
         page=__doc__,
         params={
-            "databases": databases_param(),
             "as_of": past_moment_param(
                 "As of",
                 "Day (2026-11-25) or moment with offset (2026-11-25T03:30:00+08:00) for which records are "

@@ -26,18 +26,10 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from include.incident.workflow import RESPOND_TO_INCIDENT
-from include.orchestration import incident_form
 from include.orchestration.tasks import dag_settings, tasks_of
 
 
-@dag(
-    **dag_settings(
-        RESPOND_TO_INCIDENT,
-        schedule=None,
-        page=__doc__,
-        params=incident_form.trigger(),
-    )
-)
+@dag(**dag_settings(RESPOND_TO_INCIDENT, schedule=None, page=__doc__))
 def respond_to_incident() -> None:
     """Lead an incident and leave a sealed bundle."""
     tasks = tasks_of(RESPOND_TO_INCIDENT)

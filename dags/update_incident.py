@@ -22,18 +22,10 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from include.incident.workflow import UPDATE_INCIDENT
-from include.orchestration import incident_form
 from include.orchestration.tasks import dag_settings, tasks_of
 
 
-@dag(
-    **dag_settings(
-        UPDATE_INCIDENT,
-        schedule=None,
-        page=__doc__,
-        params=incident_form.update(),
-    )
-)
+@dag(**dag_settings(UPDATE_INCIDENT, schedule=None, page=__doc__))
 def update_incident() -> None:
     """Add to an incident and leave a sealed bundle."""
     tasks = tasks_of(UPDATE_INCIDENT)

@@ -154,9 +154,15 @@ class Workplace:
         return self.database(conn_id)
 
     @contextmanager
-    def staff(self, holder: MappedDatabase) -> Iterator[psycopg.Connection]:
-        """Connect to the database of a staff table; the pack names tables there without schema."""
-        with self.database(holder.connection).connect() as connection:
+    def staff(self, holder: MappedDatabase, login: str = "") -> Iterator[psycopg.Connection]:
+        """Connect to the database of a staff table; the pack names tables there without schema.
+
+        Args:
+            holder: the database.
+            login: a workflow's connection, for `role_database`; by default the database's own.
+        """
+        address = self.role_database(login or holder.connection, holder.connection)
+        with address.connect(autocommit=True) as connection:
             path = [holder.schema_name]
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
             yield connection

@@ -40,6 +40,7 @@ class Field:
         longest: characters of a text, or of one line of a list.
         exact: whether a text is kept as it was typed. Else what could be a customer's number or
             address is blotted out (`value_free_reason`).
+        schema: more of the JSON schema of a parameter in a trigger form; nothing else checks it.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Field:
     required: bool = False
     longest: int = LONGEST_REASON
     exact: bool = False
+    schema: Mapping[str, Any] = field(default_factory=dict)
+
+
+FormSections = Mapping[str, Sequence[Field]]
+"""The fields of a trigger form, by the title of their section."""
 
 
 @dataclass(frozen=True)

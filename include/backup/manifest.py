@@ -36,8 +36,9 @@ from include.backup.point_folder import (
     signatures_of,
     stat_dump,
 )
-from include.encryption.crypto import EncryptionRecord, Frozen, RecipientRecord
+from include.encryption.crypto import EncryptionRecord, RecipientRecord
 from include.evidence import signing
+from include.frozen import StrictModel
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.keys import key_problem
@@ -47,7 +48,7 @@ FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
 MANIFEST_BYTES = 64 * 1024 * 1024
 
 
-class TableRecord(Frozen):
+class TableRecord(StrictModel):
     """A table of the snapshot.
 
     Attributes:
@@ -68,7 +69,7 @@ class TableRecord(Frozen):
         return f"{self.schema_name}.{self.name}"
 
 
-class LargeObjectsRecord(Frozen):
+class LargeObjectsRecord(StrictModel):
     """All large objects of the snapshot.
 
     Attributes:
@@ -87,7 +88,7 @@ class LargeObjectsRecord(Frozen):
         return cls(count=objects.count, bytes=objects.bytes, sum=f"{objects.sum:064x}")
 
 
-class NewestRecord(Frozen):
+class NewestRecord(StrictModel):
     """The latest moment in a mapped clock column, None for an empty table."""
 
     collection: str
@@ -95,14 +96,14 @@ class NewestRecord(Frozen):
     moment: datetime | None
 
 
-class HeadRecord(Frozen):
+class HeadRecord(StrictModel):
     """The archive's header and table of contents: every statement that a restore executes."""
 
     bytes: int
     sha256: str
 
 
-class Manifest(Frozen):
+class Manifest(StrictModel):
     """The data that a restore needs and a drill compares with.
 
     Attributes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from include.encryption.crypto import Frozen
 from include.evidence import signing
+from include.frozen import StrictModel
 from include.messages import Message, _
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import (
@@ -25,7 +25,7 @@ from include.services.objectstore.base import (
 )
 
 
-class ObjectRecord(Frozen):
+class ObjectRecord(StrictModel):
     """The encrypted dump in the store."""
 
     key: str

@@ -12,19 +12,16 @@ from datetime import datetime
 from typing import Annotated, Literal
 from unicodedata import east_asian_width
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
+from include.frozen import StrictModel
 from include.messages import Message, Value
 from include.reports.model import Paragraph, Steps, Table
 
 EntryValue = Message | Value | tuple[Message, ...] | None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Entry(_Part):
+class Entry(StrictModel):
     """One line of a form.
 
     Attributes:
@@ -51,7 +48,7 @@ class Entry(_Part):
         return self
 
 
-class Form(_Part):
+class Form(StrictModel):
     """Labels and what stands beside them, in reading order."""
 
     kind: Literal["form"] = "form"
@@ -61,14 +58,14 @@ class Form(_Part):
 Block = Annotated[Form | Paragraph | Table | Steps, Field(discriminator="kind")]
 
 
-class Section(_Part):
+class Section(StrictModel):
     """A part of the document; headings are numbered where there are two or more of them."""
 
     heading: Message | None = None
     blocks: tuple[Block, ...]
 
 
-class Document(_Part):
+class Document(StrictModel):
     """A whole document in no language yet.
 
     Attributes:

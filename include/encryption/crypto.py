@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol, Self, cast
 
 from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
-from pydantic import BaseModel, ConfigDict
 
 from include.encryption.recipients import OpeningKey, Recipient
+from include.frozen import StrictModel
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 SUITE = "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"
@@ -181,13 +181,7 @@ def _kms_reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-class Frozen(BaseModel):
-    """A record that is written once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecipientRecord(Frozen):
+class RecipientRecord(StrictModel):
     """A key that opens the object."""
 
     name: str
@@ -201,7 +195,7 @@ class RecipientRecord(Frozen):
         return cls.model_validate(recipient, from_attributes=True)
 
 
-class EncryptionRecord(Frozen):
+class EncryptionRecord(StrictModel):
     """The encryption of the object; its context is authenticated."""
 
     format: str = "AWS Encryption SDK message, version 2"

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import Column, Connection, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from include.holds.keys import refuse_personal, refuse_personal_key, split
+from include.holds.keys import refuse_empty, refuse_personal, refuse_personal_key, split
 from include.holds.registry import wait_for_deletions
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
@@ -104,7 +104,7 @@ def add(
             receipt has not come.
     """
     texts = {"subject": subject, "reference": reference, "entered_by": entered_by}
-    _refuse_empty(texts)
+    refuse_empty("A request", texts)
     refuse_personal_key("A request's subject", subject.strip())
     refuse_personal("A request's reference", reference)
     refuse_personal("Who enters a request", entered_by)
@@ -112,7 +112,7 @@ def add(
         raise UsageError(f"A request cannot have been received in the future: {received_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
     stripped["subject"] = subject_key(database, subject)
-    _refuse_empty(stripped)
+    refuse_empty("A request", stripped)
     row = {
         "database": database,
         "received_on": received_on,
@@ -196,7 +196,7 @@ def close(
     Raises:
         UsageError: no such open request, or something was left empty.
     """
-    _refuse_empty({"closed_by": closed_by, "because": because})
+    refuse_empty("A request", {"closed_by": closed_by, "because": because})
     row = conn.execute(
         update(erasure_request)
         .where(erasure_request.c.id == request_id, erasure_request.c.closed_at.is_(None))
@@ -258,9 +258,3 @@ def _requests(conn: Connection, query: Select[tuple[object, ...]]) -> list[Erasu
 
 def _request(row: dict[str, object]) -> ErasureRequest:
     return ErasureRequest(**row)  # type: ignore[arg-type]  # columns are the fields
-
-
-def _refuse_empty(texts: dict[str, str]) -> None:
-    for name, typed in texts.items():
-        if not typed.strip():
-            raise UsageError(f"A request needs {name.replace('_', ' ')}.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import AwareDatetime, BaseModel, field_validator
 
+from include.frozen import FrozenModel
 from include.messages import Message, _
 from include.policy.rules import Control
 
@@ -34,7 +33,7 @@ class Outcome(StrEnum):
         return next((outcome for outcome in order if outcome in outcomes), cls.FAIL)
 
 
-class Finding(BaseModel):
+class Finding(FrozenModel):
     """A deviation. It never contains a customer's value.
 
     Attributes:
@@ -45,8 +44,6 @@ class Finding(BaseModel):
         action: what the reader should do.
         clause: policy clause, ``4.2``.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     code: str
     severity: Outcome
@@ -63,7 +60,7 @@ class Finding(BaseModel):
         return severity
 
 
-class Metric(BaseModel):
+class Metric(FrozenModel):
     """A figure of a run.
 
     Attributes:
@@ -74,8 +71,6 @@ class Metric(BaseModel):
         subject: what it is about, empty for the whole run.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     value: float | int | None
     unit: str
@@ -83,10 +78,8 @@ class Metric(BaseModel):
     subject: str = ""
 
 
-class Approval(BaseModel):
+class Approval(FrozenModel):
     """A person's decision on an exact content."""
-
-    model_config = ConfigDict(frozen=True)
 
     step: str
     decision: str
@@ -103,7 +96,7 @@ class ControlState(StrEnum):
     NOT_SHOWN = "not_shown"
 
 
-class ControlStatus(BaseModel):
+class ControlStatus(FrozenModel):
     """A control of the policy pack that a run is evidence for, and whether it held.
 
     Attributes:
@@ -113,8 +106,6 @@ class ControlStatus(BaseModel):
         sources: law and standards behind it: instrument, version, article.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     id: str
     clause: str
     title: Message
@@ -122,13 +113,11 @@ class ControlStatus(BaseModel):
     target: str
     value: float | int | None
     state: ControlState
-    sources: list[Message] = []
+    sources: Sequence[Message] = []
 
 
-class RunContext(BaseModel):
+class RunContext(FrozenModel):
     """The run: its trigger, period, code and policy. Orchestration makes it once per run."""
-
-    model_config = ConfigDict(frozen=True)
 
     dag_id: str
     run_id: str
@@ -161,10 +150,8 @@ class StepRecord(BaseModel):
     data: dict[str, Any] = {}
 
 
-class StepSummary(BaseModel):
+class StepSummary(FrozenModel):
     """A step in ``result.json``, beside the findings and metrics of the whole run."""
-
-    model_config = ConfigDict(frozen=True)
 
     step: str
     part: str
@@ -172,7 +159,7 @@ class StepSummary(BaseModel):
     data: dict[str, Any]
 
 
-class RegisterFigure(BaseModel):
+class RegisterFigure(FrozenModel):
     """A register of the state database as far as it was written when a bundle was sealed.
 
     Attributes:
@@ -186,8 +173,6 @@ class RegisterFigure(BaseModel):
         sha256: over the digests of the rows, ordered by id; 64 hex digits.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     rows: int
     entries: int
     highest_id: int
@@ -196,7 +181,7 @@ class RegisterFigure(BaseModel):
     sha256: str
 
 
-class AcceptedLoss(BaseModel):
+class AcceptedLoss(FrozenModel):
     """A person's decision to go on without rows that registers lost.
 
     Attributes:
@@ -205,8 +190,6 @@ class AcceptedLoss(BaseModel):
         unread: bundles whose figures nobody could read any more.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     accepted_at: AwareDatetime
     accepted_by: str
     because: str
@@ -214,7 +197,7 @@ class AcceptedLoss(BaseModel):
     unread: tuple[str, ...] = ()
 
 
-class RegisterState(BaseModel):
+class RegisterState(FrozenModel):
     """The registers of the state database when a bundle was sealed; later ones contain it.
 
     Attributes:
@@ -228,12 +211,10 @@ class RegisterState(BaseModel):
         accepted: the newest loss that a person accepted; None where none ever was.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     read_at: AwareDatetime
     figures: dict[str, RegisterFigure]
-    lost: dict[str, RegisterFigure] = {}
-    also_lost: dict[str, tuple[RegisterFigure, ...]] = {}
+    lost: Mapping[str, RegisterFigure] = {}
+    also_lost: Mapping[str, tuple[RegisterFigure, ...]] = {}
     unread: tuple[str, ...] = ()
     accepted: AcceptedLoss | None = None
 
@@ -252,16 +233,6 @@ class Result(BaseModel):
     steps: list[StepSummary] = []
     not_made: dict[str, str] = {}
     registers: RegisterState | None = None
-
-
-def result_schema() -> str:
-    """Return the JSON Schema of ``result.json``, as published in docs/result.schema.json."""
-    schema = Result.model_json_schema(mode="serialization")
-    head = {
-        "$schema": GenerateJsonSchema.schema_dialect,
-        "$comment": f"result.json of an evidence bundle, schema version {SCHEMA_VERSION}",
-    }
-    return json.dumps(head | schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:

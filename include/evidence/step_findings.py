@@ -13,25 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.folder import StoreFolder, check_file_names
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.frozen import FrozenModel
 from include.messages import Message
 from include.services.clock import Clock
 from include.services.objectstore.base import ObjectMissing, ObjectReader, ObjectStore, ObjectWriter
 from include.state.tables import run_artifact, run_step
 
 
-class StepResult(BaseModel):
+class StepResult(FrozenModel):
     """The result of a step, as later steps and the report read it.
 
     The state database and ``result.json`` store it as JSON, without customer values.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain JSON form."""
@@ -86,11 +84,9 @@ class StepFindings:
             )
         )
 
-    def fail(
-        self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""
-    ) -> None:
+    def fail(self, code: str, message: Message, action: Message, *, subject: str = "") -> None:
         """Report a finding that fails the step; see `find`."""
-        self.find(code, Outcome.FAIL, message, action, subject=subject, clause=clause)
+        self.find(code, Outcome.FAIL, message, action, subject=subject)
 
     def warn(
         self, code: str, message: Message, action: Message, *, subject: str = "", clause: str = ""

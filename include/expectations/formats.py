@@ -15,7 +15,6 @@ MOBILE = r"^[ -]*((\+|00)?86)?[ -]*1[ -]*[3-9]([ -]*[0-9]){9}[ -]*$"
 EMAIL = r"^[^\s@,;:<>()\"]+@([0-9A-Za-z-]+\.)+[0-9A-Za-z-]+$"
 _PLAIN_EMAIL = r"^[0-9A-Za-z._+-]+@[0-9A-Za-z-]+\.[0-9A-Za-z-]+$"
 WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, 6.1
-CHECK_CHARACTERS = "10X98765432"
 _IN_EVERY_YEAR = [  # month and day
     f"{month:02}{day:02}"
     for month in range(1, 13)

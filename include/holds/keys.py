@@ -7,6 +7,8 @@ writes its database before it says that it is a key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from include.approvals.reasons import names_a_person
 from include.services.errors import UsageError
 
@@ -15,6 +17,18 @@ def split(value: str) -> tuple[str | None, str]:
     """Return database and key of ``<database>/KEY``; None and the whole where there is no slash."""
     database, slash, key = value.partition("/")
     return (database, key) if slash else (None, value)
+
+
+def refuse_empty(what: str, texts: Mapping[str, str]) -> None:
+    """Raise UsageError if a text is empty or blank.
+
+    Args:
+        what: subject of the error message, "A hold".
+        texts: what was typed, by the name of its field.
+    """
+    for name, typed in texts.items():
+        if not typed.strip():
+            raise UsageError(f"{what} needs {name.replace('_', ' ')}.")
 
 
 def refuse_personal(what: str, text: str) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, Select, and_, func, or_, select, text, update
 
-from include.holds.keys import refuse_personal, refuse_personal_key
+from include.holds.keys import refuse_empty, refuse_personal, refuse_personal_key
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
 from include.state.connect import StateLock, lock_for_transaction
@@ -115,7 +115,7 @@ def add(
         ServiceError: a deletion did not end; nothing was placed, the transaction is lost.
     """
     texts = {"value": value, "reason": reason, "owner": owner, "case_ref": case_ref}
-    _refuse_empty(texts)
+    refuse_empty("A hold", texts)
     _refuse_customers(kind, texts)
     if review_on < clock.now().date():
         raise UsageError(f"A hold's review date cannot be in the past: {review_on}.")
@@ -134,7 +134,7 @@ def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, r
             phone or ID number.
     """
     texts = {"released_by": released_by, "reason": reason}
-    _refuse_empty(texts)
+    refuse_empty("A hold", texts)
     _refuse_customers(None, texts)
     row = conn.execute(
         update(legal_hold)
@@ -220,12 +220,6 @@ def _holds(conn: Connection, query: Select[tuple[object, ...]]) -> list[Hold]:
 
 def _hold(row: dict[str, object]) -> Hold:
     return Hold(**row | {"kind": HoldKind(str(row["kind"]))})  # type: ignore[arg-type]  # columns are the fields
-
-
-def _refuse_empty(texts: dict[str, str]) -> None:
-    for name, typed in texts.items():
-        if not typed.strip():
-            raise UsageError(f"A hold needs {name.replace('_', ' ')}.")
 
 
 def _refuse_customers(kind: HoldKind | None, texts: dict[str, str]) -> None:

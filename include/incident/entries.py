@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from include.evidence.step_findings import StepResult
+from include.frozen import FrozenModel
 from include.incident.names import Phase
 from include.incident.rules import HumanStep
 from include.incident.scope import Scope
 from include.messages import Message
 
 
-class EntryData(BaseModel):
+class EntryData(FrozenModel):
     """The data of an entry.
 
     Attributes:
@@ -29,8 +30,6 @@ class EntryData(BaseModel):
         complete: whether the step was done, and not in part only.
         voids: places of earlier entries that were made by mistake and do not count.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     step: HumanStep | None = None
     option: str = ""

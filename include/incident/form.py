@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from include.approvals.form import Field, Kind
+from include.approvals.form import Field, FormSections, Kind
 from include.approvals.reasons import says_something, value_free_reason
 from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, Titled
@@ -23,7 +23,7 @@ from include.policy.period import earlier
 from include.services.errors import UsageError
 
 LONGEST = 2_000  # characters of a text that is entered
-Sections = Mapping[str, Sequence[Field]]
+_NUMBER = "^[A-Z]{2,8}-[0-9]{4}-[0-9]{4,}$"
 
 
 class Action(StrEnum):
@@ -53,7 +53,7 @@ _ACTIONS = {
 }
 
 
-def trigger_form(rules: IncidentRules | None) -> Sections:
+def trigger_form(rules: IncidentRules | None) -> FormSections:
     """Return the fields of `respond_to_incident`, by section; only type and words are required.
 
     Args:
@@ -125,14 +125,14 @@ def trigger_form(rules: IncidentRules | None) -> Sections:
     }
 
 
-def update_form(rules: IncidentRules | None) -> Sections:
+def update_form(rules: IncidentRules | None) -> FormSections:
     """Return the fields of `update_incident`, by section.
 
     Args:
         rules: incident.yaml; None if the pack has none.
     """
     update = [
-        _field("incident", "Incident / 事件编号", "INC-2026-0001"),
+        _field("incident", "Incident / 事件编号", "INC-2026-0001", schema={"pattern": _NUMBER}),
         _field(
             "action",
             "What / 操作",
@@ -184,6 +184,7 @@ def update_form(rules: IncidentRules | None) -> Sections:
             "Entry / 条目",
             "Number in the timeline of what was entered by mistake. 误记条目在时间线中的序号。",
             "number",
+            schema={"minimum": 1},
         ),
     ]
     affected = _affected_fields(rules)

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, func, select, update
 
+from include.frozen import FrozenModel
 from include.incident import timeline
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
@@ -99,7 +99,7 @@ _ENDS = {State.CLOSED: Kind.CLOSED, State.CANCELLED: Kind.CANCELLED}
 """States that an entry of the timeline has to say."""
 
 
-class Incident(BaseModel):
+class Incident(FrozenModel):
     """One incident.
 
     Attributes:
@@ -124,8 +124,6 @@ class Incident(BaseModel):
             that of the timeline.
         ended_at: when it was closed or cancelled.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     id: int
     number: str

@@ -8,11 +8,13 @@ grade would fall, and letters would leave out types of information.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
+from include.frozen import StrictModel
 from include.incident.rules import Scenario
 from include.incident.selection import Selection
 from include.messages import Message
@@ -22,7 +24,7 @@ FICTION = "scenario"
 """Name that stands for the databases of a drill."""
 
 
-class Counted(BaseModel):
+class Counted(StrictModel):
     """What is affected in one database.
 
     Attributes:
@@ -54,13 +56,11 @@ class Counted(BaseModel):
         not_found_at: places of the first of them in the list, from 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     database: str
     everything: bool = False
     subjects: int
-    records: dict[str, int] = {}
-    categories: dict[str, int] = {}
+    records: Mapping[str, int] = {}
+    categories: Mapping[str, int] = {}
     sensitive: int = 0
     minors: int | None = None
     age_unknown: int = 0
@@ -69,8 +69,8 @@ class Counted(BaseModel):
     undated: int = 0
     first: AwareDatetime | None = None
     last: AwareDatetime | None = None
-    departments: dict[str, int] = {}
-    accounts: dict[str, int] = {}
+    departments: Mapping[str, int] = {}
+    accounts: Mapping[str, int] = {}
     log_rows: int = 0
     log_first: AwareDatetime | None = None
     log_last: AwareDatetime | None = None
@@ -80,7 +80,7 @@ class Counted(BaseModel):
     not_found_at: tuple[int, ...] = ()
 
 
-class Unknown(BaseModel):
+class Unknown(StrictModel):
     """A database in which nobody could count.
 
     Attributes:
@@ -89,14 +89,12 @@ class Unknown(BaseModel):
         passing: whether it may be worth another try soon.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     database: str
     reason: Message
     passing: bool = False
 
 
-class Scope(BaseModel):
+class Scope(StrictModel):
     """What is affected, over all databases. A person who stands in two of them counts twice.
 
     Attributes:
@@ -105,8 +103,6 @@ class Scope(BaseModel):
         counted: by database.
         unknown: databases in which nobody could count.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int
     selection: Selection

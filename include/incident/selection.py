@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+from pydantic import AwareDatetime, model_validator
 
 from include.approvals.reasons import BLOTTED, names_a_person
+from include.frozen import StrictModel
 from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, ScopeRule
 from include.messages import Message, _, listed
@@ -19,7 +20,7 @@ MOST_NAMES = 1_000  # of databases, collections, departments, accounts
 _MOST_TOLD = 20
 
 
-class Selection(BaseModel):
+class Selection(StrictModel):
     """What is affected.
 
     Databases and collections say where, everything else narrows it down; what is left empty does
@@ -45,8 +46,6 @@ class Selection(BaseModel):
         keys_of: collection of the listed keys, ``courier.waybill``; people's where nothing is said.
         keys: ``<database>/<key>``, or the key alone where one database is named.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     databases: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()

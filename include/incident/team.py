@@ -7,10 +7,8 @@ the staff table is what was hit, those are asked whom the pack names by account.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg.sql import SQL
@@ -113,7 +111,7 @@ def is_known(run: IncidentRun, account: str) -> bool:
         staff=quoted(table.schema_name, table.table), account=quoted(rule.account)
     )
     try:
-        with _staff(run) as connection:
+        with run.services.staff(database, run.rules.connection) as connection:
             return is_among(account, [named or "" for (named,) in connection.execute(query)])
     except (ServiceError, UsageError, psycopg.Error):
         return False
@@ -170,23 +168,12 @@ def _staff_database(run: IncidentRun) -> MappedDatabase:
     return run.pack.database_of(staff.collection, staff.database)
 
 
-@contextmanager
-def _staff(run: IncidentRun) -> Iterator[psycopg.Connection[Any]]:
-    """A session in which conditions of the pack may name tables without their schema."""
-    database = _staff_database(run)
-    address = run.services.role_database(run.rules.connection, database.connection)
-    with address.connect(autocommit=True) as connection:
-        path = [database.schema_name]
-        connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
-        yield connection
-
-
 def _members(run: IncidentRun, groups: Sequence[Group]) -> list[str]:
     database, rule = _staff_database(run), run.rules.staff
     if not any(group.where for group in groups):
         return _named(groups)
     try:
-        with _staff(run) as connection:
+        with run.services.staff(database, run.rules.connection) as connection:
             found = [members(connection, database, rule, group) for group in groups]
     except UsageError as error:  # its password was changed, or it was dropped
         raise ServiceError(error.message, error.action) from None

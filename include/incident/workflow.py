@@ -23,6 +23,7 @@ from include.incident.entries import (
     ScopeCounted,
 )
 from include.incident.evidence.preserving import preserve
+from include.incident.form import trigger_form, update_form
 from include.incident.incident_run import SCENARIO, IncidentRun, incident_of
 from include.incident.names import (
     ALERT,
@@ -149,6 +150,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     access=AccessGroup.INCIDENTS,
     asks_people=True,
     concurrent_runs=16,  # incidents may overlap
+    trigger_form=trigger_form,
     starts_unpaused=True,  # the person on call at night could not unpause it
     steps=(
         OPEN,
@@ -196,6 +198,7 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     access=AccessGroup.INCIDENTS,
     asks_people=True,
     concurrent_runs=16,
+    trigger_form=update_form,
     starts_unpaused=True,
     steps=(
         report.ENTER,

@@ -14,13 +14,14 @@ from typing import Any, Literal, Protocol
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy import ColumnElement, literal_column
 
 from include.expectations.broken import Kept
 from include.expectations.check import Check as Checking
 from include.expectations.check import RuleResult, Snapshot, reason_of
 from include.expectations.conditions import Records
+from include.frozen import FrozenModel
 from include.intake.names import Incoming
 from include.messages import Message, verbatim
 from include.policy.expectations import Expectation
@@ -37,7 +38,7 @@ def _none() -> Iterator[Key]:
     return iter(())
 
 
-class Verdict(BaseModel):
+class Verdict(FrozenModel):
     """The result of holding one rule against a batch.
 
     Attributes:
@@ -50,8 +51,6 @@ class Verdict(BaseModel):
         keys: returns the primary keys of the broken rows, as text, while the transaction lasts; not
             part of the record.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     rule: str
     title: Message

@@ -404,7 +404,7 @@ class _Round:
     def _give_up(self) -> None:
         """Give up and report notices whose server could not be used for too long."""
         look = _look(self.office, self.kind, self.letters)
-        limit = look.now - marks.span(self.office.rules.give_up_after)
+        limit = look.now - self.office.rules.give_up_after.span
         with self.office.state.begin() as conn:
             found = marks.give_up(conn, look, limit)
         self.done.failed(found)

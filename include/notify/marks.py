@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine, text
 
 from include.notify.claims import LEASE, MOST_COPIES, Claimed, Unsent, report_in_doubt
 from include.notify.notice import GAVE_UP, TOO_LARGE, ChannelKind
-from include.policy.period import Period
 from include.policy.rules import NoticeRules
 
 _SENT = text(
@@ -146,7 +145,7 @@ def in_doubt(
         report: whether it is reported now.
         unsent: whether this copy did not go out; then it is not counted as a copy.
     """
-    if report or message.created_at + span(rules.give_up_after) <= now:
+    if report or message.created_at + rules.give_up_after.span <= now:
         return report_in_doubt(conn, [message.id], now)
     if message.copies >= MOST_COPIES and not unsent:
         return report_in_doubt(conn, [message.id], now)
@@ -171,7 +170,7 @@ def _give_up(conn: Connection, message: Claimed, rules: NoticeRules, now: dateti
         "id": message.id,
         "cause": GAVE_UP,
         "now": now,
-        "limit": now - span(rules.give_up_after),
+        "limit": now - rules.give_up_after.span,
     }
     return [Unsent(*row) for row in conn.execute(_GAVE_UP, values)]
 
@@ -187,12 +186,7 @@ def extended(
 
 def pause(rules: NoticeRules, tries: int) -> timedelta:
     """Return the pause after a number of tries."""
-    return span(rules.retry_after[min(tries, len(rules.retry_after)) - 1])
-
-
-def span(period: Period) -> timedelta:
-    """Return a period as a timedelta; a month counts 30 days."""
-    return timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
+    return rules.retry_after[min(tries, len(rules.retry_after)) - 1].span
 
 
 # The digest of today, or the letter of that text, went out: other notices wait for tomorrow.

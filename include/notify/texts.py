@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
+from include.frozen import StrictModel
 from include.messages import Message
 from include.notify.tables import notice_text
 from include.reports.i18n import visible
@@ -43,7 +44,7 @@ def _written_out(value: Any) -> Any:
     return value
 
 
-class LetterPart(BaseModel):
+class LetterPart(StrictModel):
     """A part of a letter.
 
     Attributes:
@@ -51,13 +52,11 @@ class LetterPart(BaseModel):
         words: a blank line in them begins a paragraph, a line break a line.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     title: Message
     words: Message
 
 
-class LetterText(BaseModel):
+class LetterText(StrictModel):
     """The text of a letter, the same for all recipients.
 
     Attributes:
@@ -67,8 +66,6 @@ class LetterText(BaseModel):
         closing: after them; None where there is nothing to add.
         contact: whom the reader may ask, and how; stands at the letter's foot.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     heading: Message
     opening: Message

@@ -12,13 +12,29 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from include.approvals.form import Field
+from include.approvals.form import Field, FormSections
 from include.approvals.question import in_both
 
 
 def params_of(form: Iterable[Field]) -> dict[str, Param]:
     """Return the parameters that show a form, by the fields' names."""
     return {one.name: _param(one) for one in form}
+
+
+def trigger_params(form: FormSections) -> dict[str, Param]:
+    """Return the parameters of a trigger form, which Airflow checks before a run exists."""
+    params: dict[str, Param] = {}
+    for section, fields in form.items():
+        params |= params_of(fields)
+        for field in fields:
+            schema = params[field.name].schema
+            schema["section"] = section
+            if field.kind == "choice" and not field.required:
+                schema["enum"] = [None, *field.options]
+            if field.kind == "list" and field.options:
+                schema["items"] = {"type": "string", "enum": list(field.options)}
+            schema.update(field.schema)
+    return params
 
 
 def _param(one: Field) -> Param:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import (
     TaskAwaitingInput,
 )
 
-from include.approvals.question import Answer, AskAgain
+from include.approvals.question import Answer, AskAgain, Question
 from include.approvals.reasons import LONGEST_REASON
 from include.approvals.registry import APPROVE, REJECT
 from include.orchestration.forms import params_of
@@ -32,48 +32,12 @@ from include.services.errors import ServiceError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.approvals.form import Field
-
 REASON = "reason"
-CONTENT = "content"  # hidden field of every form: `Asked.content`
+CONTENT = "content"  # hidden field of every form: `Question.content`
 UNFIT = "unfit"  # error type of an answer given in advance that does not fit the question
 # A task that is on again within the second meets the scheduler's look at the worker that ended it:
 # Airflow 3.3 takes it for killed. A busy machine is slow to look.
 AGAIN_AFTER = timedelta(seconds=10)
-
-
-class Asked(Protocol):
-    """A question; `include.approvals.question.Question` is one."""
-
-    @property
-    def subject(self) -> str:
-        """One line."""
-        ...
-
-    @property
-    def body(self) -> str:
-        """Markdown."""
-        ...
-
-    @property
-    def assigned(self) -> list[str]:
-        """User ids of those who may answer."""
-        ...
-
-    @property
-    def content(self) -> str:
-        """Identify exactly what is decided on; never empty."""
-        ...
-
-    @property
-    def form(self) -> tuple[Field, ...]:
-        """Fields in place of the step's form; none leave it."""
-        ...
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Choices in place of the step's; none leave them."""
-        ...
 
 
 class HumanStep(HITLOperator):
@@ -84,7 +48,7 @@ class HumanStep(HITLOperator):
     So does a step that somebody clears. ``ask`` returns None where the content was decided on by a
     try that was killed afterwards, and keeps the record that this try lost.
 
-    Every form carries `Asked.content` in a hidden field. ``take`` compares `Answer.content` with
+    Every form carries `Question.content` in a hidden field. ``take`` compares `Answer.content` with
     what the decision would be on now, and raises `AskAgain` where they differ: an answer counts
     only for what the person saw, in whichever browser window that was.
 
@@ -114,7 +78,7 @@ class HumanStep(HITLOperator):
         self,
         *,
         about: Any,
-        ask: Callable[[str], Asked | None],
+        ask: Callable[[str], Question | None],
         optional: bool = False,
         take: Callable[[str, Answer], dict[str, Any]],
         choices: Sequence[str] = (APPROVE, REJECT),

@@ -22,7 +22,7 @@ from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Outcome, RunContext, StepRecord
 from include.evidence.shelf import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
-from include.evidence.step_findings import artifacts_of, record_step, steps_of
+from include.evidence.step_findings import StepResult, artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
 from include.orchestration.left_over import is_interrupted
 from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
@@ -155,7 +155,7 @@ def step(
     work: Callable[[Workplace], StepRecord],
     clause: str,
     make: Callable[[], Workplace] | None = None,
-    data: Mapping[str, Any] | None = None,
+    taken: StepResult | None = None,
 ) -> dict[str, Any]:
     """Do one step and keep its record for the seal, whatever happens.
 
@@ -170,7 +170,7 @@ def step(
         work: returns the step's record.
         clause: of the policy.
         make: makes the workplace, in which the record is kept too; `workplace` where none is given.
-        data: of the record while the step has no result; a repeated task reads it.
+        taken: data of the record while the step has no result; a repeated task reads it.
 
     Returns:
         Name, part and outcome of the step, for XCom.
@@ -184,7 +184,8 @@ def step(
     place = (make or workplace)()
 
     def keep_failed(record: StepRecord) -> None:
-        keep_record(place, record.model_copy(update={"data": dict(data or {})}))
+        data = {} if taken is None else taken.as_json()
+        keep_record(place, record.model_copy(update={"data": data}))
 
     with at_work(live_of(place).state, *run_key()):
         _refuse_cleared(place)

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
 from include.approvals.question import Answer, AskAgain, Question
@@ -18,14 +19,14 @@ from include.drill_sandbox.workplace import SandboxedWorkplace, clear_leftovers,
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.shelf import SealedRun
-from include.evidence.step_findings import StepFindings, StepResult, steps_of
+from include.evidence.step_findings import StepFindings, StepResult, result_of, steps_of
 from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notices, watching
 from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
-from include.orchestration.forms import params_of
+from include.orchestration.forms import params_of, trigger_params
 from include.orchestration.human import HumanStep
 from include.orchestration.run import (
     confirm_open,
@@ -49,6 +50,7 @@ from include.orchestration.workflow import (
     SEAL_ARGS,
     SEND_ARGS,
     cron,
+    databases_param,
     operate,
     policy,
 )
@@ -69,9 +71,17 @@ from include.workflow.run_records import RunRecords
 from include.workflow.step import HumanTask, Step, Watch
 from include.workplace import Workplace
 
-ANSWERED_AT = "answered_at"
-"""Key of an interrupted record's data: when the answer was given that the task took."""
 WATCH_RETRIES = 100  # of a task that looks for weeks: each worker that is stopped takes one
+
+
+class TakenAnswer(StepResult):
+    """The answer that an interrupted human task took: the data of its record.
+
+    Attributes:
+        answered_at: when the answer was given; None if the record has other data.
+    """
+
+    answered_at: AwareDatetime | None = None
 
 
 def dag_settings(
@@ -87,7 +97,7 @@ def dag_settings(
         workflow: its declaration.
         schedule: cron expression in the policy pack's timezone; None to run on demand only.
         page: Markdown for the person on call: the docstring of the DAG file.
-        params: of a run.
+        params: of a run, beside those of the declaration.
     """
     timetable: CronTriggerTimetable | None = cron(schedule) if schedule else None
     paused = {"is_paused_upon_creation": False} if workflow.starts_unpaused else {}
@@ -104,8 +114,16 @@ def dag_settings(
         "deadline": deadline_alert(period.span) if period else None,
         "default_args": DEFAULT_ARGS | {"owner": workflow.owner, "queue": workflow.queue},
         "tags": workflow.tags,
-        "params": dict(params or {}),
+        "params": _declared_params(workflow) | dict(params or {}),
     }
+
+
+def _declared_params(workflow: AnyWorkflow) -> dict[str, Param]:
+    params = {"databases": databases_param()} if workflow.chooses_databases else {}
+    if workflow.trigger_form is not None:
+        rules = policy().section(workflow.rules) if workflow.rules is not None else None
+        params |= trigger_params(workflow.trigger_form(rules))
+    return params
 
 
 class Tasks:
@@ -362,9 +380,10 @@ def _entered(
     failure: StepRecord | None,
 ) -> StepResult | None:
     """Return the result of an answer that a killed try entered, or None."""
-    if failure is None or human.entered is None or ANSWERED_AT not in failure.data:
+    taken = result_of(failure, TakenAnswer)
+    if human.entered is None or taken is None or taken.answered_at is None:
         return None
-    return human.entered(run, findings, datetime.fromisoformat(failure.data[ANSWERED_AT]))
+    return human.entered(run, findings, taken.answered_at)
 
 
 @contextmanager
@@ -405,11 +424,11 @@ def take_answer(
         except NotEnded as error:
             raise AskAgain(verbatim(error.message)) from None
 
-    data = {}
+    taken = None
     if human.entered is not None and answer.at is not None:
-        data = {ANSWERED_AT: answer.at.isoformat()}
+        taken = TakenAnswer(answered_at=answer.at)
     title, make = human.title_of(part), _drill_services(workflow)
-    return do_step(human.name, part, title, work, human.clause, make, data)
+    return do_step(human.name, part, title, work, human.clause, make, taken)
 
 
 def watch_of(workflow: AnyWorkflow, watch: Watch[Any]) -> Callable[..., Any]:

@@ -21,9 +21,9 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from pydantic import JsonValue, TypeAdapter
 from include.policy.datamap import (
     DatabaseFacts,
     FaultyCollections,
+    LazyMapping,
     MappedCollection,
     MappedDatabase,
 )
@@ -98,33 +99,6 @@ class _Index(Rule):
     remarks: tuple[PackProblem, ...]
 
 
-class _Collections(Mapping[str, MappedCollection]):
-    """The collections of a database of a compiled pack, read when the first is asked for."""
-
-    def __init__(self, names: Sequence[str], archive: _Archive, member: str) -> None:
-        self._names = dict.fromkeys(names)
-        self._archive = archive
-        self._member = member
-
-    @cached_property
-    def _read(self) -> Mapping[str, MappedCollection]:
-        return _COLLECTIONS.validate_json(self._archive.read(self._member))
-
-    def __getitem__(self, name: str) -> MappedCollection:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._read[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 class _Archive:
     """The members of a compiled pack; it stays in memory, so that its file may be removed."""
 
@@ -133,6 +107,11 @@ class _Archive:
 
     def read(self, member: str) -> bytes:
         return self._zip.read(member)
+
+    def collection_reader(self, member: str) -> Callable[[str], MappedCollection]:
+        """Return what reads collections of a database; the first that is asked for reads all."""
+        collections = cache(lambda: _COLLECTIONS.validate_json(self.read(member)))
+        return lambda name: collections()[name]
 
     def items(self, member: str, form: TypeAdapter[_Item]) -> tuple[_Item, ...]:
         """Return the items of a list as the loader does; see `_item`."""
@@ -282,7 +261,7 @@ def _opened(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
         if problems := index.faults.get(facts.name):
             collections = FaultyCollections(names, folder, problems)
         else:
-            collections = _Collections(names, archive, f"{number}/collections")
+            collections = LazyMapping(names, archive.collection_reader(f"{number}/collections"))
         databases[facts.name] = MappedDatabase.model_construct(
             **{name: getattr(facts, name) for name in _FACTS}, collections=collections
         )

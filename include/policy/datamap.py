@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -223,23 +223,25 @@ class MappedDatabase(DatabaseFacts):
         return isinstance(self.collections, FaultyCollections)
 
 
-class FaultyCollections(Mapping[str, MappedCollection]):
-    """The collections of a database whose data map is faulty: names only.
+_Item = TypeVar("_Item")
+
+
+class LazyMapping(Mapping[str, _Item]):
+    """Items whose names are known; each is read when it is asked for.
 
     Args:
-        names: of the collections, as far as the map can be read.
-        folder: of the pack.
-        problems: of the data map.
+        names: of the items, in their order.
+        read: returns the item of one of these names.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, problems: Sequence[PackProblem]) -> None:
+    def __init__(self, names: Iterable[str], read: Callable[[str], _Item]) -> None:
         self._names = dict.fromkeys(names)
-        self._error = PackError(folder, problems)
+        self._item = read
 
-    def __getitem__(self, name: str) -> MappedCollection:
-        if name in self._names:
-            raise self._error
-        raise KeyError(name)
+    def __getitem__(self, name: str) -> _Item:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._item(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -249,6 +251,23 @@ class FaultyCollections(Mapping[str, MappedCollection]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class FaultyCollections(LazyMapping[MappedCollection]):
+    """The collections of a database whose data map is faulty: names only.
+
+    Args:
+        names: of the collections, as far as the map can be read.
+        folder: of the pack.
+        problems: of the data map.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path, problems: Sequence[PackProblem]) -> None:
+        super().__init__(names, self._refuse)
+        self._error = PackError(folder, problems)
+
+    def _refuse(self, _name: str) -> MappedCollection:
+        raise self._error
 
 
 def _unconfirmed(fields: Mapping[str, MappedField], prefix: str) -> Iterator[str]:

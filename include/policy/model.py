@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-from include.policy.datamap import MappedDatabase
+from include.policy.datamap import LazyMapping, MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.problems import PackError, PackProblem
@@ -82,7 +82,7 @@ class ByDatabase(Sequence[_Rule], Generic[_Rule]):
     __hash__ = None  # type: ignore[assignment] # as of a list
 
 
-class StoredSections(Mapping[str, SectionRules]):
+class StoredSections(LazyMapping[SectionRules]):
     """The files of single workflows in a compiled pack, each read when it is asked for.
 
     A task reads the file of its own workflow with `of`, which imports no other workflow.
@@ -99,6 +99,7 @@ class StoredSections(Mapping[str, SectionRules]):
         read: Callable[[str, type[SectionRules]], SectionRules],
         sections: Callable[[], Sequence[RuleSection[Any]]],
     ) -> None:
+        super().__init__(connections, self._section)
         self.connections = connections
         self._read, self._sections = read, sections
         self._files: dict[str, SectionRules] = {}  # that were read
@@ -116,20 +117,9 @@ class StoredSections(Mapping[str, SectionRules]):
             self._files[file] = self._read(file, model)
         return self._files[file]
 
-    def __getitem__(self, file: str) -> SectionRules:
-        if file not in self.connections:
-            raise KeyError(file)
+    def _section(self, file: str) -> SectionRules:
         [model] = [section.model for section in self._sections() if section.file == file]
         return self._file(file, model)
-
-    def __contains__(self, file: object) -> bool:
-        return file in self.connections
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.connections)
-
-    def __len__(self) -> int:
-        return len(self.connections)
 
 
 class PolicyPack(Rule):

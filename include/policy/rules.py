@@ -16,9 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -29,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from include.frozen import StrictModel
 from include.messages import Message
 from include.policy.period import Period, PositivePeriod, later
 
@@ -69,10 +68,8 @@ Count = Annotated[int, Field(ge=0, le=10_000)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class Rule(BaseModel):
+class Rule(StrictModel, populate_by_name=True):
     """Base of everything a pack states: frozen, and no key goes unnoticed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -6,13 +6,14 @@ A workflow builds one `Report`; `include.reports.render.render_all` makes the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from include.evidence.model import ControlStatus, Finding, Outcome, RunContext
+from include.frozen import StrictModel
 from include.messages import Message, Value
 
 Cell = Message | Outcome | bool | int | float | datetime | date | str | None
@@ -26,11 +27,7 @@ Columns = Sequence[tuple[Message, ColumnKind, Callable[[RowT], Cell]]]
 """Label, kind and the cell of a row, for each column of a table."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Fact(_Part):
+class Fact(StrictModel):
     """A head card, which a compliance officer reads in the first ten seconds.
 
     Attributes:
@@ -56,14 +53,14 @@ def must_be_zero(figure: float | None) -> Outcome | None:
     return Outcome.FAIL if figure else Outcome.PASS
 
 
-class Paragraph(_Part):
+class Paragraph(StrictModel):
     """One paragraph of running text."""
 
     kind: Literal["paragraph"] = "paragraph"
     text: Message
 
 
-class Column(_Part):
+class Column(StrictModel):
     """A table column; its kind decides format and alignment.
 
     ``duration`` is in seconds, ``percent`` a ratio from 0 to 1, ``code`` a name, key or hash.
@@ -73,7 +70,7 @@ class Column(_Part):
     kind: ColumnKind = "text"
 
 
-class Table(_Part):
+class Table(StrictModel):
     """A table; the first cell of a row names the row.
 
     Raises:
@@ -115,7 +112,7 @@ def table_of(
     )
 
 
-class Bar(_Part):
+class Bar(StrictModel):
     """One bar; a plain string as label is a name and is not translated."""
 
     label: Message | str
@@ -123,7 +120,7 @@ class Bar(_Part):
     status: Outcome | None = None
 
 
-class TrendPoint(_Part):
+class TrendPoint(StrictModel):
     """One measurement in time; ``at`` carries its timezone."""
 
     at: datetime
@@ -131,14 +128,14 @@ class TrendPoint(_Part):
     status: Outcome | None = None
 
 
-class Target(_Part):
+class Target(StrictModel):
     """The line that values are held against, in the unit of the chart."""
 
     value: float | int
     label: Message
 
 
-class BarChart(_Part):
+class BarChart(StrictModel):
     """Horizontal bars from zero, in the order given.
 
     Attributes:
@@ -155,7 +152,7 @@ class BarChart(_Part):
     target: Target | None = None
 
 
-class TrendChart(_Part):
+class TrendChart(StrictModel):
     """Values over time from zero; one point or none is drawn as just that."""
 
     kind: Literal["trend"] = "trend"
@@ -165,14 +162,14 @@ class TrendChart(_Part):
     target: Target | None = None
 
 
-class Steps(_Part):
+class Steps(StrictModel):
     """An ordered list: what to do, what was done."""
 
     kind: Literal["steps"] = "steps"
     items: list[Message]
 
 
-class Code(_Part):
+class Code(StrictModel):
     """Verbatim lines for engineers; never translated."""
 
     kind: Literal["code"] = "code"
@@ -185,14 +182,14 @@ Block = Annotated[
 ]
 
 
-class Section(_Part):
+class Section(StrictModel):
     """A headed part of the report, after the findings."""
 
     heading: Message
     blocks: list[Block]
 
 
-class Report(BaseModel):
+class Report(StrictModel):
     """A whole report in no language yet.
 
     Attributes:
@@ -207,15 +204,13 @@ class Report(BaseModel):
         not_made: parts that could not be made -> why, in English.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     title: Message
     summary: Message
     run: RunContext
     outcome: Outcome
     finished_at: datetime
-    controls: list[ControlStatus] = []
-    facts: list[Fact] = []
-    sections: list[Section] = []
-    findings: list[Finding] = []
-    not_made: dict[str, str] = {}
+    controls: Sequence[ControlStatus] = []
+    facts: Sequence[Fact] = []
+    sections: Sequence[Section] = []
+    findings: Sequence[Finding] = []
+    not_made: Mapping[str, str] = {}

@@ -211,7 +211,7 @@ def render_all(report: Report, *, pdf: bool = True) -> Rendered:
         reasons = {f"{name}.pdf": unavailable for name in pages}
     else:
         files, reasons = render_pdfs({f"{name}.pdf": page for name, page in pages.items()})
-    not_made = report.not_made | reasons
+    not_made = {**report.not_made, **reasons}
     if reasons:
         complete = report.model_copy(update={"not_made": not_made})
         pages = {

@@ -8,11 +8,12 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from include.approvals.reasons import COMMAND_LINE
 from include.approvals.registry import APPROVE, Cause
 from include.evidence.step_findings import StepResult
+from include.frozen import FrozenModel
 from include.holds.records import StoredRestorePoint
 from include.holds.registry import HoldKind
 from include.retention.certificate.count.inspection import Left, Orphans
@@ -30,11 +31,7 @@ RequestState = Literal[
 ]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class EffectiveHold(_Part):
+class EffectiveHold(FrozenModel):
     """A hold that keeps expired records, without its value, which is a key of records.
 
     Attributes:
@@ -170,7 +167,7 @@ class ExecutionResult(StepResult):
         return refusals
 
 
-class RequestResult(_Part):
+class RequestResult(FrozenModel):
     """The state of a data subject's request, by its file number.
 
     Attributes:
@@ -194,7 +191,7 @@ class RequestResult(_Part):
     state: RequestState
 
 
-class LedgerEntries(_Part):
+class LedgerEntries(FrozenModel):
     """The entries of this run in the erasure ledger.
 
     Attributes:

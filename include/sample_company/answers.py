@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from include.frozen import FrozenModel
 from include.sample_company.chance import Ints
 from include.sample_company.employee import Duty
 from include.sample_company.rules import RULES
 
 
-class RowSet(BaseModel):
+class RowSet(FrozenModel):
     """The rows that a rule is about.
 
     Attributes:
@@ -25,8 +25,6 @@ class RowSet(BaseModel):
         ranges: keys of one column, as runs of consecutive numbers, both ends included.
         rows: keys of several columns.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     table: str
     key: tuple[str, ...]
@@ -41,7 +39,7 @@ class RowSet(BaseModel):
             yield from range(first, last + 1)
 
 
-class Canary(BaseModel):
+class Canary(FrozenModel):
     """A marked value, to be searched for wherever no customer value may be.
 
     Attributes:
@@ -51,15 +49,13 @@ class Canary(BaseModel):
         places: ``table.column`` and primary key of where it was put, at the least.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     value: str
     kind: str
     customer_id: int
     places: tuple[tuple[str, int], ...]
 
 
-class IncidentAnswer(BaseModel):
+class IncidentAnswer(FrozenModel):
     """What one incident affects.
 
     Attributes:
@@ -75,8 +71,6 @@ class IncidentAnswer(BaseModel):
         not_found: listed keys that are not there.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     selection: dict[str, Any]
     subjects: int
@@ -89,7 +83,7 @@ class IncidentAnswer(BaseModel):
     not_found: int = 0
 
 
-class AnswerSheet(BaseModel):
+class AnswerSheet(FrozenModel):
     """What a sample holds; the same for the same seed, size and moment.
 
     Attributes:
@@ -102,8 +96,6 @@ class AnswerSheet(BaseModel):
         duties: courses that people have to take, as of no day: nothing was taken since the moment.
         incidents: whom some incidents would affect.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     seed: int
     customers: int

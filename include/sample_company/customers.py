@@ -25,7 +25,6 @@ from include.sample_company.columns import (
     strings,
     text_rows,
 )
-from include.sample_company.formats import ID_CHECKS
 from include.sample_company.staff import (
     BRANCHES,
     CUSTOMER_SERVICE,
@@ -198,8 +197,8 @@ def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[
         return id_number, no_date
     text = characters(id_number)
     for place in np.flatnonzero(wrong):
-        right = ID_CHECKS.index(chr(text[place, 17]).upper())
-        text[place, 17] = ord(ID_CHECKS[(right + 1 + int(ids[place]) % 10) % 11])
+        right = who.ID_CHECKS.index(chr(text[place, 17]).upper())
+        text[place, 17] = ord(who.ID_CHECKS[(right + 1 + int(ids[place]) % 10) % 11])
     text[no_date, 10:14] = np.frombuffer(b"0230", np.uint8)
     text[no_date, 17] = who.check_characters(text[no_date, :17])
     # The last two digits counted down from 99: no code of the pools, and no two alike

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pydantic import BaseModel, ConfigDict
+from include.frozen import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Staff:
 GRACE = timedelta(days=14)  # after a leave
 
 
-class Duty(BaseModel):
+class Duty(FrozenModel):
     """One course that somebody who has not left has to take.
 
     Attributes:
@@ -52,8 +52,6 @@ class Duty(BaseModel):
         supervisor: staff number; None for the head of the company.
         leave: first and last day of a leave.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     person: str
     course: str

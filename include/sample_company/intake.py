@@ -12,7 +12,6 @@ from include.sample_company import people as who
 from include.sample_company.answers import Notes
 from include.sample_company.chance import Ints
 from include.sample_company.columns import Strings, Table, text_rows
-from include.sample_company.formats import ID_CHECKS
 from include.sample_company.staff import CUSTOMER_SERVICE, INFORMATION_MANAGEMENT, core
 from include.sample_company.world import HOUR, World
 
@@ -138,8 +137,8 @@ def _spoiled(world: World, notes: Notes, form: _Form, number: int, waiting: int)
     if rule == "intake_invalid_phone":
         return replace(form, phone=f"128{number:08d}")
     if rule == "intake_invalid_id_number":
-        right = ID_CHECKS.index(form.id_number[-1].upper())
-        return replace(form, id_number=form.id_number[:-1] + ID_CHECKS[(right + 3) % 11])
+        right = who.ID_CHECKS.index(form.id_number[-1].upper())
+        return replace(form, id_number=form.id_number[:-1] + who.ID_CHECKS[(right + 3) % 11])
     if rule == "intake_unknown_division":
         return replace(form, division_code="990101")
     if rule == "intake_missing_name":

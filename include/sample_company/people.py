@@ -18,11 +18,12 @@ from include.sample_company.columns import (
     put,
     strings,
 )
-from include.sample_company.formats import ID_CHECKS, ID_WEIGHTS
 from include.sample_company.pools import CANARY_PREFIX, MOBILE_PREFIXES
 from include.sample_company.world import World
 
 _NUMBERS = np.array([b"%d" % n for n in range(1000)], "S3")
+ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+ID_CHECKS = "10X98765432"
 _CHECKS = np.array([ord(c) for c in ID_CHECKS], np.uint8)
 _FIRST_BIRTH = int(np.datetime64("1950-01-02").astype(int))
 CANARY_SURNAME, CANARY_STREET = "金", "金丝雀路"
@@ -147,7 +148,7 @@ def id_numbers(world: World, ids: Ints) -> tuple[Strings, Strings]:
 def check_characters(
     first_17: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
 ) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """``formats.id_check_character`` for a matrix of characters."""
+    """Return the check characters of ID numbers (GB 11643-1999: ISO 7064 MOD 11-2)."""
     total = np.zeros(len(first_17), np.int32)
     for place, weight in enumerate(ID_WEIGHTS):
         total += (first_17[:, place].astype(np.int32) - ord("0")) * weight

@@ -8,10 +8,11 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from include.evidence.folder import LARGEST_SUMS, SUMS, StoreFolder, Sums
 from include.evidence.model import Metric, Outcome
+from include.frozen import FrozenModel
 from include.messages import Message, _
 from include.policy.rates import ExactRate, ceiling, percent
 from include.reports.conclusion import Conclusion
@@ -33,7 +34,7 @@ RISK_PLACES = 12  # digits after the point of a risk, rounded up
 PlanKind = Literal["single", "staged", "discovery"]
 
 
-class Plan(BaseModel):
+class Plan(FrozenModel):
     """What will be drawn, fixed before anybody knows the seed.
 
     Attributes:
@@ -45,8 +46,6 @@ class Plan(BaseModel):
         achieved_risk: of accepting at the tolerable rate, as a decimal, rounded up.
         drawn: items of each stage by stratum; one named ``""`` where there are none.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     kind: PlanKind
     method: str
@@ -131,7 +130,7 @@ def _told(risk: Fraction) -> str:
 FORM = "parcelseal-commitment/1"
 
 
-class Committed(BaseModel):
+class Committed(FrozenModel):
     """One population of a commitment.
 
     Attributes:
@@ -150,8 +149,6 @@ class Committed(BaseModel):
         attributes: ids of what is tested.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     population: str
     file: str
     sha256: str
@@ -166,7 +163,7 @@ class Committed(BaseModel):
     attributes: tuple[str, ...]
 
 
-class Commitment(BaseModel):
+class Commitment(FrozenModel):
     """``commitment.json``.
 
     Attributes:
@@ -182,8 +179,6 @@ class Commitment(BaseModel):
         populations: what will be drawn from; those that are empty or could not be frozen are not
             among them.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     form: str = FORM
     audit: str
@@ -219,7 +214,7 @@ def sealed_content(store: ObjectStore, sealed: Sealed) -> bytes | None:
     return content if whole and digests.get(COMMITMENT_FILE) == own else None
 
 
-class Sealed(BaseModel):
+class Sealed(FrozenModel):
     """Where a commitment was sealed.
 
     Attributes:
@@ -227,8 +222,6 @@ class Sealed(BaseModel):
         sums_sha256: hex digest of its SHA256SUMS, which the next bundle of the chain names.
         sealed_at: when the ledger took it; a seed has to be younger.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     bundle: str
     sums_sha256: str

@@ -13,8 +13,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from include.frozen import FrozenModel
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
 from include.sampling.exact.sizes import PLACES, Limit, hypergeometric, smallest, upper_limit
@@ -31,7 +30,7 @@ from include.sampling.workpapers.reading import ItemAnswers
 Decision = Literal["accepted", "not_accepted", "next_stage"]
 
 
-class Deviation(BaseModel):
+class Deviation(FrozenModel):
     """One attribute that one item does not meet.
 
     Attributes:
@@ -43,8 +42,6 @@ class Deviation(BaseModel):
         note: the auditor's words, without customers' numbers.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     number: int
     key: str
     stratum: str
@@ -53,7 +50,7 @@ class Deviation(BaseModel):
     note: str
 
 
-class Verdict(BaseModel):
+class Verdict(FrozenModel):
     """The verdict on a population up to a stage.
 
     Attributes:
@@ -76,8 +73,6 @@ class Verdict(BaseModel):
         by_attribute: items that do not meet an attribute, by its id.
         applied: items to which an attribute applies, by its id.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     population: str
     decision: Decision

@@ -9,11 +9,12 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter
+from pydantic import AwareDatetime, TypeAdapter
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.approvals.reasons import names_a_person, value_free_reason
+from include.frozen import FrozenModel
 from include.messages import Message
 from include.notify.outbox import Run
 from include.sampling import register
@@ -146,7 +147,7 @@ def _criterion(one: Attribute) -> Message:
 _WORKPAPERS = TypeAdapter(Workpapers)
 
 
-class ItemFound(BaseModel):
+class ItemFound(FrozenModel):
     """The answers about an item.
 
     Attributes:
@@ -156,15 +157,13 @@ class ItemFound(BaseModel):
         note: the auditor's words, without customers' numbers.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     population: str
     number: int
     answers: dict[str, Answer]
     note: str
 
 
-class Replaced(BaseModel):
+class Replaced(FrozenModel):
     """Workpapers that were handed in before, and replaced.
 
     Attributes:
@@ -174,15 +173,13 @@ class Replaced(BaseModel):
         changed: items that were answered otherwise than in what replaced it.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     file_sha256: str
     returned_by: str
     returned_at: AwareDatetime
     changed: int
 
 
-class HandedIn(BaseModel):
+class HandedIn(FrozenModel):
     """``answers-<part>.json``: what auditors answered, without the file itself.
 
     The file may hold what nobody asked for, customers' data among it: it stays with the auditors,
@@ -199,8 +196,6 @@ class HandedIn(BaseModel):
         items: in the order of the workpapers.
         replaced: what was handed in before, oldest first; what comes last counts.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     file_sha256: str
     returned_by: str

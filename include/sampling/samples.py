@@ -14,8 +14,9 @@ import unicodedata
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
+from include.frozen import FrozenModel
 from include.messages import Message, _
 from include.sampling.commitment import Committed, Sealed
 from include.sampling.exact.selection import draw
@@ -43,7 +44,7 @@ class Cause(StrEnum):
     STRANGER = "stranger"
 
 
-class Seed(BaseModel):
+class Seed(FrozenModel):
     """``seed.json``.
 
     Attributes:
@@ -54,8 +55,6 @@ class Seed(BaseModel):
         entered_at: when it was entered.
         commitment: where what it draws from was sealed before.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     seed: str
     source: str
@@ -168,7 +167,7 @@ def moment_of(text: str, fallback: datetime) -> datetime | None:
 FORM = "parcelseal-sample/1"
 
 
-class Drawn(BaseModel):
+class Drawn(FrozenModel):
     """One item of a sample.
 
     Attributes:
@@ -180,8 +179,6 @@ class Drawn(BaseModel):
         stratum: its stratum; empty where there are none.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     number: int
     stage: int
     line: int
@@ -190,7 +187,7 @@ class Drawn(BaseModel):
     stratum: str
 
 
-class Sample(BaseModel):
+class Sample(FrozenModel):
     """``samples/<population>.json``.
 
     Attributes:
@@ -201,8 +198,6 @@ class Sample(BaseModel):
         items: what was drawn, of all stages.
         rejected: by stratum, ordinals that came again, in the order in which they did.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     form: str = FORM
     audit: str

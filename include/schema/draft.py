@@ -170,7 +170,6 @@ def draft_pack(
     guesses: Sequence[Guess],
     *,
     name: str,
-    connection: str = "customer_db",
 ) -> Draft:
     """Write a policy pack for a live database.
 
@@ -181,7 +180,6 @@ def draft_pack(
         counts: of ``count_patterns``, by table.
         guesses: of ``guess``.
         name: fides_key of the data map.
-        connection: id of the Airflow connection.
     """
     tables = {
         key: table for key, table in live.tables.items() if table.kind != "view" and table.columns
@@ -189,7 +187,7 @@ def draft_pack(
     shown = [one for one in guesses if (one.schema, one.table) in tables]
     names = _Names(tables)
     files = {
-        f"datamap/{name}.yaml": _DataMap(name, connection, names, live, counts, shown).text(),
+        f"datamap/{name}.yaml": _DataMap(name, names, live, counts, shown).text(),
         f"quality/{name}.yaml": quality(name, tables, names.collections, counts, shown),
         "purposes.yaml": purposes(name, names.collections, shown),
     }
@@ -242,13 +240,12 @@ class _DataMap:
     def __init__(
         self,
         name: str,
-        connection: str,
         names: _Names,
         live: LiveSchema,
         counts: Mapping[Name, TableCounts],
         guesses: Sequence[Guess],
     ) -> None:
-        self.name, self.connection, self.names = name, connection, names
+        self.name, self.names = name, names
         self.contexts, self.counts = contexts(live, counts), counts
         self.guesses: dict[tuple[str, str, str], list[Guess]] = {}
         for one in guesses:
@@ -274,7 +271,7 @@ class _DataMap:
     def _meta(self) -> None:
         self.lines.add(2, "meta:")
         self.lines.add(3, "parcelseal:")
-        self.lines.add(4, f"connection: {scalar(self.connection)}")
+        self.lines.add(4, "connection: customer_db")
         self.lines.add(4, f"schema: {scalar(self.names.schema)}")
         self.lines.note(
             4,

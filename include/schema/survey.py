@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,6 @@ def survey(
     connection: psycopg.Connection[Any],
     *,
     name: str,
-    connection_id: str = "customer_db",
-    schemas: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Draft:
     """Read a database's schema, count its values by patterns, and draft a pack for it.
@@ -53,8 +51,6 @@ def survey(
     Args:
         connection: to the database, with no transaction begun.
         name: fides_key of the data map.
-        connection_id: id of the Airflow connection that the map names.
-        schemas: PostgreSQL schemas to look at, None for all.
         progress: called with a table's label, the number of tables done, and of all tables.
 
     Raises:
@@ -70,7 +66,7 @@ def survey(
             connection.execute(
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(CATALOGUE_TIMEOUT))
             )
-            live = read_schema(connection, schemas)
+            live = read_schema(connection)
         tables = {key: table for key, table in live.tables.items() if table.kind != "view"}
         counts = {}
         for done, (key, table) in enumerate(tables.items()):
@@ -88,7 +84,7 @@ def survey(
         )
     if refusal := first_refusal({tables[key].label: table for key, table in counts.items()}):
         raise _unreadable(*refusal, connection.info.user)
-    return draft_pack(live, counts, guess(live, counts), name=name, connection=connection_id)
+    return draft_pack(live, counts, guess(live, counts), name=name)
 
 
 def _unreadable(label: str, code: str, user: str) -> UsageError:

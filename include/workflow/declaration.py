@@ -10,6 +10,7 @@ from typing import Any, Generic, cast
 
 from sqlalchemy import Connection, Table
 
+from include.approvals.form import FormSections
 from include.evidence.model import StepRecord
 from include.messages import Message
 from include.notify.outbox import Run
@@ -128,7 +129,9 @@ class Workflow(Generic[RunRules]):
         owner: role of roles.yaml that answers for it.
         access: the group of workflows that its permissions belong to.
         further_topics: more tags.
-        chooses_databases: whether a run may be limited to some mapped databases.
+        chooses_databases: whether a run may be limited to some mapped databases, by a parameter.
+        trigger_form: returns the fields of a run's parameters, by section, from the rules, or from
+            None under a pack that leaves out the section; None if the DAG file has them all.
         asks_people: whether a human task is part of it.
         queue: of its tasks, but `seal` and `send`, and steps that name their own.
         concurrent_runs: most runs at a time.
@@ -165,6 +168,7 @@ class Workflow(Generic[RunRules]):
     access: AccessGroup
     further_topics: tuple[str, ...] = ()
     chooses_databases: bool = False
+    trigger_form: Callable[[RunRules | None], FormSections] | None = None
     asks_people: bool = False
     queue: Queue = Queue.DEFAULT
     concurrent_runs: int = 1

@@ -14,7 +14,13 @@ from sqlalchemy import Connection, Engine
 from include.evidence.folder import bundle_path
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
-from include.evidence.step_findings import UnsealedFolder, artifacts_of, keep_artifact, steps_of
+from include.evidence.step_findings import (
+    Result,
+    UnsealedFolder,
+    artifacts_of,
+    keep_artifact,
+    steps_of,
+)
 from include.messages import Message, in_english
 from include.notify.outbox import Run
 from include.policy import PolicyPack
@@ -26,7 +32,7 @@ from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 from include.workdays.calendar import Workdays
-from include.workflow.run_records import Recorded, Result_co, RunRecords
+from include.workflow.run_records import RecordedTask, RunRecords
 from include.workplace import Workplace
 
 
@@ -217,7 +223,7 @@ class RunContext(Generic[RunRules]):
         with self.state.connect() as conn:
             return RunRecords(steps_of(conn, *key), artifacts_of(conn, *key))
 
-    def require(self, step: Recorded[Result_co], part: str = "") -> Result_co:
+    def require(self, step: RecordedTask[Result], part: str = "") -> Result:
         """Return the result of an earlier step of this run.
 
         Raises:

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Generic
 
 from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
-from include.evidence.step_findings import StepResult, result_of
+from include.evidence.step_findings import Result, result_of
 from include.messages import Message
 from include.notify.sending import STEP_SEND, messages
 from include.reports.conclusion import Conclusion, missing_record, worst
 from include.reports.model import Fact, Section
 
-Result_co = TypeVar("Result_co", bound=StepResult, covariant=True)
 
-
-class Recorded(Protocol[Result_co]):
+@dataclass(frozen=True, kw_only=True)
+class RecordedTask(Generic[Result]):
     """A step or a human task: its record holds a result of one type."""
 
-    @property
-    def name(self) -> str:
-        """The name of the task and its record."""
-        ...
-
-    @property
-    def result(self) -> type[Result_co]:
-        """The type of the result."""
-        ...
+    name: str
+    title: Message
+    clause: str
+    result: type[Result]
+    queue: str = ""
 
     def title_of(self, part: str) -> Message:
-        """Return the title for the part that it works on."""
-        ...
+        """Return the title for the part that the task works on."""
+        return for_part(self.title, part)
+
+
+def for_part(title: Message, part: str) -> Message:
+    """Return a title with the part that a task works on."""
+    return title.model_copy(update={"values": {**title.values, "part": part}})
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class RunRecords:
         """Return the record of a step, or None if it left none."""
         return self._by_step.get((step, part))
 
-    def result(self, step: Recorded[Result_co], part: str = "") -> Result_co | None:
+    def result(self, step: RecordedTask[Result], part: str = "") -> Result | None:
         """Return the result of a step; None if it was interrupted, failed or left no record."""
         return result_of(self.find(step.name, part), step.result)
 
-    def results(self, step: Recorded[Result_co]) -> dict[str, Result_co]:
+    def results(self, step: RecordedTask[Result]) -> dict[str, Result]:
         """Return the results of a step by part, in the order in which they were recorded."""
         recorded = {
             record.part: result_of(record, step.result)

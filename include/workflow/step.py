@@ -14,23 +14,11 @@ from include.evidence.step_findings import Result, StepFindings
 from include.messages import Message
 from include.policy import PolicyPack
 from include.workflow.run_context import RunContext, RunRules
+from include.workflow.run_records import RecordedTask, for_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task(Generic[RunRules, Result]):
-    name: str
-    title: Message
-    clause: str
-    result: type[Result]
-    queue: str = ""
-
-    def title_of(self, part: str) -> Message:
-        """Return the title for the part that the task works on."""
-        return for_part(self.title, part)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(_Task[RunRules, Result]):
+class Step(RecordedTask[Result], Generic[RunRules, Result]):
     """A step: an Airflow task and its record.
 
     Attributes:
@@ -63,7 +51,7 @@ class Step(_Task[RunRules, Result]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanTask(_Task[RunRules, Result]):
+class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
     """A task that asks entitled people a question, waits for an answer, and enters it.
 
     Silence is never an approval. An answer counts only for the content that the person saw: `take`
@@ -147,8 +135,3 @@ class Watch(Generic[RunRules]):
     look: Callable[[RunContext[RunRules]], Look]
     at_most: timedelta
     goes_on: Callable[[RunContext[RunRules], Sequence[str]], bool]
-
-
-def for_part(title: Message, part: str) -> Message:
-    """Return a title with the part that a task works on."""
-    return title.model_copy(update={"values": {**title.values, "part": part}})

@@ -9,9 +9,10 @@ pytestmark = pytest.mark.airflow
 
 def test_the_form_of_updates_offers_every_action_and_checks_numbers() -> None:
     from include.incident.form import Action
-    from include.orchestration.incident_form import update
+    from include.incident.workflow import UPDATE_INCIDENT
+    from include.orchestration.tasks import dag_settings
 
-    params = update()
+    params = dag_settings(UPDATE_INCIDENT, schedule=None, page="")["params"]
     assert params["action"].schema["enum"] == [str(action) for action in Action]
     assert set(params["action"].schema["values_display"]) == set(Action)
     assert params["incident"].schema["pattern"].startswith("^[A-Z]")
@@ -19,9 +20,10 @@ def test_the_form_of_updates_offers_every_action_and_checks_numbers() -> None:
 
 
 def test_the_trigger_form_requires_type_and_words_and_orders_its_sections() -> None:
-    from include.orchestration.incident_form import trigger
+    from include.incident.workflow import RESPOND_TO_INCIDENT
+    from include.orchestration.tasks import dag_settings
 
-    params = trigger()
+    params = dag_settings(RESPOND_TO_INCIDENT, schedule=None, page="")["params"]
     required = {name for name, param in params.items() if param.schema["type"] == "string"}
     assert required == {"type", "what"}
     assert [param.schema["section"] for param in params.values()] == sorted(

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sample_company.formats import id_check_character, s10_check_digit
 from include.sample_company.people import check_characters
-from tests.support.id_numbers import is_id_number
+from tests.support.id_numbers import id_check_character, is_id_number, s10_check_digit
 
 SEVENTEEN = st.text("0123456789", min_size=17, max_size=17)
 SERIAL = st.text("0123456789", min_size=8, max_size=8)

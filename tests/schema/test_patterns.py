@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
-from include.sample_company.formats import id_check_character
 from include.schema.live import read_schema
 from include.schema.patterns import SAMPLE, Counts, TableCounts, count_patterns
 from tests.schema.support import scratch
-from tests.support.id_numbers import is_id_number
+from tests.support.id_numbers import id_check_character, is_id_number
 
 
 def counted(connection: psycopg.Connection[Any], table: str = "t") -> TableCounts:

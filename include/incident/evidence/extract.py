@@ -14,9 +14,10 @@ from typing import Literal
 
 import zstandard
 
-from include.encryption.crypto import EncryptionRecord, Frozen, RecipientRecord
+from include.encryption.crypto import EncryptionRecord, RecipientRecord
 from include.encryption.recipients import OpeningKey, Recipient
 from include.encryption.stream import COMPRESSION, PIECE, Filled, Stage, packed
+from include.frozen import StrictModel
 from include.incident.evidence.log_copy import (
     Copying,
     LogQuery,
@@ -32,7 +33,7 @@ from include.services.objectstore.base import ObjectStore, StoredObject
 FORMAT: Literal["parcelseal.access-extract/1"] = "parcelseal.access-extract/1"
 
 
-class Extract(Frozen):
+class Extract(StrictModel):
     """What is known of an extract: enough to check it, and with a key to open it, without us.
 
     Attributes:

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import yaml
 from airflow.providers.fab.auth_manager import models as fab
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from werkzeug.security import generate_password_hash
 
+from include.frozen import StrictModel
 from include.services.errors import UsageError
 
 PASSWORD_BYTES = 18  # of chance in a generated password: 24 characters
@@ -27,7 +28,7 @@ METHOD = "scrypt"
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
 
 
-class Person(BaseModel):
+class Person(StrictModel):
     """One user.
 
     Attributes:
@@ -36,8 +37,6 @@ class Person(BaseModel):
         mail: address; FAB wants one of its own for each user.
         roles: names of roles, of the table or of FAB; they replace those that the user had.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Text
     name: Text

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
 
 from include.holds.registry import HoldKind
-from include.messages import Message, _, verbatim
+from include.messages import Message, _, listed, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.period import Period
 from include.policy.retention import Clock, RetentionRule, SqlClock
@@ -147,12 +146,7 @@ def length(period: Period) -> Message:
         )
         if count
     ]
-    return joined(parts) if parts else _("no time")
-
-
-def joined(parts: Sequence[Message]) -> Message:
-    """Return messages as a list with commas."""
-    return reduce(lambda first, second: _("{first}, {second}", first=first, second=second), parts)
+    return listed(parts) if parts else _("no time")
 
 
 def kept(rule: RetentionRule) -> Message:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from include.frozen import StrictModel
 from include.policy.retention import RetentionRule
 from include.services.errors import ControlFailed
 
@@ -17,11 +16,7 @@ SCHEMA = "1"
 Event = Literal["DELETE", "UPDATE"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KeptBy(_Part):
+class KeptBy(StrictModel):
     """Records that stay since other records refer to them.
 
     Attributes:
@@ -37,7 +32,7 @@ class KeptBy(_Part):
     records: int
 
 
-class HeldBy(_Part):
+class HeldBy(StrictModel):
     """Records that a hold keeps.
 
     Attributes:
@@ -49,7 +44,7 @@ class HeldBy(_Part):
     records: int
 
 
-class PlannedClass(_Part):
+class PlannedClass(StrictModel):
     """The plan for a record class.
 
     Attributes:
@@ -117,7 +112,7 @@ class PlannedClass(_Part):
         }
 
 
-class PlannedPartition(_Part):
+class PlannedPartition(StrictModel):
     """A partition that will be dropped as a whole.
 
     Attributes:
@@ -131,7 +126,7 @@ class PlannedPartition(_Part):
     digest: str
 
 
-class PlannedTable(_Part):
+class PlannedTable(StrictModel):
     """The plan for the table of a collection.
 
     Attributes:
@@ -154,7 +149,7 @@ class PlannedTable(_Part):
     partitions: tuple[PlannedPartition, ...] = ()
 
 
-class Reaction(_Part):
+class Reaction(StrictModel):
     """A trigger, rule or publication that reacts to changes of the plan.
 
     Attributes:
@@ -180,7 +175,7 @@ class Reaction(_Part):
         return f"{self.name} ({self.table}{function})"
 
 
-class Plan(_Part):
+class Plan(StrictModel):
     """The plan of a run for a database.
 
     Attributes:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil, comb
+from math import ceil
 
 from include.policy.rates import between, ceiling
 from include.sampling.exact.sizes import (
@@ -131,16 +131,6 @@ def _rest(population: Population, n: int) -> Population:
     if population.replaced:
         return population
     return hypergeometric(population.items - n, population.deviating - 1)
-
-
-def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
-    """The true risk of going on by n items whenever one deviation was found, without a plan."""
-    none = (1 - tolerable) ** n
-    one = comb(n, 1) * tolerable * (1 - tolerable) ** (n - 1)
-    risk = none
-    for _turn in range(extensions):
-        risk = none + one * risk
-    return risk
 
 
 def accepted_at(planned: StagedPlan, rate: Fraction, population: int | None = None) -> Fraction:

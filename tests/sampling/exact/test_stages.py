@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.sampling.exact.sizes import at_most, binomial, hypergeometric, smallest_size
-from include.sampling.exact.strata import chance_of_accepting, smallest_stages, unplanned_risk
+from include.sampling.exact.strata import chance_of_accepting, smallest_stages
 from include.services.errors import UsageError
 
 FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)
@@ -60,6 +60,16 @@ def test_two_planned_stages_are_larger_than_one() -> None:
     assert smallest_size(FIVE, NINETY_FIVE).n == 59
     assert smallest_stages(FIVE, NINETY_FIVE, 2).n == 61
     assert smallest_stages(FIVE, NINETY_FIVE, 2, 300).n == 55
+
+
+def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
+    """Return the risk of drawing n more items after one deviation, without a plan."""
+    none = (1 - tolerable) ** n
+    one = n * tolerable * (1 - tolerable) ** (n - 1)
+    risk = none
+    for _turn in range(extensions):
+        risk = none + one * risk
+    return risk
 
 
 def test_going_on_without_a_plan_has_a_higher_risk_than_stated() -> None:
