@@ -18,15 +18,15 @@ from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, metric_of, missing_record, worst
 from include.reports.model import (
     Block,
-    Column,
+    Cell,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
     Target,
     TrendChart,
     TrendPoint,
+    text_table,
 )
 from include.state.tables import drill as drill_table
 from include.workflow.run_context import RunContext
@@ -191,34 +191,30 @@ def _database(
     refusals = records.result(REFUSALS, database.name)
     choice = records.result(CHOOSE, database.name)
     drill = records.result(DRILL, database.name) or RestoreDrill()
-    checks: list[list[object]] = [
-        [_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)],
-        [_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)],
-        [_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)],
-        [_("Tables whose content was compared"), drill.compared],
-        [_("Rows restored"), drill.rows],
-        [_("Foreign keys checked row by row"), drill.foreign_keys],
-        [_("Left out of the restored copy"), _left_out(drill)],
-        [_("Newest record in the copy"), None if drill.rows is None else _newest(drill)],
-        [_("Entries of the erasure ledger"), drill.erasures],
-        [_("Erased records that the copy held and that were erased again"), drill.replayed],
-        [
+    checks: list[tuple[Message, Cell]] = [
+        (_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)),
+        (_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)),
+        (_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)),
+        (_("Tables whose content was compared"), drill.compared),
+        (_("Rows restored"), drill.rows),
+        (_("Foreign keys checked row by row"), drill.foreign_keys),
+        (_("Left out of the restored copy"), _left_out(drill)),
+        (_("Newest record in the copy"), None if drill.rows is None else _newest(drill)),
+        (_("Entries of the erasure ledger"), drill.erasures),
+        (_("Erased records that the copy held and that were erased again"), drill.replayed),
+        (
             _("Masked records that the copy held in clear and that were masked again"),
             drill.remasked,
-        ],
-        [_("Erased or masked records still present afterwards"), drill.remaining],
-        [_("Materialized views refreshed afterwards"), drill.views_refreshed],
-        [
+        ),
+        (_("Erased or masked records still present afterwards"), drill.remaining),
+        (_("Materialized views refreshed afterwards"), drill.views_refreshed),
+        (
             _("Rows of other tables and views with keys of erased records"),
             None if drill.holding is None else sum(drill.holding.values()),
-        ],
+        ),
     ]
     blocks: list[Block] = [
-        Table(
-            caption=_("What was checked"),
-            columns=[Column(label=_("Check")), Column(label=_("Result"), kind="text")],
-            rows=checks,
-        ),
+        text_table(_("What was checked"), (_("Check"), _("Result")), checks),
         TrendChart(
             caption=_("Restore time of past drills"),
             unit="seconds",

@@ -21,12 +21,10 @@ from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
 from include.reports.model import (
     Block,
-    Column,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
     TrendChart,
     TrendPoint,
     table_of,
@@ -205,44 +203,28 @@ def _points(
     manifests: Mapping[str, Manifest],
     records: RunRecords,
 ) -> Section:
-    rows: list[list[object]] = []
-    for database in databases:
-        manifest = manifests.get(database.name)
-        record = records.find(BACKUP.name, database.name)
+    def seconds(database: MappedDatabase) -> float | None:
         backup = records.result(BACKUP, database.name)
-        outcome = record.outcome if record and manifest else Outcome.FAIL
-        if manifest is None:
-            rows.append([database.title, None, None, None, None, None, outcome])
-            continue
-        rows.append(
-            [
-                database.title,
-                manifest.id,
-                manifest.taken_at,
-                manifest.rows,
-                manifest.dump.size,
-                backup.seconds if backup else None,
-                outcome,
-            ]
-        )
-    return Section(
-        heading=_("Restore points of this run"),
-        blocks=[
-            Table(
-                caption=_("One row per mapped database"),
-                columns=[
-                    Column(label=_("Database")),
-                    Column(label=_("Restore point"), kind="code"),
-                    Column(label=_("State of the data"), kind="datetime"),
-                    Column(label=_("Rows"), kind="number"),
-                    Column(label=_("Encrypted size"), kind="bytes"),
-                    Column(label=_("Took"), kind="duration"),
-                    Column(label=_("Outcome"), kind="outcome"),
-                ],
-                rows=rows,
-            )
+        return backup.seconds if backup else None
+
+    def outcome(database: MappedDatabase) -> Outcome:
+        record = records.find(BACKUP.name, database.name)
+        return record.outcome if record else Outcome.FAIL
+
+    table = table_of(
+        _("One row per mapped database"),
+        [(database, manifests.get(database.name)) for database in databases],
+        [
+            (_("Database"), "text", lambda row: row[0].title),
+            (_("Restore point"), "code", lambda row: row[1].id if row[1] else None),
+            (_("State of the data"), "datetime", lambda row: row[1].taken_at if row[1] else None),
+            (_("Rows"), "number", lambda row: row[1].rows if row[1] else None),
+            (_("Encrypted size"), "bytes", lambda row: row[1].dump.size if row[1] else None),
+            (_("Took"), "duration", lambda row: seconds(row[0]) if row[1] else None),
+            (_("Outcome"), "outcome", lambda row: outcome(row[0]) if row[1] else Outcome.FAIL),
         ],
     )
+    return Section(heading=_("Restore points of this run"), blocks=[table])
 
 
 def _tables(manifest: Manifest) -> Section:

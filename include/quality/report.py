@@ -24,7 +24,6 @@ from include.reports.model import (
     BarChart,
     Block,
     Code,
-    Column,
     Fact,
     Paragraph,
     Section,
@@ -33,6 +32,7 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
     must_be_zero,
+    table_of,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
@@ -340,32 +340,27 @@ def _rules_table(
     collection: CheckedCollection, rules: Mapping[tuple[str, str], Expectation]
 ) -> Table:
     results = [(each, rules.get((collection.collection, each.rule))) for each in collection.rules]
-    return Table(
-        caption=examined(collection),
-        columns=[
-            Column(label=_("Expectation")),
-            Column(label=_("Rule"), kind="code"),
-            Column(label=_("Clause")),
-            Column(label=_("Examined")),
-            Column(label=_("Records"), kind="number"),
-            Column(label=_("Broken"), kind="number"),
-            Column(label=_("Share"), kind="percent"),
-            Column(label=_("Tolerated"), kind="percent"),
-            Column(label=_("Outcome"), kind="outcome"),
-        ],
-        rows=[
-            [
-                rule.message if rule else verbatim(result.rule),
-                result.rule,
-                rule.clause if rule else "",
-                _EXAMINED[result.examined] if result.examined else "",
-                result.rows,
-                result.broken,
-                _share(result),
-                float(1 - rule.mostly) if rule else None,
-                result.outcome,
-            ]
-            for result, rule in results
+    return table_of(
+        examined(collection),
+        results,
+        [
+            (
+                _("Expectation"),
+                "text",
+                lambda row: row[1].message if row[1] else verbatim(row[0].rule),
+            ),
+            (_("Rule"), "code", lambda row: row[0].rule),
+            (_("Clause"), "text", lambda row: row[1].clause if row[1] else ""),
+            (
+                _("Examined"),
+                "text",
+                lambda row: _EXAMINED[row[0].examined] if row[0].examined else "",
+            ),
+            (_("Records"), "number", lambda row: row[0].rows),
+            (_("Broken"), "number", lambda row: row[0].broken),
+            (_("Share"), "percent", lambda row: _share(row[0])),
+            (_("Tolerated"), "percent", lambda row: float(1 - row[1].mostly) if row[1] else None),
+            (_("Outcome"), "outcome", lambda row: row[0].outcome),
         ],
     )
 

@@ -13,13 +13,13 @@ from include.reports.model import (
     Block,
     Cell,
     Code,
-    Columns,
     Fact,
     Paragraph,
     Section,
     Steps,
     must_be_zero,
     table_of,
+    text_table,
 )
 from include.sampling import register
 from include.sampling.commitment import Commitment, plans_table, quarter_fact, sealed_content
@@ -230,11 +230,7 @@ def _seed(
             (_("Entered"), seed.entered_at),
             (_("Entered by"), seed.entered_by),
         ]
-        columns: Columns[tuple[Message, Cell]] = (
-            (_("What"), "text", lambda row: row[0]),
-            (_("Value"), "text", lambda row: row[1]),
-        )
-        blocks.append(table_of(_("The seed"), rows, columns))
+        blocks.append(text_table(_("The seed"), (_("What"), _("Value")), rows))
     if refused:
         blocks.append(
             table_of(
