@@ -18,7 +18,7 @@ from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
+from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Block,
     Fact,
@@ -27,8 +27,10 @@ from include.reports.model import (
     Steps,
     TrendChart,
     TrendPoint,
+    must_be_zero,
     table_of,
 )
+from include.workflow.databases import requested_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -48,11 +50,10 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         for name, file in records.artifacts.items()
         if name.startswith(MANIFEST_PREFIX)
     }
-    mapped = run.pack.databases.values()
-    left_out = [database for database in mapped if database.name not in requested]
-    databases = [database for database in mapped if database.name in requested]
-    preflight = records.result(PREFLIGHT)
-    findings = records.findings
+    databases, left_out = requested_databases(
+        run.pack.databases.values(), requested, "backup", CLAUSE
+    )
+    findings: list[Finding] = []
     if records.find(PREFLIGHT.name) is None:
         findings.append(
             missing_record(_("The preflight"), "backup_offsite", "backup.no_preflight", CLAUSE)
@@ -62,16 +63,19 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     unmapped = sorted({*requested} - {database.name for database in databases})
     for name in unmapped if requested else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
-    findings += [not_asked_for(each.name, "backup.left_out", CLAUSE) for each in left_out]
+    findings += left_out
     backed_up = [database.name for database in databases if database.name in manifests]
-    outcome = worst(records.records, findings)
     prunings = records.results(PRUNE)
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(len(backed_up), len(databases), len(left_out), outcome),
-        outcome=outcome,
+    return records.conclude(
+        TITLE,
+        _summary(len(backed_up), len(databases), len(left_out), records.outcome(findings)),
         findings=findings,
-        metrics=[*records.metrics, *_indicators(databases, backed_up, left_out, preflight)],
+        metrics=_indicators(
+            databases,
+            backed_up,
+            records.result(PREFLIGHT),
+            all_asked=bool(databases) and not left_out,
+        ),
         facts=_facts(databases, manifests, records),
         sections=[
             _points(databases, manifests, records),
@@ -86,12 +90,12 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 def _indicators(
     databases: Sequence[MappedDatabase],
     backed_up: Sequence[str],
-    left_out: Sequence[MappedDatabase],
     preflight: Preflight | None,
+    *,
+    all_asked: bool,
 ) -> list[Metric]:
     """Return the figures by which controls.yaml judges a backup; None if unknown."""
     without = len(databases) - len(backed_up)
-    all_asked = bool(databases) and not left_out
     sites = preflight.at_primary_site if preflight else {}
     at_primary = [sites.get(name) for name in backed_up]
     all_known = all_asked and not without and None not in at_primary
@@ -156,12 +160,11 @@ def _facts(
     names = {database.name for database in databases}
     manifests = {name: manifest for name, manifest in manifests.items() if name in names}
     taken = [manifest.taken_at for manifest in manifests.values()]
-    all_made = len(manifests) == len(databases)
     return [
         Fact(
             label=_("Databases backed up"),
             value=_("{made} of {wanted}", made=len(manifests), wanted=len(databases)),
-            status=Outcome.PASS if all_made else Outcome.FAIL,
+            status=must_be_zero(len(databases) - len(manifests)),
         ),
         Fact(label=_("State of the data"), value=min(taken) if taken else None),
         Fact(

@@ -13,7 +13,7 @@ from include.intake.names import CLAUSE
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, missing_record, worst
+from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Bar,
     BarChart,
@@ -107,7 +107,7 @@ def concluded(
     verification = results.verification
     return records.conclude(
         TITLE,
-        _summary(results, worst(records.records, findings)),
+        _summary(results, records.outcome(findings)),
         findings=findings,
         metrics=[
             Metric(

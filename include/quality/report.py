@@ -12,13 +12,7 @@ from include.quality import history
 from include.quality.check import CHECK, CLAUSE, QualityCheck
 from include.quality.collection import CheckedCollection, RuleFigures, Scope
 from include.quality.history import Trend
-from include.reports.conclusion import (
-    Conclusion,
-    metric_of,
-    missing_record,
-    not_asked_for,
-    worst,
-)
+from include.reports.conclusion import Conclusion, metric_of, missing_record
 from include.reports.model import (
     Bar,
     BarChart,
@@ -34,6 +28,7 @@ from include.reports.model import (
     must_be_zero,
     table_of,
 )
+from include.workflow.databases import requested_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -163,9 +158,9 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 
     A record that is missing fails. Mapped databases that the run was not asked for are reported.
     """
-    mapped, wanted = run.pack.databases.values(), run.wanted_databases
-    left_out = [database for database in mapped if database.name not in wanted]
-    databases = [database for database in mapped if database.name in wanted]
+    databases, left_out = requested_databases(
+        run.pack.databases.values(), run.wanted_databases, "quality", CLAUSE
+    )
     steps = [records.find(CHECK.name, database.name) for database in databases]
     suites = {
         database.name: (
@@ -174,29 +169,24 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         )
         for database in databases
     }
-    findings = records.findings
-    findings += [
+    findings = [
         missing_record(_("The check"), database.name, "quality.missing", CLAUSE)
         for database, step in zip(databases, steps, strict=True)
         if step is None
     ]
-    findings += _nothing_expected(databases, suites)
-    findings += [not_asked_for(each.name, "quality.left_out", CLAUSE) for each in left_out]
-    outcome = worst(records.records, findings) if databases else Outcome.FAIL
+    findings += [*_nothing_expected(databases, suites), *left_out]
+    outcome = records.outcome(findings) if databases else Outcome.FAIL
     checks = records.results(CHECK)
     with run.state.connect() as conn:
         trends = {database.name: history.trend(conn, database.name) for database in databases}
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(outcome, missing=None in steps),
+    return records.conclude(
+        TITLE,
+        _summary(outcome, missing=None in steps),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *records.metrics,
-            *(
-                _indicator(name, figure, steps, all_asked=not left_out)
-                for name, figure in _INDICATORS.items()
-            ),
+            _indicator(name, figure, steps, all_asked=not left_out)
+            for name, figure in _INDICATORS.items()
         ],
         facts=_facts(
             steps, [collection for check in checks.values() for collection in check.collections]

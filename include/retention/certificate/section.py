@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.reports.model import (
     Bar,
@@ -17,6 +16,7 @@ from include.reports.model import (
     Table,
     TrendChart,
     TrendPoint,
+    must_be_zero,
     table_of,
     text_table,
 )
@@ -243,13 +243,12 @@ def _chart(case: Case) -> list[BarChart]:
     bars = []
     for planned in sorted(due, key=lambda it: -(it.expired + it.requested))[:MOST_BARS]:
         left = case.left(planned.name)
-        bad = bool(left and left.unexplained)
         bars += [
             Bar(label=case.title(planned.name), value=planned.expired + planned.requested),
             Bar(
                 label=_("of these erased"),
                 value=case.erased(planned),
-                status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
+                status=must_be_zero(left.unexplained if left else None),
             ),
         ]
     if not bars:
