@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome, StepRecord, attention_finding
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
@@ -205,9 +205,8 @@ def _nothing_expected(
     databases: Sequence[MappedDatabase], suites: Mapping[str, Sequence[Suite]]
 ) -> list[Finding]:
     return [
-        Finding(
+        attention_finding(
             code="quality.nothing_expected",
-            severity=Outcome.ATTENTION,
             subject=database.name,
             message=_(
                 "The policy pack expects nothing of the records of {name}.", name=database.title

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord, failure_finding
 from include.messages import Message, _
 from include.reports.model import Fact, Section
 
@@ -48,9 +48,8 @@ def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome
 
 def missing_record(step: Message, subject: str, code: str, clause: str) -> Finding:
     """Return the finding about a step that left no record: it was killed, or never began."""
-    return Finding(
+    return failure_finding(
         code=code,
-        severity=Outcome.FAIL,
         subject=subject,
         message=_("{step} of {subject} did not finish.", step=step, subject=subject),
         action=_("Open the run's task log in Airflow, remove the cause, run the workflow again."),

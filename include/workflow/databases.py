@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import Finding, attention_finding
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.datamap import MappedDatabase
@@ -26,9 +26,8 @@ def requested_databases(
         clause: of the policy.
     """
     left_out = [
-        Finding(
+        attention_finding(
             code=f"{topic}.left_out",
-            severity=Outcome.ATTENTION,
             subject=database.name,
             message=_("{database} was not asked for in this run.", database=database.name),
             action=_("See that its daily run holds, or start this workflow without a choice."),

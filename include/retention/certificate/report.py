@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Connection, func, select
 
 from include.approvals import registry
-from include.evidence.model import Approval, Finding, Metric, Outcome
+from include.evidence.model import Approval, Finding, Metric, Outcome, attention_finding
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
@@ -137,9 +137,8 @@ def _missing(case: Case, records: RunRecords) -> list[Finding]:
 
 
 def _no_class(database: MappedDatabase) -> Finding:
-    return Finding(
+    return attention_finding(
         code="retention.no_class",
-        severity=Outcome.ATTENTION,
         subject=database.name,
         message=_("No record class of it is in the retention schedule: nothing expires there."),
         action=_("Say in retention.yaml how long its records are kept."),
