@@ -15,18 +15,19 @@ from include.backup.refusals import REFUSALS, Refusals, Variant
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, by_step, metric_of, missing_record, worst
+from include.reports.conclusion import Conclusion, metric_of, missing_record
 from include.reports.model import (
     Block,
-    Column,
+    Cell,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
     Target,
     TrendChart,
     TrendPoint,
+    must_be_zero,
+    text_table,
 )
 from include.state.tables import drill as drill_table
 from include.workflow.run_context import RunContext
@@ -64,26 +65,20 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     A record that is missing fails.
     """
     databases = list(run.pack.databases.values())
-    findings = records.findings
-    for database in databases:
-        findings += _missing(records, database.name)
+    findings = [finding for database in databases for finding in _missing(records, database.name)]
     if not databases:
         findings.append(missing_record(_("The restore"), "drill_restore", "drill.missing", CLAUSE))
-    outcome = worst(records.records, findings)
-    steps = by_step(records.records)
-    restored = [database.name for database in databases if held(steps, database.name)]
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(len(restored), len(databases), outcome),
-        outcome=outcome,
+    restored = [database.name for database in databases if held(records.by_step, database.name)]
+    return records.conclude(
+        TITLE,
+        _summary(len(restored), len(databases), records.outcome(findings)),
         findings=findings,
         metrics=[
-            *records.metrics,
             Metric(
                 name="databases_without_passed_drill",
                 value=len(databases) - len(restored) if databases else None,
                 unit="1",
-            ),
+            )
         ],
         facts=_facts(records, databases, restored),
         sections=[
@@ -133,7 +128,7 @@ def _facts(
         Fact(
             label=_("Databases restored"),
             value=_("{made} of {wanted}", made=len(restored), wanted=len(databases)),
-            status=Outcome.PASS if len(restored) == len(databases) else Outcome.FAIL,
+            status=must_be_zero(len(databases) - len(restored)),
         ),
         _slowest(_("Longest restore"), times, Outcome.FAIL),
         _slowest(_("Age of the newest restore point"), ages, Outcome.ATTENTION),
@@ -165,7 +160,7 @@ def _brought_back(drills: Sequence[RestoreDrill | None]) -> Fact:
     return Fact(
         label=label,
         value=came_back,
-        status=Outcome.FAIL if came_back else Outcome.PASS,
+        status=must_be_zero(came_back),
         note=_("{count} entries of the erasure ledger were looked for", count=entries - missed),
     )
 
@@ -191,34 +186,30 @@ def _database(
     refusals = records.result(REFUSALS, database.name)
     choice = records.result(CHOOSE, database.name)
     drill = records.result(DRILL, database.name) or RestoreDrill()
-    checks: list[list[object]] = [
-        [_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)],
-        [_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)],
-        [_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)],
-        [_("Tables whose content was compared"), drill.compared],
-        [_("Rows restored"), drill.rows],
-        [_("Foreign keys checked row by row"), drill.foreign_keys],
-        [_("Left out of the restored copy"), _left_out(drill)],
-        [_("Newest record in the copy"), None if drill.rows is None else _newest(drill)],
-        [_("Entries of the erasure ledger"), drill.erasures],
-        [_("Erased records that the copy held and that were erased again"), drill.replayed],
-        [
+    checks: list[tuple[Message, Cell]] = [
+        (_("A copy with one flipped byte is refused"), _yes(Variant.FLIPPED_BYTE, refusals)),
+        (_("A truncated copy is refused"), _yes(Variant.TRUNCATED, refusals)),
+        (_("A wrong key is refused"), _yes(Variant.WRONG_KEY, refusals)),
+        (_("Tables whose content was compared"), drill.compared),
+        (_("Rows restored"), drill.rows),
+        (_("Foreign keys checked row by row"), drill.foreign_keys),
+        (_("Left out of the restored copy"), _left_out(drill)),
+        (_("Newest record in the copy"), None if drill.rows is None else _newest(drill)),
+        (_("Entries of the erasure ledger"), drill.erasures),
+        (_("Erased records that the copy held and that were erased again"), drill.replayed),
+        (
             _("Masked records that the copy held in clear and that were masked again"),
             drill.remasked,
-        ],
-        [_("Erased or masked records still present afterwards"), drill.remaining],
-        [_("Materialized views refreshed afterwards"), drill.views_refreshed],
-        [
+        ),
+        (_("Erased or masked records still present afterwards"), drill.remaining),
+        (_("Materialized views refreshed afterwards"), drill.views_refreshed),
+        (
             _("Rows of other tables and views with keys of erased records"),
             None if drill.holding is None else sum(drill.holding.values()),
-        ],
+        ),
     ]
     blocks: list[Block] = [
-        Table(
-            caption=_("What was checked"),
-            columns=[Column(label=_("Check")), Column(label=_("Result"), kind="text")],
-            rows=checks,
-        ),
+        text_table(_("What was checked"), (_("Check"), _("Result")), checks),
         TrendChart(
             caption=_("Restore time of past drills"),
             unit="seconds",

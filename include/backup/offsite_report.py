@@ -18,19 +18,19 @@ from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
+from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Block,
-    Column,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
     TrendChart,
     TrendPoint,
+    must_be_zero,
     table_of,
 )
+from include.workflow.databases import requested_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -50,11 +50,10 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         for name, file in records.artifacts.items()
         if name.startswith(MANIFEST_PREFIX)
     }
-    mapped = run.pack.databases.values()
-    left_out = [database for database in mapped if database.name not in requested]
-    databases = [database for database in mapped if database.name in requested]
-    preflight = records.result(PREFLIGHT)
-    findings = records.findings
+    databases, left_out = requested_databases(
+        run.pack.databases.values(), requested, "backup", CLAUSE
+    )
+    findings: list[Finding] = []
     if records.find(PREFLIGHT.name) is None:
         findings.append(
             missing_record(_("The preflight"), "backup_offsite", "backup.no_preflight", CLAUSE)
@@ -64,16 +63,19 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     unmapped = sorted({*requested} - {database.name for database in databases})
     for name in unmapped if requested else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
-    findings += [not_asked_for(each.name, "backup.left_out", CLAUSE) for each in left_out]
+    findings += left_out
     backed_up = [database.name for database in databases if database.name in manifests]
-    outcome = worst(records.records, findings)
     prunings = records.results(PRUNE)
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(len(backed_up), len(databases), len(left_out), outcome),
-        outcome=outcome,
+    return records.conclude(
+        TITLE,
+        _summary(len(backed_up), len(databases), len(left_out), records.outcome(findings)),
         findings=findings,
-        metrics=[*records.metrics, *_indicators(databases, backed_up, left_out, preflight)],
+        metrics=_indicators(
+            databases,
+            backed_up,
+            records.result(PREFLIGHT),
+            all_asked=bool(databases) and not left_out,
+        ),
         facts=_facts(databases, manifests, records),
         sections=[
             _points(databases, manifests, records),
@@ -88,12 +90,12 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 def _indicators(
     databases: Sequence[MappedDatabase],
     backed_up: Sequence[str],
-    left_out: Sequence[MappedDatabase],
     preflight: Preflight | None,
+    *,
+    all_asked: bool,
 ) -> list[Metric]:
     """Return the figures by which controls.yaml judges a backup; None if unknown."""
     without = len(databases) - len(backed_up)
-    all_asked = bool(databases) and not left_out
     sites = preflight.at_primary_site if preflight else {}
     at_primary = [sites.get(name) for name in backed_up]
     all_known = all_asked and not without and None not in at_primary
@@ -158,12 +160,11 @@ def _facts(
     names = {database.name for database in databases}
     manifests = {name: manifest for name, manifest in manifests.items() if name in names}
     taken = [manifest.taken_at for manifest in manifests.values()]
-    all_made = len(manifests) == len(databases)
     return [
         Fact(
             label=_("Databases backed up"),
             value=_("{made} of {wanted}", made=len(manifests), wanted=len(databases)),
-            status=Outcome.PASS if all_made else Outcome.FAIL,
+            status=must_be_zero(len(databases) - len(manifests)),
         ),
         Fact(label=_("State of the data"), value=min(taken) if taken else None),
         Fact(
@@ -205,44 +206,28 @@ def _points(
     manifests: Mapping[str, Manifest],
     records: RunRecords,
 ) -> Section:
-    rows: list[list[object]] = []
-    for database in databases:
-        manifest = manifests.get(database.name)
-        record = records.find(BACKUP.name, database.name)
+    def seconds(database: MappedDatabase) -> float | None:
         backup = records.result(BACKUP, database.name)
-        outcome = record.outcome if record and manifest else Outcome.FAIL
-        if manifest is None:
-            rows.append([database.title, None, None, None, None, None, outcome])
-            continue
-        rows.append(
-            [
-                database.title,
-                manifest.id,
-                manifest.taken_at,
-                manifest.rows,
-                manifest.dump.size,
-                backup.seconds if backup else None,
-                outcome,
-            ]
-        )
-    return Section(
-        heading=_("Restore points of this run"),
-        blocks=[
-            Table(
-                caption=_("One row per mapped database"),
-                columns=[
-                    Column(label=_("Database")),
-                    Column(label=_("Restore point"), kind="code"),
-                    Column(label=_("State of the data"), kind="datetime"),
-                    Column(label=_("Rows"), kind="number"),
-                    Column(label=_("Encrypted size"), kind="bytes"),
-                    Column(label=_("Took"), kind="duration"),
-                    Column(label=_("Outcome"), kind="outcome"),
-                ],
-                rows=rows,
-            )
+        return backup.seconds if backup else None
+
+    def outcome(database: MappedDatabase) -> Outcome:
+        record = records.find(BACKUP.name, database.name)
+        return record.outcome if record else Outcome.FAIL
+
+    table = table_of(
+        _("One row per mapped database"),
+        [(database, manifests.get(database.name)) for database in databases],
+        [
+            (_("Database"), "text", lambda row: row[0].title),
+            (_("Restore point"), "code", lambda row: row[1].id if row[1] else None),
+            (_("State of the data"), "datetime", lambda row: row[1].taken_at if row[1] else None),
+            (_("Rows"), "number", lambda row: row[1].rows if row[1] else None),
+            (_("Encrypted size"), "bytes", lambda row: row[1].dump.size if row[1] else None),
+            (_("Took"), "duration", lambda row: seconds(row[0]) if row[1] else None),
+            (_("Outcome"), "outcome", lambda row: outcome(row[0]) if row[1] else Outcome.FAIL),
         ],
     )
+    return Section(heading=_("Restore points of this run"), blocks=[table])
 
 
 def _tables(manifest: Manifest) -> Section:

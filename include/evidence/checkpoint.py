@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from include.evidence.check import Refused
 from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow, canonical
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import Finding, failure_finding
 from include.evidence.signing import Signer, TrustedKeys
 from include.messages import _
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
@@ -184,9 +184,8 @@ def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
     """Yield a failed finding if the ledger has gaps."""
     if gaps:
-        yield Finding(
+        yield failure_finding(
             code="evidence.ledger_lost",
-            severity=Outcome.FAIL,
             subject="evidence_ledger",
             message=_(
                 "{count} rows of the evidence ledger were deleted; the first has the number "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, field_validator
@@ -58,6 +59,10 @@ class Finding(FrozenModel):
         if severity is Outcome.PASS:
             raise ValueError("a finding is never a pass")
         return severity
+
+
+failure_finding = partial(Finding, severity=Outcome.FAIL)
+attention_finding = partial(Finding, severity=Outcome.ATTENTION)
 
 
 class Metric(FrozenModel):
@@ -276,9 +281,8 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
     for control in controls:
         if control.state is ControlState.NOT_HELD and outcome is not Outcome.FAIL:
             findings.append(
-                Finding(
+                failure_finding(
                     code="control.not_held",
-                    severity=Outcome.FAIL,
                     subject=control.id,
                     message=_(
                         "The indicator {name} is {value}; the policy pack asks for {target}.",
@@ -292,9 +296,8 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
             )
         elif control.state is ControlState.NOT_SHOWN and outcome is Outcome.PASS:
             findings.append(
-                Finding(
+                attention_finding(
                     code="control.not_shown",
-                    severity=Outcome.ATTENTION,
                     subject=control.id,
                     message=_("The indicator {name} was not measured.", name=control.indicator),
                     action=_(

@@ -20,7 +20,14 @@ from include.evidence.adopt import begun_bundles, pending_signatures
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import Gap, gap_findings, pruned_up_to, unpruned_gaps
 from include.evidence.folder import RESULT, StoreFolder
-from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
+from include.evidence.model import (
+    AcceptedLoss,
+    Finding,
+    RegisterFigure,
+    RegisterState,
+    attention_finding,
+    failure_finding,
+)
 from include.evidence.register_figures import (
     PATIENCE,
     REGISTERS,
@@ -333,9 +340,8 @@ def _parse_state(result_json: bytes | None) -> RegisterState | None:
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
     if sealed.to_enter:
-        yield Finding(
+        yield attention_finding(
             code="evidence.ledger_lost",
-            severity=Outcome.ATTENTION,
             subject="evidence_ledger",
             message=_(
                 "The evidence ledger lacked {count} sealed bundles. This seal enters them again.",
@@ -349,9 +355,8 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
     yield from gap_findings(sealed.gaps)
     yield from changed_findings(sealed.changed)
     if sealed.unchecked:
-        yield Finding(
+        yield failure_finding(
             code="evidence.too_many_unknown_folders",
-            severity=Outcome.FAIL,
             subject="evidence_store",
             message=_(
                 "{count} folders of the evidence store could not be checked: too many others hold "
@@ -361,9 +366,8 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             action=_("Find out who writes to the evidence store, and remove these folders."),
         )
     for loss in lost:
-        yield Finding(
+        yield attention_finding(
             code="evidence.register_lost",
-            severity=Outcome.ATTENTION,
             subject=loss.register.name,
             message=_("The state database is not complete: {loss}.", loss=loss.message),
             action=_(
@@ -373,9 +377,8 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
         )
     yield from unread_findings(sealed.unreadable, sealed.untrusted)
     for bundle in sealed.hidden:
-        yield Finding(
+        yield attention_finding(
             code="evidence.bundle_hidden",
-            severity=Outcome.ATTENTION,
             subject=bundle,
             message=_(
                 "Files of an evidence bundle were deleted or overwritten in the store. Their "
@@ -385,9 +388,8 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
         )
     accepted = sealed.accepted
     if accepted is not None and accepted not in [state.accepted for state in sealed.states]:
-        yield Finding(
+        yield attention_finding(
             code="evidence.register_loss_accepted",
-            severity=Outcome.ATTENTION,
             subject=", ".join([*sorted(accepted.lost), *accepted.unread[:1]]),
             message=accepted_message(accepted),
             action=_("Enter the missing legal holds and erasure requests again."),

@@ -14,7 +14,14 @@ from sqlalchemy import Connection, Engine, select
 
 from include.evidence import ledger
 from include.evidence.check import Refused, is_of_folder
-from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
+from include.evidence.model import (
+    AcceptedLoss,
+    Finding,
+    RegisterFigure,
+    RegisterState,
+    attention_finding,
+    failure_finding,
+)
 from include.evidence.signing import TrustedKeys
 from include.evidence.standing import AHEAD
 from include.evidence.versions import find_sealed
@@ -183,9 +190,8 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
     for bundle in unreadable:
         if bundle in untrusted:
             continue
-        yield Finding(
+        yield attention_finding(
             code="evidence.register_unread",
-            severity=Outcome.ATTENTION,
             subject=bundle,
             message=_(
                 "An evidence bundle does not verify, so its figures of the state database are "
@@ -194,9 +200,8 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
             action=_("Verify all evidence and find out who changed it."),
         )
     if untrusted:
-        yield Finding(
+        yield attention_finding(
             code="evidence.register_untrusted",
-            severity=Outcome.ATTENTION,
             subject=untrusted[0],
             message=_(
                 "No trusted key signed {count} rows of the evidence ledger, so their bundles' "
@@ -217,9 +222,8 @@ def changed_findings(bundles: Sequence[str]) -> Iterator[Finding]:
         bundles: bundles of a trusted key whose ledger rows no trusted key signed.
     """
     if bundles:
-        yield Finding(
+        yield failure_finding(
             code="evidence.ledger_changed",
-            severity=Outcome.FAIL,
             subject=bundles[0],
             message=_(
                 "{count} rows of the evidence ledger were changed: their signatures do not fit, "

@@ -31,8 +31,8 @@ from include.incident.telling import notifying
 from include.incident.timeline import last_of, of_kind
 from include.incident.updating import enter_update
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, nothing_done, worst
-from include.reports.model import Fact, Paragraph, Section, Steps, table_of
+from include.reports.conclusion import Conclusion
+from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero, table_of
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
 
@@ -193,7 +193,7 @@ def conclude(run: IncidentRun, records: RunRecords) -> Conclusion:
     with run.state.connect() as conn:
         opened = register.of_run(conn, run.run)
     if opened is None:  # the form, or the scenario, cannot be used
-        return nothing_done(_TITLE, NOTHING_OPENED, records.records)
+        return records.conclude(_TITLE, NOTHING_OPENED, lists_messages=False)
     return conclude_incident(run, opened.number, records.records)
 
 
@@ -201,7 +201,7 @@ def conclude_update(run: IncidentRun, records: RunRecords) -> Conclusion:
     """Conclude the run of an update."""
     entered = records.result(ENTER)
     if entered is None:
-        return nothing_done(_UPDATE, NOTHING_ENTERED, records.records)
+        return records.conclude(_UPDATE, NOTHING_ENTERED, lists_messages=False)
     return conclude_entry(run, record_of(run, entered.number), entered.entry, records.records)
 
 
@@ -221,23 +221,19 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
     scope = incident_run.latest_scope(run, record.incident.id)
     led_elsewhere = record.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(run, record)
-    records = [_mended(step, record, scope) for step in records]
-    told = [finding for record in records for finding in record.findings]
-    told += [
+    findings = [
         *report_findings.late(clocks),
         *report_findings.not_needed(run, record),
         *report_findings.broken(record),
         *report_findings.unfinished(record),
         *report_findings.mistakes(record),
+        *([report_findings.duplicate(record)] if led_elsewhere else []),
     ]
-    if led_elsewhere:
-        told.append(report_findings.duplicate(record))
-    return Conclusion(
-        title=_TITLE if scenario_of(run) is None else _DRILL,
-        summary=_summary(run, record, clocks),
-        outcome=worst(records, told),
-        findings=told,
-        metrics=[*_measured(records), *_metrics(record, clocks)],
+    return _measured([_mended(step, record, scope) for step in records]).conclude(
+        _TITLE if scenario_of(run) is None else _DRILL,
+        _summary(run, record, clocks),
+        findings=findings,
+        metrics=_metrics(record, clocks),
         facts=_facts(run, record, clocks, scope),
         sections=[
             about(run, record),
@@ -251,19 +247,24 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         ],
         approvals=approvals,
         files={TIMELINE_FILE: timeline_file(record)},
+        lists_messages=False,
     )
 
 
-def _measured(records: Sequence[StepRecord]) -> list[Metric]:
-    """What steps measured; how many people are affected, the frozen list says if there is one."""
+def _measured(records: Sequence[StepRecord]) -> RunRecords:
+    """Return the records; if the list of people is frozen, only it says how many are affected."""
     listed = {metric.name for record in records if record.step == STEP_PRESERVE
               for metric in record.metrics}  # fmt: skip
-    return [
-        metric
-        for record in records
-        for metric in record.metrics
-        if record.step == STEP_PRESERVE or metric.name not in listed
-    ]
+    return RunRecords(
+        [
+            record
+            if record.step == STEP_PRESERVE
+            else record.model_copy(
+                update={"metrics": [each for each in record.metrics if each.name not in listed]}
+            )
+            for record in records
+        ]
+    )
 
 
 def _mended(step: StepRecord, record: IncidentRecord, scope: Scope | None) -> StepRecord:
@@ -309,16 +310,12 @@ def conclude_entry(
     """
     made = next(one for one in record.entries if one.place == entry)
     scope = incident_run.latest_scope(run, record.incident.id)
-    told = [finding for record in records for finding in record.findings]
-    told += [*report_findings.corrected(record, made), *report_findings.broken(record)]
     clocks = clocks_of(run, record)
-    return Conclusion(
-        title=_UPDATE,
-        summary=_("{number}, entry {place}: {words}", number=record.incident.number, place=entry,
-                  words=made.words),
-        outcome=worst(records, told),
-        findings=told,
-        metrics=_measured(records),
+    return _measured(records).conclude(
+        _UPDATE,
+        _("{number}, entry {place}: {words}", number=record.incident.number, place=entry,
+          words=made.words),
+        findings=[*report_findings.corrected(record, made), *report_findings.broken(record)],
         facts=_facts(run, record, clocks, scope),
         sections=[
             times(clocks),
@@ -326,6 +323,7 @@ def conclude_entry(
             timeline_of(record),
         ],
         files={TIMELINE_FILE: timeline_file(record)},
+        lists_messages=False,
     )  # fmt: skip
 
 
@@ -421,7 +419,7 @@ def _facts(
         Fact(
             label=_("Periods that ran out"),
             value=ran_out,
-            status=Outcome.FAIL if ran_out else Outcome.PASS,
+            status=must_be_zero(ran_out),
         ),
         Fact(label=_("Became known"), value=one.aware_at),
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import Finding, attention_finding, failure_finding
 from include.incident import register
 from include.incident import timeline as timelines
 from include.incident.clocks import clock_words
@@ -16,34 +17,23 @@ from include.incident.names import CLAUSE, Kind, State
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _
 
-
-def _finding(
-    code: str, severity: Outcome, subject: str, message: Message, action: Message
-) -> Finding:
-    return Finding(
-        code=code,
-        severity=severity,
-        subject=subject,
-        message=message,
-        action=action,
-        clause=CLAUSE,
-    )
+_failure = partial(failure_finding, clause=CLAUSE)
+_attention = partial(attention_finding, clause=CLAUSE)
 
 
 def late(clocks: Sequence[Clock]) -> list[Finding]:
     """Return a finding for each clock that ran out before its step was done."""
     return [
-        _finding(
-            "incident.clock_ran_out",
-            Outcome.FAIL,
-            clock.id,
-            _(
+        _failure(
+            code="incident.clock_ran_out",
+            subject=clock.id,
+            message=_(
                 "“{title}” was due by {due}: {state}.",
                 title=clock.rule.message,
                 due=clock.due_at,
                 state=clock_words.state(clock),
             ),
-            _("Do it now, and enter when it was done.")
+            action=_("Do it now, and enter when it was done.")
             if clock.state is ClockState.OVERDUE
             else _("Say in the summary why, and what is changed so that it does not come again."),
         )
@@ -55,17 +45,16 @@ def late(clocks: Sequence[Clock]) -> list[Finding]:
 def not_needed(run: IncidentRun, record: IncidentRecord) -> list[Finding]:
     """Return a finding for each report that a person said is not needed: no clock shows it now."""
     return [
-        _finding(
-            "incident.report_not_needed",
-            Outcome.ATTENTION,
-            f"{report.authority}/{report.phase}",
-            _(
+        _attention(
+            code="incident.report_not_needed",
+            subject=f"{report.authority}/{report.phase}",
+            message=_(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
                 who=entry.by,
                 report=report_title(run, record, report.authority, str(report.phase)),
                 words=entry.words,
             ),
-            _(
+            action=_(
                 "Have management confirm with the authority in writing that it is not needed, and "
                 "keep the answer; else hand it in."
             ),
@@ -79,12 +68,11 @@ def corrected(record: IncidentRecord, made: Entry) -> list[Finding]:
     """Return a finding for each step that has to be done again: it does not ask by itself."""
     wrong = [entry for entry in record.entries if entry.place in made.as_(EntryData).voids]
     return [
-        _finding(
-            "incident.corrected",
-            Outcome.ATTENTION,
-            f"{record.incident.number}/{one.place}",
-            _("It counts as not done: {words}", words=one.words),
-            _(
+        _attention(
+            code="incident.corrected",
+            subject=f"{record.incident.number}/{one.place}",
+            message=_("It counts as not done: {words}", words=one.words),
+            action=_(
                 "Clear the task {step} in the incident's run in Airflow: it asks again.",
                 step=one.as_(EntryData).step or "",
             )
@@ -100,11 +88,10 @@ def mistakes(record: IncidentRecord) -> list[Finding]:
     """Return a finding for each entry that was corrected."""
     by_place = {entry.place: entry for entry in record.entries}
     return [
-        _finding(
-            "incident.mistake",
-            Outcome.ATTENTION,
-            f"{record.incident.number}/{wrong.place}",
-            _(
+        _attention(
+            code="incident.mistake",
+            subject=f"{record.incident.number}/{wrong.place}",
+            message=_(
                 "{who} entered at {at}: {wrong} {by} entered at {later} that this was a mistake.",
                 who=wrong.by,
                 at=wrong.recorded_at,
@@ -112,7 +99,7 @@ def mistakes(record: IncidentRecord) -> list[Finding]:
                 by=entry.by,
                 later=entry.recorded_at,
             ),
-            _("Look at both entries, and at what was entered in its place and when."),
+            action=_("Look at both entries, and at what was entered in its place and when."),
         )
         for entry in record.entries
         if entry.kind is Kind.CORRECTED
@@ -138,7 +125,8 @@ def broken(record: IncidentRecord) -> list[Finding]:
         )
     action = _("Somebody changed the state database: find out who; restore a copy beside it.")
     return [
-        _finding(code, Outcome.FAIL, number, message, action) for code, message in messages.items()
+        _failure(code=code, subject=number, message=message, action=action)
+        for code, message in messages.items()
     ]
 
 
@@ -149,25 +137,25 @@ def unfinished(record: IncidentRecord) -> list[Finding]:
     if not one.is_led or (one.state is State.CLOSED and summarised):
         return []
     return [
-        _finding(
-            "incident.not_finished",
-            Outcome.FAIL,
-            one.number,
-            _("The run ends, but {number} is not closed and summarised.", number=one.number),
-            _("Find the task that failed in Airflow, remove the cause, clear that task."),
+        _failure(
+            code="incident.not_finished",
+            subject=one.number,
+            message=_(
+                "The run ends, but {number} is not closed and summarised.", number=one.number
+            ),
+            action=_("Find the task that failed in Airflow, remove the cause, clear that task."),
         )
     ]
 
 
 def duplicate(record: IncidentRecord) -> Finding:
     """Return the finding that another run leads the incident."""
-    return _finding(
-        "incident.duplicate",
-        Outcome.ATTENTION,
-        record.incident.number,
-        _(
+    return _attention(
+        code="incident.duplicate",
+        subject=record.incident.number,
+        message=_(
             "The same form was sent twice: it is {number}, and led there.",
             number=record.incident.duplicate_of or "",
         ),
-        _("Was it another incident? Trigger it with “This is another incident”."),
+        action=_("Was it another incident? Trigger it with “This is another incident”."),
     )

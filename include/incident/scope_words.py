@@ -9,7 +9,7 @@ from include.evidence.model import Outcome
 from include.incident.scope import FICTION, Counted, Scope
 from include.incident.selection import selection_line
 from include.messages import Message, _, listed, verbatim
-from include.reports.model import Cell, Column, Table
+from include.reports.model import Table, table_of
 
 _WORDS: dict[str, Message] = {
     "user.name": _("name"),
@@ -118,36 +118,23 @@ def scope_notes(scope: Scope) -> list[Message]:
 
 def scope_table(scope: Scope) -> Table:
     """What is affected, by database."""
-    rows: list[list[Cell]] = [
+    rows: list[tuple[Message, Counted | None]] = [
+        *((_name(count.database), count) for count in scope.counted),
+        *((verbatim(unknown.database), None) for unknown in scope.unknown),
+    ]
+    return table_of(
+        _("By database; whoever stands in two of them counts twice"),
+        rows,
         [
-            _name(count.database),
-            count.subjects,
-            sum(count.records.values()),
-            count.sensitive,
-            count.minors,
-            count.first,
-            count.last,
-            Outcome.PASS,
-        ]
-        for count in scope.counted
-    ]
-    rows += [
-        [verbatim(unknown.database), None, None, None, None, None, None, Outcome.FAIL]
-        for unknown in scope.unknown
-    ]
-    return Table(
-        caption=_("By database; whoever stands in two of them counts twice"),
-        columns=[
-            Column(label=_("Database")),
-            Column(label=_("People affected"), kind="number"),
-            Column(label=_("Records"), kind="number"),
-            Column(label=_("Of them sensitive"), kind="number"),
-            Column(label=_("Under 14"), kind="number"),
-            Column(label=_("From"), kind="datetime"),
-            Column(label=_("Until"), kind="datetime"),
-            Column(label=_("Counted"), kind="outcome"),
+            (_("Database"), "text", lambda row: row[0]),
+            (_("People affected"), "number", lambda row: row[1].subjects if row[1] else None),
+            (_("Records"), "number", lambda row: sum(row[1].records.values()) if row[1] else None),
+            (_("Of them sensitive"), "number", lambda row: row[1].sensitive if row[1] else None),
+            (_("Under 14"), "number", lambda row: row[1].minors if row[1] else None),
+            (_("From"), "datetime", lambda row: row[1].first if row[1] else None),
+            (_("Until"), "datetime", lambda row: row[1].last if row[1] else None),
+            (_("Counted"), "outcome", lambda row: Outcome.PASS if row[1] else Outcome.FAIL),
         ],
-        rows=rows,
     )
 
 

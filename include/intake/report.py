@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from include.approvals import registry
 from include.approvals.registry import APPROVE
@@ -14,18 +13,17 @@ from include.intake.names import CLAUSE
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, missing_record, worst
+from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Bar,
     BarChart,
-    Column,
     Fact,
     Paragraph,
     Section,
     Steps,
-    Table,
     Target,
     must_be_zero,
+    table_of,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
@@ -71,6 +69,13 @@ class _Results:
         """The number of batches of this run that were decided on."""
         return sum(part in self.decisions for part in self.asked)
 
+    def waited(self, part: str) -> float | None:
+        """Return the seconds from the entry of a batch to its decision; None if not known."""
+        decision, check = self.decisions.get(part), self.checks.get(part)
+        if decision is None or check is None or check.oldest is None:
+            return None
+        return (decision.decided_at - check.oldest).total_seconds()
+
 
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     """Conclude a run: no batch waits past its deadline, and each record let in had its reviewer."""
@@ -102,7 +107,7 @@ def concluded(
     verification = results.verification
     return records.conclude(
         TITLE,
-        _summary(results, worst(records.records, findings)),
+        _summary(results, records.outcome(findings)),
         findings=findings,
         metrics=[
             Metric(
@@ -216,81 +221,58 @@ def _facts(results: _Results) -> list[Fact]:
 
 
 def _batches(results: _Results) -> Section:
-    rows: list[list[Any]] = []
-    for part in results.asked:
-        checked, settled = results.checks.get(part), results.settlements.get(part)
-        rows.append(
-            [
-                part,
-                checked.rows if checked else None,
-                checked.oldest if checked else None,
-                (", ".join(checked.enterers) or None) if checked else None,
-                sum(bool(verdict.broken) for verdict in checked.rules) if checked else None,
-                settled.promoted if settled else None,
-                settled.set_aside if settled else None,
-                settled.rejected if settled else None,
-            ]
-        )
-    return Section(
-        heading=_("Batches of this run"),
-        blocks=[
-            Table(
-                caption=_(
-                    "Oldest first; a person is named by user id. Rules broken: when the batch was "
-                    "checked, before the question; let in, set aside and rejected: when it was "
-                    "settled, by the rules as they were broken then"
-                ),
-                columns=[
-                    Column(label=_("Batch"), kind="code"),
-                    Column(label=_("Records"), kind="number"),
-                    Column(label=_("Entered"), kind="datetime"),
-                    Column(label=_("Entered by"), kind="code"),
-                    Column(label=_("Rules broken at the check"), kind="number"),
-                    Column(label=_("Let in"), kind="number"),
-                    Column(label=_("Set aside"), kind="number"),
-                    Column(label=_("Rejected"), kind="number"),
-                ],
-                rows=rows,
-            )
+    rows = [
+        (part, results.checks.get(part), results.settlements.get(part)) for part in results.asked
+    ]
+    table = table_of(
+        _(
+            "Oldest first; a person is named by user id. Rules broken: when the batch was "
+            "checked, before the question; let in, set aside and rejected: when it was "
+            "settled, by the rules as they were broken then"
+        ),
+        rows,
+        [
+            (_("Batch"), "code", lambda row: row[0]),
+            (_("Records"), "number", lambda row: row[1].rows if row[1] else None),
+            (_("Entered"), "datetime", lambda row: row[1].oldest if row[1] else None),
+            (
+                _("Entered by"),
+                "code",
+                lambda row: ", ".join(row[1].enterers) or None if row[1] else None,
+            ),
+            (
+                _("Rules broken at the check"),
+                "number",
+                lambda row: sum(bool(rule.broken) for rule in row[1].rules) if row[1] else None,
+            ),
+            (_("Let in"), "number", lambda row: row[2].promoted if row[2] else None),
+            (_("Set aside"), "number", lambda row: row[2].set_aside if row[2] else None),
+            (_("Rejected"), "number", lambda row: row[2].rejected if row[2] else None),
         ],
     )
+    return Section(heading=_("Batches of this run"), blocks=[table])
 
 
 def _decisions(results: _Results) -> Section:
-    rows: list[list[Any]] = []
-    for part in results.asked:
-        decision, checked = results.decisions.get(part), results.checks.get(part)
-        if decision is None:
-            rows.append([part, _("none"), None, None, None, None])
-            continue
-        at, oldest = decision.decided_at, checked.oldest if checked else None
-        rows.append(
-            [
-                part,
-                _("approved") if decision.decision == APPROVE else _("rejected"),
-                decision.decided_by,
-                at,
-                (at - oldest).total_seconds() if oldest else None,
-                decision.reason or "—",
-            ]
-        )
-    return Section(
-        heading=_("Decisions"),
-        blocks=[
-            Table(
-                caption=_("Each is bound to the hash of the batch; result.json names it"),
-                columns=[
-                    Column(label=_("Batch"), kind="code"),
-                    Column(label=_("Decision")),
-                    Column(label=_("Decided by"), kind="code"),
-                    Column(label=_("Decided"), kind="datetime"),
-                    Column(label=_("Waited"), kind="duration"),
-                    Column(label=_("Reason")),
-                ],
-                rows=rows,
-            )
+    table = table_of(
+        _("Each is bound to the hash of the batch; result.json names it"),
+        [(part, results.decisions.get(part)) for part in results.asked],
+        [
+            (_("Batch"), "code", lambda row: row[0]),
+            (_("Decision"), "text", lambda row: _decision(row[1])),
+            (_("Decided by"), "code", lambda row: row[1].decided_by if row[1] else None),
+            (_("Decided"), "datetime", lambda row: row[1].decided_at if row[1] else None),
+            (_("Waited"), "duration", lambda row: results.waited(row[0])),
+            (_("Reason"), "text", lambda row: row[1].reason or "—" if row[1] else None),
         ],
     )
+    return Section(heading=_("Decisions"), blocks=[table])
+
+
+def _decision(review: Review | None) -> Message:
+    if review is None:
+        return _("none")
+    return _("approved") if review.decision == APPROVE else _("rejected")
 
 
 def _rules(results: _Results) -> list[Section]:
@@ -327,12 +309,11 @@ def _rules(results: _Results) -> list[Section]:
 def _waits(results: _Results, hours: float | None) -> list[Section]:
     bars = []
     for part in results.asked:
-        decision, checked = results.decisions.get(part), results.checks.get(part)
-        if decision is None or checked is None or checked.oldest is None or checked.due is None:
+        waited = results.waited(part)
+        if waited is None or (due := results.checks[part].due) is None:
             continue
-        at = decision.decided_at
-        status = Outcome.ATTENTION if at > checked.due else Outcome.PASS
-        waited = (at - checked.oldest).total_seconds()
+        is_late = results.decisions[part].decided_at > due
+        status = Outcome.ATTENTION if is_late else Outcome.PASS
         bars.append(Bar(label=part, value=waited, status=status))
     if not bars:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.evidence.model import Finding, Outcome, StepRecord
+from include.evidence.model import Finding, Outcome, StepRecord, failure_finding
 from include.messages import Message, _
 
 
@@ -24,9 +24,8 @@ def failed(
         clause: of the policy.
         action: what the reader should do; general advice if None or empty.
     """
-    finding = Finding(
+    finding = failure_finding(
         code=f"{name}.failed",
-        severity=Outcome.FAIL,
         subject=part or name,
         message=_("{step} failed: {reason}", step=title, reason=reason),
         action=action
@@ -44,9 +43,8 @@ def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord
 
 def interrupted_run() -> Finding:
     """Return the finding about a run that a signal or a crash ended."""
-    return Finding(
+    return failure_finding(
         code="run.interrupted",
-        severity=Outcome.FAIL,
         subject="run",
         message=_(
             "The run was interrupted before it ended: somebody stopped it, or its process crashed."
@@ -65,9 +63,8 @@ def unanswered(name: str, part: str, title: Message, reason: Message, clause: st
         reason: why the answer did not count; no customer data.
         clause: of the policy.
     """
-    finding = Finding(
+    finding = failure_finding(
         code=f"{name}.unanswered",
-        severity=Outcome.FAIL,
         subject=part or name,
         message=_("{step}: no answer counted. The last one: {reason}", step=title, reason=reason),
         action=_("Answer the question in Airflow. If it is not asked again, start a new run."),

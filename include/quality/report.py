@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome, StepRecord, attention_finding
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
@@ -12,19 +12,12 @@ from include.quality import history
 from include.quality.check import CHECK, CLAUSE, QualityCheck
 from include.quality.collection import CheckedCollection, RuleFigures, Scope
 from include.quality.history import Trend
-from include.reports.conclusion import (
-    Conclusion,
-    metric_of,
-    missing_record,
-    not_asked_for,
-    worst,
-)
+from include.reports.conclusion import Conclusion, metric_of, missing_record
 from include.reports.model import (
     Bar,
     BarChart,
     Block,
     Code,
-    Column,
     Fact,
     Paragraph,
     Section,
@@ -33,7 +26,9 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
     must_be_zero,
+    table_of,
 )
+from include.workflow.databases import requested_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -163,9 +158,9 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
 
     A record that is missing fails. Mapped databases that the run was not asked for are reported.
     """
-    mapped, wanted = run.pack.databases.values(), run.wanted_databases
-    left_out = [database for database in mapped if database.name not in wanted]
-    databases = [database for database in mapped if database.name in wanted]
+    databases, left_out = requested_databases(
+        run.pack.databases.values(), run.wanted_databases, "quality", CLAUSE
+    )
     steps = [records.find(CHECK.name, database.name) for database in databases]
     suites = {
         database.name: (
@@ -174,29 +169,24 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         )
         for database in databases
     }
-    findings = records.findings
-    findings += [
+    findings = [
         missing_record(_("The check"), database.name, "quality.missing", CLAUSE)
         for database, step in zip(databases, steps, strict=True)
         if step is None
     ]
-    findings += _nothing_expected(databases, suites)
-    findings += [not_asked_for(each.name, "quality.left_out", CLAUSE) for each in left_out]
-    outcome = worst(records.records, findings) if databases else Outcome.FAIL
+    findings += [*_nothing_expected(databases, suites), *left_out]
+    outcome = records.outcome(findings) if databases else Outcome.FAIL
     checks = records.results(CHECK)
     with run.state.connect() as conn:
         trends = {database.name: history.trend(conn, database.name) for database in databases}
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(outcome, missing=None in steps),
+    return records.conclude(
+        TITLE,
+        _summary(outcome, missing=None in steps),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *records.metrics,
-            *(
-                _indicator(name, figure, steps, all_asked=not left_out)
-                for name, figure in _INDICATORS.items()
-            ),
+            _indicator(name, figure, steps, all_asked=not left_out)
+            for name, figure in _INDICATORS.items()
         ],
         facts=_facts(
             steps, [collection for check in checks.values() for collection in check.collections]
@@ -215,9 +205,8 @@ def _nothing_expected(
     databases: Sequence[MappedDatabase], suites: Mapping[str, Sequence[Suite]]
 ) -> list[Finding]:
     return [
-        Finding(
+        attention_finding(
             code="quality.nothing_expected",
-            severity=Outcome.ATTENTION,
             subject=database.name,
             message=_(
                 "The policy pack expects nothing of the records of {name}.", name=database.title
@@ -340,32 +329,27 @@ def _rules_table(
     collection: CheckedCollection, rules: Mapping[tuple[str, str], Expectation]
 ) -> Table:
     results = [(each, rules.get((collection.collection, each.rule))) for each in collection.rules]
-    return Table(
-        caption=examined(collection),
-        columns=[
-            Column(label=_("Expectation")),
-            Column(label=_("Rule"), kind="code"),
-            Column(label=_("Clause")),
-            Column(label=_("Examined")),
-            Column(label=_("Records"), kind="number"),
-            Column(label=_("Broken"), kind="number"),
-            Column(label=_("Share"), kind="percent"),
-            Column(label=_("Tolerated"), kind="percent"),
-            Column(label=_("Outcome"), kind="outcome"),
-        ],
-        rows=[
-            [
-                rule.message if rule else verbatim(result.rule),
-                result.rule,
-                rule.clause if rule else "",
-                _EXAMINED[result.examined] if result.examined else "",
-                result.rows,
-                result.broken,
-                _share(result),
-                float(1 - rule.mostly) if rule else None,
-                result.outcome,
-            ]
-            for result, rule in results
+    return table_of(
+        examined(collection),
+        results,
+        [
+            (
+                _("Expectation"),
+                "text",
+                lambda row: row[1].message if row[1] else verbatim(row[0].rule),
+            ),
+            (_("Rule"), "code", lambda row: row[0].rule),
+            (_("Clause"), "text", lambda row: row[1].clause if row[1] else ""),
+            (
+                _("Examined"),
+                "text",
+                lambda row: _EXAMINED[row[0].examined] if row[0].examined else "",
+            ),
+            (_("Records"), "number", lambda row: row[0].rows),
+            (_("Broken"), "number", lambda row: row[0].broken),
+            (_("Share"), "percent", lambda row: _share(row[0])),
+            (_("Tolerated"), "percent", lambda row: float(1 - row[1].mostly) if row[1] else None),
+            (_("Outcome"), "outcome", lambda row: row[0].outcome),
         ],
     )
 

@@ -112,6 +112,23 @@ def table_of(
     )
 
 
+def text_table(
+    caption: Message, labels: Iterable[Message], rows: Iterable[Iterable[Cell]]
+) -> Table:
+    """Return a table of columns that are all text.
+
+    Args:
+        caption: title of the table.
+        labels: of the columns.
+        rows: the cells of each row.
+    """
+    return Table(
+        caption=caption,
+        columns=[Column(label=label) for label in labels],
+        rows=[list(row) for row in rows],
+    )
+
+
 class Bar(StrictModel):
     """One bar; a plain string as label is a name and is not translated."""
 

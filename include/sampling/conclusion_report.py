@@ -11,7 +11,7 @@ from include.findings.register import Found, State
 from include.messages import Message, _, listed
 from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.policy.rules import Role
-from include.reports.conclusion import Conclusion, worst
+from include.reports.conclusion import Conclusion
 from include.reports.model import Block, Fact, Paragraph, Section, must_be_zero, table_of
 from include.sampling.closing import EVALUATE, LOOK, Evaluation, WorkpapersStatus
 from include.sampling.evaluation import Verdict
@@ -72,13 +72,11 @@ def nothing_to_audit(
         roles: of roles.yaml.
         findings: the whole register, closed ones too.
     """
-    return Conclusion(
-        title=_("Audit conclusion"),
-        summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
-        outcome=worst(records.records, []),
-        findings=records.findings,
-        metrics=records.metrics,
+    return records.conclude(
+        _("Audit conclusion"),
+        _("The policy pack has no audit.yaml: nothing is audited by samples."),
         sections=[_register(findings, roles)] if findings else [],
+        lists_messages=False,
     )
 
 

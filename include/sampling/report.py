@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
-from include.evidence.model import Finding, Metric, Outcome
+from include.evidence.model import Finding, Metric, failure_finding
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion
 from include.reports.model import (
     Block,
     Cell,
     Code,
-    Columns,
     Fact,
     Paragraph,
     Section,
     Steps,
     must_be_zero,
     table_of,
+    text_table,
 )
 from include.sampling import register
 from include.sampling.commitment import Commitment, plans_table, quarter_fact, sealed_content
@@ -100,9 +100,8 @@ def conclude(run: RunContext[AuditRules], records: RunRecords) -> Conclusion:
 
 
 def _edited() -> Finding:
-    return Finding(
+    return failure_finding(
         code="sampling.commitment_changed",
-        severity=Outcome.FAIL,
         subject=COMMITMENT_FILE,
         message=_("The commitment is not the one that was sealed before the seed was known."),
         action=_("Find out by whom it was changed, and start a new run."),
@@ -113,9 +112,8 @@ def _edited() -> Finding:
 def _changed(commitment: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
     """Return a finding for each frame that differs from the commitment."""
     return [
-        Finding(
+        failure_finding(
             code="sampling.frame_changed",
-            severity=Outcome.FAIL,
             subject=frame.population,
             message=_("The frozen frame was changed or removed before the seal."),
             action=_("Find out by whom, and start a new run; the changed file is in the bundle."),
@@ -230,11 +228,7 @@ def _seed(
             (_("Entered"), seed.entered_at),
             (_("Entered by"), seed.entered_by),
         ]
-        columns: Columns[tuple[Message, Cell]] = (
-            (_("What"), "text", lambda row: row[0]),
-            (_("Value"), "text", lambda row: row[1]),
-        )
-        blocks.append(table_of(_("The seed"), rows, columns))
+        blocks.append(text_table(_("The seed"), (_("What"), _("Value")), rows))
     if refused:
         blocks.append(
             table_of(

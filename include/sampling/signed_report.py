@@ -13,7 +13,6 @@ from include.reports.model import (
     BarChart,
     Block,
     Cell,
-    Column,
     Columns,
     Paragraph,
     Section,
@@ -21,6 +20,7 @@ from include.reports.model import (
     Table,
     Target,
     table_of,
+    text_table,
 )
 from include.sampling.closing import AskedPopulation, Evaluation
 from include.sampling.evaluation import Decision, Deviation, Verdict
@@ -206,13 +206,5 @@ def _signatures(evaluation: Evaluation) -> Table:
         [_("Reviewed by"), evaluation.reviewed_by or None, "", ""],
         [_("Handed in by"), evaluation.returned_by, evaluation.returned_at.date(), ""],
     ]
-    return Table(
-        caption=_("Who answers for the work"),
-        columns=[
-            Column(label=_("Duty")),
-            Column(label=_("Name")),
-            Column(label=_("Day")),
-            Column(label=_("Signature")),
-        ],
-        rows=rows,
-    )
+    labels = (_("Duty"), _("Name"), _("Day"), _("Signature"))
+    return text_table(_("Who answers for the work"), labels, rows)

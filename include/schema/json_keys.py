@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import Finding, attention_finding, failure_finding
 from include.messages import _
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.schema.live import LiveSchema
@@ -234,9 +234,8 @@ def _look(connection: psycopg.Connection[Any], database: str, place: JsonPlace) 
 
 def _finding(one: UndeclaredKeys) -> Finding:
     if one.fault:
-        return Finding(
+        return attention_finding(
             code="schema.json_unchecked",
-            severity=Outcome.ATTENTION,
             subject=f"{one.place}.{one.field}",
             message=_(
                 "The keys inside the column could not be looked at (SQLSTATE {code}).",
@@ -264,9 +263,8 @@ def _finding(one: UndeclaredKeys) -> Finding:
             count=one.keys,
         )
     )
-    return Finding(
+    return failure_finding(
         code="schema.drift.undeclared_key",
-        severity=Outcome.FAIL,
         subject=f"{one.place}.{one.field}",
         message=message,
         action=_(

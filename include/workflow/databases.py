@@ -1,14 +1,42 @@
-"""The step that names the databases of a run."""
+"""The databases of a run: the step that names them, and those that it leaves out."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from include.evidence.model import Finding, attention_finding
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
+from include.policy.datamap import MappedDatabase
 from include.services.errors import UsageError
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
+
+
+def requested_databases(
+    mapped: Collection[MappedDatabase], requested: Collection[str], topic: str, clause: str
+) -> tuple[list[MappedDatabase], list[Finding]]:
+    """Return the databases that a run was asked for, and a finding for each that it left out.
+
+    Args:
+        mapped: all databases of the data map.
+        requested: names of those that the run was asked for.
+        topic: begins the code of the findings: ``backup`` makes ``backup.left_out``.
+        clause: of the policy.
+    """
+    left_out = [
+        attention_finding(
+            code=f"{topic}.left_out",
+            subject=database.name,
+            message=_("{database} was not asked for in this run.", database=database.name),
+            action=_("See that its daily run holds, or start this workflow without a choice."),
+            clause=clause,
+        )
+        for database in mapped
+        if database.name not in requested
+    ]
+    return [database for database in mapped if database.name in requested], left_out
 
 
 class RunDatabases(StepResult):

@@ -15,7 +15,7 @@ from include.evidence.model import StepRecord
 from include.messages import Message
 from include.notify.outbox import Run
 from include.policy.section import RuleSection
-from include.reports.conclusion import Conclusion, nothing_done
+from include.reports.conclusion import Conclusion
 from include.workflow.assets import Asset
 from include.workflow.run_context import (
     OUTSIDE_OF_RUNS,
@@ -207,7 +207,7 @@ class Workflow(Generic[RunRules]):
     def conclude_without_rules(self, records: Sequence[StepRecord]) -> Conclusion:
         """Conclude a run under a pack that leaves out the section: nothing was done."""
         assert self.without_rules is not None
-        return nothing_done(self.title, self.without_rules, records)
+        return RunRecords(records).conclude(self.title, self.without_rules, lists_messages=False)
 
     def context(
         self, services: Workplace, run: Run = OUTSIDE_OF_RUNS, **more: Any

@@ -48,7 +48,8 @@ class RunRecords:
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
-    def _by_step(self) -> Mapping[tuple[str, str], StepRecord]:
+    def by_step(self) -> Mapping[tuple[str, str], StepRecord]:
+        """The records by step and part."""
         return {(record.step, record.part): record for record in self.records}
 
     @property
@@ -63,7 +64,7 @@ class RunRecords:
 
     def find(self, step: str, part: str = "") -> StepRecord | None:
         """Return the record of a step, or None if it left none."""
-        return self._by_step.get((step, part))
+        return self.by_step.get((step, part))
 
     def result(self, step: RecordedTask[Result], part: str = "") -> Result | None:
         """Return the result of a step; None if it was interrupted, failed or left no record."""
@@ -96,40 +97,50 @@ class RunRecords:
             if self.find(name, part) is None
         ]
 
+    def outcome(self, findings: Sequence[Finding]) -> Outcome:
+        """Return the worst outcome of the steps and of further findings."""
+        return worst(self.records, [*self.findings, *findings])
+
     def conclude(
         self,
         title: Message,
         summary: Message,
         *,
+        outcome: Outcome | None = None,
         findings: Sequence[Finding] = (),
         metrics: Sequence[Metric] = (),
         facts: Sequence[Fact] = (),
         sections: Sequence[Section] = (),
         approvals: Sequence[Approval] = (),
+        files: Mapping[str, bytes] | None = None,
         stored: Mapping[str, str] | None = None,
+        lists_messages: bool = True,
     ) -> Conclusion:
         """Return the conclusion of the run, with the section "Messages" if the run sent any.
 
         Args:
             title: of the report.
             summary: one sentence for the head of the report.
+            outcome: of the run; by default the worst of the steps and findings.
             findings: beside those of the steps.
             metrics: beside those of the steps.
             facts: head cards of the report.
             sections: of the report.
             approvals: decisions of people in this run.
+            files: further files for the bundle, by name.
             stored: hex digests of files that the run wrote into its bundle before the seal.
+            lists_messages: whether the report has the section "Messages".
         """
-        every = [*self.findings, *findings]
-        sent = self.find(STEP_SEND)
+        sent = self.find(STEP_SEND) if lists_messages else None
         return Conclusion(
             title=title,
             summary=summary,
-            outcome=worst(self.records, every),
-            findings=every,
+            outcome=outcome or self.outcome(findings),
+            findings=[*self.findings, *findings],
             metrics=[*self.metrics, *metrics],
             facts=list(facts),
             sections=[*sections, *([messages(sent)] if sent is not None else [])],
             approvals=list(approvals),
+            files=dict(files or {}),
             stored=dict(stored or {}),
         )

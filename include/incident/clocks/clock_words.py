@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Literal
 
 from include.evidence.model import Outcome
 from include.incident.clocks.clock import Clock, ClockState, Why, for_people
 from include.incident.rules import ClockRule
 from include.messages import Message, _
-from include.reports.model import Cell, Column, Table
+from include.reports.model import Cell, Columns, Table, table_of, text_table
 
 _ENTERED = 60
 """Seconds between a moment and its entry from which on both are told."""
-_HEADS = (_("What"), _("Due"), _("State"), _("Basis"))
 _WHY = {
     Why.GRADE: _("not for this grade"),
     Why.TYPE: _("not for this type of incident"),
@@ -37,29 +37,19 @@ def clock_rows(clocks: Iterable[Clock]) -> tuple[Sequence[Message], list[list[Me
     What has to be done comes first.
     """
     shown = [clock for clock in for_people(clocks) if clock.state is not ClockState.NOT_APPLICABLE]
-    return _HEADS, [[one.rule.message, due(one), state(one), basis(one.rule)] for one in shown]
+    heads = [label for label, _kind, _cell in _COLUMNS]
+    return heads, [[cell(clock) for _label, _kind, cell in _COLUMNS] for clock in shown]
 
 
 def clock_table(clocks: Iterable[Clock]) -> Table:
     """All clocks for a report, those that do not apply with the reason; red ones fail."""
-    return Table(
-        caption=_("By when what has to be done"),
-        columns=[Column(label=one) for one in _HEADS] + [Column(label=_("Result"), kind="outcome")],
-        rows=[
-            [clock.rule.message, due(clock), state(clock), basis(clock.rule), result(clock)]
-            for clock in for_people(clocks)
-        ],
-    )
+    columns: Columns[Clock] = (*_COLUMNS, (_("Result"), "outcome", result))
+    return table_of(_("By when what has to be done"), for_people(clocks), columns)
 
 
 def document_table(clocks: Iterable[Clock]) -> Table:
     """Clocks for who is handed a document: those that apply, or applied."""
-    heads, rows = clock_rows(clocks)
-    return Table(
-        caption=_("By when what has to be done"),
-        columns=[Column(label=one) for one in heads],
-        rows=[list(row) for row in rows],
-    )
+    return text_table(_("By when what has to be done"), *clock_rows(clocks))
 
 
 def outcome(clock: Clock) -> Outcome | None:
@@ -104,6 +94,14 @@ def basis(rule: ClockRule) -> Message:
     if rule.immediate:
         return _("{source}: at once; the figure is the company's", source=rule.basis.message)
     return rule.basis.message
+
+
+_COLUMNS: Sequence[tuple[Message, Literal["text"], Callable[[Clock], Message]]] = (
+    (_("What"), "text", lambda clock: clock.rule.message),
+    (_("Due"), "text", due),
+    (_("State"), "text", state),
+    (_("Basis"), "text", lambda clock: basis(clock.rule)),
+)
 
 
 def _state(clock: Clock) -> Message:

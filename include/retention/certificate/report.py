@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlalchemy import Connection, func, select
 
 from include.approvals import registry
-from include.evidence.model import Approval, Finding, Metric, Outcome
+from include.evidence.model import Approval, Finding, Metric, Outcome, attention_finding
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
-from include.reports.conclusion import Conclusion, missing_record, not_asked_for, worst
-from include.reports.model import Fact, Paragraph, Section, Steps
+from include.reports.conclusion import Conclusion, missing_record
+from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero
 from include.retention import steps
 from include.retention.certificate import section
 from include.retention.certificate.case import Case, Past
@@ -20,6 +20,7 @@ from include.retention.certificate.count.inspection import Left
 from include.retention.results import CLAUSE, VerificationResult
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.state.tables import disposition
+from include.workflow.databases import requested_databases
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -81,7 +82,7 @@ def certificate(
         approvals: decisions of this run.
         trends: past runs by database, this one included.
     """
-    left_out = [database for database in databases if database.name not in asked]
+    requested, left_out = requested_databases(databases, asked, "retention", CLAUSE)
     cases = [
         Case(
             database,
@@ -92,36 +93,30 @@ def certificate(
             records.result(VERIFY, database.name),
             trends.get(database.name, ()),
         )
-        for database in databases
-        if database.name in asked
+        for database in requested
     ]
-    findings = records.findings
+    findings: list[Finding] = []
     for case in cases:
         findings += _missing(case, records)
         if not case.rules:
             findings.append(_no_class(case.database))
-    findings += [not_asked_for(each.name, "retention.left_out", CLAUSE) for each in left_out]
-    outcome = worst(records.records, findings) if cases else Outcome.FAIL
-    return Conclusion(
-        title=TITLE,
-        summary=_summary(outcome, cases),
+    findings += left_out
+    outcome = records.outcome(findings) if cases else Outcome.FAIL
+    return records.conclude(
+        TITLE,
+        _summary(outcome, cases),
         outcome=outcome,
         findings=findings,
         metrics=[
-            *records.metrics,
-            *(
-                Metric(
-                    name=name, value=_indicator(cases, figure, all_asked=not left_out), unit=unit
-                )
-                for name, (figure, unit) in _INDICATORS.items()
-            ),
+            Metric(name=name, value=_indicator(cases, figure, all_asked=not left_out), unit=unit)
+            for name, (figure, unit) in _INDICATORS.items()
         ],
         facts=[
             *_facts(cases),
             *steps.facts(records.result(PRUNE_EVIDENCE)),
         ],
         sections=[*(section.section(case) for case in cases), _meaning(cases)],
-        approvals=list(approvals),
+        approvals=approvals,
     )
 
 
@@ -142,9 +137,8 @@ def _missing(case: Case, records: RunRecords) -> list[Finding]:
 
 
 def _no_class(database: MappedDatabase) -> Finding:
-    return Finding(
+    return attention_finding(
         code="retention.no_class",
-        severity=Outcome.ATTENTION,
         subject=database.name,
         message=_("No record class of it is in the retention schedule: nothing expires there."),
         action=_("Say in retention.yaml how long its records are kept."),
@@ -242,7 +236,7 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
             label=_("Expired, left without a ground"),
             value=unexplained,
             unit="rows",
-            status=None if unexplained is None else Outcome.FAIL if unexplained else Outcome.PASS,
+            status=must_be_zero(unexplained),
             note=_("target: 0"),
         ),
         Fact(
@@ -278,7 +272,7 @@ def _requests(cases: Sequence[Case]) -> Fact:
     return Fact(
         label=_("Requests of data subjects"),
         value=None if still is None else _("{count} open", count=still),
-        status=None if late is None else Outcome.FAIL if late else Outcome.PASS,
+        status=must_be_zero(late),
         note=None
         if late is None
         else _(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.reports.model import (
     Bar,
@@ -12,13 +11,14 @@ from include.reports.model import (
     Block,
     Cell,
     Code,
-    Column,
     Paragraph,
     Section,
     Table,
     TrendChart,
     TrendPoint,
+    must_be_zero,
     table_of,
+    text_table,
 )
 from include.retention.certificate.case import HOLDS, REQUESTS, Case, action, basis, kept, staying
 from include.retention.planning.approval import why
@@ -33,34 +33,30 @@ def record(case: Case, plan: PlanResult) -> Table:
     """Return the record of deletion as a table."""
     done, proof = case.execution, case.proof
     entered = proof.ledger if proof else None
-    rows: list[list[Cell]] = [
-        [_("What was over at"), plan.as_of],
-        [_("Begun by"), plan.started_by or _("the schedule, or a command")],
-        [_("Approved by"), _approver(case.approval, plan)],
-        [_("Erased by"), _("database user {user}", user=done.executed_as or "?") if done else None],
-        [
+    rows: list[tuple[Message, Cell]] = [
+        (_("What was over at"), plan.as_of),
+        (_("Begun by"), plan.started_by or _("the schedule, or a command")),
+        (_("Approved by"), _approver(case.approval, plan)),
+        (_("Erased by"), _("database user {user}", user=done.executed_as or "?") if done else None),
+        (
             _("Holds that were asked"),
             _(
                 "{count} on records; asked anew inside of each transaction",
                 count=plan.holds_that_counted,
             ),
-        ],
-        [_("Named in the ledger by"), _named(entered) if entered else None],
-        [_("Ledger's batches"), _batches(entered) if entered else None],
-        [_("Erased from"), (entered.begun or NOTHING) if entered else None],
-        [_("Erased until"), (entered.ended or NOTHING) if entered else None],
-        [_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None],
-        [_("Counted afterwards"), proof.verified_at if proof else None],
-        [
+        ),
+        (_("Named in the ledger by"), _named(entered) if entered else None),
+        (_("Ledger's batches"), _batches(entered) if entered else None),
+        (_("Erased from"), (entered.begun or NOTHING) if entered else None),
+        (_("Erased until"), (entered.ended or NOTHING) if entered else None),
+        (_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None),
+        (_("Counted afterwards"), proof.verified_at if proof else None),
+        (
             _("Records whose foreign key leads nowhere"),
             sum(orphans.records for orphans in proof.orphans) if proof else None,
-        ],
+        ),
     ]
-    return Table(
-        caption=_("Record of deletion"),
-        columns=[Column(label=_("What")), Column(label=_("In this run"))],
-        rows=rows,
-    )
+    return text_table(_("Record of deletion"), (_("What"), _("In this run")), rows)
 
 
 def _approver(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
@@ -247,13 +243,12 @@ def _chart(case: Case) -> list[BarChart]:
     bars = []
     for planned in sorted(due, key=lambda it: -(it.expired + it.requested))[:MOST_BARS]:
         left = case.left(planned.name)
-        bad = bool(left and left.unexplained)
         bars += [
             Bar(label=case.title(planned.name), value=planned.expired + planned.requested),
             Bar(
                 label=_("of these erased"),
                 value=case.erased(planned),
-                status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
+                status=must_be_zero(left.unexplained if left else None),
             ),
         ]
     if not bars:
