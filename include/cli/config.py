@@ -217,8 +217,7 @@ def migrate(
     from include.state.migrate import newest_revision
     from include.state.reading import grant_pages
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         made = engine(place.database("state_db").conninfo())
         apply(made)
         if pages_role:

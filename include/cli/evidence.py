@@ -46,8 +46,7 @@ def check(path: str | None) -> Verification:
     """Verify one bundle, or all of them where no path is given."""
     from include.evidence.verify import verify_all, verify_one, verify_path
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         store = place.store("evidence_store")
         if path is None:
             with place.state.connect() as conn:
@@ -140,8 +139,7 @@ def recover_ledger(
     from include.evidence.adopt import recover_ledger as recover
     from include.evidence.signing import TrustedKeys
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         store = place.store("evidence_store")
         with place.state.connect() as conn:
             entered = recover(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from include.cli.console import errors, print_json, results
 from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import Columns, fields, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
 NOT_MAPPED = "it is not in the data map: add it there"
-COLUMNS: Mapping[str, Callable[[PlannedClass], object]] = {
+COLUMNS: Columns[PlannedClass] = {
     "class": lambda planned: planned.name,
-    "records": lambda planned: f"{planned.records:,}",
-    "expired": lambda planned: f"{planned.expired:,}",
-    "requested": lambda planned: f"{planned.requested:,}",
-    "held": lambda planned: f"{planned.held:,}",
-    "suspended": lambda planned: f"{planned.suspended:,}",
-    "kept longer": lambda planned: f"{planned.kept_longer:,}",
+    **fields("records", "expired", "requested", "held", "suspended", "kept_longer", form=","),
     "referred to": lambda planned: f"{planned.kept_by_reference:,}",
-    "to delete": lambda planned: f"{planned.to_delete:,}",
-    "to mask": lambda planned: f"{planned.to_mask:,}",
+    **fields("to_delete", "to_mask", form=","),
     "to drop": lambda planned: f"{planned.to_drop_partitions:,}",
 }
 
