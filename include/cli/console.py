@@ -35,6 +35,16 @@ def tell(text: str, screen: Console = errors) -> None:
     screen.print(f"[dim]·[/dim] {text}", soft_wrap=True)
 
 
+def print_line(text: str) -> None:
+    """Print a line on stdout, without markup."""
+    results.print(text, markup=False, soft_wrap=True)
+
+
+def print_note(text: str) -> None:
+    """Print a line on stderr, without markup."""
+    errors.print(text, markup=False, soft_wrap=True)
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Put one JSON object on stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
@@ -68,7 +78,7 @@ def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
         print_json(content)
     else:
         for line in lines:
-            results.print(line, markup=False, soft_wrap=True)
+            print_line(line)
     return 0
 
 

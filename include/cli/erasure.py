@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, json_row, print_result
+from include.cli.console import errors, json_row, print_note, print_result
 from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import Columns, fields, print_list
@@ -53,11 +53,9 @@ def add(
                 entered_by=by,
             )
     if before is not None and before.id == request.id:
-        errors.print(
+        print_note(
             f"The subject has asked already: request {request.id} of {request.received_on} is open "
-            "and stays as it is.",
-            markup=False,
-            soft_wrap=True,
+            "and stays as it is."
         )
     text = f"Request {request.id} is due on {request.due_on}."
     return print_result(as_json, _row(request), text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_line, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.evidence.folder import DEPTH
@@ -118,7 +118,7 @@ def _show(checked: Verification) -> None:
     if checked.commands:
         results.print("Check it without ParcelSeal:")
         for line in checked.commands:
-            results.print(f"  {line}", soft_wrap=True, markup=False)
+            print_line(f"  {line}")
 
 
 def recover_ledger(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, json_row, print_json, print_result, results
+from include.cli.console import errors, json_row, print_json, print_line, print_note, print_result
 from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import Columns, fields, print_list
@@ -62,7 +62,7 @@ def add(
             )
         if not as_json:  # before tables are read, which may take minutes
             said = f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on."
-            results.print(said, markup=False, soft_wrap=True)
+            print_line(said)
         found = _reach(place, hold)
     if as_json:
         print_json(_row(hold) | {"records": found})
@@ -125,11 +125,9 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
         try:
             found[name] = count_held(RetentionDatabase(RunContext(place, None), name), hold)
         except ParcelSealError as error:
-            errors.print(
+            print_note(
                 f"The hold counts. How many records of {name} it is on could not be counted: "
-                f"{error}",
-                markup=False,
-                soft_wrap=True,
+                f"{error}"
             )
     return found
 
@@ -144,9 +142,7 @@ def _tell_reach(found: dict[str, dict[str, int]]) -> None:
         if records
     ]
     if each:
-        results.print(
-            f"Records that it is on now: {', '.join(each)}.", markup=False, soft_wrap=True
-        )
+        print_line(f"Records that it is on now: {', '.join(each)}.")
     elif found:
         errors.print(
             "No record is found by this key now. Compare it with the file of the case: a mistyped "
@@ -179,7 +175,7 @@ def list_(
         **fields("id", "kind", "value", "reason", "owner"),
         "case": lambda hold: hold.case_ref,
         "placed (UTC)": lambda hold: f"{hold.placed_at:%Y-%m-%d %H:%M}",
-        **fields("review_on"),
+        "review on": lambda hold: hold.review_on,
         "state": lambda hold: _state(hold, today),
     }
     nothing = "No hold is due for review." if due else "There is no hold."

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import english, errors, json_row, print_json, results
+from include.cli.console import (
+    english,
+    json_row,
+    print_json,
+    print_line,
+    print_note,
+    results,
+)
 from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
 from include.cli.table import Columns, fields, print_list, print_table
@@ -38,7 +45,7 @@ def list_incidents(as_json: AsJson = False) -> int:
         **fields("incident", "type", "state"),
         "grade": lambda incident: incident["grade"] or "not graded",
         "aware": lambda incident: incident["aware_at"][:16],
-        **fields("ran_out"),
+        "ran out": lambda incident: incident["ran_out"],
         "next due": lambda incident: (incident["next_due_at"] or "")[:16],
     }
     print_list(as_json, {"incidents": found}, found, columns)
@@ -71,7 +78,7 @@ def show(number: Number, as_json: AsJson = False) -> int:
             ]
             print_json(told | {"clocks": [_clock(one) for one in clocks], "timeline": rows})
             return 0
-        results.print(f"{told['incident']}: {record.incident.what}", markup=False, soft_wrap=True)
+        print_line(f"{told['incident']}: {record.incident.what}")
         print_table(
             clocks,
             {
@@ -87,7 +94,7 @@ def show(number: Number, as_json: AsJson = False) -> int:
                 "happened": lambda entry: entry.happened_at.astimezone(run.zone).isoformat(
                     timespec="minutes"
                 ),
-                **fields("by"),
+                "by": lambda entry: entry.by,
                 "what": lambda entry: english(entry.words),
             },
         )
@@ -151,7 +158,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         faults += [f"{one} cannot be read" for one in compared.unreadable]
         faults += kept_evidence.faults(kept)
         for one in faults:
-            errors.print(f"{told['incident']}: {one}", markup=False, soft_wrap=True)
+            print_note(f"{told['incident']}: {one}")
     return 0 if verified else 1
 
 
@@ -216,7 +223,7 @@ def documents(
         print_json({"incident": found.number, "documents": written})
     else:
         for one in written:
-            results.print(one, markup=False, soft_wrap=True)
+            print_line(one)
     return 0
 
 

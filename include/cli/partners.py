@@ -9,15 +9,16 @@ import typer
 
 from include.cli.console import (
     english,
-    errors,
     json_row,
     print_json,
+    print_line,
+    print_note,
     print_result,
     results,
 )
 from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import Columns, fields, print_list, print_table
+from include.cli.table import Columns, print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_partners(as_json: AsJson = False) -> int:
     ]
     content = {"partners": found, "oddities": odd, "without_number": register.unnamed}
     columns: Columns[dict[str, Any]] = {
-        **fields("partner"),
+        "partner": lambda partner: partner["partner"],
         "company": lambda partner: partner["name"],
         "tier": lambda partner: "not known" if partner["tier"] is None else partner["tier"],
         "access": lambda partner: bool(partner["live_access"]),
@@ -65,7 +66,7 @@ def list_partners(as_json: AsJson = False) -> int:
     if not print_list(as_json, content, found, columns):
         return 0
     for one in register.oddities:
-        results.print(f"  {one.partner}: {english(one.message)}", soft_wrap=True, markup=False)
+        print_line(f"  {one.partner}: {english(one.message)}")
     if register.unnamed:
         results.print(f"  rows without a number that can be used: {register.unnamed}")
     return 0
@@ -84,14 +85,14 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
         with place.state.connect() as conn:
             (bound,) = bound_of(run, history.known(conn, partner), {partner: named})
             reviews = history.history(conn, partner)
-    reasons = [english(one) for one in of(bound, run.today).reasons]
+    reasons = [english(reason) for reason in of(bound, run.today).reasons]
     if as_json:
         told = _told(run, bound) | {"reasons": reasons}
         print_json(told | {"reviews": [_review(one) for one in reviews]})
         return 0
     results.print(english(named.title), markup=False)
     for reason in reasons or ["Nothing stands against sharing with it."]:
-        results.print(f"  {reason}", soft_wrap=True, markup=False)
+        print_line(f"  {reason}")
     print_table(
         map(_review, reviews),
         {
@@ -100,7 +101,7 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
             "because": lambda review: review["because"] or "its turn came",
             "issued": lambda review: (review["issued_at"] or "")[:10],
             "returned": lambda review: (review["returned_at"] or "")[:10],
-            **fields("score"),
+            "score": lambda review: review["score"],
             "decided": lambda review: (review["decided_at"] or "")[:10],
             "result": lambda review: _RESULTS[review["passed"]],
         },
@@ -230,11 +231,9 @@ def reopen(
         return 0
     _show(review, as_json)
     said = "is refused from now on" if changed else "was refused already, nothing changed"
-    results.print(
+    print_line(
         f"Sharing with partner {partner} {said}, until a review passes. Next: "
-        f"./parcelseal partners questionnaire {partner} --out FILE --by ID",
-        soft_wrap=True,
-        markup=False,
+        f"./parcelseal partners questionnaire {partner} --out FILE --by ID"
     )
     return 0
 
@@ -246,14 +245,14 @@ def standing(partner: Partner, as_json: AsJson = False) -> int:
 
     with local_stack(workplace()) as place:
         found = standing_of(_context(place), partner)
-    reasons = [english(one) for one in found.reasons]
+    reasons = [english(reason) for reason in found.reasons]
     if as_json:
         print_json({"partner": partner, "allowed": found.allowed, "reasons": reasons})
     else:
         verdict = "allowed" if found.allowed else "refused"
         results.print(f"sharing with partner {partner}: {verdict}", markup=False)
         for reason in reasons:
-            results.print(f"  {reason}", soft_wrap=True, markup=False)
+            print_line(f"  {reason}")
     return 0 if found.allowed else 1
 
 
@@ -275,12 +274,10 @@ def _warn(review: Review) -> None:
     from include.partners.history import abroad, countries
 
     if named := abroad(review.sub_processors):
-        errors.print(
+        print_note(
             f"warning: sub-processors that are not given as in China: {len(named)} "
             f"({countries(named)}). "
-            "See whether the answers say so, and whether it may be provided there.",
-            soft_wrap=True,
-            markup=False,
+            "See whether the answers say so, and whether it may be provided there."
         )
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from include.cli import evidence
-from include.cli.console import english, errors, json_row, print_json, results
+from include.cli.console import (
+    english,
+    errors,
+    json_row,
+    print_json,
+    print_line,
+    print_note,
+    results,
+)
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.cli.table import fields, print_table
@@ -201,7 +209,7 @@ def verify(
     print_table(
         redrawn.populations,
         {
-            **fields("population"),
+            "population": lambda population: population.population,
             **fields("items", "drawn", "rejected", form=","),
             "drawn again": lambda population: (
                 "other than sealed" if population.faults else "the same"
@@ -236,14 +244,12 @@ def hand_in(
         print_json(told | {"items": len(taken.handed_in.items), "remarks": remarks})
         return 0
     for one in taken.handed_in.replaced[-1:]:
-        errors.print(
+        print_note(
             f"  remark: it replaces what {one.returned_by} handed in at {one.returned_at:%F %R}; "
-            f"{one.changed:,} items were answered otherwise",
-            soft_wrap=True,
-            markup=False,
+            f"{one.changed:,} items were answered otherwise"
         )
     results.print(f"taken: {taken.part}, {len(taken.handed_in.items):,} items")
     for remark in remarks:
-        results.print(f"  remark: {remark}", soft_wrap=True, markup=False)
+        print_line(f"  remark: {remark}")
     results.print("The next run of conclude_audit judges them; start it now or wait for it.")
     return 0

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include.cli.console import print_json, results, value_of
+from include.cli.console import print_json, print_line, results, value_of
 
 UNFOLDED = 100_000  # columns of a pipe: a program reads one record per line
 RowT = TypeVar("RowT")
@@ -72,7 +72,7 @@ def print_list(
     elif rows or not nothing:
         print_table(rows, columns)
     else:
-        results.print(nothing, markup=False, soft_wrap=True)
+        print_line(nothing)
     return not as_json
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from include.cli.console import errors, json_row, print_json, print_result, results
+from include.cli.console import json_row, print_json, print_line, print_note, print_result
 from include.cli.options import AsJson, By, day_option
 from include.cli.stack import local_stack, workplace
 from include.cli.table import Columns, fields, print_list
@@ -56,7 +56,7 @@ def upload(
             | json_row(done, "lines", "added", "mended", "replaced")
         )
     else:
-        results.print(_said(done), soft_wrap=True, markup=False)
+        print_line(_said(done))
     _remark(place.pack, wanted)
     return 0
 
@@ -99,7 +99,7 @@ def _remark(pack: PolicyPack, kind: Kind) -> None:
             if rules is None
             else f"training.yaml takes {source} from a query: uploads count with upload: true"
         )
-        errors.print(f"  remark: {told}", soft_wrap=True, markup=False)
+        print_note(f"  remark: {told}")
 
 
 @app.command("template")
@@ -144,7 +144,7 @@ def uploads(as_json: AsJson = False) -> int:
         "kind": lambda upload: upload.kind,
         "uploaded at": lambda upload: f"{upload.uploaded_at.astimezone(zone):%F %R}",
         "by": lambda upload: upload.uploaded_by,
-        **fields("lines", form=","),
+        "lines": lambda upload: f"{upload.lines:,}",
         "counts": lambda upload: upload.stands,
         "SHA-256": lambda upload: upload.sha256[:12],
     }
