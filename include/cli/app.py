@@ -16,7 +16,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from include.cli.console import complain, errors, new_log, one_line, print_json, tell
+from include.cli.console import complain, errors, new_log, one_line, print_json, print_note, tell
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
 from include.services import stopping
@@ -161,7 +161,7 @@ def _fail(words: list[str], error: ParcelSealError) -> int:
 
 def _keep(text: str) -> Path:
     if not sys.stderr.isatty():  # a container's own files are gone with it; its output is kept
-        errors.print(text, markup=False, soft_wrap=True)
+        print_note(text)
     place = workplace()
     now = place.clock.now()
     for folder in (place.home / "logs", Path(tempfile.gettempdir())):  # the home may be the fault

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli.console import results, tell
+from include.cli.console import print_line, results, tell
 from include.cli.stack import DEFAULT_CUSTOMERS, workplace
 from include.policy import SHIPPED
 from include.services.errors import ServiceError, UsageError
@@ -62,7 +62,7 @@ def init(
     for name in added:
         results.print(f"{dotenv}: {name}", soft_wrap=True)
     for name in made:
-        results.print(f"{place / name}", soft_wrap=True, markup=False)
+        print_line(f"{place / name}")
     if not added and not made:
         tell("everything was there already; nothing was changed")
         return 0

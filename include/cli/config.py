@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from include.cli.config_connect import Problem, connect_problems, pack_problem
-from include.cli.console import errors, print_json, results, tell
+from include.cli.console import errors, print_json, print_note, results, tell
 from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
@@ -75,7 +75,7 @@ def check(
         print_json(done | {"remarks": [str(remark) for remark in remarks]})
         return 0
     for remark in remarks:
-        errors.print(f"remark: {remark}", soft_wrap=True, markup=False)
+        print_note(f"remark: {remark}")
     collections = sum(len(one.collections) for one in pack.databases.values())
     results.print(
         f"valid: {len(pack.databases)} databases, {collections} collections, "
@@ -108,7 +108,7 @@ def _refuse(place: Workplace, problems: list[Problem], where: str, *, as_json: b
         print_json({"valid": False, "pack": str(place.policy), "problems": in_json})
         return 2
     for problem in problems:
-        errors.print(str(problem), soft_wrap=True, markup=False)
+        print_note(str(problem))
     errors.print(f"[bold red]{len(problems)} errors[/bold red] {where}", soft_wrap=True)
     return 2
 
@@ -217,8 +217,7 @@ def migrate(
     from include.state.migrate import newest_revision
     from include.state.reading import grant_pages
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         made = engine(place.database("state_db").conninfo())
         apply(made)
         if pages_role:

@@ -20,6 +20,7 @@ from include.registry import pages_tables, workflows
 from include.retention.execution.execute_step import ANOTHER_DATABASE
 from include.retention.hold_keys import key_problems
 from include.rights import declared
+from include.rights.declared import Right
 from include.rights.missing import (
     Login,
     MissingRight,
@@ -199,20 +200,20 @@ def lacks_retention_rights(
 
 def query_logins(place: Workplace) -> Iterator[Problem]:
     """Check that the logins of workflows may execute the queries of the pack."""
-    for query in pack_queries(place):
+    for query, rights in pack_queries(place):
         mapped = place.pack.database(query.database)
         address = partial(place.role_database, query.connection, mapped.connection)
-        yield from _try(query.connection, address, partial(lacks_query, query=query.sql))
+        lacks = partial(lacks_query, query=query.sql, rights=rights)
+        yield from _try(query.connection, address, lacks)
 
 
-def pack_queries(services: Workplace) -> list[LoginQuery]:
-    """Return the complete queries of a pack."""
-    queries: list[LoginQuery] = []
+def pack_queries(services: Workplace) -> Iterator[tuple[LoginQuery, Sequence[Right]]]:
+    """Yield the complete queries of a pack, each with the rights that its login needs."""
     for workflow in workflows():
         run = workflow.context(services)
-        if run is not None and workflow.queries is not None:
-            queries += workflow.queries(run)
-    return queries
+        if run is not None and workflow.queries and workflow.login:
+            rights = declared.query_rights(workflow.login)
+            yield from ((query, rights) for query in workflow.queries(run))
 
 
 def intake_logins(place: Workplace) -> Iterator[Problem]:

@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from include.services.errors import ParcelSealError
+
+if TYPE_CHECKING:
+    from include.messages import Message
 
 errors = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
@@ -32,10 +35,41 @@ def tell(text: str, screen: Console = errors) -> None:
     screen.print(f"[dim]·[/dim] {text}", soft_wrap=True)
 
 
+def print_line(text: str) -> None:
+    """Print a line on stdout, without markup."""
+    results.print(text, markup=False, soft_wrap=True)
+
+
+def print_note(text: str) -> None:
+    """Print a line on stderr, without markup."""
+    errors.print(text, markup=False, soft_wrap=True)
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Put one JSON object on stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
+
+
+def value_of(item: object, name: str) -> Any:
+    """Return an attribute of an item, or a value of a mapping."""
+    return item[name] if isinstance(item, Mapping) else getattr(item, name)
+
+
+def json_row(item: object, *names: str) -> dict[str, Any]:
+    """Return values of an item by their names, for JSON; moments and days in ISO 8601."""
+    values = {name: value_of(item, name) for name in names}
+    return {
+        name: value.isoformat() if isinstance(value, date) else value
+        for name, value in values.items()
+    }
+
+
+def english(message: Message) -> str:
+    """Return a message in English, its values in the formats of reports."""
+    from include.reports.i18n import Translator
+
+    return Translator("en").text(message)
 
 
 def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
@@ -44,7 +78,7 @@ def print_result(as_json: bool, content: Mapping[str, Any], *lines: str) -> int:
         print_json(content)
     else:
         for line in lines:
-            results.print(line, markup=False, soft_wrap=True)
+            print_line(line)
     return 0
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_result
+from include.cli.console import errors, json_row, print_note, print_result
 from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
@@ -54,14 +53,12 @@ def add(
                 entered_by=by,
             )
     if before is not None and before.id == request.id:
-        errors.print(
+        print_note(
             f"The subject has asked already: request {request.id} of {request.received_on} is open "
-            "and stays as it is.",
-            markup=False,
-            soft_wrap=True,
+            "and stays as it is."
         )
     text = f"Request {request.id} is due on {request.due_on}."
-    return print_result(as_json, request.as_json(), text)
+    return print_result(as_json, _row(request), text)
 
 
 @app.command("list")
@@ -76,18 +73,14 @@ def list_(
     today = place.clock.now().astimezone(place.pack.calendar.zone).date()
     with local_stack(place), place.state.connect() as conn:
         shown = [one for one in requests.every(conn) if every or one.closed_at is None]
-    columns: dict[str, Callable[[ErasureRequest], object]] = {
-        "id": lambda request: request.id,
-        "database": lambda request: request.database,
-        "subject": lambda request: request.subject,
-        "reference": lambda request: request.reference,
+    columns: Columns[ErasureRequest] = {
+        **fields("id", "database", "subject", "reference"),
         "received": lambda request: request.received_on,
-        "due on": lambda request: request.due_on,
-        "entered by": lambda request: request.entered_by,
+        **fields("due_on", "entered_by"),
         "state": lambda request: _state(request, today),
     }
     nothing = "There is no request." if every else "No request is open."
-    content = {"requests": [one.as_json() for one in shown]}
+    content = {"requests": [_row(request) for request in shown]}
     late = sum(one.is_overdue(today) and one.restricted_at is None for one in shown)
     if print_list(as_json, content, shown, columns, nothing) and late:
         errors.print(
@@ -106,10 +99,17 @@ def withdraw(
     """Close a request that is not to be carried out. What was erased by then stays erased."""
     from include.erasure import requests
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         request = requests.withdraw(conn, place.clock, request_id, by=by, because=because)
-    return print_result(as_json, request.as_json(), f"Request {request.id} is withdrawn.")
+    return print_result(as_json, _row(request), f"Request {request.id} is withdrawn.")
+
+
+def _row(request: ErasureRequest) -> dict[str, Any]:
+    return json_row(
+        request,
+        *("id", "database", "subject", "reference", "received_on", "due_on", "entered_by"),
+        *("closed_at", "closed_by", "closed_because", "found_at"),
+    )
 
 
 def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, print_json, print_line, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.evidence.folder import DEPTH
@@ -46,8 +46,7 @@ def check(path: str | None) -> Verification:
     """Verify one bundle, or all of them where no path is given."""
     from include.evidence.verify import verify_all, verify_one, verify_path
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         store = place.store("evidence_store")
         if path is None:
             with place.state.connect() as conn:
@@ -119,7 +118,7 @@ def _show(checked: Verification) -> None:
     if checked.commands:
         results.print("Check it without ParcelSeal:")
         for line in checked.commands:
-            results.print(f"  {line}", soft_wrap=True, markup=False)
+            print_line(f"  {line}")
 
 
 def recover_ledger(
@@ -140,8 +139,7 @@ def recover_ledger(
     from include.evidence.adopt import recover_ledger as recover
     from include.evidence.signing import TrustedKeys
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         store = place.store("evidence_store")
         with place.state.connect() as conn:
             entered = recover(

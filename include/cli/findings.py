@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import print_result
-from include.cli.options import AsJson, By
+from include.cli.console import english, json_row, print_result
+from include.cli.options import AsJson, By, day_option
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +29,13 @@ def list_findings(
     """Show findings, the one that is due first at the head."""
     from include.findings import register
 
-    place = workplace()
-    with local_stack(place), place.state.connect() as conn:
+    with local_stack(workplace()) as place, place.state.connect() as conn:
         found = register.listed(conn, closed=closed)
-    columns: dict[str, Callable[[Found], object]] = {
+    columns: Columns[Found] = {
         "no.": lambda finding: finding.id,
         "due": lambda finding: finding.due_on,
-        "state": lambda finding: finding.state,
-        "owner": lambda finding: finding.owner,
-        "reference": lambda finding: finding.reference,
-        "finding": _text,
+        **fields("state", "owner", "reference"),
+        "finding": lambda finding: english(finding.what),
     }
     print_list(as_json, {"findings": [_told(one) for one in found]}, found, columns)
     return 0
@@ -51,16 +47,13 @@ def answer(
     cause: Annotated[str, typer.Option(help="Why it happened; no customer data.")],
     action: Annotated[str, typer.Option(help="What is done about it; no customer data.")],
     by: By,
-    due: Annotated[
-        str | None, typer.Option(help="Another day for it: YYYY-MM-DD.", metavar="YYYY-MM-DD")
-    ] = None,
+    due: Annotated[date | None, day_option("Another day for it: YYYY-MM-DD.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Enter cause and corrective action of a finding; it stays open until a retest is met."""
     from include.findings import register
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         found = register.answer(
             conn,
             number,
@@ -68,7 +61,7 @@ def answer(
             action=action,
             by=by,
             at=place.clock.now().astimezone(place.pack.calendar.zone),
-            due_on=_day(due) if due else None,
+            due_on=due,
         )
     return _show(found, as_json)
 
@@ -88,8 +81,7 @@ def retest(
 
     if met == deviates:  # with both, the last one must not win unseen
         raise UsageError("What did the test come to?", "Write --met or --deviates, one of them.")
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         found = register.retest(conn, number, met=met, by=by, at=place.clock.now())
     return _show(found, as_json)
 
@@ -100,34 +92,10 @@ def _show(found: Found, as_json: bool) -> int:
     )
 
 
-def _told(one: Found) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "kind": one.kind,
-        "reference": one.reference,
-        "finding": _text(one),
-        "owner": one.owner,
-        "opened_at": one.opened_at.isoformat(),
-        "due_on": one.due_on.isoformat(),
-        "first_due_on": one.first_due_on.isoformat(),
-        "moved": one.moved,
-        "state": str(one.state),
-        "cause": one.cause,
-        "action": one.action,
-        "answered_by": one.answered_by,
-        "closed_by": one.closed_by,
-        "retests": one.retests,
-    }
-
-
-def _text(one: Found) -> str:
-    from include.reports.i18n import Translator
-
-    return Translator("en").text(one.what)
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None
+def _told(finding: Found) -> dict[str, Any]:
+    return (
+        json_row(finding, "id", "kind", "reference")
+        | {"finding": english(finding.what)}
+        | json_row(finding, "owner", "opened_at", "due_on", "first_due_on", "moved", "state")
+        | json_row(finding, "cause", "action", "answered_by", "closed_by", "retests")
+    )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, print_result, results
+from include.cli.console import errors, json_row, print_json, print_line, print_note, print_result
 from include.cli.options import AsJson, require_prefix
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
@@ -63,10 +62,10 @@ def add(
             )
         if not as_json:  # before tables are read, which may take minutes
             said = f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on."
-            results.print(said, markup=False, soft_wrap=True)
+            print_line(said)
         found = _reach(place, hold)
     if as_json:
-        print_json(hold.as_json() | {"records": found})
+        print_json(_row(hold) | {"records": found})
     else:
         _tell_reach(found)
     return 0
@@ -126,11 +125,9 @@ def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
         try:
             found[name] = count_held(RetentionDatabase(RunContext(place, None), name), hold)
         except ParcelSealError as error:
-            errors.print(
+            print_note(
                 f"The hold counts. How many records of {name} it is on could not be counted: "
-                f"{error}",
-                markup=False,
-                soft_wrap=True,
+                f"{error}"
             )
     return found
 
@@ -145,9 +142,7 @@ def _tell_reach(found: dict[str, dict[str, int]]) -> None:
         if records
     ]
     if each:
-        results.print(
-            f"Records that it is on now: {', '.join(each)}.", markup=False, soft_wrap=True
-        )
+        print_line(f"Records that it is on now: {', '.join(each)}.")
     elif found:
         errors.print(
             "No record is found by this key now. Compare it with the file of the case: a mistyped "
@@ -176,19 +171,15 @@ def list_(
             holds = registry.due_for_review(conn, today)
         else:
             holds = registry.every(conn) if every else registry.active(conn)
-    columns: dict[str, Callable[[Hold], object]] = {
-        "id": lambda hold: hold.id,
-        "kind": lambda hold: hold.kind,
-        "value": lambda hold: hold.value,
-        "reason": lambda hold: hold.reason,
-        "owner": lambda hold: hold.owner,
+    columns: Columns[Hold] = {
+        **fields("id", "kind", "value", "reason", "owner"),
         "case": lambda hold: hold.case_ref,
         "placed (UTC)": lambda hold: f"{hold.placed_at:%Y-%m-%d %H:%M}",
         "review on": lambda hold: hold.review_on,
         "state": lambda hold: _state(hold, today),
     }
     nothing = "No hold is due for review." if due else "There is no hold."
-    content = {"holds": [hold.as_json() for hold in holds]}
+    content = {"holds": [_row(hold) for hold in holds]}
     waiting = sum(_is_due(hold, today) for hold in holds)
     if print_list(as_json, content, holds, columns, nothing) and waiting:
         errors.print(f"Due for review: {waiting}. A hold counts until it is released.")
@@ -205,11 +196,18 @@ def release(
     """End a hold; the next run disposes of what expired meanwhile. The registry keeps it."""
     from include.holds import registry
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         hold = registry.release(conn, place.clock, hold_id, released_by=by, reason=reason)
     text = f"Hold {hold.id} on {hold.kind} {hold.value} is released."
-    return print_result(as_json, hold.as_json(), text)
+    return print_result(as_json, _row(hold), text)
+
+
+def _row(hold: Hold) -> dict[str, Any]:
+    return (
+        json_row(hold, "id", "kind", "value", "reason", "owner")
+        | {"case": hold.case_ref}
+        | json_row(hold, "placed_at", "review_on", "released_at", "released_by", "release_reason")
+    )
 
 
 def _kind(typed: str) -> HoldKind:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import (
+    english,
+    json_row,
+    print_json,
+    print_line,
+    print_note,
+    results,
+)
 from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list, print_table
+from include.cli.table import Columns, fields, print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.incident.clocks.clock import Clock
     from include.incident.incident_run import IncidentRecord, IncidentRun
-    from include.messages import Message
     from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Incidents, their clocks and their timeline.")
@@ -28,8 +33,7 @@ Number = Annotated[str, typer.Argument(help="Number of the incident: INC-2026-00
 @app.command("list")
 def list_incidents(as_json: AsJson = False) -> int:
     """Show every incident, the newest first, and what is overdue of it."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.incident import register
         from include.incident.incident_run import record_in
 
@@ -37,10 +41,8 @@ def list_incidents(as_json: AsJson = False) -> int:
         with place.state.connect() as conn:
             records = [record_in(conn, one.number) for one in register.listed(conn)]
         found = [_told(run, record) for record in records]
-    columns: dict[str, Callable[[dict[str, Any]], object]] = {
-        "incident": lambda incident: incident["incident"],
-        "type": lambda incident: incident["type"],
-        "state": lambda incident: incident["state"],
+    columns: Columns[dict[str, Any]] = {
+        **fields("incident", "type", "state"),
         "grade": lambda incident: incident["grade"] or "not graded",
         "aware": lambda incident: incident["aware_at"][:16],
         "ran out": lambda incident: incident["ran_out"],
@@ -53,8 +55,7 @@ def list_incidents(as_json: AsJson = False) -> int:
 @app.command("show")
 def show(number: Number, as_json: AsJson = False) -> int:
     """Show an incident with its clocks and its timeline."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.incident.clocks.clock import ClockState, clocks_of, for_people
         from include.incident.clocks.clock_words import due, state
         from include.incident.incident_run import record_of
@@ -77,13 +78,13 @@ def show(number: Number, as_json: AsJson = False) -> int:
             ]
             print_json(told | {"clocks": [_clock(one) for one in clocks], "timeline": rows})
             return 0
-        results.print(f"{told['incident']}: {record.incident.what}", markup=False, soft_wrap=True)
+        print_line(f"{told['incident']}: {record.incident.what}")
         print_table(
             clocks,
             {
-                "clock": lambda clock: _text(clock.rule.message),
-                "due": lambda clock: _text(due(clock)),
-                "state": lambda clock: _text(state(clock)),
+                "clock": lambda clock: english(clock.rule.message),
+                "due": lambda clock: english(due(clock)),
+                "state": lambda clock: english(state(clock)),
             },
         )
         print_table(
@@ -94,7 +95,7 @@ def show(number: Number, as_json: AsJson = False) -> int:
                     timespec="minutes"
                 ),
                 "by": lambda entry: entry.by,
-                "what": lambda entry: _text(entry.words),
+                "what": lambda entry: english(entry.words),
             },
         )
     return 0
@@ -108,8 +109,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
     additions says which entry was the newest when it was sealed. The list of affected people and
     the stored extracts of logs are compared with what the timeline says of them.
     """
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.incident import register, timeline
         from include.incident.evidence import kept as kept_evidence
         from include.incident.incident_run import record_of
@@ -136,15 +136,10 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         "contradicting": list(compared.contradicting),
         "unreadable": list(compared.unreadable),
         "evidence": [
-            {
-                "name": one.name,
-                "entry": one.entry,
-                "sha256": one.expected,
-                "found": one.found,
-                "holds": one.holds,
-                "intact_version": one.intact_version,
-            }
-            for one in kept
+            json_row(evidence, "name", "entry")
+            | {"sha256": evidence.expected}
+            | json_row(evidence, "found", "holds", "intact_version")
+            for evidence in kept
         ],
     }
     if as_json:
@@ -163,7 +158,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         faults += [f"{one} cannot be read" for one in compared.unreadable]
         faults += kept_evidence.faults(kept)
         for one in faults:
-            errors.print(f"{told['incident']}: {one}", markup=False, soft_wrap=True)
+            print_note(f"{told['incident']}: {one}")
     return 0 if verified else 1
 
 
@@ -176,8 +171,7 @@ def note(
     as_json: AsJson = False,
 ) -> int:
     """Add a note to the timeline, where Airflow is down."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.incident.form import Action
         from include.incident.updating import Update, enter
 
@@ -196,8 +190,7 @@ def documents(
     as_json: AsJson = False,
 ) -> int:
     """Write the documents of an incident that were sealed: reports to authorities, the summary."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.evidence.folder import StoreFolder
         from include.evidence.ledger import begun_with
         from include.incident.incident_run import record_of
@@ -230,7 +223,7 @@ def documents(
         print_json({"incident": found.number, "documents": written})
     else:
         for one in written:
-            results.print(one, markup=False, soft_wrap=True)
+            print_line(one)
     return 0
 
 
@@ -244,35 +237,24 @@ def _context(place: Workplace) -> IncidentRun:
 def _told(run: IncidentRun, record: IncidentRecord) -> dict[str, Any]:
     from include.incident.clocks.clock import clocks_of
 
-    one, clocks = record.incident, clocks_of(run, record)
+    incident, clocks = record.incident, clocks_of(run, record)
     due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]
-    return {
-        "incident": one.number,
-        "type": one.type,
-        "state": str(one.state),
-        "duplicate_of": one.duplicate_of,
-        "grade": record.grade,
-        "what": one.what,
-        "began_at": one.began_at.isoformat() if one.began_at else None,
-        "aware_at": one.aware_at.isoformat(),
-        "ended_at": one.ended_at.isoformat() if one.ended_at else None,
-        "ran_out": sum(clock.is_late for clock in clocks),
-        "next_due_at": min(due).isoformat() if due else None,
-        "run_id": one.run.run_id,
-    }
+    return (
+        {"incident": incident.number}
+        | json_row(incident, "type", "state", "duplicate_of")
+        | {"grade": record.grade}
+        | json_row(incident, "what", "began_at", "aware_at", "ended_at")
+        | {
+            "ran_out": sum(clock.is_late for clock in clocks),
+            "next_due_at": min(due).isoformat() if due else None,
+            "run_id": incident.run.run_id,
+        }
+    )
 
 
-def _clock(one: Clock) -> dict[str, Any]:
-    return {
-        "clock": one.id,
-        "state": str(one.state),
-        "due_at": one.due_at.isoformat() if one.due_at else None,
-        "done_at": one.done_at.isoformat() if one.done_at else None,
-        "late_by_seconds": one.lateness.total_seconds(),
-    }
-
-
-def _text(message: Message) -> str:
-    from include.reports.i18n import Translator
-
-    return Translator("en").text(message)
+def _clock(clock: Clock) -> dict[str, Any]:
+    return (
+        {"clock": clock.id}
+        | json_row(clock, "state", "due_at", "done_at")
+        | {"late_by_seconds": clock.lateness.total_seconds()}
+    )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import errors, json_row, print_json, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
@@ -54,20 +54,11 @@ def list_(
     as_json: AsJson = False,
 ) -> int:
     """List the recipients that new backups are encrypted to."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.backup.offsite import offsite_of
 
         offsite = offsite_of(place)
-    listed = [
-        {
-            "name": one.name,
-            "kind": one.kind,
-            "key_id": one.key_id,
-            "expires_at": one.expires_at.isoformat() if one.expires_at else None,
-        }
-        for one in offsite.recipients
-    ]
+    listed = [json_row(recipient, *COLUMNS) for recipient in offsite.recipients]
     for bad in offsite.unreadable:
         errors.print(f"[bold red]unreadable:[/bold red] {bad.name}: {bad.reason}", soft_wrap=True)
     if as_json:

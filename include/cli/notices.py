@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, print_result, results
+from include.cli.console import (
+    english,
+    errors,
+    json_row,
+    print_json,
+    print_result,
+    results,
+)
 from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Notices to people, and what came of them.")
@@ -42,19 +48,15 @@ def list_notices(
     from include.notify import outbox
 
     wanted = [str(one) for one in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
-    place = workplace()
-    with local_stack(place), place.state.connect() as conn:
+    with local_stack(workplace()) as place, place.state.connect() as conn:
         found = outbox.listed(conn, wanted, most + 1)
     shown, more = [_told(one) for one in found[:most]], len(found) > most
-    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+    columns: Columns[dict[str, Any]] = {
         "no.": lambda notice: notice["id"],
-        "state": lambda notice: notice["state"],
-        "kind": lambda notice: notice["kind"],
-        "recipient": lambda notice: notice["recipient"],
+        **fields("state", "kind", "recipient"),
         "due": lambda notice: notice["due_on"],
         "queued": lambda notice: notice["queued_at"][:16].replace("T", " "),
-        "cause": lambda notice: notice["cause"],
-        "notice": lambda notice: notice["notice"],
+        **fields("cause", "notice"),
     }
     nothing = f"No notice is {' or '.join(wanted)}."
     content = {"notices": shown, "more": more}
@@ -79,8 +81,7 @@ def retry(
 
     if number is not None and (recipient or cause):
         raise UsageError("One notice is named, and many.", "Leave the number out, or the options.")
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         if number is None:
             kind, count = "", outbox.retry_all(conn, recipient, cause)
         else:
@@ -109,33 +110,16 @@ def opt_out(
     """Keep that a recipient does not want a kind of notice; only where the policy lets them."""
     from include.notify import outbox
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         rules, now = place.pack.notices, place.clock.now()
         outbox.opt_out(conn, recipient, kind, rules=rules, by=by, at=now)
     content = {"recipient": recipient, "kind": kind, "opted_out": True}
     return print_result(as_json, content, f"{recipient} gets no more {kind}")
 
 
-def _told(one: dict[str, Any]) -> dict[str, Any]:
-    from include.reports.i18n import Translator
-
-    translator = Translator("en")
-    settled = one["settled_at"]
-    return {
-        "id": one["id"],
-        "state": one["state"],
-        "kind": one["kind"],
-        "key": one["key"],
-        "recipient": one["recipient"],
-        "channel": one["channel"],
-        "urgent": one["urgent"],
-        "heading": translator.text(one["heading"]),
-        "notice": translator.text(one["line"]),
-        "due_on": one["due_on"].isoformat() if one["due_on"] else None,
-        "queued_at": one["queued_at"].isoformat(),
-        "settled_at": settled.isoformat() if settled else None,
-        "cause": one["cause"],
-        "dag_id": one["dag_id"],
-        "run_id": one["run_id"],
-    }
+def _told(notice: dict[str, Any]) -> dict[str, Any]:
+    return (
+        json_row(notice, "id", "state", "kind", "key", "recipient", "channel", "urgent")
+        | {"heading": english(notice["heading"]), "notice": english(notice["line"])}
+        | json_row(notice, "due_on", "queued_at", "settled_at", "cause", "dag_id", "run_id")
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+def day_option(help_text: str) -> Any:
+    """Return an option whose value is a day."""
+    return typer.Option(parser=_day, metavar="YYYY-MM-DD", help=help_text)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None
 
 
 def require_prefix(pack: PolicyPack, value: str) -> tuple[str | None, str]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, print_result, results
+from include.cli.console import (
+    english,
+    json_row,
+    print_json,
+    print_line,
+    print_note,
+    print_result,
+    results,
+)
 from include.cli.options import AsJson, By
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list, print_table
+from include.cli.table import Columns, print_list, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
-    from include.messages import Message
     from include.partners.history import Review
     from include.partners.partner_status import PartnerObligations
     from include.partners.rules import PartnerRules
@@ -32,8 +38,7 @@ _RESULTS = {None: "open", True: "passed", False: "failed"}
 @app.command("list")
 def list_partners(as_json: AsJson = False) -> int:
     """Show every partner of the register with what binds it."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.partners import history
         from include.partners.partner_status import bound_of
         from include.partners.register import register_of
@@ -44,11 +49,11 @@ def list_partners(as_json: AsJson = False) -> int:
             bound = bound_of(run, history.known(conn), register.partners)
     found = [_told(run, one) for one in bound]
     odd = [
-        {"partner": one.partner, "code": one.code, "message": _text(one.message)}
+        {"partner": one.partner, "code": one.code, "message": english(one.message)}
         for one in register.oddities
     ]
     content = {"partners": found, "oddities": odd, "without_number": register.unnamed}
-    columns: dict[str, Callable[[dict[str, Any]], object]] = {
+    columns: Columns[dict[str, Any]] = {
         "partner": lambda partner: partner["partner"],
         "company": lambda partner: partner["name"],
         "tier": lambda partner: "not known" if partner["tier"] is None else partner["tier"],
@@ -61,7 +66,7 @@ def list_partners(as_json: AsJson = False) -> int:
     if not print_list(as_json, content, found, columns):
         return 0
     for one in register.oddities:
-        results.print(f"  {one.partner}: {_text(one.message)}", soft_wrap=True, markup=False)
+        print_line(f"  {one.partner}: {english(one.message)}")
     if register.unnamed:
         results.print(f"  rows without a number that can be used: {register.unnamed}")
     return 0
@@ -70,8 +75,7 @@ def list_partners(as_json: AsJson = False) -> int:
 @app.command("show")
 def show(partner: Partner, as_json: AsJson = False) -> int:
     """Show a partner with its standing, its reviews and who processes for it."""
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         from include.partners import history
         from include.partners.partner_status import bound_of, of
         from include.partners.register import partner_of
@@ -81,14 +85,14 @@ def show(partner: Partner, as_json: AsJson = False) -> int:
         with place.state.connect() as conn:
             (bound,) = bound_of(run, history.known(conn, partner), {partner: named})
             reviews = history.history(conn, partner)
-    reasons = [_text(one) for one in of(bound, run.today).reasons]
+    reasons = [english(reason) for reason in of(bound, run.today).reasons]
     if as_json:
         told = _told(run, bound) | {"reasons": reasons}
         print_json(told | {"reviews": [_review(one) for one in reviews]})
         return 0
-    results.print(_text(named.title), markup=False)
+    results.print(english(named.title), markup=False)
     for reason in reasons or ["Nothing stands against sharing with it."]:
-        results.print(f"  {reason}", soft_wrap=True, markup=False)
+        print_line(f"  {reason}")
     print_table(
         map(_review, reviews),
         {
@@ -121,8 +125,7 @@ def questionnaire(
     from include.partners.questionnaire import write
     from include.partners.register import partner_of
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         run = _context(place)
         named = partner_of(run, partner)
         with place.state.begin() as conn:
@@ -160,8 +163,7 @@ def hand_in(
     from include.workbooks.file import read_returned
 
     content = read_returned(file)
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         at = place.clock.now()
         review = reviews.hand_in(conn, content, file.name, by=by, at=at)
     _warn(review)
@@ -199,8 +201,7 @@ def decide(
         raise UsageError(
             "The result of the review is missing.", "Write --passed or --failed, one of them."
         )
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         review = reviews.decide(
             conn, partner, passed=passed, by=by, reason=reason, at=place.clock.now()
         )
@@ -219,8 +220,7 @@ def reopen(
     from include.partners import history, reviews
     from include.partners.register import partner_of
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         partner_of(_context(place), partner)  # one that exists: a typing error would block nobody
         with place.state.begin() as conn:
             before = history.open_one(conn, partner)
@@ -231,11 +231,9 @@ def reopen(
         return 0
     _show(review, as_json)
     said = "is refused from now on" if changed else "was refused already, nothing changed"
-    results.print(
+    print_line(
         f"Sharing with partner {partner} {said}, until a review passes. Next: "
-        f"./parcelseal partners questionnaire {partner} --out FILE --by ID",
-        soft_wrap=True,
-        markup=False,
+        f"./parcelseal partners questionnaire {partner} --out FILE --by ID"
     )
     return 0
 
@@ -245,17 +243,16 @@ def standing(partner: Partner, as_json: AsJson = False) -> int:
     """Say whether anything may be shared with a partner now; exit code 1 where nothing may."""
     from include.partners.partner_status import standing_of
 
-    place = workplace()
-    with local_stack(place):
+    with local_stack(workplace()) as place:
         found = standing_of(_context(place), partner)
-    reasons = [_text(one) for one in found.reasons]
+    reasons = [english(reason) for reason in found.reasons]
     if as_json:
         print_json({"partner": partner, "allowed": found.allowed, "reasons": reasons})
     else:
         verdict = "allowed" if found.allowed else "refused"
         results.print(f"sharing with partner {partner}: {verdict}", markup=False)
         for reason in reasons:
-            results.print(f"  {reason}", soft_wrap=True, markup=False)
+            print_line(f"  {reason}")
     return 0 if found.allowed else 1
 
 
@@ -277,12 +274,10 @@ def _warn(review: Review) -> None:
     from include.partners.history import abroad, countries
 
     if named := abroad(review.sub_processors):
-        errors.print(
+        print_note(
             f"warning: sub-processors that are not given as in China: {len(named)} "
             f"({countries(named)}). "
-            "See whether the answers say so, and whether it may be provided there.",
-            soft_wrap=True,
-            markup=False,
+            "See whether the answers say so, and whether it may be provided there."
         )
 
 
@@ -318,38 +313,27 @@ def _ends(term: dict[str, Any] | None) -> str:
     return f"{term['until']} {term['state']}".replace(" valid", "").replace("_", " ")
 
 
-def _review(one: Review) -> dict[str, Any]:
+def _review(review: Review) -> dict[str, Any]:
     from include.partners.history import abroad
     from include.partners.rules import shown
 
-    found = one.score
-    share = found.share if found else None
-    return {
-        "id": one.id,
-        "partner": one.partner,
-        "opened_at": one.opened_at.isoformat(),
-        "because": one.because,
-        "issued_at": one.issued.issued_at.isoformat() if one.issued else None,
-        "issued_sha256": one.issued.sha256 if one.issued else None,
-        "returned_at": one.returned_at.isoformat() if one.returned_at else None,
-        "returned_by": one.returned_by,
-        "file_sha256": one.file_sha256,
-        "score": shown(share) if share is not None else None,
-        "passes": found.passes if found else None,
-        "answers": {name: str(given.answer) for name, given in one.answers.items()},
-        "sub_processors": [
-            {"name": named.name, "country": named.country, "what_for": named.what_for}
-            for named in one.sub_processors
-        ],
-        "sub_processors_abroad": len(abroad(one.sub_processors)),
-        "decided_at": one.decided_at.isoformat() if one.decided_at else None,
-        "decided_by": one.decided_by,
-        "passed": one.passed,
-        "reason": one.reason,
-    }
-
-
-def _text(message: Message) -> str:
-    from include.reports.i18n import Translator
-
-    return Translator("en").text(message)
+    score = review.score
+    share = score.share if score else None
+    return (
+        json_row(review, "id", "partner", "opened_at", "because")
+        | {
+            "issued_at": review.issued.issued_at.isoformat() if review.issued else None,
+            "issued_sha256": review.issued.sha256 if review.issued else None,
+        }
+        | json_row(review, "returned_at", "returned_by", "file_sha256")
+        | {
+            "score": shown(share) if share is not None else None,
+            "passes": score.passes if score else None,
+            "answers": {name: str(given.answer) for name, given in review.answers.items()},
+            "sub_processors": [
+                json_row(named, "name", "country", "what_for") for named in review.sub_processors
+            ],
+            "sub_processors_abroad": len(abroad(review.sub_processors)),
+        }
+        | json_row(review, "decided_at", "decided_by", "passed", "reason")
+    )

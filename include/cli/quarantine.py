@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors
+from include.cli.console import errors, json_row
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,18 +39,15 @@ def list_broken(
     """List the records that are broken now; their keys, never their content."""
     from include.quarantine import register
 
-    place = workplace()
     asked = {"database": database, "collection": collection, "rule": rule}
     asked_for = {kind: name for kind, name in asked.items() if name is not None}
-    with local_stack(place), place.state.connect() as conn:
+    with local_stack(workplace()) as place, place.state.connect() as conn:
         if asked_for:
             _require_known(conn, place.pack, asked_for)
         found = register.listed(conn, database, collection, rule, most + 1)
     shown = found[:most]
-    columns: dict[str, Callable[[Entry], object]] = {
-        "database": lambda entry: entry.database,
-        "collection": lambda entry: entry.collection,
-        "rule": lambda entry: entry.rule,
+    columns: Columns[Entry] = {
+        **fields("database", "collection", "rule"),
         "key": lambda entry: ", ".join(entry.key),
         "department": lambda entry: entry.part,
         "since (UTC)": lambda entry: f"{entry.found_at:%Y-%m-%d %H:%M}",
@@ -58,7 +55,8 @@ def list_broken(
     of = ", ".join(f"{kind} {name}" for kind, name in asked_for.items())
     nothing = f"No record {f'of {of} ' if of else ''}stands in the register."
     more = len(found) > most
-    content = {"records": [entry.as_json() for entry in shown], "more": more}
+    names = ("database", "collection", "rule", "key", "part", "found_at")
+    content = {"records": [json_row(entry, *names) for entry in shown], "more": more}
     if print_list(as_json, content, shown, columns, nothing) and more:
         errors.print(f"There are more: --most shows more than {most:,}.")
     return 0

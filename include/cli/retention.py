@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, print_json, results
+from include.cli.console import print_json, print_note, results
 from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import Columns, fields, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
 NOT_MAPPED = "it is not in the data map: add it there"
-COLUMNS: Mapping[str, Callable[[PlannedClass], object]] = {
+COLUMNS: Columns[PlannedClass] = {
     "class": lambda planned: planned.name,
-    "records": lambda planned: f"{planned.records:,}",
-    "expired": lambda planned: f"{planned.expired:,}",
-    "requested": lambda planned: f"{planned.requested:,}",
-    "held": lambda planned: f"{planned.held:,}",
-    "suspended": lambda planned: f"{planned.suspended:,}",
-    "kept longer": lambda planned: f"{planned.kept_longer:,}",
+    **fields("records", "expired", "requested", "held", "suspended", "kept_longer", form=","),
     "referred to": lambda planned: f"{planned.kept_by_reference:,}",
-    "to delete": lambda planned: f"{planned.to_delete:,}",
-    "to mask": lambda planned: f"{planned.to_mask:,}",
+    **fields("to_delete", "to_mask", form=","),
     "to drop": lambda planned: f"{planned.to_drop_partitions:,}",
 }
 
@@ -84,30 +78,22 @@ def plan(
     for one in plans:
         _show(one, several=len(plans) > 1)
         for each in waits[one.database]:
-            errors.print(
+            print_note(
                 f"{each.name} will wait for a second person: {each.planned:,} records"
                 + (f" after {each.recent:,} of the last day" if each.recent else "")
-                + f", allowed {each.allowed:,} ({each.cause}).",
-                markup=False,
-                soft_wrap=True,
+                + f", allowed {each.allowed:,} ({each.cause})."
             )
         if one.database in stuck:
-            errors.print(
+            print_note(
                 "Nobody may approve it: name owners and approvers, who are different people, in "
-                "disposition.yaml.",
-                markup=False,
-                soft_wrap=True,
+                "disposition.yaml."
             )
         _tell_triggers(one)
     if len(plans) > 1:
         results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
     left_out = [one for one in place.pack.databases if one not in chosen and database is None]
     if left_out:
-        errors.print(
-            f"No record class is of {', '.join(left_out)}: nothing there ever expires.",
-            markup=False,
-            soft_wrap=True,
-        )
+        print_note(f"No record class is of {', '.join(left_out)}: nothing there ever expires.")
     _tell_reviews(reviews)
     return 0
 
@@ -167,20 +153,14 @@ def _tell_triggers(plan: Plan) -> None:
     """Name triggers and rules, which may make the run keep records."""
     names = [one.label for one in plan.reactions if one.kind != "publication"]
     if names:
-        errors.print(
+        print_note(
             f"Triggers and rules that react: {', '.join(names)}. A deletion or mask in which they "
             "change other mapped records is rolled back; `triggers_update` of the class allows "
-            "updates (docs/retention.md).",
-            markup=False,
-            soft_wrap=True,
+            "updates (docs/retention.md)."
         )
 
 
 def _tell_reviews(reviews: Sequence[Hold]) -> None:
     if reviews:
         named = ", ".join(str(one.id) for one in reviews)
-        errors.print(
-            f"Past their review date: hold {named}. Each counts until it is released.",
-            markup=False,
-            soft_wrap=True,
-        )
+        print_note(f"Past their review date: hold {named}. Each counts until it is released.")

@@ -13,7 +13,7 @@ from include.cli.answers import who_is_asked
 from include.cli.console import new_log, output_to, print_json, results, tell
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, make_home, workplace
-from include.cli.table import print_table
+from include.cli.table import fields, print_table
 from include.orchestration.access.roles import ACTS, all_roles
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def asked(
             print_table(
                 unable,
                 {
-                    "workflow": lambda person: person.workflow,
-                    "account": lambda person: person.account,
+                    **fields("workflow", "account"),
                     "why no answer": lambda person: person.obstacle,
                 },
             )

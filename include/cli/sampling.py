@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from include.cli import evidence
-from include.cli.console import errors, print_json, results
+from include.cli.console import (
+    english,
+    errors,
+    json_row,
+    print_json,
+    print_line,
+    print_note,
+    results,
+)
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import fields, print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -183,20 +191,12 @@ def verify(
         print_json(
             {
                 "verified": holds,
-                "audit": redrawn.audit,
-                "seed": redrawn.seed,
-                "commitment_sha256": redrawn.commitment_sha256,
-                "commitment_seen": redrawn.commitment_seen,
+                **json_row(redrawn, "audit", "seed", "commitment_sha256", "commitment_seen"),
                 "reason": "; ".join(reasons) or None,
                 "populations": [
-                    {
-                        "population": one.population,
-                        "items": one.items,
-                        "drawn": one.drawn,
-                        "rejected": one.rejected,
-                        "verified": not one.faults,
-                    }
-                    for one in redrawn.populations
+                    json_row(population, "population", "items", "drawn", "rejected")
+                    | {"verified": not population.faults}
+                    for population in redrawn.populations
                 ],
             }
         )
@@ -210,9 +210,7 @@ def verify(
         redrawn.populations,
         {
             "population": lambda population: population.population,
-            "items": lambda population: f"{population.items:,}",
-            "drawn": lambda population: f"{population.drawn:,}",
-            "rejected": lambda population: f"{population.rejected:,}",
+            **fields("items", "drawn", "rejected", form=","),
             "drawn again": lambda population: (
                 "other than sealed" if population.faults else "the same"
             ),
@@ -233,29 +231,25 @@ def hand_in(
     as_json: AsJson = False,
 ) -> int:
     """Hand in filled-in workpapers; every fault is named, and then nothing is taken."""
-    from include.reports.i18n import Translator
     from include.sampling import issue
     from include.workbooks.file import read_returned
 
     content = read_returned(file)
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         taken = issue.hand_in(conn, content, file.name, by=by, at=place.clock.now())
     assert taken.handed_in is not None
-    remarks = [Translator("en").text(one) for one in taken.handed_in.remarks]
+    remarks = [english(remark) for remark in taken.handed_in.remarks]
     if as_json:
         told = {"workpapers": taken.part, "audit": taken.audit, "stage": taken.stage}
         print_json(told | {"items": len(taken.handed_in.items), "remarks": remarks})
         return 0
     for one in taken.handed_in.replaced[-1:]:
-        errors.print(
+        print_note(
             f"  remark: it replaces what {one.returned_by} handed in at {one.returned_at:%F %R}; "
-            f"{one.changed:,} items were answered otherwise",
-            soft_wrap=True,
-            markup=False,
+            f"{one.changed:,} items were answered otherwise"
         )
     results.print(f"taken: {taken.part}, {len(taken.handed_in.items):,} items")
     for remark in remarks:
-        results.print(f"  remark: {remark}", soft_wrap=True, markup=False)
+        print_line(f"  remark: {remark}")
     results.print("The next run of conclude_audit judges them; start it now or wait for it.")
     return 0

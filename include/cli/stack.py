@@ -43,8 +43,10 @@ def local_stack(
     customers: int | None = None,
     read: Collection[str] | None = None,
     always: bool = False,
-) -> Iterator[None]:
+) -> Iterator[Workplace]:
     """Run the embedded server during the block, and the local mail server if workflows run.
+
+    Yields the workplace.
 
     Args:
         place: the workplace.
@@ -66,7 +68,7 @@ def local_stack(
         stand_ins -= {*sample_logins()}
     needed = always or uses_sample or any(_is_local(place, name) for name in stand_ins)
     if not needed:
-        yield
+        yield place
         return
     make_home(place)
     local = LocalProfile(place.home)
@@ -78,7 +80,7 @@ def local_stack(
                 load_sample(place, customers)
             if always and place.lookup("mail") is None:  # workflows run, and may send messages
                 local.mail.start()
-            yield
+            yield place
     finally:
         local.mail.stop_if_unused()
         local.postgres.stop_if_unused()

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from include.cli.console import print_json, results
+from include.cli.console import print_json, print_line, results, value_of
 
 UNFOLDED = 100_000  # columns of a pipe: a program reads one record per line
 RowT = TypeVar("RowT")
+Columns = Mapping[str, Callable[[RowT], object]]
+"""The cell of a row by the name of its column."""
 
 
-def print_table(rows: Iterable[RowT], columns: Mapping[str, Callable[[RowT], object]]) -> None:
+def fields(*names: str, form: str = "") -> dict[str, Callable[[Any], object]]:
+    """Return columns with the names of the values that they show.
+
+    Args:
+        names: of attributes of a row, or of values if it is a mapping.
+        form: how values are formatted, as in ``format``; by default they stay as they are.
+    """
+    return {name.replace("_", " "): partial(_field, name, form) for name in names}
+
+
+def _field(name: str, form: str, row: object) -> object:
+    value = value_of(row, name)
+    return format(value, form) if form else value
+
+
+def print_table(rows: Iterable[RowT], columns: Columns[RowT]) -> None:
     """Print a table, whatever characters its cells have.
 
     Args:
         rows: what it is about.
-        columns: the cell of a row by the name of its column; None is blank, True and False are
-            words.
+        columns: its columns; in a cell, None is blank, True and False are words.
     """
     table = Table(box=None)
     for name in columns:
@@ -38,7 +55,7 @@ def print_list(
     as_json: bool,
     content: Mapping[str, Any],
     rows: Sequence[RowT],
-    columns: Mapping[str, Callable[[RowT], object]],
+    columns: Columns[RowT],
     nothing: str = "",
 ) -> bool:
     """Print a list as JSON or as a table; return whether remarks may follow.
@@ -55,7 +72,7 @@ def print_list(
     elif rows or not nothing:
         print_table(rows, columns)
     else:
-        results.print(nothing, markup=False, soft_wrap=True)
+        print_line(nothing)
     return not as_json
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from include.cli.console import errors, print_json, print_result, results
-from include.cli.options import AsJson, By
+from include.cli.console import json_row, print_json, print_line, print_note, print_result
+from include.cli.options import AsJson, By, day_option
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_list
+from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 from include.training.rules import TRAINING
 
@@ -53,18 +52,11 @@ def upload(
             done = storing.store(conn, given, by=by, at=place.clock.now(), shrinks=shrinks)
     if as_json:
         print_json(
-            {
-                "upload": done.id,
-                "kind": str(done.kind),
-                "unchanged": done.same,
-                "lines": done.lines,
-                "added": done.added,
-                "mended": done.mended,
-                "replaced": done.replaced,
-            }
+            {"upload": done.id, "kind": done.kind, "unchanged": done.same}
+            | json_row(done, "lines", "added", "mended", "replaced")
         )
     else:
-        results.print(_said(done), soft_wrap=True, markup=False)
+        print_line(_said(done))
     _remark(place.pack, wanted)
     return 0
 
@@ -107,7 +99,7 @@ def _remark(pack: PolicyPack, kind: Kind) -> None:
             if rules is None
             else f"training.yaml takes {source} from a query: uploads count with upload: true"
         )
-        errors.print(f"  remark: {told}", soft_wrap=True, markup=False)
+        print_note(f"  remark: {told}")
 
 
 @app.command("template")
@@ -138,23 +130,16 @@ def uploads(as_json: AsJson = False) -> int:
     """Show what was uploaded, the newest first."""
     from include.training.uploads import storing
 
-    place = workplace()
-    with local_stack(place), place.state.connect() as conn:
+    with local_stack(workplace()) as place, place.state.connect() as conn:
         found = storing.listed(conn)
     told = [
-        {
-            "upload": one.id,
-            "kind": str(one.kind),
-            "uploaded_at": one.uploaded_at.isoformat(),
-            "uploaded_by": one.uploaded_by,
-            "lines": one.lines,
-            "counts": one.stands,
-            "sha256": one.sha256,
-        }
-        for one in found
+        {"upload": upload.id}
+        | json_row(upload, "kind", "uploaded_at", "uploaded_by", "lines")
+        | {"counts": upload.stands, "sha256": upload.sha256}
+        for upload in found
     ]
     zone = place.pack.calendar.zone
-    columns: dict[str, Callable[[storing.Past], object]] = {
+    columns: Columns[storing.Past] = {
         "no.": lambda upload: upload.id,
         "kind": lambda upload: upload.kind,
         "uploaded at": lambda upload: f"{upload.uploaded_at.astimezone(zone):%F %R}",
@@ -171,7 +156,7 @@ def uploads(as_json: AsJson = False) -> int:
 def waive(
     person: Person,
     course: Course,
-    until: Annotated[str, typer.Option(help="Its last day.", metavar="YYYY-MM-DD")],
+    until: Annotated[date, day_option("Its last day.")],
     reason: Annotated[str, typer.Option(help="Why; no customer data.")],
     by: By,
     as_json: AsJson = False,
@@ -179,10 +164,9 @@ def waive(
     """Waive a course for a person: up to a day, for a reason, by somebody else."""
     from include.training import waivers
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         made = waivers.grant(
-            conn, person, course, reason=reason, until=_day(until), by=by, at=_now(place)
+            conn, person, course, reason=reason, until=until, by=by, at=_now(place)
         )
     text = f"waived: {made.course} for {made.person} until {made.until}"
     return print_result(as_json, _told(made), text)
@@ -193,8 +177,7 @@ def unwaive(person: Person, course: Course, by: By, as_json: AsJson = False) -> 
     """End a waiver before its day."""
     from include.training import waivers
 
-    place = workplace()
-    with local_stack(place), place.state.begin() as conn:
+    with local_stack(workplace()) as place, place.state.begin() as conn:
         waivers.end(conn, person, course, by=by, at=_now(place))
     content = {"person": person, "course": course, "ended_by": by}
     return print_result(as_json, content, f"ended: {course} for {person}")
@@ -205,29 +188,16 @@ def show_waivers(as_json: AsJson = False) -> int:
     """Show waivers in force, the one that ends first at the head."""
     from include.training import waivers
 
-    place = workplace()
-    with local_stack(place), place.state.connect() as conn:
+    with local_stack(workplace()) as place, place.state.connect() as conn:
         found = waivers.listed(conn, _now(place).date())
-    columns: dict[str, Callable[[Waived], object]] = {
-        "person": lambda waiver: waiver.person,
-        "course": lambda waiver: waiver.course,
-        "until": lambda waiver: waiver.until,
-        "granted by": lambda waiver: waiver.granted_by,
-        "reason": lambda waiver: waiver.reason,
-    }
+    columns: Columns[Waived] = fields("person", "course", "until", "granted_by", "reason")
     print_list(as_json, {"waivers": [_told(one) for one in found]}, found, columns)
     return 0
 
 
-def _told(one: Waived) -> dict[str, Any]:
-    return {
-        "person": one.person,
-        "course": one.course,
-        "until": one.until.isoformat(),
-        "reason": one.reason,
-        "granted_by": one.granted_by,
-        "granted_at": one.granted_at.isoformat(),
-    }
+def _told(waiver: Waived) -> dict[str, Any]:
+    names = ("person", "course", "until", "reason", "granted_by", "granted_at")
+    return json_row(waiver, *names)
 
 
 def _kind(text: str) -> Kind:
@@ -239,13 +209,6 @@ def _kind(text: str) -> Kind:
         raise UsageError(
             f"There are no files of {text}.", f"There are: {', '.join(Kind)}."
         ) from None
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None
 
 
 def _now(place: Workplace) -> datetime:

@@ -56,22 +56,6 @@ class ErasureRequest:
     restricted_at: datetime | None = None
     oversized_at: datetime | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """The same for a machine; moments and dates in ISO 8601."""
-        return {
-            "id": self.id,
-            "database": self.database,
-            "subject": self.subject,
-            "reference": self.reference,
-            "received_on": self.received_on.isoformat(),
-            "due_on": self.due_on.isoformat(),
-            "entered_by": self.entered_by,
-            "closed_at": self.closed_at.isoformat() if self.closed_at else None,
-            "closed_by": self.closed_by,
-            "closed_because": self.closed_because,
-            "found_at": self.found_at.isoformat() if self.found_at else None,
-        }
-
     def is_overdue(self, on: date) -> bool:
         """Whether it is open although its last day has passed."""
         return self.closed_at is None and self.due_on < on

@@ -64,22 +64,6 @@ class Hold:
     released_by: str | None = None
     release_reason: str | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """The same for a machine; moments and dates in ISO 8601."""
-        return {
-            "id": self.id,
-            "kind": str(self.kind),
-            "value": self.value,
-            "reason": self.reason,
-            "owner": self.owner,
-            "case": self.case_ref,
-            "placed_at": self.placed_at.isoformat(),
-            "review_on": self.review_on.isoformat(),
-            "released_at": self.released_at.isoformat() if self.released_at else None,
-            "released_by": self.released_by,
-            "release_reason": self.release_reason,
-        }
-
 
 def add(
     conn: Connection,

@@ -297,10 +297,6 @@ class Entry:
     part: str | None
     found_at: datetime
 
-    def as_json(self) -> dict[str, object]:
-        """Return the entry for JSON."""
-        return {**self.__dict__, "found_at": self.found_at.isoformat()}
-
 
 def listed(
     conn: Connection, database: str | None, collection: str | None, rule: str | None, most: int

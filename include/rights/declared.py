@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from include.registry import workflows
+from include.workflow.declaration import DatabaseLogin
+
 
 @dataclass(frozen=True)
 class Right:
@@ -37,12 +40,6 @@ _retention_right = partial(Right, "retention_db", "enforce_retention")
 _intake_right = partial(Right, "intake_db", "review_intake")
 _state_right = partial(Right, "state_db", "all")
 _pages_right = partial(Right, "pages_db", "compliance pages")
-_query_right = partial(
-    Right,
-    "audit_db, training_db, partners_db, incident_db",
-    "sample_audit, conclude_audit, remind_training, review_partners, respond_to_incident, "
-    "update_incident",
-)
 
 READ_ALL = Right(
     "of each mapped database",
@@ -96,20 +93,6 @@ RETENTION_OWNER_15 = _retention_right(
     "GRANT {owner} TO {role}",
     "the same on PostgreSQL 15, where the role inherits the owner's rights unless it is NOINHERIT",
 )
-QUERY_SCHEMA = _query_right(
-    "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "each schema that the queries of the pack name; for incidents, the schemas of `scope` and "
-    "`staff`",
-)
-QUERY_READ = _query_right(
-    "GRANT SELECT ({columns}) ON {table} TO {role}",
-    "the columns that the queries of the pack name; for incidents, also mapped personal columns",
-)
-QUERY_ALL_ROWS = _query_right(
-    "ALTER ROLE {role} BYPASSRLS",
-    "row-level security would hide rows from the queries of the pack",
-)
-QUERY_RIGHTS = QUERY_SCHEMA, QUERY_READ, QUERY_ALL_ROWS
 INTAKE_SCHEMA = _intake_right(
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "each schema of a formal table",
@@ -166,4 +149,35 @@ DRILL_CREATE = Right(
     "a drill restores into a database of its own",
 )
 
-DECLARED = tuple(value for value in list(globals().values()) if isinstance(value, Right))
+_DECLARED = tuple(value for value in list(globals().values()) if isinstance(value, Right))
+
+
+def query_rights(*logins: DatabaseLogin) -> tuple[Right, Right, Right]:
+    """Return the rights of logins for queries of the pack: on schemas, on columns, to all rows."""
+    right = partial(
+        Right,
+        ", ".join(login.connection for login in logins),
+        ", ".join(workflow.id for workflow in workflows() if workflow.login in logins),
+    )
+    return (
+        right(
+            "GRANT USAGE ON SCHEMA {schema} TO {role}",
+            "each schema that the queries of the pack name; for incidents, the schemas of `scope` "
+            "and `staff`",
+        ),
+        right(
+            "GRANT SELECT ({columns}) ON {table} TO {role}",
+            "the columns that the queries of the pack name; for incidents, also mapped personal "
+            "columns",
+        ),
+        right(
+            "ALTER ROLE {role} BYPASSRLS",
+            "row-level security would hide rows from the queries of the pack",
+        ),
+    )
+
+
+def declared_rights() -> tuple[Right, ...]:
+    """Return all rights, for docs/connections.md."""
+    logins = dict.fromkeys(each.login for each in workflows() if each.login and each.queries)
+    return *_DECLARED, *query_rights(*logins)

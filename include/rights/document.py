@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from include.rights.declared import DECLARED
+from include.rights.declared import declared_rights
 
 PAGE = Path(__file__).parents[2] / "docs" / "connections.md"
 BEGIN = "<!-- rights: written by python -m include.rights.document -->"
@@ -15,7 +15,7 @@ END = "<!-- end of rights -->"
 def rights_table() -> str:
     """Return the declared rights as a table in Markdown."""
     lines = ["| login | statement | workflows | reason |", "|---|---|---|---|"]
-    for right in DECLARED:
+    for right in declared_rights():
         cells = (right.connection, f"`{_in_capitals(right.grant)}`", right.workflows, right.reason)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -258,9 +258,7 @@ SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NO
 """
 
 
-def lacks_query(
-    login: Login, query: str, rights: Sequence[Right] = declared.QUERY_RIGHTS
-) -> Iterator[MissingRight]:
+def lacks_query(login: Login, query: str, rights: Sequence[Right]) -> Iterator[MissingRight]:
     """Yield the missing rights of a login for a query.
 
     Args:

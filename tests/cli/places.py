@@ -69,4 +69,4 @@ def place_at(
         erasure_keys=ErasureKeys({"1": b"k" * 32}, "1"),
     )
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)

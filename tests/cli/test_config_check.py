@@ -1,4 +1,4 @@
-"""`config check` names the versions of servers that the client programs fit."""
+"""`config check` names versions of servers that fit, and the workflows that lack a right."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from include.cli import config
+from include.cli.config_connect import pack_queries, query_logins
+from include.policy import SHIPPED
 from include.registry import load_pack
+from include.services.database import DatabaseAddress
 from include.services.programs import CLIENT_VARIABLE
 from tests.policy.packs import write_pack
 
@@ -65,3 +71,39 @@ def test_config_check_refuses_client_programs_that_are_not_supported(
     (problem,) = answer["problems"]  # type: ignore[misc]
     assert f"version {version.partition('beta')[0]}, which is not supported" in problem["message"]
     assert "15, 16, 17 and 18" in f"{problem['message']} {problem['action']}"
+
+
+def test_rights_of_a_query_name_the_workflows_with_its_login() -> None:
+    services: Any = SimpleNamespace(pack=load_pack(SHIPPED))
+    needed = {query.connection: rights[0].workflows for query, rights in pack_queries(services)}
+    assert needed == {
+        "audit_db": "sample_audit",
+        "training_db": "remind_training",
+        "partners_db": "review_partners",
+        "incident_db": "respond_to_incident, update_incident",
+    }
+
+
+def test_missing_right_of_a_query_is_needed_by_its_workflow_alone(database: str) -> None:
+    """Other workflows have logins of their own."""
+    role = "partners_without_rights"
+    login = DatabaseAddress.from_conninfo(make_conninfo(database, user=role, password="x"))
+    place: Any = SimpleNamespace(
+        pack=load_pack(SHIPPED), role_database=lambda conn_id, mapped: login
+    )
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(
+            f"""
+            CREATE TABLE partner (partner_id int, name text, tier int, contact jsonb,
+              nda_from date, nda_until date, agreement_until date, last_review_on date,
+              live_access bool);
+            CREATE ROLE {role} LOGIN PASSWORD 'x'
+            """.encode()
+        )
+        try:
+            problems = [each for each in query_logins(place) if each.connection == "partners_db"]
+        finally:
+            admin.execute(f"DROP ROLE {role}".encode())
+    (problem,) = problems
+    assert problem.message.startswith(f"{role} lacks SELECT on partner_id, name")
+    assert problem.message.endswith("of public.partner; needed by review_partners.")

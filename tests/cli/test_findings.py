@@ -59,7 +59,7 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def at(monkeypatch: pytest.MonkeyPatch, state: Engine, moment: datetime) -> None:
     place = SimpleNamespace(state=state, clock=FixedClock(moment), pack=load_pack(SHIPPED))
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -55,7 +55,7 @@ def company(
     """A company whose commands work on its state."""
     made = Company(state, address, tmp_path)
     monkeypatch.setattr(command, "workplace", lambda: made)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     monkeypatch.setattr(command, "_context", lambda _place: made.anywhere)
     monkeypatch.setattr(Company, "store", lambda *_: DirectoryStore(made.folder), raising=False)
     return made

@@ -34,7 +34,7 @@ def sealed(
     with sealed_company(migrated_database, tmp_path) as (company, place):
         for module in (backup, command):
             monkeypatch.setattr(module, "workplace", lambda: place)
-            monkeypatch.setattr(module, "local_stack", lambda _place: nullcontext())
+            monkeypatch.setattr(module, "local_stack", nullcontext)
         yield company, place
 
 

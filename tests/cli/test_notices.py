@@ -37,7 +37,7 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An outbox with one notice that waits and one that cannot be sent."""
     place = SimpleNamespace(state=shared, clock=FixedClock(THURSDAY), pack=load_pack(SHIPPED))
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     with shared.begin() as conn:
         conn.execute(text("TRUNCATE notice, notice_message, notice_optout RESTART IDENTITY"))
         waiting = notice(1, line=verbatim("Course [red]one[/red]"))

@@ -43,7 +43,7 @@ def rig(company: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
         role_database=lambda *_: DatabaseAddress.from_conninfo(company.conninfo),
     )
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     return company
 
 

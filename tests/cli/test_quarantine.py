@@ -28,7 +28,7 @@ def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
     db = engine(migrated_database)
     place = SimpleNamespace(state=db, pack=load_pack(SHIPPED))
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     return db
 
 

@@ -33,7 +33,7 @@ def issued(state: Engine, monkeypatch: pytest.MonkeyPatch) -> Draw:
     """A draw whose workpapers are out."""
     place = SimpleNamespace(state=state, clock=FixedClock(ISSUED))
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     made = draw(committed())
     with state.begin() as conn:
         made.issue(conn)

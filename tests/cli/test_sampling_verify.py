@@ -46,7 +46,7 @@ def bundle(audited: tuple[Rig, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     }
     place = new_workplace(tmp_path / "home", rig.folder, specs.get)
     monkeypatch.setattr(evidence, "workplace", lambda: place)
-    monkeypatch.setattr(evidence, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(evidence, "local_stack", nullcontext)
     return store / path.relative_to(rig.root)
 
 

@@ -52,7 +52,7 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
         pack=pack.model_copy(update={"sections": {TRAINING.file: rules}}),
     )
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", nullcontext)
     return shared
 
 

@@ -70,9 +70,9 @@ def intake(login: Login) -> Iterator[MissingRight]:
 def queries(login: Login) -> Iterator[MissingRight]:
     """Yield what a role of the sample lacks for the queries of its connection."""
     services: Any = SimpleNamespace(pack=PACK)
-    for query in pack_queries(services):
+    for query, rights in pack_queries(services):
         if query.connection.removesuffix("_db") == login.role.removeprefix("courier_"):
-            yield from lacks_query(login, query.sql)
+            yield from lacks_query(login, query.sql, rights)
 
 
 @pytest.mark.parametrize(

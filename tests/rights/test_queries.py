@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from include.rights.declared import query_rights
 from include.rights.missing import Login, lacks_query
 from include.services.errors import UsageError
 
 ROLE = "query_reader"
+RIGHTS = query_rights()
 
 
 @pytest.fixture
@@ -43,15 +45,15 @@ def login(database: str) -> Iterator[Login]:
 )
 def test_missing_right_of_a_query_is_named(login: Login, query: str, grant: str) -> None:
     """PostgreSQL folds names without quotes, and names in quotes may have any character."""
-    (missing,) = lacks_query(login, query)
+    (missing,) = lacks_query(login, query, RIGHTS)
     assert missing.grant == f'{grant} "{ROLE}";'
     login.connection.execute("RESET ROLE")
     login.connection.execute(missing.grant.encode())
     login.connection.execute(f"SET LOCAL ROLE {ROLE}".encode())
-    assert list(lacks_query(login, query)) == []
+    assert list(lacks_query(login, query, RIGHTS)) == []
 
 
 def test_refusal_that_no_table_explains_is_reported(login: Login) -> None:
     """A check that finds no statement to print must not pass."""
     with pytest.raises(UsageError, match="permission denied for function secret"):
-        list(lacks_query(login, "SELECT secret()"))
+        list(lacks_query(login, "SELECT secret()", RIGHTS))

@@ -35,6 +35,7 @@ from include.workflow.declaration import (
     AccessGroup,
     Cadence,
     DatabaseLogin,
+    LoginQuery,
     NotificationKind,
     Workflow,
 )
@@ -89,6 +90,11 @@ def still_due(run: RunContext[ScaleRules], keys: Sequence[str]) -> set[str]:
     return set(keys)
 
 
+def login_queries(run: RunContext[ScaleRules]) -> Iterator[LoginQuery]:
+    """Yield the query of the parcels."""
+    yield LoginQuery(run.rules.connection, run.rules.database, "SELECT weight FROM parcel")
+
+
 WEIGH = Step(name="weigh", title=_("The weighing"), clause="4.1", work=weigh, result=Weighing)
 CHECK_SCALES = Workflow[ScaleRules](
     id="check_scales",
@@ -104,6 +110,7 @@ CHECK_SCALES = Workflow[ScaleRules](
     without_rules=_("The policy pack has no scales.yaml: nothing is weighed."),
     rules=RuleSection("scales.yaml", ScaleRules, check_rules, page="scales.md"),
     login=DatabaseLogin("scales_db", Path(__file__).with_name("sample_grants.sql")),
+    queries=login_queries,
     notifications=(NotificationKind("scales.reminder", still_due),),
 )
 '''
@@ -244,6 +251,33 @@ from include.registry import notification_kinds
 print(json.dumps([sample_logins()["scales_db"], "scales.reminder" in notification_kinds()]))
 """
     assert answer(tree, script) == ["courier_scales", True]
+
+
+def test_the_list_of_rights_has_the_login_and_the_workflow(tree: Path) -> None:
+    """docs/connections.md lists who needs the rights on what the pack's queries read."""
+    script = """
+from include.rights.document import rights_table
+print(json.dumps(rights_table()))
+"""
+    rows = [row for row in answer(tree, script).splitlines() if "scales_db" in row]
+    assert len(rows) == 3
+    assert all("check_scales" in row for row in rows)
+
+
+def test_the_connection_check_names_the_workflow_whose_login_lacks_a_right(
+    tree: Path, pack: Path
+) -> None:
+    """The other workflows do not need it."""
+    script = f"""
+from pathlib import Path
+from types import SimpleNamespace
+from include.cli.config_connect import pack_queries
+from include.registry import load_pack
+services = SimpleNamespace(pack=load_pack(Path({str(pack)!r})))
+needed = {{query.connection: rights[0].workflows for query, rights in pack_queries(services)}}
+print(json.dumps([needed["scales_db"], needed["partners_db"]]))
+"""
+    assert answer(tree, script) == ["check_scales", "review_partners"]
 
 
 def test_the_canary_test_searches_the_workflows_runs(tree: Path) -> None:
