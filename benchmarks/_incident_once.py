@@ -36,7 +36,7 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     moments.append(time.monotonic())
     Grading(run, record_of(run, number)).ask()
     moments.append(time.monotonic())
-    scope = incident_run.newest(run, record_of(run, number).incident.id)
+    scope = incident_run.require_scope(run, record_of(run, number).incident.id)
     if scope.unknown:
         sys.exit(f"Not counted: {scope.unknown}")
     spans = [after - before for before, after in pairwise(moments)]

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import _quality_sql
 from include.expectations import formats
+from include.sample_company.people import ID_CHECKS
 
 _MISSING = {
     "phone": "missing_phone",
@@ -156,7 +157,7 @@ def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
     total = sum(
         (weight * digit for weight, digit in zip(formats.WEIGHTS, digits, strict=True)), pl.lit(0)
     )
-    right = pl.lit(list(formats.CHECK_CHARACTERS)).list.get(total % 11, null_on_oob=True)
+    right = pl.lit(list(ID_CHECKS)).list.get(total % 11, null_on_oob=True)
     born = number.str.slice(6, 8)
     day = born.str.to_date("%Y%m%d", strict=False)
     subscribed, known = pl.col("marketing_subscribed"), pl.col("consents").is_not_null()

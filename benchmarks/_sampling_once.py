@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _sampling_data as data
-from include.evidence.step_findings import FolderAhead
+from include.evidence.step_findings import UnsealedFolder
 from include.sampling.commitment import Committed, Plan
 from include.sampling.exact.strata import allocate
 from include.sampling.frame import Frame, freeze
@@ -58,7 +58,7 @@ def committed(name: str, frame: Frame, items: int) -> Committed:
 def draw(given: dict[str, Any]) -> dict[str, Any]:
     """Freeze a population, hash its frame once more as the step that draws does, and draw."""
     name = given["name"]
-    folder = FolderAhead(DirectoryStore(Path(given["store"])), "bundle")
+    folder = UnsealedFolder(DirectoryStore(Path(given["store"])), "bundle")
     address = DatabaseAddress.from_conninfo(given["database"])
     begun = time.monotonic()
     with folder.writer(frame_file(name)) as writer:
