@@ -61,7 +61,7 @@ def test_suspects_those_taken_off_and_strangers_may_enter_nothing(
     case = company.open(accounts=["T1"])
     case.update(Action.TAKE_OFF, account="T2")
     count = len(case.entries())
-    with pytest.raises(UsageError, match=r"may not do that|Nobody is named"):
+    with pytest.raises(UsageError, match=r"may not do that|The run names no user"):
         case.update(action, by=who, **MORE.get(action, {}))
     assert len(case.entries()) == count
 
