@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from include.cli.config_connect import Problem, connect_problems, pack_problem
-from include.cli.console import errors, print_json, print_note, results, tell
+from include.cli.console import errors, json_row, print_json, print_note, results, tell
 from include.cli.options import AsJson
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
@@ -143,15 +143,10 @@ def draft_map(
     written = [str(path) for path in write_draft(out, draft.files)] if out else []
     if as_json:
         print_json(
-            {
-                "name": draft.name,
-                "tables": draft.tables,
-                "guesses": [vars(one) for one in draft.guesses],
-                "refused": draft.refused,
-                "unread": draft.unread,
-                "rows": draft.rows,
-                "files": written,
-            }
+            json_row(draft, "name", "tables")
+            | {"guesses": [vars(guess) for guess in draft.guesses]}
+            | json_row(draft, "refused", "unread", "rows")
+            | {"files": written}
         )
     elif not out:
         results.file.write(draft.data_map)

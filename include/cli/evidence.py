@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, print_line, results
+from include.cli.console import errors, json_row, print_json, print_line, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
 from include.evidence.folder import DEPTH
@@ -29,14 +29,7 @@ def verify(
         raise UsageError("Say which bundle to verify, or --all.", "See ./parcelseal verify --help.")
     checked = check(path)
     if as_json:
-        print_json(
-            {
-                "verified": checked.verified,
-                "bundles": checked.bundles,
-                "first_bad": checked.first_bad,
-                "reason": checked.reason,
-            }
-        )
+        print_json(json_row(checked, "verified", "bundles", "first_bad", "reason"))
     else:
         _show(checked)
     return 0 if checked.verified else 1

@@ -13,6 +13,7 @@ from include.cli.console import (
     print_json,
     print_line,
     print_note,
+    print_result,
     results,
 )
 from include.cli.options import AsJson, By
@@ -219,12 +220,7 @@ def documents(
                     target = out / file.replace(name, sealed_as, 1)
                 target.write_bytes(folder.read(file))
                 written.append(str(target))
-    if as_json:
-        print_json({"incident": found.number, "documents": written})
-    else:
-        for one in written:
-            print_line(one)
-    return 0
+    return print_result(as_json, {"incident": found.number, "documents": written}, *written)
 
 
 def _context(place: Workplace) -> IncidentRun:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from include.cli.console import errors, json_row, print_json, results
+from include.cli.console import errors, json_row, results
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, workplace
-from include.cli.table import print_table
+from include.cli.table import print_list
 from include.services.errors import UsageError
 
 COLUMNS = ("name", "kind", "key_id", "expires_at")
@@ -61,8 +61,6 @@ def list_(
     listed = [json_row(recipient, *COLUMNS) for recipient in offsite.recipients]
     for bad in offsite.unreadable:
         errors.print(f"[bold red]unreadable:[/bold red] {bad.name}: {bad.reason}", soft_wrap=True)
-    if as_json:
-        print_json({"recipients": listed})
-    else:
-        print_table(listed, {name: itemgetter(name) for name in COLUMNS})
+    columns = {name: itemgetter(name) for name in COLUMNS}
+    print_list(as_json, {"recipients": listed}, listed, columns)
     return 1 if offsite.unreadable else 0

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from include.cli.answers import who_is_asked
-from include.cli.console import new_log, output_to, print_json, results, tell
+from include.cli.console import json_row, new_log, output_to, print_json, results, tell
 from include.cli.options import AsJson
 from include.cli.stack import local_stack, make_home, workplace
-from include.cli.table import fields, print_table
+from include.cli.table import fields, print_list, print_table
 from include.orchestration.access.roles import ACTS, all_roles
 
 if TYPE_CHECKING:
@@ -31,14 +31,12 @@ def list_roles(
 ) -> None:
     """Show each role: the workflows that it reads, starts, answers, and its compliance pages."""
     roles = all_roles(workplace().pack)
-    if as_json:
-        print_json({"roles": [_as_json(one) for one in roles]})
-        return
     shown = ("reads", "triggers", "answers", "logs")
     columns: dict[str, Callable[[Role], object]] = {"role": lambda role: role.name}
     for act in shown:
         columns[act] = partial(_dags, act)
-    print_table(roles, columns | {"pages": lambda role: _names(role.pages)})
+    columns["pages"] = lambda role: _names(role.pages)
+    print_list(as_json, {"roles": [_as_json(role) for role in roles]}, roles, columns)
 
 
 @app.command("sync")
@@ -62,7 +60,12 @@ def sync(
     with output_to(new_log(place.home / "logs", "roles", place.clock.now())):
         changed, people = _written(all_roles(pack), users, passwords)
     if as_json:
-        print_json({"roles": [_change(one) for one in changed], "users": _people(people)})
+        print_json(
+            {
+                "roles": [_change(one) for one in changed],
+                "users": json_row(people, "created", "updated"),
+            }
+        )
         return
     for one in changed:
         for permission in one.granted:
@@ -163,13 +166,7 @@ def _as_json(role: Role) -> dict[str, Any]:
 
 
 def _change(change: RoleChange) -> dict[str, Any]:
-    return {
-        "role": change.role,
-        "created": change.created,
+    return json_row(change, "role", "created") | {
         "granted": [list(one) for one in change.granted],
         "revoked": [list(one) for one in change.revoked],
     }
-
-
-def _people(changes: UserChanges) -> dict[str, list[str]]:
-    return {"created": changes.created, "updated": changes.updated}

@@ -16,6 +16,7 @@ from include.cli.console import (
     print_json,
     print_line,
     print_note,
+    print_result,
     results,
 )
 from include.cli.options import AsJson
@@ -151,14 +152,10 @@ def draw(
     from include.sampling.exact import selection
 
     drawn = selection.draw(seed, population, n, with_replacement=with_replacement)
-    if as_json:
-        print_json({"items": drawn.items, "rejected": drawn.rejected})
-    else:
-        results.print(" ".join(map(str, drawn.items)), soft_wrap=True)
-        if drawn.rejected:
-            rejected = " ".join(map(str, drawn.rejected))
-            results.print(f"came again and were rejected: {rejected}", soft_wrap=True)
-    return 0
+    lines = [" ".join(map(str, drawn.items))]
+    if drawn.rejected:
+        lines.append(f"came again and were rejected: {' '.join(map(str, drawn.rejected))}")
+    return print_result(as_json, json_row(drawn, "items", "rejected"), *lines)
 
 
 def _number(risk: Fraction) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from include.cli.console import json_row, print_json, print_line, print_note, print_result
+from include.cli.console import json_row, print_note, print_result
 from include.cli.options import AsJson, By, day_option
 from include.cli.stack import local_stack, workplace
 from include.cli.table import Columns, fields, print_list
@@ -50,13 +50,9 @@ def upload(
         given = Upload(wanted, file.name, stream)
         with local_stack(place), place.state.begin() as conn:
             done = storing.store(conn, given, by=by, at=place.clock.now(), shrinks=shrinks)
-    if as_json:
-        print_json(
-            {"upload": done.id, "kind": done.kind, "unchanged": done.same}
-            | json_row(done, "lines", "added", "mended", "replaced")
-        )
-    else:
-        print_line(_said(done))
+    content = {"upload": done.id, "kind": done.kind, "unchanged": done.same}
+    content |= json_row(done, "lines", "added", "mended", "replaced")
+    print_result(as_json, content, _said(done))
     _remark(place.pack, wanted)
     return 0
 
