@@ -163,7 +163,7 @@ class SealingProcess:
         self.process.start()
 
     def kill_when_blocked(self) -> None:
-        assert self.blocked.wait(20)
+        assert self.blocked.wait(300)
         self.kill()
 
     def kill(self) -> None:

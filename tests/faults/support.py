@@ -259,7 +259,7 @@ class Child:
 
     def finish(self) -> int:
         """Let it go on to its end and return its exit code."""
-        self.process.communicate("\n", timeout=60)
+        self.process.communicate("\n", timeout=PATIENCE)
         return self.process.returncode
 
 
@@ -275,7 +275,10 @@ def child(what: str, rig: Rig, store: StorePlace, **more: Any) -> Iterator[Child
         made.process.communicate()
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+PATIENCE = 300  # seconds; a slow machine takes its time to start Python
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait until something is true and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -21,7 +21,16 @@ from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.locks import exclusive
 from tests.evidence.support import CLOCK, FILES, result_of
-from tests.faults.support import RULES, Rig, StorePlace, child, now, running, until
+from tests.faults.support import (
+    PATIENCE,
+    RULES,
+    Rig,
+    StorePlace,
+    child,
+    now,
+    running,
+    until,
+)
 from tests.support.faulty_proxy import Fault, FaultyProxy, ProxiedRequest
 from tests.support.s3 import client_for, unfinished_uploads
 
@@ -84,7 +93,7 @@ def test_a_backup_killed_while_uploading(
         held(proxy, lambda one: "partNumber=2" in one.path) as reached,
         child("backup", rig, s3_through_proxy) as killed,
     ):
-        assert reached.wait(30)
+        assert reached.wait(PATIENCE)
         killed.kill()
     assert killed.helpers_left(NO_ORPHAN_AFTER) == []
     assert unfinished_uploads(client_for(s3.place), s3.bucket) == 1
@@ -123,7 +132,7 @@ def test_a_backup_killed_while_publishing_to_s3(
         held(proxy, lambda one: one.method == "PUT" and ".json.sig" in one.path) as reached,
         child("backup", small, s3_through_proxy) as killed,
     ):
-        assert reached.wait(30)
+        assert reached.wait(PATIENCE)
         killed.kill()
     store = s3.open()
     assert len(list(store.list())) == 2
@@ -201,7 +210,7 @@ def test_a_seal_killed_in_s3(
         held(proxy, matches) as reached,
         child("seal", rig, s3_through_proxy, number=1, lock_until=lock_until.isoformat()) as killed,
     ):
-        assert reached.wait(30)
+        assert reached.wait(PATIENCE)
         killed.kill()
     with rig.engine().connect() as conn:
         for number in (1, 2):

@@ -52,7 +52,7 @@ def locks(watch: psycopg.Connection) -> tuple[int, int]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -293,7 +293,7 @@ def test_of_two_decisions_at_once_one_counts(
     content = case.content("decide")
     question = decide.Decision(run, case.record).dry_run()
     assert question is not None
-    here = Barrier(2, timeout=20)
+    here = Barrier(2, timeout=300)
     real = decide.Decision._decide
     monkeypatch.setattr(decide.Decision, "_decide", lambda *some: (here.wait(), real(*some))[1])
 

@@ -204,7 +204,7 @@ def ask(shown: Shown, role: str, run: str) -> str:
             "logical_date": None,
             "conf": {"type": "lost_device", "what": "A scanner is gone."},
         },
-        timeout=30,
+        timeout=120,
     )
     assert given.ok, given.text
     with psycopg.connect(airflow.database) as connection:

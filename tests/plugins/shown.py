@@ -39,6 +39,6 @@ class Shown:
         return self.airflow.session(role).get(
             self.url + path,
             headers={"Accept-Language": language, **headers},
-            timeout=30,
+            timeout=120,
             allow_redirects=False,
         )

@@ -146,7 +146,7 @@ def test_a_session_that_ended_is_said_to_have_ended(shown: Shown) -> None:
                 f"{shown.url}/",
                 cookies={"_token": made},
                 headers={"Accept-Language": language},
-                timeout=30,
+                timeout=120,
             )
             assert got.status_code == 401
             assert word in got.text

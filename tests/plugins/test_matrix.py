@@ -97,11 +97,11 @@ def test_nothing_can_be_changed_by_anybody(shown: Shown, method: str) -> None:
     for path in NEEDS:
         address = shown.url + addresses(shown, path)[0][0]
         session = shown.airflow.session(ADMIN)
-        assert session.request(method, address, timeout=30).status_code == 405, path
+        assert session.request(method, address, timeout=120).status_code == 405, path
         browser = shown.airflow.cookies(ADMIN)
         for headers, expected in ((own, 405), (foreign, 403), ({}, 403)):
             got = shown.airflow.session(None).request(
-                method, address, cookies=browser, headers=headers, timeout=30
+                method, address, cookies=browser, headers=headers, timeout=120
             )
             assert got.status_code == expected, (path, headers)
 

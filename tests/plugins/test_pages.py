@@ -173,10 +173,10 @@ def test_the_language_can_be_switched_and_stays(shown: Shown) -> None:
     """By a link that works without a script; the choice is kept in a cookie of these pages."""
     session = shown.airflow.session(OFFICER)
     session.headers["Accept-Language"] = "en"
-    got = session.get(f"{shown.url}/evidence?outcome=fail&lang=zh-CN", timeout=30)
+    got = session.get(f"{shown.url}/evidence?outcome=fail&lang=zh-CN", timeout=120)
     assert '<html lang="zh-CN">' in got.text
     assert '<option value="fail" selected>' in got.text
-    assert '<html lang="zh-CN">' in session.get(f"{shown.url}/", timeout=30).text
+    assert '<html lang="zh-CN">' in session.get(f"{shown.url}/", timeout=120).text
     cookie = next(one for one in session.cookies if one.name == "parcelseal_language")
     assert cookie.path == "/compliance"
 

@@ -88,30 +88,30 @@ def reader(shown: Shown, name: str, *resources: str) -> Iterator[requests.Sessio
     }  # fmt: skip
     try:
         for kind, body in (("roles", {"name": name, "actions": actions}), ("users", person)):
-            made = admin.post(f"{fab}/{kind}", json=body, timeout=30)
+            made = admin.post(f"{fab}/{kind}", json=body, timeout=120)
             assert made.ok, made.text
         told = {"username": name, "password": "only for tests"}
-        token = requests.post(f"{shown.airflow.url}/auth/token", json=told, timeout=30)
+        token = requests.post(f"{shown.airflow.url}/auth/token", json=told, timeout=120)
         session = requests.Session()
         session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
         session.headers["Accept-Language"] = "en"
         yield session
     finally:
         for kind in ("users", "roles"):
-            admin.delete(f"{fab}/{kind}/{name}", timeout=30)
+            admin.delete(f"{fab}/{kind}/{name}", timeout=120)
 
 
 def test_who_may_not_read_drills_is_told_their_outcome_and_gets_no_bundle(shown: Shown) -> None:
     """A restore point that failed is not good because of who looks at it."""
     pages = (Page.RESTORE_POINTS, Page.EVIDENCE)
     with reader(shown, "storekeeper", *pages, "DAG:backup_offsite") as session:
-        got = session.get(f"{shown.url}/restore-points", timeout=30)
+        got = session.get(f"{shown.url}/restore-points", timeout=120)
         assert got.status_code == 200
         assert "The newest restore drill of this database failed." in got.text
         assert point_of(0) in got.text
         assert "/compliance/evidence/" not in got.text
         seq = shown.company.newest("drill_restore").seq
-        assert session.get(f"{shown.url}/evidence/{seq}", timeout=30).status_code == 404
+        assert session.get(f"{shown.url}/evidence/{seq}", timeout=120).status_code == 404
 
 
 def rendered(

@@ -37,7 +37,7 @@ def run(shown: Shown) -> None:
     answer = shown.airflow.session(ADMIN).post(
         f"{shown.airflow.url}/api/v2/dags/{DAG}/dagRuns",
         json={"dag_run_id": RUN, "logical_date": None, "conf": {}},
-        timeout=30,
+        timeout=120,
     )
     assert answer.ok, answer.text
 

@@ -48,7 +48,7 @@ def test_a_long_ledger_is_looked_at_beside_the_visitor(
     lines = len(made.rows())
     with state.connect() as conn:
         assert watcher.look(conn) == Watched(lines, 4)
-        watcher.wait(30)
+        watcher.wait(300)
         assert watcher.look(conn) == Watched(lines, lines)
 
 
@@ -60,21 +60,21 @@ def test_it_is_looked_at_again_after_a_minute(
     change = "UPDATE evidence_ledger SET dag_id = %s WHERE seq = %s"
     with state.connect() as conn, psycopg.connect(made.conninfo, autocommit=True) as intruder:
         watcher.look(conn)
-        watcher.wait(30)
+        watcher.wait(300)
         with unguarded(intruder, "evidence_ledger"):
             intruder.execute(change, ["check_qualitx", row.seq])
         try:
             assert watcher.look(conn).changed == 0
             now[0] += AGAIN
             watcher.look(conn)
-            watcher.wait(30)
+            watcher.wait(300)
             assert watcher.look(conn).first == (row.seq,)
         finally:
             with unguarded(intruder, "evidence_ledger"):
                 intruder.execute(change, [row.dag_id, row.seq])
         now[0] += AGAIN
         watcher.look(conn)
-        watcher.wait(30)
+        watcher.wait(300)
         assert watcher.look(conn).changed == 0
 
 
@@ -88,7 +88,7 @@ def test_a_database_that_goes_away_meanwhile_ends_no_server(
     watcher = Watcher(LedgerWatch(keys), gone.connect)
     with state.connect() as conn:
         assert watcher.look(conn).looked_at == 4
-        watcher.wait(30)
+        watcher.wait(300)
         assert not watcher.look(conn).complete
 
 

@@ -50,7 +50,7 @@ def execution(
         process.communicate()
 
 
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until something is true and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -32,7 +32,7 @@ def killed_at(rig: Rig, lock: str, *step: str, database: str) -> None:
     with psycopg.connect(database) as blocker:
         blocker.execute(lock.encode())
         with child(rig, *step) as running:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 300
             while True:
                 found = blocker.execute(WAITING).fetchone()
                 if found and found[0]:

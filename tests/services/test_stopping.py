@@ -117,7 +117,7 @@ def start(script: str, before: str = START) -> tuple[subprocess.Popen[str], int]
 def test_signal_raises_interruption_in_main_thread(number: int, script: str, words: str) -> None:
     process, child = start(script)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=10)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert words in printed
     assert not psutil.pid_exists(child)
@@ -133,7 +133,7 @@ def test_second_signal_ends_process_and_children_at_once() -> None:
     time.sleep(1.1)  # until a signal is a second one
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 5
     assert not psutil.pid_exists(child)
@@ -144,7 +144,7 @@ def test_signal_that_timeout_sends_twice_leaves_time_to_clean_up() -> None:
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=10)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "cleaned up" in printed
     assert not psutil.pid_exists(child)
@@ -153,7 +153,7 @@ def test_signal_that_timeout_sends_twice_leaves_time_to_clean_up() -> None:
 def test_signal_ends_a_process_that_cannot_announce_it() -> None:
     process, child = start(POLITE, START.replace("print(text, flush=True)", "1 / 0"))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert not psutil.pid_exists(child)
 
@@ -161,7 +161,7 @@ def test_signal_ends_a_process_that_cannot_announce_it() -> None:
 def test_limit_ends_process_and_children_that_ignore_the_signal() -> None:
     process, child = start("stopping.LIMIT = 0.5\n" + DEAF)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert not psutil.pid_exists(child)
 
@@ -171,7 +171,7 @@ def test_program_of_a_command_cleans_up_before_the_command_ends() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert "cleaned up" in printed
 
 
@@ -182,7 +182,7 @@ def test_signal_to_the_process_group_leaves_the_program_time_to_clean_up(number:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     os.killpg(process.pid, number)
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert printed.count("cleaned up") == 1
 
 
@@ -192,7 +192,7 @@ def test_programs_of_the_program_end_with_it() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=30)  # until each process has closed its output
+    printed, _ = process.communicate(timeout=120)  # until each process has closed its output
     assert "cleaned up" in printed
 
 
@@ -201,7 +201,7 @@ def test_program_cleans_up_when_its_command_is_killed() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.kill()
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert "cleaned up" in printed
 
 
@@ -209,7 +209,7 @@ def test_interrupted_transaction_logs_nothing(database: str) -> None:
     """Psycopg's log has the host, the user and the name of the database."""
     process, _child = start(BUSY.format(database=database), STDERR_TO_STDOUT + START)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     with psycopg.connect(database) as connection:
         connection.execute(END_OTHERS)
         name = connection.info.dbname

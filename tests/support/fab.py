@@ -107,7 +107,7 @@ class FabAirflow:
             answer = requests.post(
                 f"{self.url}/auth/token",
                 json={"username": account, "password": self.passwords[account]},
-                timeout=30,
+                timeout=120,
             )
             assert answer.status_code == 201, answer.text
             self._tokens[account] = answer.json()["access_token"]

@@ -188,7 +188,7 @@ def test_a_killed_extract_leaves_nothing_and_nobody(
         assert [one.name() for one in helpers] == ["psql"]
         child.kill()
     with suppress(psutil.NoSuchProcess):
-        helpers[0].wait(5)
+        helpers[0].wait(60)
     assert not helpers[0].is_running()
     store = DirectoryStore(root)
     assert not list(store.list())

@@ -36,7 +36,7 @@ def _trigger(airflow: FabAirflow, dag_id: str) -> None:
     answer = airflow.session(ADMIN).post(
         f"{airflow.url}/api/v2/dags/{dag_id}/dagRuns",
         json={"dag_run_id": RUN, "logical_date": None, "conf": CONF.get(dag_id, {})},
-        timeout=30,
+        timeout=120,
     )
     assert answer.ok, answer.text
 

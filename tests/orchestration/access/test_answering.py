@@ -73,7 +73,7 @@ def answer(airflow: FabAirflow, role: str, dag_id: str, step: str) -> Any:
     return airflow.session(role).patch(
         f"{airflow.url}/api/v2/dags/{dag_id}/dagRuns/{RUN}/taskInstances/{step}/-1/hitlDetails",
         json={"chosen_options": ["Reject"], "params_input": {}},
-        timeout=30,
+        timeout=120,
     )
 
 

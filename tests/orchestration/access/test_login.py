@@ -37,7 +37,7 @@ OF_ADMIN = ("/auth/users/list/", "/auth/roles/list/", "/auth/users/add")
 def logged_in(airflow: FabAirflow, role: str) -> requests.Session:
     """A browser's session after the form."""
     session, url = requests.Session(), f"{airflow.url}/auth/login/"
-    token = re.search(r'csrf_token"[^>]*value="([^"]+)"', session.get(url, timeout=30).text)
+    token = re.search(r'csrf_token"[^>]*value="([^"]+)"', session.get(url, timeout=120).text)
     assert token is not None
     account = account_of(role)
     form = {
@@ -45,16 +45,16 @@ def logged_in(airflow: FabAirflow, role: str) -> requests.Session:
         "username": account,
         "password": airflow.passwords[account],
     }
-    session.post(url, data=form, timeout=30, allow_redirects=False)
+    session.post(url, data=form, timeout=120, allow_redirects=False)
     return session
 
 
 def test_the_smallest_role_can_use_airflows_pages(airflow: FabAirflow) -> None:
     """Nothing of a DAG that one may read, nor one's own password, is answered with a refusal."""
     session = logged_in(airflow, READER)
-    me = session.get(f"{airflow.url}/ui/auth/me", timeout=30).json()
+    me = session.get(f"{airflow.url}/ui/auth/me", timeout=120).json()
     assert me == {"id": account_of(READER), "username": account_of(READER)}
-    found = {path: session.get(f"{airflow.url}{path}", timeout=30).status_code for path in PAGES}
+    found = {path: session.get(f"{airflow.url}{path}", timeout=120).status_code for path in PAGES}
     assert found == dict.fromkeys(PAGES, 200)
 
 
@@ -64,7 +64,7 @@ def test_pages_about_users_are_for_admin(airflow: FabAirflow) -> None:
         session = logged_in(airflow, role)
         for path in OF_ADMIN:
             url = f"{airflow.url}{path}"
-            answer = session.get(url, timeout=30, allow_redirects=False)
+            answer = session.get(url, timeout=120, allow_redirects=False)
             assert answer.status_code == status, (role, path)
 
 
@@ -72,6 +72,6 @@ def test_who_logs_out_is_a_stranger(airflow: FabAirflow) -> None:
     """The cookie that was used is worth nothing any more."""
     session = logged_in(airflow, READER)
     cookie = {"_token": session.cookies["_token"]}
-    session.get(f"{airflow.url}/api/v2/auth/logout", timeout=30)  # where the entry Logout leads
-    answer = requests.get(f"{airflow.url}/ui/auth/me", cookies=cookie, timeout=30)
+    session.get(f"{airflow.url}/api/v2/auth/logout", timeout=120)  # where the entry Logout leads
+    answer = requests.get(f"{airflow.url}/ui/auth/me", cookies=cookie, timeout=120)
     assert answer.status_code in {401, 403}

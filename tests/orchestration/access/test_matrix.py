@@ -67,7 +67,7 @@ OF_ADMIN = {
 def asked(session: requests.Session, airflow: FabAirflow, method: str, path: str) -> bool:
     """Ask, and return whether it is allowed."""
     url = requests.compat.urljoin(f"{airflow.url}/api/v2/", path)
-    answer = session.request(method, url, json=None if method == "GET" else UNFIT, timeout=30)
+    answer = session.request(method, url, json=None if method == "GET" else UNFIT, timeout=120)
     assert answer.status_code in {200, 401, 403, 404, 422}, (path, answer.text)
     return answer.status_code not in {401, 403}
 
@@ -112,13 +112,13 @@ def test_lists_have_no_workflow_that_a_role_may_not_read(airflow: FabAirflow, ro
         seen: set[str] = set()
         for offset in range(0, 2000, 100):
             address = f"{airflow.url}/api/v2/{path}?limit=100&offset={offset}"
-            page = session.get(address, timeout=30).json()[key]
+            page = session.get(address, timeout=120).json()[key]
             seen |= {one["dag_id"] for one in page}
             if len(page) < 100:
                 break
         assert seen == ROLES[role].reads, path
     path = "dags/~/dagRuns/~/taskInstances/~/xcomEntries"
-    assert session.get(f"{airflow.url}/api/v2/{path}", timeout=30).status_code == 403
+    assert session.get(f"{airflow.url}/api/v2/{path}", timeout=120).status_code == 403
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,6 @@ def test_only_admin_data_engineer_and_auditor_see_assets(
     assert asked(session, airflow, "POST", "assets/events") == (role == ADMIN)
     if may_see:
         url = f"{airflow.url}/api/v2/assets/events"
-        events = session.get(url, timeout=30).json()["asset_events"]
+        events = session.get(url, timeout=120).json()["asset_events"]
         shown = {event["name"] for event in events}
         assert (incident_asset in shown) == (role != "Data Engineer")

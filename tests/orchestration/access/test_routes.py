@@ -49,7 +49,7 @@ def places(airflow: FabAirflow) -> dict[str, str]:
     """What the routes are asked about: it is there, so that none says only that it is not."""
     with psycopg.connect(airflow.database) as connection:
         connection.execute(BACKFILL, [DAG])
-    found = airflow.session(ADMIN).get(f"{airflow.url}/api/v2/dags/{DAG}", timeout=30).json()
+    found = airflow.session(ADMIN).get(f"{airflow.url}/api/v2/dags/{DAG}", timeout=120).json()
     return {
         "dag_id": DAG,
         "dag_run_id": RUN,
@@ -63,7 +63,7 @@ def places(airflow: FabAirflow) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def routes(airflow: FabAirflow) -> list[Route]:
     """Every route of Airflow's REST API, from the server itself."""
-    paths = airflow.session(ADMIN).get(f"{airflow.url}/openapi.json", timeout=30).json()["paths"]
+    paths = airflow.session(ADMIN).get(f"{airflow.url}/openapi.json", timeout=120).json()["paths"]
     found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
     assert len(found) > 100
     return found
@@ -80,7 +80,7 @@ def status(
         method,
         f"{airflow.url}{path}",
         json=None if method == "GET" else BODIES.get(route, {"unfit": True}),
-        timeout=30,
+        timeout=120,
         allow_redirects=False,
     )
     return answer.status_code
@@ -107,6 +107,6 @@ def test_an_auditor_changes_nothing_by_any_route(
 
 def test_the_auditor_sees_who_did_what(airflow: FabAirflow) -> None:
     """Triggers, pauses, clearings and answers stand in Airflow's own log of events."""
-    answer = airflow.session("Auditor").get(f"{airflow.url}/api/v2/eventLogs", timeout=30)
+    answer = airflow.session("Auditor").get(f"{airflow.url}/api/v2/eventLogs", timeout=120)
     events = {(one["event"], one["owner"]) for one in answer.json()["event_logs"]}
     assert ("trigger_dag_run", "admin") in events
