@@ -30,13 +30,16 @@ WITHOUT_GPU = (
 )
 
 
+LONGEST_WAIT = 180_000  # milliseconds, for an expectation or a click
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium, which reaches this machine only.
 
-    Expectations wait 30 s: Playwright's 5 s are short on a busy machine.
+    Playwright's limits of 5 and 30 s are short on a slow machine.
     """
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=LONGEST_WAIT)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -56,6 +59,7 @@ def logged_in(browser: Browser, airflow: Standalone, user: str) -> Iterator[Page
     """Log in by Airflow's form, in a fresh profile; left open, a page would ask on and on."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en")
     with context:
+        context.set_default_timeout(LONGEST_WAIT)
         page = context.new_page()
         page.goto(airflow.url)
         page.locator("input[name=username]").fill(user)

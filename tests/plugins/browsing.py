@@ -23,6 +23,7 @@ from playwright.sync_api import (
 
 from include.orchestration.access import permissions
 from include.orchestration.access.roles import all_roles
+from tests.e2e.browsing import LONGEST_WAIT
 from tests.plugins.company import PACK, XSS
 from tests.plugins.shown import Shown
 from tests.support.fab import ADMIN, account_of
@@ -163,6 +164,7 @@ class People:
             **{"viewport": DESK, "color_scheme": "light", **settings},
             storage_state=self.state(role), locale=language,
         )  # fmt: skip
+        context.set_default_timeout(LONGEST_WAIT)
         made = Visit(context.new_page(), self.shown.url, expected=expected)
         try:
             context.on("page", made.watch)

@@ -22,6 +22,7 @@ from include.cli.answers import PATIENCE
 from include.local.airflow import ADMIN
 from include.local.airflow_api import AirflowApi
 from tests.e2e.browsing import (
+    LONGEST_WAIT,
     compliance_pages,
     logged_in,
     open_form,
@@ -322,6 +323,7 @@ def test_the_compliance_pages_have_the_new_bundle(
     """Under Evidence, with the report that opens there."""
     token = str(running.airflow.api_as(REVIEWER).session.headers["Authorization"]).split()[1]
     with browser.new_context(locale="en") as context:
+        context.set_default_timeout(LONGEST_WAIT)
         context.add_cookies([{"name": "_token", "value": token, "url": running.airflow.url}])
         page = context.new_page()
         page.goto(f"{running.airflow.url}/compliance/evidence?workflow=review_intake")
