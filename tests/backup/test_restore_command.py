@@ -95,7 +95,7 @@ def restored(
             require_complete_registers=lambda *_registers: None,  # no bundle sealed any
         )
         monkeypatch.setattr(backup, "workplace", lambda: place)
-        monkeypatch.setattr(backup, "local_stack", lambda _place: nullcontext())
+        monkeypatch.setattr(backup, "local_stack", nullcontext)
         key = tmp_path / "operations.key"
         key.write_bytes(operations.private_pem)
         into = target.conninfo()

@@ -233,7 +233,7 @@ def test_backup_list_names_a_hidden_object_and_fails(
         is_local=lambda _name: True,
     )
     monkeypatch.setattr(commands, "workplace", lambda: place)
-    monkeypatch.setattr(commands, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(commands, "local_stack", nullcontext)
     assert commands.list_(None, as_json=True) == (1 if is_hidden else 0)
     printed = capsys.readouterr()
     (row,) = json.loads(printed.out)["restore_points"]

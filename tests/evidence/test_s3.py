@@ -120,7 +120,7 @@ def test_recovered_ledger_locks_the_bundle_of_a_killed_seal(
         Company(evidence, company.state).seal()
         bundle = forget_signature(evidence)
         monkeypatch.setattr(command, "workplace", lambda: in_s3)
-        monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+        monkeypatch.setattr(command, "local_stack", nullcontext)
         command.recover_ledger()
         assert unlocked(store, bundle) == []
 

@@ -335,7 +335,7 @@ class System(RuleBasedStateMachine):
         services = self.company.services
         with (
             patch.object(backup_commands, "workplace", lambda: services),
-            patch.object(backup_commands, "local_stack", lambda _of: contextlib.nullcontext()),
+            patch.object(backup_commands, "local_stack", contextlib.nullcontext),
             patch.object(backup_commands, "tell", lambda _text: None),
         ):
             try:
