@@ -51,7 +51,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         if name.startswith(MANIFEST_PREFIX)
     }
     databases, left_out = requested_databases(
-        run.pack.databases.values(), requested, "backup", CLAUSE
+        run.pack.databases.values(), requested, "backup.left_out", CLAUSE
     )
     findings: list[Finding] = []
     if records.find(PREFLIGHT.name) is None:

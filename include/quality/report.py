@@ -159,7 +159,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     A record that is missing fails. Mapped databases that the run was not asked for are reported.
     """
     databases, left_out = requested_databases(
-        run.pack.databases.values(), run.wanted_databases, "quality", CLAUSE
+        run.pack.databases.values(), run.wanted_databases, "quality.left_out", CLAUSE
     )
     steps = [records.find(CHECK.name, database.name) for database in databases]
     suites = {

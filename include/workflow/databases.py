@@ -15,19 +15,19 @@ from include.workflow.step import Step
 
 
 def requested_databases(
-    mapped: Collection[MappedDatabase], requested: Collection[str], topic: str, clause: str
+    mapped: Collection[MappedDatabase], requested: Collection[str], code: str, clause: str
 ) -> tuple[list[MappedDatabase], list[Finding]]:
     """Return the databases that a run was asked for, and a finding for each that it left out.
 
     Args:
         mapped: all databases of the data map.
         requested: names of those that the run was asked for.
-        topic: begins the code of the findings: ``backup`` makes ``backup.left_out``.
+        code: of the findings.
         clause: of the policy.
     """
     left_out = [
         attention_finding(
-            code=f"{topic}.left_out",
+            code=code,
             subject=database.name,
             message=_("{database} was not asked for in this run.", database=database.name),
             action=_("See that its daily run holds, or start this workflow without a choice."),

@@ -82,7 +82,7 @@ def certificate(
         approvals: decisions of this run.
         trends: past runs by database, this one included.
     """
-    requested, left_out = requested_databases(databases, asked, "retention", CLAUSE)
+    requested, left_out = requested_databases(databases, asked, "retention.left_out", CLAUSE)
     cases = [
         Case(
             database,

@@ -57,7 +57,7 @@ def test_who_was_found_before_counts_though_the_last_entry_leaves_them_out(
     assert any("Figures of people are upper bounds" in english(one) for one in scope_notes(found))
     entry = case.entries(Kind.PRESERVED)[-1]
     assert (entry.data["version"], entry.data["people"], entry.data["complete"]) == (3, 7, True)
-    figures = {one.name: one.value for one in report._measured([widening, record])}
+    figures = {one.name: one.value for one in report._measured([widening, record]).metrics}
     assert figures == {"incident.people_affected": 7}
     case.preserve()
     assert newest(case) == found
