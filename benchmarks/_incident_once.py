@@ -1,7 +1,8 @@
-"""A part of the incident benchmark in a process of its own, for `benchmarks.incident`.
+"""Measure one part of `benchmarks.incident` in a separate process.
 
-``python -m benchmarks._incident_once FILE`` with what is asked for as JSON in FILE, which gets the
-answer: an incident as far as its grade is asked for, the queries by hand, or its letters.
+``python -m benchmarks._incident_once FILE`` reads the part and its parameters as JSON from FILE and
+writes the result into FILE. The parts are: an incident until the question for its grade, the same
+figures by handwritten queries, and its letters.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from include.incident.steps.assessment import Grading
 from include.reports.i18n import warm
 
 
-def ours(given: dict[str, Any]) -> dict[str, Any]:
-    """From the trigger form to the question for the grade."""
-    run, case = context_of_run(given), hand.CASES[given["case"]]
+def ours(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure an incident from the trigger form to the question for its grade."""
+    run, case = context_of_run(parameters), hand.CASES[parameters["case"]]
     moments = [time.monotonic()]
     number = opened(run, case.form)
     moments.append(time.monotonic())
@@ -56,10 +57,10 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def by_hand(given: dict[str, Any]) -> dict[str, Any]:
-    """The same figures by queries of one's own."""
+def by_hand(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Measure handwritten queries for the same figures."""
     begun = time.monotonic()
-    figures = hand.count(given["courier"], hand.CASES[given["case"]])
+    figures = hand.count(parameters["courier"], hand.CASES[parameters["case"]])
     return {"seconds": time.monotonic() - begun, "figures": figures}
 
 
@@ -67,15 +68,15 @@ PARTS = {"ours": ours, "by_hand": by_hand, **PARTS_OF_LETTERS}
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Measure the part that the file names, and write the result into the file."""
     file = Path(sys.argv[1])
-    given = json.loads(file.read_text())
-    file.write_text(json.dumps(PARTS[given["part"]](given)))
+    parameters = json.loads(file.read_text())
+    file.write_text(json.dumps(PARTS[parameters["part"]](parameters)))
 
 
 if __name__ == "__main__":
-    # As in the process that Airflow forks tasks from: include/orchestration/preloading.py, and
-    # Airflow's own executor, which freezes what is there.
+    # As in the process from which Airflow forks tasks (include/orchestration/preloading.py).
+    # Airflow's executor freezes the objects that exist before it forks.
     warm()
     gc.freeze()
     main()

@@ -50,7 +50,7 @@ def soda(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _soda_source(given: dict[str, Any]) -> str:
-    place = {
+    connection = {
         "host": given["host"],
         "port": 5432,
         "database": given["database"],
@@ -58,7 +58,7 @@ def _soda_source(given: dict[str, Any]) -> str:
         "password": given["password"],
     }
     # JSON is YAML.
-    return json.dumps({"type": "postgres", "name": "courier", "connection": place})
+    return json.dumps({"type": "postgres", "name": "courier", "connection": connection})
 
 
 def _soda_contract(now: datetime) -> str:
@@ -186,7 +186,7 @@ def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Run the tool that the command line names on the parameters in the file."""
     tool, file = sys.argv[1], Path(sys.argv[2])
     tools = {"soda": soda, "pandera": pandera}
     file.write_text(json.dumps(tools[tool](json.loads(file.read_text()))))

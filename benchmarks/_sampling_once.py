@@ -1,7 +1,7 @@
-"""ParcelSeal's freezing and drawing in a process of their own, for `benchmarks.sampling`.
+"""Measure the freezing and drawing of `benchmarks.sampling` in a separate process.
 
-``python -m benchmarks._sampling_once FILE`` with what is asked for as JSON in FILE, which gets the
-answer.
+``python -m benchmarks._sampling_once FILE`` reads the parameters as JSON from FILE and writes the
+result into FILE.
 """
 
 from __future__ import annotations

@@ -69,16 +69,16 @@ class Found:
             yield "the exact risk is above the stated one"
         if self.simulated > stated + ABOVE * self.error:
             yield "the simulated risk is above the stated one"
-        # One repetition more or less is no contradiction where hardly any is accepted.
+        # If hardly any sample is accepted, a difference of one repetition proves nothing.
         spread = APART * sqrt(exact * (1 - exact) / self.repetitions) + 1 / self.repetitions
         if abs(self.simulated - exact) > spread:
             yield "drawing contradicts the formula"
 
 
 def simulate(case: Case, repetitions: int) -> Found:
-    """Draw the population again and again; the first ones of each stratum are those that deviate.
+    """Draw samples of a population in which the first items of each stratum deviate.
 
-    Which ones they are makes no difference to a sampler that is fair, and is seen if it is not.
+    A fair sampler gives the same result for any choice of deviating items.
     """
     plan = case.committed.plan
     seeds = f"{case.title}, {case.placed}, {case.times}"

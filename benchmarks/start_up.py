@@ -79,7 +79,7 @@ def _begun(words: list[str], home: Path) -> list[dict[str, Any]]:
     }
     subprocess.run(
         [sys.executable, "-m", "include.cli", *words],
-        check=False,  # findings of the sample are no errors
+        check=False,  # exit code 1 only reports findings of the sample
         stdout=subprocess.DEVNULL,
         env=environment,
     )

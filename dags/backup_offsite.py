@@ -5,7 +5,7 @@ recovered.
 
 **What it does.** Every mapped database is dumped from one consistent snapshot, compressed, encrypted to at least two
 public keys and stored off-site, all in one stream. Each restore point gets a signed manifest. Old restore points are
-pruned, never below the floor, never a held or locked one.
+pruned, but never below the floor, and never while they are held or locked.
 
 **Schedule:** daily at 02:00 in the policy pack's timezone. **Inputs:** the data map of the policy pack; connections
 `customer_db` (and others the data map names), `offsite_store`, `state_db`, `evidence_store`.

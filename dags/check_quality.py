@@ -2,10 +2,10 @@
 
 **Policy clauses 4.1 and 5.1:** what is collected is lawful, necessary and true, and is checked again periodically.
 
-**What it does.** The records of every mapped database are held against the expectations of the policy pack
+**What it does.** The records of every mapped database are compared with the expectations of the policy pack
 (`quality/*.yaml`), with Great Expectations, inside PostgreSQL: required fields, phone and ID numbers, administrative
 divisions, duplicates, consent, staleness, fields that no purpose needs (`purposes.yaml`). The live schema is compared
-with the data map. Records that break a rule stand in the quarantine register by key, until a check finds them good.
+with the data map. The quarantine register names records that break a rule by key, until a check finds them good.
 
 **Schedule:** daily at 05:00 in the policy pack's timezone. Every seventh day, and with the parameter *Full*, a run
 examines all records. In between it examines records that changed since the last sealed run, where the policy pack

@@ -2,23 +2,24 @@
 
 **Policy clause 6.1:** regular internal audits; a report; improvement measures.
 
-**What it does.** It looks which workpapers auditors handed in (`./parcelseal sampling return FILE`), judges every population by
-the plan that was made before the draw - deviations, estimated rate, exact one-sided upper limit against the tolerable
-rate - and opens a finding with an owner and a day for every deviation. Where a plan has a second stage and needs it, it
-issues its workpapers. Every day it looks at all open findings, those that incidents left too: owners are mailed once a week from a week before the
-day on, until it is closed, at the addresses of their role (`roles.yaml`); only a second test by another person closes a
-finding (`./parcelseal findings`).
+**What it does.** It reads the workpapers that auditors handed in (`./parcelseal sampling return FILE`). It judges every
+population by the plan that was made before the draw: deviations, estimated rate, and the exact one-sided upper limit,
+which it compares with the tolerable rate. It opens a finding with an owner and a day for every deviation. If a plan
+needs its second stage, it issues the workpapers of that stage. Every day it checks all open findings, also those of
+incidents. From a week before the day on, it mails the owner once a week at the addresses of the role (`roles.yaml`).
+Only a second test by another person closes a finding (`./parcelseal findings`).
 
 **Schedule:** workdays at 09:30 in the policy pack's timezone; start it by hand when workpapers are back. **Inputs:**
 `audit.yaml`, `roles.yaml` and `notices.yaml` of the policy pack; connections `state_db`, `evidence_store`, `mail`.
 
-**Writes:** verdicts, findings and reminders to `state_db`; mail to owners; a sealed bundle with answers, verdicts and the report that an
-auditor signs (English, Chinese) to `evidence_store`.
+**Writes:** verdicts, findings and reminders to `state_db`; mail to owners; a sealed bundle with answers, verdicts and the
+report that an auditor signs (English, Chinese) to `evidence_store`.
 
-**Red means** that a population is not accepted by its last verdict and its findings are open, that workpapers
-are overdue, that a conclusion was asked for before they were back, or that findings are past their day. **What to do:**
-read the report in the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the
-workpapers; have the causes removed, answered and tested again; start a new run (clearing tasks of a sealed one is refused). More: docs/audit.md. **Owner:** management.
+**Red means** one of these: a population was not accepted and its findings are open; workpapers are overdue; a
+conclusion was requested before they were back; findings are past their day. **What to do:** read the report in the
+bundle that the task `gate` names (no bundle: read the log of the task `seal`). Hand in the workpapers. Have the causes
+removed, answered and tested again. Then start a new run; tasks of a sealed run cannot be cleared. More: docs/audit.md.
+**Owner:** management.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 **Policy clause 4.2:** backups can be recovered. A backup that was never restored is a hope, not a backup.
 
-**What it does.** For every mapped database it chooses a restore point, first proves that a damaged copy and a wrong key
-are refused, then restores into a scratch database with a generated name, compares every table with the checksums
-taken at backup time, checks every foreign key, replays the erasure ledger and proves that no erased person is back,
-measures RTO and RPO, and drops the scratch database. The task `drop_scratch` drops what killed drills left.
-If the drill server is away, `choose` and then `drop_scratch` give up after their retries; only then is the bundle sealed.
+**What it does.** For every mapped database it chooses a restore point. It first proves that a damaged copy and a wrong
+key are refused. Then it restores into a scratch database with a generated name, compares every table with the
+checksums of the backup, and checks every foreign key. It replays the erasure ledger and proves that no erased person is
+back. It measures RTO and RPO, and drops the scratch database. The task `drop_scratch` drops databases that killed
+drills left. If the drill server is away, `choose` and then `drop_scratch` give up after their retries; only then is the
+bundle sealed.
 
 **Schedule:** weekly, Sunday 04:00 in the policy pack's timezone, and by hand at any time. **Inputs:** restore points in
 `offsite_store`; `drill_db` (the server for scratch databases, with the drill's private key); `state_db` (erasure ledger).
@@ -15,7 +16,8 @@ If the drill server is away, `choose` and then `drop_scratch` give up after thei
 
 **Red means** that a restore failed, differs, was later than its RTO, held only old records or brought back an erased
 person; or that damage was not refused, or a restore point cannot be trusted. **What to do:** do not count on that
-restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`, then this drill again. If damage or a swap is reported, raise an incident. **Owner:** data engineering.
+restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`, then this drill again. If
+damage or a swap is reported, raise an incident. **Owner:** data engineering.
 """
 
 from __future__ import annotations

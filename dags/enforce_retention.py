@@ -2,24 +2,24 @@
 
 **Policy clause 5.3:** information is deleted promptly after use (PIPL articles 19 and 47).
 
-**What it does.** For every mapped database it plans what the retention schedule lets go: expired records that no legal
-hold keeps and no other record refers to, and what data subjects asked to have erased. A larger plan than usual waits
-for a second person, bound to the plan's hash. Then it masks, deletes children before parents in short transactions, and
-drops whole partitions; holds are asked inside each transaction, and each erased record's key stands in the erasure
-ledger as a keyed hash. Queries of its own count what is left. Beside that, it removes evidence bundles past their term
-(`evidence.yaml`); while any legal hold is active, none.
+**What it does.** For every mapped database it plans which records to erase: expired records that no legal hold keeps and
+no other record refers to, and records of data subjects who requested erasure. A larger plan than usual waits for the
+approval of a second person, which is bound to the plan's hash. Then it masks records, deletes children before parents
+in short transactions, and drops whole partitions. Each transaction reads the holds again, and enters the key of each
+erased record in the erasure ledger as a keyed hash. Separate queries count what is left. The run also removes evidence
+bundles past their term (`evidence.yaml`), but none while any legal hold is active.
 
 **Schedule:** daily at 03:30 in the policy pack's timezone. **Inputs:** `retention.yaml`, `disposition.yaml` and
 `evidence.yaml` of the pack; connections `customer_db` (reads), `retention_db` (deletes), `state_db`, `evidence_store`,
 `offsite_store`. **Writes:** deletes and masks records; the erasure ledger in `state_db`; a sealed bundle with plan and
 certificate to `evidence_store`. Approvers answer under *Browse > Required Actions*.
 
-**Red means** that expired records remain without a hold or another record that explains them (a plan that nobody
-approved, a table outside the data map, records that the database refused), that a data subject's request is late, that
-evidence past its term does not verify, or that a step failed. **What to do:** read the certificate in the bundle that
-the task `gate` names (no bundle: the log of the task `seal`), remove the cause, run this workflow again: what was done
-is not done twice, and a killed run goes on. A hold (`./parcelseal hold add`) is for a case, not for a red run. Nothing
-here can be undone. More: docs/retention.md. **Owner:** information management.
+**Red means** one of these: expired records remain without a hold or another record that explains them (a plan that
+nobody approved, a table outside the data map, records that the database refused); a data subject's request is late;
+evidence past its term does not verify; a step failed. **What to do:** read the certificate in the bundle that the task
+`gate` names (no bundle: the log of the task `seal`), remove the cause, and run this workflow again. Nothing is done
+twice, and a killed run goes on. A hold (`./parcelseal hold add`) is for a case, not for a red run. Nothing here can be
+undone. More: docs/retention.md. **Owner:** information management.
 """
 
 from __future__ import annotations

@@ -2,19 +2,20 @@
 
 **Policy clause 6.3:** what is done in an incident is written down when it is done.
 
-**What it does.** It enters a note, a hand-over of the shift, a person who is taken off (a suspect) or assigned, another grade,
-that people were told by other means, or that it was none, on the timeline of an incident, in the name of whoever pressed
-Trigger. Where more is affected than was known, it counts that too, secures the evidence, and asks whether the people that
-were found are told; whoever was told before is not told again.
+**What it does.** It enters one of these on the timeline of an incident, in the name of the person who pressed Trigger: a
+note, a hand-over of the shift, a person who is taken off (a suspect) or assigned, another grade, people who were told by
+other means, or that the event was not an incident. If more is affected than was known, it counts that too, secures the
+evidence, and asks whether to tell the people who were found. People who were told before are not told again.
 
-**Schedule:** none; trigger it. Only people of the incident's team may; suspects and those who were taken off may not. **Inputs:**
-`incident.yaml` of the policy pack; connections `incident_db`, `state_db`, `evidence_store`, `offsite_store`, `mail`.
+**Schedule:** none; trigger it. Only people of the incident's team may; suspects and people who were taken off may not.
+**Inputs:** `incident.yaml` of the policy pack; connections `incident_db`, `state_db`, `evidence_store`, `offsite_store`, `mail`.
 
 **Writes:** the timeline and notices to `state_db`; mail; a sealed bundle with the timeline (English, Chinese).
 
-**Red means** that the update was not entered, or that a step failed. **What to do:** read the report in the bundle that the task
-`gate` names (no bundle: read the log of the task `seal`), correct the form, trigger it again. A step that waits for an answer
-asks the people of now after its time is over, or once its task is cleared. More: docs/incidents.md. **Owner:** compliance.
+**Red means** that the update was not entered, or that a step failed. **What to do:** read the report in the bundle that
+the task `gate` names (no bundle: read the log of the task `seal`), correct the form, and trigger it again. A step that
+waits for an answer asks again after its time limit, or once its task is cleared; it then asks the people who may answer
+at that time. More: docs/incidents.md. **Owner:** compliance.
 """
 
 from __future__ import annotations
