@@ -1,10 +1,10 @@
-"""Scratch databases of restore drills: generated names, always dropped, never a live one."""
+"""Scratch databases of restore drills: generated names, always dropped."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
@@ -56,7 +56,6 @@ DROPS = 4  # tries; each waits five seconds for others to go
 @contextmanager
 def scratch(
     server: DatabaseAddress,
-    live_names: Collection[str],
     state: Engine,
     *,
     dag_id: str,
@@ -71,7 +70,6 @@ def scratch(
 
     Args:
         server: address with a role that may create databases.
-        live_names: names that must not be touched.
         state: the state database.
         dag_id: whose run it is.
         run_id: which run it is.
@@ -86,7 +84,7 @@ def scratch(
     name = f"{PREFIX}{clock.now():%Y%m%d%H%M%S}_{secrets.token_hex(4)}"
     with exclusive(state, _lock(name), "this scratch database"):
         options = (locale or DatabaseLocale()).create_options()
-        _create(server, name, live_names, state, options, dag_id=dag_id, run_id=run_id, clock=clock)
+        _create(server, name, state, options, dag_id=dag_id, run_id=run_id, clock=clock)
         try:
             yield server.with_database(name)
         except BaseException:
@@ -103,7 +101,6 @@ def scratch(
 def _create(
     server: DatabaseAddress,
     name: str,
-    live_names: Collection[str],
     state: Engine,
     options: Sequence[str],
     *,
@@ -113,7 +110,7 @@ def _create(
 ) -> None:
     with server.connect(autocommit=True) as admin:
         taken = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
-        if name in taken or name in live_names:
+        if name in taken:
             raise ServiceError(f"The generated name {name} is taken.", "Run the drill again.")
         with state.begin() as conn:
             conn.execute(

@@ -55,7 +55,7 @@ def taking(
     def backed_up(fill: str) -> Rig:
         run(source, fill)
         point = take(source, store, recipients, signer).source(operations.opening)
-        target = DrillTarget(server, {source.name}, jobs=1)
+        target = DrillTarget(server, jobs=1)
         return Rig(point, target, server, source, state)
 
     return backed_up

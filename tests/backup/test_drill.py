@@ -75,7 +75,7 @@ def rig(
 ) -> Iterator[Rig]:
     made = Rig(
         point.source(operations.opening),
-        DrillTarget(server, {courier.name}, Schedule({"c": Mask({"name": "erase"})})),
+        DrillTarget(server, Schedule({"c": Mask({"name": "erase"})})),
         server,
         courier,
         state,

@@ -76,7 +76,7 @@ def test_drill_by_owner_passes_with_forced_row_security(
     parameters = {**server.parameters, "user": "drill_owner"}
     rig = Rig(
         point.source(operations.opening),
-        DrillTarget(DatabaseAddress(parameters, "x"), {origin.name}),
+        DrillTarget(DatabaseAddress(parameters, "x")),
         server,
         origin,
         state,

@@ -84,7 +84,7 @@ def test_database_of_other_encoding_is_drilled(
 ) -> None:
     original, taken = new_taken(encoding)
     source = taken.source(operations.opening)
-    record = Rig(source, DrillTarget(server, set()), server, original, state).drill(mapped())
+    record = Rig(source, DrillTarget(server), server, original, state).drill(mapped())
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["compared"] == 3
 

@@ -82,7 +82,7 @@ def new_rig(
 
     def new(original: DatabaseAddress, drill_server: DatabaseAddress = server) -> Rig:
         taken = take(original, store, recipients, signer, clocks=[SEEN])
-        target = DrillTarget(drill_server, {original.name})
+        target = DrillTarget(drill_server)
         return Rig(taken.source(operations.opening), target, drill_server, original, state)
 
     return new

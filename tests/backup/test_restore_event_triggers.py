@@ -67,7 +67,7 @@ def test_drill_passes_although_event_triggers_log_and_forbid_sessions(
 ) -> None:
     live = new_database(COURIER + LOGS + "CREATE MATERIALIZED VIEW logged_tags AS TABLE event_log;")
     source = take(live, store, recipients, signer, clocks=[SEEN]).source(operations.opening)
-    target = DrillTarget(server, {live.name}, Schedule())
+    target = DrillTarget(server, Schedule())
     found = Rig(source, target, server, live, state).drill()
     assert [one.code for one in found.findings] == []
     assert found.outcome is Outcome.PASS

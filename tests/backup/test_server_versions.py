@@ -160,7 +160,7 @@ def test_drill_passes_on_server_of_same_version(
     version: int, points: Points, state: Engine, operations: Holder
 ) -> None:
     live, taken = points(version)
-    target = DrillTarget(live.with_database("postgres"), {live.name})
+    target = DrillTarget(live.with_database("postgres"))
     record = Rig(taken.source(operations.opening), target, target.server, live, state).drill()
     assert [(finding.code, finding.message) for finding in record.findings] == []
     assert record.outcome is Outcome.PASS

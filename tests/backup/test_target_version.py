@@ -67,7 +67,7 @@ def test_drill_refuses_a_server_older_than_the_original_and_creates_no_database(
 ) -> None:
     """The action names the connection of drills."""
     newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
-    target = DrillTarget(server, set())
+    target = DrillTarget(server)
     rig = Rig(newer.source(operations.opening), target, server, server, state)
     with pytest.raises(UsageError, match=r"on PostgreSQL 18, and .* of PostgreSQL 19:") as refused:
         rig.drill()

@@ -271,9 +271,8 @@ class FailedRuns:
 @pytest.fixture(scope="session")
 def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
     """Every database but `sound` fails in its own way, two of them with a quoted value."""
-    environment = {
-        "PARCELSEAL_POLICY": str(databases.faulty_pack(tmp_path_factory.mktemp("packs") / "faulty"))
-    }
+    pack = databases.faulty_pack(tmp_path_factory.mktemp("packs") / "faulty")
+    environment = {"PARCELSEAL_POLICY": str(pack)}
     for name, script in databases.FAULTY.items():
         databases.make(cli.postgres("postgres"), name, script, "faulty_reader", "secret")
         environment[f"AIRFLOW_CONN_{name.upper()}_DB"] = cli.uri(name, "faulty_reader", "secret")
@@ -282,7 +281,9 @@ def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
     offsite = cli.home / "offsite"
     flip(next((offsite / "tampered").glob("*/database.dump.zst.enc")), -40)
     flip(next((offsite / "forged").glob("*/manifest.json")), 200)
-    return FailedRuns(environment, backup, cli.json("run", "drill_restore", code=1, **environment))
+    # In production, workers that drill have no connection to a mapped database.
+    drill = cli.json("run", "drill_restore", code=1, PARCELSEAL_POLICY=str(pack))
+    return FailedRuns(environment, backup, drill)
 
 
 PROBE = """

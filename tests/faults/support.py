@@ -190,7 +190,7 @@ class Rig:
             RunContext(services, None, Run("drill_restore", RUN)),
             findings,
             Source(store, manifest, self.keys.opening()),
-            DrillTarget(DatabaseAddress.from_conninfo(server or self.server), ["courier"]),
+            DrillTarget(DatabaseAddress.from_conninfo(server or self.server)),
             manifest.taken_at,
             progress,
         )
