@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from include.cli.console import tell
@@ -100,12 +101,15 @@ class Answering:
             )
         api = self.airflow.api_as(known[0])
         option = question.options[0]  # what lets the run go on
-        api.answer(self.dag_id, question, option, self._form(question.task_id))
+        form = filled_form(self.dag_id, question.task_id, self.place.clock.now())
+        api.answer(self.dag_id, question, option, form)
         tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {option}")
 
-    def _form(self, task_id: str) -> Mapping[str, Any]:
-        steps = {step.name: step for step in workflow(self.dag_id).steps}
-        step = steps.get(task_id)
-        if isinstance(step, HumanTask) and step.in_advance is not None:
-            return step.in_advance("", self.place.clock.now(), REASON)
-        return {"reason": REASON}
+
+def filled_form(dag_id: str, task_id: str, now: datetime) -> Mapping[str, Any]:
+    """Return the form of a human task, filled as an answer with a command fills it."""
+    steps = {step.name: step for step in workflow(dag_id).steps}
+    step = steps.get(task_id)
+    if isinstance(step, HumanTask) and step.in_advance is not None:
+        return step.in_advance("", now, REASON)
+    return {"reason": REASON}

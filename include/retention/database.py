@@ -50,6 +50,12 @@ class RetentionDatabase:
 
     @property
     def writer(self) -> DatabaseAddress:
-        """The database with the login that may delete."""
+        """The database with the login that may delete.
+
+        Without record classes it is the login that reads: the login that may delete has no rights
+        there, and may lead to another database of the data map.
+        """
+        if not self.rules:
+            return self.reader
         connection = self.disposition.connection
         return self.run.services.role_database(connection, self.mapped.connection)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from include.local.postgres import EmbeddedPostgres
 from include.retention.planning.breaker import remember
@@ -114,3 +115,17 @@ def test_records_of_another_database_are_not_deleted(postgres: EmbeddedPostgres,
             rig.but(writer=other).execute(plan)
         with psycopg.connect(other) as connection:
             assert connection.execute("SELECT name FROM person").fetchall() == [("Bob",)]
+
+
+def test_database_without_record_classes_is_only_read_by_its_own_login(
+    postgres: EmbeddedPostgres, rig: Rig
+) -> None:
+    """With several mapped databases, the login that may delete leads to another one."""
+    rig.insert("person", id=1, at=OLD, name="Ada")
+    options = "-c default_transaction_read_only=on"
+    read_only = conninfo.make_conninfo(rig.source, options=options)
+    with fresh(postgres) as name:
+        unscheduled = rig.but(rules=[], source=read_only, writer=postgres.conninfo(name))
+        record = unscheduled.execute(unscheduled.plan())
+    assert record.findings == []
+    assert record.data["done"] == {}
