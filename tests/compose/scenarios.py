@@ -25,7 +25,7 @@ AT_MOST = 0.6  # of the time that one worker takes for two databases
 
 
 def _held(stack: Stack, dag_id: str, run_id: str, state: str, seconds: float) -> dict[str, Any]:
-    bundle = stack.bundle(run_id)
+    bundle = stack.bundle(dag_id, run_id)
     if state != "success" or bundle["outcome"] not in HELD:
         raise NotShown(f"{dag_id} ended {state}, outcome {bundle['outcome']}")
     say(f"{dag_id}: {state}, outcome {bundle['outcome']}, {seconds:.0f} s")
@@ -50,7 +50,7 @@ def workflows(stack: Stack) -> None:
             continue
         with answering(stack, workflow.id):
             run_id, _state, seconds = stack.run(workflow.id)
-        outcome = stack.bundle(run_id)["outcome"]
+        outcome = stack.bundle(workflow.id, run_id)["outcome"]
         say(f"{workflow.id}: outcome {outcome}, {seconds:.0f} s")
         ended = {"success", "skipped"}
         failures += [
@@ -247,7 +247,7 @@ def _stopped(stack: Stack, service: str, seconds: float) -> Iterator[None]:
 def _ends(stack: Stack, dag_id: str, run_id: str, what: str) -> None:
     """Green, or red with a reason that its bundle names; evidence verifies either way."""
     state, seconds = stack.wait(dag_id, run_id)
-    bundle = stack.bundle(run_id)
+    bundle = stack.bundle(dag_id, run_id)
     if (state == "success") != (bundle["outcome"] in HELD):
         raise NotShown(f"{what}: run {state}, outcome {bundle['outcome']}")
     say(f"{what}: run {state}, outcome {bundle['outcome']}, {seconds:.0f} s; {stack.verify()}")

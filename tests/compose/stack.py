@@ -176,15 +176,15 @@ class Stack:
         points: Sequence[dict[str, Any]] = found["restore_points"]
         return [one for one in points if one["database"] == database]
 
-    def bundle(self, run_id: str) -> dict[str, Any]:
-        """The row of the evidence ledger that a run left; exactly one."""
+    def bundle(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return the row of the evidence ledger that a run left at its end: exactly one."""
         sql = (
             "SELECT coalesce(json_agg(row_to_json(l)), '[]') FROM evidence_ledger l "
-            f"WHERE run_id = '{run_id}'"
+            f"WHERE dag_id = '{dag_id}' AND run_id = '{run_id}'"
         )
         rows = json.loads(self.state(sql))
         if len(rows) != 1:
-            raise NotShown(f"{len(rows)} bundles of {run_id}")
+            raise NotShown(f"{len(rows)} bundles of {dag_id} {run_id}")
         return rows[0]
 
     def state(self, sql: str, host: str = "postgres", database: str = "parcelseal_state") -> str:
