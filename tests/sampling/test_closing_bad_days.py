@@ -24,6 +24,8 @@ from tests.sampling.closed import Audit, codes
 from tests.sampling.drawn import committed, concluding, draw, hand_in, returned, rules
 from tests.support.contexts import step_record
 
+WAITS = "wait_event_type = 'Lock'"
+
 
 def _child(source: str, part: str, after: bool) -> None:
     state = engine(source)
@@ -44,20 +46,14 @@ def test_an_evaluation_that_was_killed_is_done_again(audit: Audit, state_databas
     """Killed before its commit it left nothing; killed after it, even its record is there."""
     part = audit.back({"intake": (2,), "shares": (1,)})
     before = audit.everything()
-    with audit.state.connect() as holder, audit.state.connect() as watcher:
+    with audit.state.connect() as holder:
         holder.execute(text("LOCK TABLE run_artifact"))  # what it writes last
         child = FORK.Process(target=_child, args=(state_database, part, False))
         child.start()
-        _until(lambda: waiting(audit) == 1)
+        _until(lambda: sessions(audit, WAITS) == 1)
         child.kill()
         child.join()
-        holder.rollback()
-        mine = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid() AND state <> 'idle'"
-        )
-        holder.close()
-        _until(lambda: watcher.execute(mine).scalar_one() == 0)
+    _until(lambda: sessions(audit, "state <> 'idle'") == 0)
     assert audit.everything() == before
     child = FORK.Process(target=_child, args=(state_database, part, True))
     child.start()
@@ -94,9 +90,9 @@ def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(
     with audit.state.connect() as holder:
         holder.execute(text("LOCK TABLE run_artifact IN SHARE MODE"))
         judging.start()
-        _until(lambda: waiting(audit) == 1)
+        _until(lambda: sessions(audit, WAITS) == 1)
         replacing.start()
-        _until(lambda: waiting(audit) == 2 or not replacing.is_alive())
+        _until(lambda: sessions(audit, WAITS) == 2 or not replacing.is_alive())
         holder.rollback()
     judging.join()
     replacing.join()
@@ -105,11 +101,14 @@ def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(
         assert len(issue.all_issued(conn, "2026Q2")) == stages
 
 
-def waiting(audit: Audit) -> int:
-    """How many transactions wait for a lock."""
+def sessions(audit: Audit, condition: str) -> int:
+    """Count the other sessions of the state database with a condition.
+
+    Each count needs a transaction of its own: in one transaction pg_stat_activity never changes.
+    """
     query = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock'"
+        f"AND pid <> pg_backend_pid() AND {condition}"
     )
     with audit.state.connect() as conn:
         return int(conn.execute(query).scalar_one())
