@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,8 +47,9 @@ def main() -> int:
     """Measure and print; 1 if a figure is above its bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--maps", type=int, default=300)
-    parser.add_argument("--size", help="ignored: no database is made")
-    maps = parser.parse_args().maps
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    maps, rounds = given.maps, range(given.rounds)
     runs = "; ".join(f"runpy.run_path({str(path)!r})" for path in sorted(ROOT.glob("dags/*.py")))
     parse = f"import runpy; {runs}"
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,13 +60,12 @@ def main() -> int:
         load = f"load_pack(Path({str(folder)!r}))"
         _show("files, no compiled pack", _measured(f"{_TASK_IMPORTS}; {files}", load, folder, home))
         _show("first load, compiles", _measured(_TASK_IMPORTS, _TASK, folder, home))
-        task = min(_measured(_TASK_IMPORTS, _TASK, folder, home) for _ in range(3))
+        task = _median([_measured(_TASK_IMPORTS, _TASK, folder, home) for _ in rounds])
         _show(f"load in a task, at most {MOST_TASK} s", task)
-        parsed = min(_measured("", parse, folder, home) for _ in range(3))
+        parsed = _median([_measured("", parse, folder, home) for _ in rounds])
         _show(f"all DAG files, at most {MOST_PARSE} s, {MOST_PARSE_MIB} MiB", parsed)
-        shipped = min(
-            _measured("", parse, ROOT / "include" / "policy" / "pack", home) for _ in range(3)
-        )
+        own = ROOT / "include" / "policy" / "pack"
+        shipped = _median([_measured("", parse, own, home) for _ in rounds])
         _show("all DAG files, shipped pack", shipped)
         forms = [path.stat().st_size for path in home.glob("packs/*.pack")]
         console.print(f"compiled pack: {max(forms, default=0) / 2**20:.1f} MiB")
@@ -134,6 +135,11 @@ def _measured(before: str, code: str, folder: Path, home: Path) -> tuple[float, 
     )
     seconds, memory = done.stdout.split()[-2:]
     return float(seconds), float(memory)
+
+
+def _median(measured: list[tuple[float, float]]) -> tuple[float, float]:
+    seconds, memory = zip(*measured, strict=True)
+    return statistics.median(seconds), statistics.median(memory)
 
 
 def _show(name: str, measured: tuple[float, float]) -> None:

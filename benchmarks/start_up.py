@@ -38,7 +38,6 @@ def main() -> int:
     """Measure and print; 1 if a figure is above its bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", help="ignored: no database is made")
     rounds = max(1, parser.parse_args().rounds)
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary, "home")
