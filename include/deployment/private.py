@@ -16,14 +16,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from include.deployment import layout
 from include.deployment.authority import authority_of, new_authority_key, new_server
 from include.deployment.connections import connections, pages_connections, url
-from include.deployment.zones import ZONES, connections_of, without_overrides
+from include.deployment.zones import (
+    ZONES,
+    connections_of,
+    without_logins_of_others,
+    without_overrides,
+)
 from include.encryption.recipients import belong_together, certificate_of, new_key
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
+from include.services.whole_file import write_whole
 
 DOTENV = ".env"
 REVISION = "PARCELSEAL_REVISION"  # of the code that images are built of; evidence names it
@@ -235,7 +242,8 @@ class PrivateFolder:
     def _connections(self) -> None:
         roles = json.loads(self.text(ROLE_PASSWORDS))
         ours = connections(roles, self.text, sample=self.sample)
-        self._add_missing(CONNECTIONS, ours)
+        there = self._json_object(CONNECTIONS)
+        self._add_missing(CONNECTIONS, without_logins_of_others(ours, there))
         self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
         configured = json.loads(self.text(CONNECTIONS))
         self._derive(ALL_CONNECTIONS, without_overrides(configured))
@@ -284,29 +292,32 @@ class PrivateFolder:
 
     def _add_missing(self, name: str, values: Mapping[str, object]) -> None:
         """Add names to a JSON object that lacks them; existing values stay as they are."""
+        kept = self._json_object(name)
+        missing = {key: value for key, value in values.items() if key not in kept}
+        if missing:
+            write_whole(self.folder / name, _json({**kept, **missing}))
+            self.made.append(f"{name} ({', '.join(missing)})" if kept else name)
+
+    def _json_object(self, name: str) -> dict[str, Any]:
+        """Return the object in a file, empty if there is no file; raises UsageError."""
         path = self.folder / name
         try:
-            kept = json.loads(path.read_bytes()) if path.exists() else {}
-            missing = {key: value for key, value in values.items() if key not in kept}
-            whole = {**kept, **missing}
+            return dict(json.loads(path.read_bytes())) if path.exists() else {}
         except (ValueError, TypeError):
             raise UsageError(f"{path} is no JSON object.", "Correct it.") from None
-        if missing:
-            _replace(path, _json(whole))
-            self.made.append(f"{name} ({', '.join(missing)})" if kept else name)
 
     def _derive(self, name: str, content: object) -> None:
         """Write a file that follows from others, if it changed."""
         path, text = self.folder / name, _json(content)
         if not path.exists() or path.read_bytes() != text:
-            _replace(path, text)
+            write_whole(path, text)
             self.made.append(name)
 
     def _keep(self, name: str, content: bytes | Callable[[], bytes]) -> None:
         """Make a file that is not there: whole, for its owner alone, or not at all."""
         path = self.folder / name
         if not path.exists():
-            _replace(path, content() if callable(content) else content)
+            write_whole(path, content() if callable(content) else content)
             self.made.append(name)
 
 
@@ -321,15 +332,6 @@ def close_to_others(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _password() -> bytes:

@@ -174,6 +174,35 @@ def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
     return {name: _object(name, each) for name, each in configured.items() if OVERRIDE not in name}
 
 
+def without_logins_of_others(
+    ours: Mapping[str, Connection], configured: Mapping[str, Any]
+) -> dict[str, Connection]:
+    """Return the stack's connections without the zones' logins of a store that was replaced.
+
+    Those logins belong to the stack's own store. Another store would refuse them.
+
+    Args:
+        ours: the connections of a new stack.
+        configured: the connections of this stack.
+
+    Raises:
+        UsageError: a connection cannot be read.
+    """
+    theirs = without_overrides(configured)
+
+    def is_replaced(name: str) -> bool:
+        plain, override, _queue = name.partition(OVERRIDE)
+        if not override or plain not in theirs:
+            return False
+        return _endpoint(theirs[plain]) != _endpoint(ours[plain])
+
+    return {name: each for name, each in ours.items() if not is_replaced(name)}
+
+
+def _endpoint(connection: Connection) -> object:
+    return connection["extra_dejson"].get("endpoint_url")
+
+
 def _object(name: str, connection: Any) -> Connection:
     text = connection if isinstance(connection, str) else json.dumps(connection)
     fields = asdict(parse(name, text))

@@ -31,6 +31,7 @@ from typing import IO
 
 from include.services.errors import ServiceError
 from include.services.programs import program_folder
+from include.services.whole_file import write_whole
 
 TRUSTED = (
     "amcheck",
@@ -232,8 +233,7 @@ class EmbeddedPostgres:
             os.chown(unfinished, user.pw_uid, user.pw_gid)
         password_file = self.folder / "password"
         if not password_file.exists():
-            password_file.touch(mode=0o600)
-            password_file.write_text(secrets.token_urlsafe(24))
+            write_whole(password_file, secrets.token_urlsafe(24).encode())
         with tempfile.NamedTemporaryFile("w", prefix="parcelseal-") as once:
             # initdb runs as another user and must read the password from a file of its own.
             if user:

@@ -31,6 +31,7 @@ from include.local.roles import (
     sample_logins,
 )
 from include.services.connections import ConnectionSpec
+from include.services.whole_file import write_whole
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE = "parcelseal_state"
@@ -162,7 +163,7 @@ class LocalProfile:
         names = [*server_roles(), "erasure_key", "airflow_jwt", "airflow_fernet"]
         fresh = {name: secrets.token_urlsafe(32) for name in names if name not in kept}
         if fresh:
-            _write_secret(path, json.dumps({**kept, **fresh}, indent=1).encode())
+            write_whole(path, json.dumps({**kept, **fresh}, indent=1).encode())
         return {**kept, **fresh}
 
     def key_file(self, name: str) -> Path:
@@ -183,14 +184,14 @@ class LocalProfile:
             tell(f"creating keys: {', '.join(missing)} and the evidence seal")
         for name in missing:
             private, certificate = new_pair(name, now)
-            _write_secret(self.key_file(name), private)
-            self.certificate_file(name).write_bytes(certificate)
+            write_whole(self.key_file(name), private)
+            write_whole(self.certificate_file(name), certificate)
         seal = self.home / "keys" / "evidence.key"
         if not seal.exists():
-            _write_secret(seal, generate_key())
+            write_whole(seal, generate_key())
         public = self.home / "keys" / "evidence.pub"
         if not public.exists():
-            public.write_bytes(Signer.from_pem(seal.read_bytes()).public_pem)
+            write_whole(public, Signer.from_pem(seal.read_bytes()).public_pem)
 
     def _database(
         self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None
@@ -228,11 +229,3 @@ class LocalProfile:
             "trusted_keys": [str(keys / "evidence.pub")],
         }
         return ConnectionSpec("evidence_store", "fs", extra=extra)
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads; whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    partial.replace(path)

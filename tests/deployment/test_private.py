@@ -18,7 +18,7 @@ from cryptography import x509
 from include.composition import workplace_of
 from include.deployment import layout
 from include.deployment.private import ALL_CONNECTIONS, DOTENV, SAMPLE_PEOPLE, read_settings
-from include.deployment.zones import ZONES, without_overrides
+from include.deployment.zones import OVERRIDE, ZONES, without_overrides
 from include.orchestration.access.roles import ROLES
 from include.sample_company import staff
 from include.sample_company.answers import Notes
@@ -100,6 +100,20 @@ def test_what_is_missing_comes_back_and_the_rest_stays(copy: Path):
     assert kept["state_db"]["password"] == "of-our-own"
     assert "warehouse_db" in kept
     assert kept["mail"]["host"] == layout.MAIL
+
+
+def test_init_of_a_stack_with_its_own_store_adds_no_login_of_the_replaced_store(
+    copy: Path,
+) -> None:
+    path = copy / "deploy" / "private" / "connections.json"
+    whole = json.loads(path.read_text())
+    ours = {name: each for name, each in whole.items() if OVERRIDE not in name}
+    extra = {**ours["offsite_store"]["extra_dejson"], "endpoint_url": "https://s3.company.example"}
+    ours["offsite_store"] = {**ours["offsite_store"], "extra_dejson": extra}
+    path.write_text(json.dumps(ours))
+    assert init(copy).exit_code == 0
+    added = json.loads(path.read_text()).keys() - ours.keys()
+    assert added == {name for name in whole if name.startswith(f"evidence_store{OVERRIDE}")}
 
 
 def test_no_two_deployments_share_a_secret(deployed: Path, tmp_path: Path):

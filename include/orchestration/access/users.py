@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from werkzeug.security import generate_password_hash
 
 from include.frozen import StrictModel
 from include.services.errors import UsageError
+from include.services.whole_file import write_whole
 
 PASSWORD_BYTES = 18  # of chance in a generated password: 24 characters
 # FAB's own, unless webserver_config.py says otherwise; which method it was stands in the hash
@@ -170,17 +169,12 @@ def _read(path: Path, what: str) -> Any:
 
 
 def _keep(path: Path | None, passwords: dict[str, str]) -> None:
-    """Write the file anew beside the old one, so that a crash leaves either whole."""
+    """Write the file of passwords."""
     if path is None:
         raise UsageError(
             "There are new users, and no file for their passwords.", "Name one with --passwords."
         )
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(passwords, file, ensure_ascii=False, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+        write_whole(path, json.dumps(passwords, ensure_ascii=False, indent=2).encode())
     except OSError as error:
         raise UsageError(f"Passwords cannot be written: {path}: {error.strerror}.") from None
