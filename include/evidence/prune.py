@@ -81,7 +81,7 @@ def forget_sealed_runs(
         state: the state database.
         trusted: public keys (PEM) whose seals count.
         besides: dag id and run id of a run that is left alone.
-        most: runs that are checked.
+        most: runs whose rows are removed, and bundles that may be refused.
         largest: bytes of a bundle; a larger bundle is left to a call with a higher limit. None for
             no limit.
 
@@ -93,7 +93,7 @@ def forget_sealed_runs(
     refused: list[str] = []
     with state.connect() as conn:
         for row in _sealed_with_rows(conn, besides):
-            if runs + len(refused) == most:
+            if most in (runs, len(refused)):
                 break
             if largest is not None and _size(store, row) > largest:
                 continue

@@ -86,11 +86,11 @@ def prune_evidence(run: RunContext[None], findings: StepFindings) -> PruningResu
         run.clock,
         lock_end(store, run.clock, rules),
     )
-    pruned = pruning.prune(lambda row: later(row.sealed_at, rules.keep, run.zone) <= now)
     own = run.run.dag_id, run.run.run_id
-    forgotten = forget_sealed_runs(
+    forgotten = forget_sealed_runs(  # first: it needs the files that the pruning removes
         store, run.state, services.trusted, besides=own, most=RUNS_A_DAY, largest=None
     )
+    pruned = pruning.prune(lambda row: later(row.sealed_at, rules.keep, run.zone) <= now)
     return report_pruned(findings, pruned, forgotten, rules.keep.text)
 
 

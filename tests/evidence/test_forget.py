@@ -253,3 +253,17 @@ def test_no_order_of_operations_removes_rows_without_a_bundle(
 
 
 _bases = iter(range(0, 10_000, 10))
+
+
+def test_refused_bundle_takes_no_place_of_an_older_bundle(evidence: Evidence) -> None:
+    older, newer = leave(evidence, 1), leave(evidence, 2)
+    evidence.seal(1)
+    bundle = evidence.seal(2).path
+    change(evidence.root / bundle / "report.en.html")
+    assert forgotten(evidence, most=2) == Forgotten(1, (bundle,))
+    another = leave(evidence, 3)
+    evidence.seal(3)
+    assert not is_left(evidence.conn, older)
+    assert forgotten(evidence, most=2) == Forgotten(1, (bundle,))
+    assert is_left(evidence.conn, newer)
+    assert not is_left(evidence.conn, another)
