@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How many tasks wait for a worker, by queue: docs/production.md, alarms.
+# How many tasks wait for a worker, by queue: docs/production.md, alarms. Arguments: further queues.
 set -euo pipefail
-for queue in default backup drill retention sealing; do
+for queue in default backup drill retention sealing "$@"; do
   REDISCLI_AUTH="$(cat /run/secrets/redis_password)" timeout 5 \
     redis-cli --tls --cacert /run/secrets/ca_certificate -h redis --sni redis llen "$queue" |
     sed "s/^/$queue /"

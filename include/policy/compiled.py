@@ -59,7 +59,7 @@ from include.policy.rules import (
 )
 
 FORMAT = 1
-MOST_BYTES = 32 << 20  # of a compiled pack; 300 data maps of 71 tables take 4 MiB
+MOST_BYTES = 32 << 20  # of a compiled pack; 300 data maps of 71 tables take half a MiB
 MOST_PACKS = 3  # that stay in the folder
 _SUFFIX = ".pack"
 _CODE = Path(__file__).resolve().parent.parent
@@ -201,7 +201,14 @@ def _compile(folder: Path, sections: SectionsOf, digests: Mapping[str, str], pat
     loaded = read_pack(folder, sections())
     content = _form(loaded)
     read = {file.path: file.sha256 for file in loaded.pack.files if not file.shipped}
-    if read == digests and len(content) <= MOST_BYTES:
+    if read != digests:
+        _log.warning("The policy pack changed while it was compiled; its next use compiles it.")
+    elif len(content) > MOST_BYTES:
+        _log.warning(
+            "The compiled policy pack has more than %d MiB and is not kept: each use compiles it.",
+            MOST_BYTES >> 20,
+        )
+    else:
         _store(content, path)
     return content
 

@@ -109,7 +109,8 @@ def _refuse_newer(current: str | None) -> None:
     if current is not None and current not in _known():
         raise UsageError(
             f"The state database is at revision {current}, which this version does not know.",
-            "Use the version of ParcelSeal that migrated it, or a newer one.",
+            "Use the version of ParcelSeal that migrated it, or a newer one. State from before "
+            "version 1.0 cannot be upgraded: begin with an empty state database.",
         )
 
 
