@@ -18,7 +18,6 @@ from hashlib import sha256
 from typing import Any
 
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
-from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -150,7 +149,11 @@ class LoginThrottle:
             await Response("The log-in is too large.", 413)(scope, receive, send)
             return
         is_form = path == FORM_PATH
-        account = await _account(scope, body, is_form)
+        accounts = await _accounts(scope, body, is_form)
+        if len(accounts) > 1:  # FAB may read another one of them than this count
+            await Response("A log-in names one account.", 400)(scope, receive, send)
+            return
+        account = "".join(accounts)
         address = scope["client"][0] if scope.get("client") else ""
         attempt = self._counts.begin(account, address)
         if isinstance(attempt, float):
@@ -206,26 +209,24 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _account(scope: Scope, body: bytes, is_form: bool) -> str:
-    """Return the account that a request names; empty if it names none."""
-    fields: Any
+async def _accounts(scope: Scope, body: bytes, is_form: bool) -> list[str]:
+    """Return the accounts that a request names: of a form, each value of the field."""
+    names: list[Any]
     try:
         if is_form:
-            fields = await _form(scope, body)
+            # A copy: the request of the app parses the body itself.
+            async with Request(dict(scope), _replay(body, _nothing)).form() as form:
+                names = form.getlist("username")
         else:
-            fields = json.loads(body)
+            fields: Any = json.loads(body)
+            names = [fields.get("username")] if isinstance(fields, dict) else []
     except (ValueError, RecursionError, MultiPartException):
-        return ""
-    name = fields.get("username", "") if isinstance(fields, (dict, FormData)) else ""
-    return name if isinstance(name, str) else ""
+        return []
+    return [name for name in names if isinstance(name, str)]
 
 
-async def _form(scope: Scope, body: bytes) -> FormData:
-    async def nothing() -> Message:
-        return {"type": "http.disconnect"}
-
-    # A copy: the request of the app parses the body itself.
-    return await Request(dict(scope), _replay(body, nothing)).form()
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 def _failed(response: Message, is_form: bool) -> bool:

@@ -63,6 +63,17 @@ def test_account_is_refused_after_too_many_failures_from_any_address(
     assert fail(counts, "anna")
 
 
+def test_failures_are_forgotten_one_by_one_as_they_grow_old(
+    counts: FailedLogins, clock: Clock
+) -> None:
+    assert fail(counts, "anna")
+    clock.now += WINDOW - 10
+    later = [fail(counts, "anna", f"10.0.0.{i}") for i in range(PER_ACCOUNT)]
+    assert later.count(True) == PER_ACCOUNT - 1
+    clock.now += 11  # the first one is forgotten, and no other
+    assert [fail(counts, "anna", "10.0.1.1") for _ in range(2)] == [True, False]
+
+
 def test_address_is_refused_after_too_many_failures_of_any_account(counts: FailedLogins) -> None:
     """A provider gives one customer a whole /64 of IPv6."""
     accepted = [fail(counts, f"user {i}", f"2001:db8::{i:x}") for i in range(PER_ADDRESS)]
@@ -155,6 +166,18 @@ def test_form_and_token_share_one_limit(client: TestClient, as_file: bool) -> No
     refused = client.post("/auth/login", **right)
     assert refused.status_code == 429
     assert refused.text == "Too many failed log-ins. Try again in 300 seconds."
+
+
+@pytest.mark.parametrize("as_file", [False, True], ids=["urlencoded", "multipart"])
+def test_form_that_names_two_accounts_is_refused(client: TestClient, as_file: bool) -> None:
+    """FAB compares the password of the first one; the limit would count for the last one."""
+    fields: dict[str, Any] = {"username": ["anna", "bert"], "password": WRONG}
+    if as_file:
+        parts = [("username", (None, "anna")), ("username", (None, "bert"))]
+        answer = client.post("/auth/login/", files=[*parts, ("password", (None, WRONG))])
+    else:
+        answer = client.post("/auth/login/", data=fields)
+    assert answer.status_code == 400
 
 
 def test_request_without_password_does_not_count(client: TestClient) -> None:
