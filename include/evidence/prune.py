@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, pairwise
 
 from sqlalchemy import Connection, Engine, select, tuple_, union
 
@@ -156,7 +156,7 @@ def _problem_of(
 KEPT = {SUMS, SIGNATURE, SIGNER}  # of the last pruned bundle: the next one links to it
 MOST = 100  # bundles that a call removes: more than a day's
 NEWEST = 30  # bundles of the ledger that always stay: registers are compared with them
-LONGEST_PAUSE = timedelta(days=31)  # since the newest seal; a longer one may be a wrong clock
+LONGEST_PAUSE = timedelta(days=31)  # between two seals; a longer one may be a wrong clock
 
 
 class Waits(StrEnum):
@@ -165,7 +165,7 @@ class Waits(StrEnum):
     HELD = "held"  # a legal hold is active
     LOCKED = "locked"  # the store's lock has not ended
     CHANGED = "changed"  # the bundle does not verify
-    CLOCK = "clock"  # the newest bundle is so old that the clock may be wrong
+    CLOCK = "clock"  # no bundle was sealed for so long that the clock may be wrong
     MORE = "more"  # the next call goes on
 
 
@@ -266,14 +266,23 @@ class Pruning:
         Pruning must not be the way to get rid of a bundle that was changed. And under a clock that
         is years ahead every bundle would be past its term.
         """
-        newest = ledger.head(conn)
-        if newest is None or self.clock.now() - newest.sealed_at > LONGEST_PAUSE:
+        if self._is_clock_doubtful(conn):
             return Pruned(waits=Waits.CLOCK, next_bundle=row.bundle)
         previous = link_before(conn, row)
         conn.commit()
         if (problem := _problem_of(self.store, self.keys, row, previous)) is not None:
             return Pruned(waits=Waits.CHANGED, next_bundle=row.bundle, problem=problem)
         return self._locked(row)
+
+    def _is_clock_doubtful(self, conn: Connection) -> bool:
+        """Return whether the time jumped ahead since the bundles that always stay.
+
+        Other workflows also seal under a wrong clock, so the newest bundle alone proves nothing.
+        """
+        sealed = (row.sealed_at for row in ledger.newest(conn, self.newest))
+        moments = [self.clock.now(), *sealed]
+        pauses = (later - earlier for later, earlier in pairwise(moments))
+        return len(moments) == 1 or any(pause > LONGEST_PAUSE for pause in pauses)
 
     def _locked(self, row: LedgerRow) -> Pruned | None:
         for stored in self.store.list(f"{row.bundle}/"):

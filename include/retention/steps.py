@@ -123,11 +123,11 @@ def report_pruned(
             "evidence.prune_postponed",
             Outcome.ATTENTION,
             _(
-                "The newest evidence is more than {days} days old, so the clock may be wrong. No "
+                "No evidence was sealed for more than {days} days, so the clock may be wrong. No "
                 "evidence past its term was removed.",
                 days=LONGEST_PAUSE.days,
             ),
-            _("Compare the clock of the worker. If it is right, the next run goes on."),
+            _("Compare the clock of the worker. If it is right, a later run goes on."),
         )
     return PruningResult(
         bundles=len(pruned.bundles),

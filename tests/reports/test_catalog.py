@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from pathlib import Path
 
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import write_po
 
-from include.reports.catalog import FOLDERS, ROOT, extract, fields, problems, update
+from include.reports.catalog import FOLDERS, ROOT, extract, fields, po_path, problems, update
 from include.reports.i18n import LOCALES
 
 PACKAGES = sorted(
@@ -141,3 +142,11 @@ def test_messages_of_code_and_templates_are_extracted(tmp_path: Path):
         "from a workflow in two parts",
         "from a template",
     }
+
+
+def test_catalogue_is_as_the_tool_writes_it(template: Catalog, tmp_path: Path) -> None:
+    """Else an update by somebody else moves entries about."""
+    path = tmp_path / "messages.po"
+    shutil.copy(po_path("zh_CN"), path)
+    update("zh_CN", template, path)
+    assert path.read_bytes() == po_path("zh_CN").read_bytes()
