@@ -29,6 +29,8 @@ from include.deployment.zones import (
 )
 from include.encryption.recipients import belong_together, certificate_of, new_key
 from include.evidence.signing import Signer, generate_key
+from include.policy import PolicyPack
+from include.registry import load_pack
 from include.services.errors import UsageError
 from include.services.whole_file import write_whole
 
@@ -157,9 +159,9 @@ class PrivateFolder:
             self._certificates()
             self._keys()
             self._urls()
+            self._policy()
             self._connections()
             self._people()
-            self._policy()
         except OSError as error:
             raise UsageError(
                 f"{error.filename or self.folder} cannot be written: {error.strerror}.",
@@ -247,8 +249,16 @@ class PrivateFolder:
         self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
         configured = json.loads(self.text(CONNECTIONS))
         self._derive(ALL_CONNECTIONS, without_overrides(configured))
+        pack = self._pack()
         for zone in ZONES.values():
-            self._derive(zone.connections_file, connections_of(zone, configured))
+            self._derive(zone.connections_file, connections_of(zone, configured, pack))
+
+    def _pack(self) -> PolicyPack | None:
+        """Return the policy pack; None if it cannot be read, as `config check` will say."""
+        try:
+            return load_pack(self.folder / POLICY)
+        except UsageError:
+            return None
 
     def _people(self) -> None:
         people = json.loads(SAMPLE_PEOPLE.read_bytes()) if self.sample else []

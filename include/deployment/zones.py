@@ -14,7 +14,9 @@ from typing import Any
 
 from include import registry
 from include.deployment import layout
+from include.policy import PolicyPack
 from include.services.connections import parse
+from include.services.errors import UsageError
 from include.workflow.declaration import Queue
 
 Connection = dict[str, Any]
@@ -111,37 +113,45 @@ ZONES: Mapping[Queue, Zone] = {
 }
 
 
-def logins_of(zone: Zone) -> frozenset[str]:
+def logins_of(zone: Zone, pack: PolicyPack | None = None) -> frozenset[str]:
     """Return the connections of workflows with rights of their own that a zone uses.
 
-    The sealing zone uses those of workflows that seal bundles while a run goes on: the same tasks
-    read who may answer, or what the document says.
+    The sealing zone uses those of workflows that read there which documents are due to whom.
+
+    Args:
+        zone: the zone.
+        pack: the policy pack, which may name other connections than the declarations.
     """
-    return frozenset(
-        workflow.login.connection
-        for workflow in registry.workflows()
-        if workflow.login
-        and (
-            workflow.queue is zone.queue
-            or (zone.queue is Queue.SEALING and workflow.seals_during_run)
+    return frozenset().union(
+        *(
+            workflow.logins(pack)
+            for workflow in registry.workflows()
+            if workflow.queue is zone.queue
+            or (zone.queue is Queue.SEALING and workflow.reads_while_sealing)
         )
     )
 
 
-def connections_of(zone: Zone, configured: Mapping[str, Any]) -> dict[str, Connection]:
+def connections_of(
+    zone: Zone, configured: Mapping[str, Any], pack: PolicyPack | None = None
+) -> dict[str, Connection]:
     """Return the connections of a zone's workers.
 
     Args:
         zone: the zone.
         configured: all connections by id, as Airflow's file has them. `ID@QUEUE` is an object with
             what the workers of a queue use in place of parts of ID: a login with fewer rights.
+        pack: the policy pack, which may name other connections than the declarations.
 
     Raises:
-        UsageError: a connection cannot be read.
+        UsageError: a connection cannot be read, or `ID@QUEUE` names no connection or no zone.
     """
     plain = without_overrides(configured)
-    every_login = {login.connection for login in registry.logins()}
-    used = logins_of(zone)
+    _require_known_overrides(configured)
+    every_login = {login.connection for login in registry.logins()}.union(
+        *(workflow.logins(pack) for workflow in registry.workflows())
+    )
+    used = logins_of(zone, pack)
     # Without a login of its own, a workflow uses that of the database.
     databases = zone.reaches_databases or not used <= plain.keys()
 
@@ -163,6 +173,23 @@ def connections_of(zone: Zone, configured: Mapping[str, Any]) -> dict[str, Conne
         if name == "mail" and not zone.sends:
             connection["login"] = connection["password"] = ""
     return selected
+
+
+def _require_known_overrides(configured: Mapping[str, Any]) -> None:
+    for name, override in configured.items():
+        plain, separator, queue = name.partition(OVERRIDE)
+        if not separator:
+            continue
+        if plain not in configured or queue not in set(Queue):
+            raise UsageError(
+                f"{name} in the file of connections names no connection or no zone.",
+                f"Write CONNECTION{OVERRIDE}ZONE. The zones: {', '.join(Queue)}.",
+            )
+        if not isinstance(override, Mapping):
+            raise UsageError(
+                f"{name} in the file of connections is no object.",
+                "Write what the zone uses instead, such as login and password.",
+            )
 
 
 def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:

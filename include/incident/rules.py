@@ -450,6 +450,12 @@ class IncidentRules(SectionRules):
         """The scenario of that name; raises KeyError."""
         return {scenario.id: scenario for scenario in self.scenarios}[name]
 
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The ids of the connections with which incidents read mapped databases."""
+        own = (scope.connection for scope in self.scope if scope.connection)
+        return tuple(dict.fromkeys([self.connection, *own]))
+
     def connection_to(self, database: str) -> str:
         """Return the id of the connection with which incidents read a mapped database."""
         own = {scope.database: scope.connection for scope in self.scope}

@@ -111,7 +111,7 @@ def is_known(run: IncidentRun, account: str) -> bool:
         staff=quoted(table.schema_name, table.table), account=quoted(rule.account)
     )
     try:
-        with run.services.staff(database, run.rules.connection) as connection:
+        with run.services.staff(database, run.rules.connection_to(database.name)) as connection:
             return is_among(account, [named or "" for (named,) in connection.execute(query)])
     except (ServiceError, UsageError, psycopg.Error):
         return False
@@ -173,7 +173,7 @@ def _members(run: IncidentRun, groups: Sequence[Group]) -> list[str]:
     if not any(group.where for group in groups):
         return _named(groups)
     try:
-        with run.services.staff(database, run.rules.connection) as connection:
+        with run.services.staff(database, run.rules.connection_to(database.name)) as connection:
             found = [members(connection, database, rule, group) for group in groups]
     except UsageError as error:  # its password was changed, or it was dropped
         raise ServiceError(error.message, error.action) from None

@@ -176,7 +176,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     after_sending=watching.settle,
     rules=INCIDENT,
     login=LOGIN,
-    seals_during_run=True,
+    reads_while_sealing=True,
     queries=login_queries,
     pages_read=(incident, incident_entry),
     notifications=(
@@ -213,6 +213,6 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     after_sending=watching.settle,
     rules=INCIDENT,
     login=LOGIN,
-    seals_during_run=True,
+    reads_while_sealing=True,
     respondents=respondents,
 )

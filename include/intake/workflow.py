@@ -46,6 +46,10 @@ REVIEW_INTAKE = Workflow[None](
     asks_people=True,
     steps=(FIND, CHECK, REVIEW, SETTLE, VERIFY),
     conclude=conclude,
-    login=DatabaseLogin("intake_db", Path(__file__).with_name("sample_grants.sql")),
+    login=DatabaseLogin(
+        "intake_db",
+        Path(__file__).with_name("sample_grants.sql"),
+        named=lambda pack: {rule.connection for rule in pack.intake},
+    ),
     respondents=respondents,
 )

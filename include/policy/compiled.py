@@ -21,7 +21,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
@@ -58,7 +58,7 @@ from include.policy.rules import (
     Rule,
 )
 
-FORMAT = 1
+FORMAT = 2
 MOST_BYTES = 32 << 20  # of a compiled pack; 300 data maps of 71 tables take half a MiB
 MOST_PACKS = 3  # that stay in the folder
 _SUFFIX = ".pack"
@@ -82,7 +82,7 @@ class _Index(Rule):
         collections: their names, of each database.
         faults: problems of the databases whose data maps are faulty, by name.
         content: of the files outside of datamap/, quality/ and retention.yaml, by name.
-        sections: connection of each file of a single workflow.
+        sections: connections of each file of a single workflow.
         retention: database of each rule of retention.yaml.
         suites: database of each suite.
         remarks: of the pack.
@@ -93,7 +93,7 @@ class _Index(Rule):
     collections: tuple[tuple[str, ...], ...]
     faults: Mapping[str, tuple[PackProblem, ...]] = {}
     content: Mapping[str, JsonValue]
-    sections: Mapping[str, str]
+    sections: Mapping[str, Sequence[str]]
     retention: tuple[str, ...]
     suites: tuple[str, ...]
     remarks: tuple[PackProblem, ...]
@@ -237,7 +237,7 @@ def _form(loaded: PackContent) -> bytes:
         collections=tuple(tuple(each.collections) for each in pack.databases.values()),
         faults=pack.faults,
         content=content,
-        sections={file: rules.connection for file, rules in pack.sections.items()},
+        sections={file: rules.connections for file, rules in pack.sections.items()},
         retention=tuple(owners),
         suites=tuple(suite.database or "" for suite in pack.suites),
         remarks=pack.remarks,

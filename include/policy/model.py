@@ -88,14 +88,14 @@ class StoredSections(LazyMapping[SectionRules]):
     A task reads the file of its own workflow with `of`, which imports no other workflow.
 
     Args:
-        connections: `SectionRules.connection` of each file.
+        connections: `SectionRules.connections` of each file.
         read: returns a file as its type.
         sections: returns the files of all workflows; imports the workflows.
     """
 
     def __init__(
         self,
-        connections: Mapping[str, str],
+        connections: Mapping[str, Sequence[str]],
         read: Callable[[str, type[SectionRules]], SectionRules],
         sections: Callable[[], Sequence[RuleSection[Any]]],
     ) -> None:
@@ -243,9 +243,10 @@ class PolicyPack(Rule):
     def workflow_connections(self) -> set[str]:
         """Connections with which workflows have rights of their own on mapped databases."""
         if isinstance(self.sections, StoredSections):
-            own = set(self.sections.connections.values())
+            named = list(self.sections.connections.values())
         else:
-            own = {rules.connection for rules in self.sections.values()}
+            named = [rules.connections for rules in self.sections.values()]
+        own = {connection for names in named for connection in names}
         intake = {rule.connection for rule in self.intake}
         return own | intake | ({self.disposition.connection} if self.retention else set())
 

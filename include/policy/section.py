@@ -26,6 +26,11 @@ class SectionRules(Rule):
 
     connection: Text
 
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The ids of the connections with which the workflow reads mapped databases."""
+        return (self.connection,)
+
     def connection_to(self, database: str) -> str:
         """Return the id of the connection with which the workflow reads a mapped database."""
         del database

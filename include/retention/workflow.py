@@ -63,7 +63,11 @@ ENFORCE_RETENTION = Workflow[None](
     queue=Queue.RETENTION,
     steps=(PLAN, APPROVE, EXECUTE, VERIFY, PRUNE_EVIDENCE),
     conclude=report.conclude,
-    login=DatabaseLogin("retention_db", Path(__file__).with_name("sample_grants.sql")),
+    login=DatabaseLogin(
+        "retention_db",
+        Path(__file__).with_name("sample_grants.sql"),
+        named=lambda pack: {pack.disposition.connection},
+    ),
     respondents=respondents,
     produces=(Asset("deletion-certificate", certificates),),
 )

@@ -82,7 +82,6 @@ SAMPLE_AUDIT = Workflow[AuditRules](
     rules=AUDIT,
     login=DatabaseLogin("audit_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
-    seals_during_run=True,
     interim_bundles={COMMITMENT_WORKFLOW: _("Audit sample: what was committed to")},
     respondents=respondents,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from include.approvals.form import FormSections
 from include.evidence.model import StepRecord
 from include.messages import Message
 from include.notify.outbox import Run
+from include.policy import PolicyPack
 from include.policy.section import RuleSection
 from include.reports.conclusion import Conclusion
 from include.workflow.assets import Asset
@@ -69,10 +70,12 @@ class DatabaseLogin:
     Attributes:
         connection: id of the Airflow connection, ``partners_db``.
         sample_grants: SQL file with the login's grants on the tables of the sample company.
+        named: returns the ids that a policy pack uses instead, if no section of the workflow does.
     """
 
     connection: str
     sample_grants: Path
+    named: Callable[[PolicyPack], Collection[str]] | None = None
 
     @property
     def sample_role(self) -> str:
@@ -149,8 +152,8 @@ class Workflow(Generic[RunRules]):
         queries: yields the queries of the section, for the check of the login.
         pages_read: its tables that the compliance pages read.
         notifications: the kinds that it queues.
-        seals_during_run: whether steps seal bundles of their own; such steps run in the sealing
-            queue, whose workers then have the workflow's login.
+        reads_while_sealing: whether steps in the sealing queue read mapped databases, whose
+            workers then have the workflow's login.
         produces: its assets, beside the sealed bundle that every workflow produces.
         interim_bundles: id and title of bundles that it seals while a run goes on.
         finding_kind: kind of its findings in the register of findings; empty if it has none.
@@ -187,7 +190,7 @@ class Workflow(Generic[RunRules]):
     queries: Callable[[RunContext[RunRules]], Iterator[LoginQuery]] | None = None
     pages_read: tuple[Table, ...] = ()
     notifications: tuple[NotificationKind[RunRules], ...] = ()
-    seals_during_run: bool = False
+    reads_while_sealing: bool = False
     produces: tuple[Asset, ...] = ()
     interim_bundles: Mapping[str, Message] = field(default_factory=dict)
     finding_kind: str = ""
@@ -203,6 +206,22 @@ class Workflow(Generic[RunRules]):
     def step(self, name: str) -> AnyStep[RunRules]:
         """Return the step of that name; raises KeyError."""
         return {step.name: step for step in self.steps}[name]
+
+    def logins(self, pack: PolicyPack | None) -> frozenset[str]:
+        """Return the ids of the connections of its own login that a policy pack names.
+
+        Args:
+            pack: the policy pack; if it is None, the login has the id of the declaration.
+        """
+        if self.login is None:
+            return frozenset()
+        if pack is None:
+            return frozenset({self.login.connection})
+        if self.rules is not None:
+            rules = pack.section(self.rules)
+            return frozenset(rules.connections) if rules is not None else frozenset()
+        named = self.login.named
+        return frozenset(named(pack) if named else {self.login.connection})
 
     def conclude_without_rules(self, records: Sequence[StepRecord]) -> Conclusion:
         """Conclude a run under a pack that leaves out the section: nothing was done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from include.deployment import layout
 from include.deployment.prepare import bucket_policy
 from include.deployment.private import ALL_CONNECTIONS
 from include.deployment.zones import ZONES, Zone, connections_of, logins_of
+from include.policy import PolicyPack
+from include.policy.loader import SHIPPED
+from include.registry import load_pack
 from include.services.connections import parse
+from include.services.errors import UsageError
 from include.workflow.declaration import Queue
 from include.workplace import ROOT
 
@@ -111,18 +116,18 @@ def test_each_zone_has_the_logins_of_its_workflows(private: Path) -> None:
     """Derived from the declarations; the drill zone has no login to customers' databases."""
     services = {"state_db", "evidence_store"}
     databases = {"customer_db", "airflow_copy_db", "state_copy_db"}
+    declared = {login.connection for login in registry.logins()}
     found = {queue: set(connections(private, zone)) for queue, zone in ZONES.items()}
     assert found == {
         Queue.BACKUP: services | databases | {"offsite_store"},
         Queue.DRILL: services | {"offsite_store", "drill_db"},
         Queue.RETENTION: services | databases | {"offsite_store", "retention_db"},
-        Queue.SEALING: services | {"mail", "audit_db", "incident_db"},
+        Queue.SEALING: services | {"mail", "incident_db"},
         Queue.DEFAULT: services
         | databases
         | {"offsite_store", "mail"}
-        | {"audit_db", "incident_db", "intake_db", "partners_db", "training_db"},
+        | (declared - {"retention_db"}),
     }
-    declared = {login.connection for login in registry.logins()}
     assert set().union(*map(logins_of, ZONES.values())) == declared
 
 
@@ -183,8 +188,63 @@ def test_connections_of_operators_go_to_the_zones_that_use_them() -> None:
     signing = found[Queue.SEALING]["evidence_store"]["extra_dejson"]
     assert signing["signing_key"] == "PEM"
     # Without logins of their own, workflows use the database's: the sealing zone needs it then.
-    del configured["audit_db"]
+    del configured["incident_db"]
     assert "warehouse_db" in connections_of(ZONES[Queue.SEALING], configured)
+
+
+def test_login_that_the_pack_gives_another_name_goes_to_the_zones_of_its_workflow(
+    tmp_path: Path,
+) -> None:
+    pack = pack_with_other_logins(tmp_path)
+    names = ("wipe_db", "hr_incident_db", "customer_db", "retention_db")
+    configured = {name: f"postgresql://{name}:x@courier.example/records" for name in names}
+    found = {
+        name: {
+            queue for queue, zone in ZONES.items() if name in connections_of(zone, configured, pack)
+        }
+        for name in names
+    }
+    assert found["wipe_db"] == {Queue.RETENTION}
+    assert found["hr_incident_db"] == {Queue.DEFAULT, Queue.SEALING}
+    assert found["retention_db"] == set()  # nothing uses it
+
+
+def pack_with_other_logins(folder: Path) -> PolicyPack:
+    """Return the shipped pack with a login of incidents in one database and one that deletes."""
+    shutil.copytree(SHIPPED, folder / "pack")
+    incident = folder / "pack" / "incident.yaml"
+    text = incident.read_text()
+    assert text.count("- database: courier\n") == 1
+    incident.write_text(
+        text.replace(
+            "- database: courier\n", "- database: courier\n    connection: hr_incident_db\n"
+        )
+    )
+    disposition = folder / "pack" / "disposition.yaml"
+    disposition.write_text(disposition.read_text().replace("retention_db", "wipe_db"))
+    return load_pack(folder / "pack")
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("evidence_store@drills", {"login": "x"}),
+        ("warehouse@drill", {"login": "x"}),
+        ("evidence_store@drill", "aws://x:y@"),
+        ("evidence_store@drill", None),
+    ],
+)
+def test_override_of_an_unknown_connection_or_zone_is_refused(name: str, override: object) -> None:
+    configured = {"evidence_store": {"conn_type": "aws", "extra": {"bucket": "b"}}, name: override}
+    with pytest.raises(UsageError, match=f"{name} in the file of connections"):
+        connections_of(ZONES[Queue.DRILL], configured)
+
+
+def test_zone_that_does_not_send_gets_no_password_of_the_mail_server() -> None:
+    mail = {"conn_type": "smtp", "host": "mail.example", "login": "us", "password": "x"}
+    sealing = connections_of(ZONES[Queue.SEALING], {"mail": mail})["mail"]
+    assert (sealing["host"], sealing["login"], sealing["password"]) == ("mail.example", "", "")
+    assert connections_of(ZONES[Queue.DEFAULT], {"mail": mail})["mail"]["password"] == "x"
 
 
 def reachable(stack: dict[str, Any], name: str) -> set[str]:
