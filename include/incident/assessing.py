@@ -29,6 +29,7 @@ from include.incident.scope import Scope, Unknown, of_scenario, refuse_less, wid
 from include.incident.selection import Selection
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed, verbatim
+from include.policy.datamap import LazyMapping
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 
@@ -240,8 +241,8 @@ def _count(run: IncidentRun, record: IncidentRecord, selection: Selection) -> Sc
     return count_all(
         selection,
         run.rules,
-        {name: run.database(name) for name in selection.databases},
-        {name: run.reader(name) for name in selection.databases},
+        LazyMapping(selection.databases, run.database),
+        LazyMapping(selection.databases, run.reader),
         version=version,
         moment=record.incident.aware_at,
         zone=run.zone,

@@ -16,8 +16,10 @@ from include.incident.counting.reading import CannotCount, reading
 from include.incident.rules import IncidentRules
 from include.incident.scope import Counted, Scope, Unknown
 from include.incident.selection import Selection
+from include.messages import verbatim
 from include.policy.datamap import MappedDatabase
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
 
 _MOST_PLACES = 20  # that a report shows
 
@@ -53,6 +55,8 @@ def count_all(
                 counted.append(count(affected(there, selection, moment), rules.sensitive))
         except CannotCount as error:
             unknown.append(Unknown(database=name, reason=error.reason, passing=error.passing))
+        except UsageError as error:  # its data map is faulty, or its connection is missing
+            unknown.append(Unknown(database=name, reason=verbatim(error.message)))
     return Scope(
         version=version, selection=selection, counted=tuple(counted), unknown=tuple(unknown)
     )

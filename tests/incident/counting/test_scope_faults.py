@@ -23,10 +23,11 @@ from include.incident.scope_words import scope_lines
 from include.incident.selection import Selection, checked
 from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED
-from include.policy.datamap import MappedCollection, MappedDatabase
+from include.policy.datamap import LazyMapping, MappedCollection, MappedDatabase
 from include.registry import load_pack
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
 from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
 from tests.support.databases import fresh
 
@@ -130,6 +131,25 @@ def test_one_of_two_databases_is_counted(shop: Shop) -> None:
     )  # fmt: skip
     assert found.affected() == {"shop": 2, "other": None}
     assert (found.subjects, found.complete) == (2, False)
+
+
+def test_count_goes_on_when_the_data_map_of_another_database_is_faulty(shop: Shop) -> None:
+    other = RULE.model_copy(update={"database": "other"})
+    rules = RULES.model_copy(update={"scope": (other, RULE)})
+
+    def mapped(name: str) -> MappedDatabase:
+        if name == "other":
+            raise UsageError("other.yaml, line 3: no such category")
+        return SHOP
+
+    found = count_all(
+        checked(Selection(), rules), rules, LazyMapping(["other", "shop"], mapped),
+        LazyMapping(["other", "shop"], lambda _name: shop.address()),
+        version=1, moment=MOMENT, zone=ZONE,
+    )  # fmt: skip
+    assert found.affected() == {"shop": 2, "other": None}
+    [unknown] = found.unknown
+    assert Translator("en", "UTC").text(unknown.reason) == "other.yaml, line 3: no such category"
 
 
 def test_whoever_stands_in_two_databases_counts_twice(shop: Shop) -> None:
