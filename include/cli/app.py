@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from include.cli.console import complain, errors, new_log, one_line, print_json, print_note, tell
+from include.cli.console import (
+    complain,
+    errors,
+    new_log,
+    one_line,
+    print_json,
+    print_note,
+    results,
+    tell,
+)
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
 from include.services import stopping
@@ -25,6 +34,7 @@ from include.services.errors import ParcelSealError, ServiceError, UsageError
 COMMANDS: Mapping[str, str] = {
     "up": "up:up",
     "run": "run:run",
+    "airflow": "run:airflow",
     "verify": "evidence:verify",
     "restore": "backup:restore",
     "recover-ledger": "evidence:recover_ledger",
@@ -50,6 +60,7 @@ COMMANDS: Mapping[str, str] = {
 """Command -> module of this package and what it registers. Names, so that a command imports no
 other command."""
 _PASSES_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_PASSING = ("test", "airflow")  # commands that pass their arguments to another program
 
 
 def command_line(words: Sequence[str]) -> typer.Typer:
@@ -65,19 +76,33 @@ def command_line(words: Sequence[str]) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.callback()(_no_options)
+    app.callback()(_options)
     for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
         command = resolve_name(f"include.cli.{COMMANDS[name]}")
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            settings = _PASSES_ARGUMENTS_ON if name == "test" else None
+            settings = _PASSES_ARGUMENTS_ON if name in _PASSING else None
             app.command(name, context_settings=settings)(command)
     return app
 
 
-def _no_options() -> None:
-    """Keep the name of the command necessary if there is only one."""
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        results.print(f"ParcelSeal {workplace().code_version}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the git commit, exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options of the program."""
+    del version
 
 
 def main() -> NoReturn:
@@ -130,7 +155,7 @@ def _run(words: list[str]) -> int:
             return _fail(words, unreadable)
         log = _keep(value_free(error))
         kind = type(error).__name__
-        return _fail(words, ServiceError(f"{kind}, which nobody foresaw.", f"See {log}."))
+        return _fail(words, ServiceError(f"Unexpected error: {kind}.", f"See {log}."))
 
 
 def _refuse_empty_text(words: list[str]) -> None:
@@ -139,7 +164,7 @@ def _refuse_empty_text(words: list[str]) -> None:
     Raises:
         UsageError: an argument, or the value of an option, is blank.
     """
-    if words[:1] in (["test"], ["bench"]):  # these pass their arguments to other programs
+    if words[:1] and words[0] in (*_PASSING, "bench"):  # other programs get their arguments
         return
     for before, word in zip(["", *words], words, strict=False):
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from include.cli.console import (
 from include.cli.options import AsJson
 from include.cli.report import RunResult, exit_code, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
+from include.cli.testing import run_program
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS, LocalProfile
 from include.registry import workflow
@@ -120,6 +122,18 @@ def run(
     else:
         show(done)
     return exit_code(done)
+
+
+def airflow(context: typer.Context) -> int:
+    """Run a command of Airflow on the local stack: `dags test WORKFLOW`, `tasks list WORKFLOW`."""
+    place = workplace()
+    make_home(place)
+    environment = local_airflow.settings(LocalProfile(place.home), ROOT, AIRFLOW_RUNS, None)
+    log = new_log(place.home / "logs", "airflow", place.clock.now())
+    with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
+        _migrate_once(place, environment, log)
+        words = [sys.executable, "-m", "airflow", *context.args]
+        return run_program(words, {**os.environ, **environment})
 
 
 def _run(

@@ -129,3 +129,10 @@ def test_command_line_without_words_prints_help_and_no_error(home: Path) -> None
     assert done.returncode == UsageError.exit_code
     assert "recover-ledger" in done.stdout + done.stderr
     assert "error:" not in done.stderr
+
+
+def test_version_option_prints_the_revision_of_the_code(home: Path) -> None:
+    done = call(home, "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("ParcelSeal ")
+    assert not home.exists()

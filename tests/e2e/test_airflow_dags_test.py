@@ -51,3 +51,12 @@ def test_each_workflow_is_sealed(cli: Cli, backed_up: dict[str, Any], workflow: 
     assert sealed is not None, done.stdout + done.stderr
     assert state == ("failed" if sealed.outcome == "fail" else "success")
     assert (done.returncode != 0) == (state == "failed"), done.stdout + done.stderr
+
+
+def test_airflow_command_reaches_the_database_of_the_local_stack(
+    cli: Cli, backed_up: dict[str, Any]
+) -> None:
+    del backed_up
+    done = cli.call("airflow", "db", "check")
+    assert done.returncode == 0, done.stderr
+    assert cli.call("airflow", "db", "no-such-command").returncode == 2
