@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from include.policy import SHIPPED
-from include.registry import load_pack, workflow
+from include.registry import load_pack, workflow, workflows
 from include.services.clock import SystemClock
 from include.services.errors import UsageError
 from include.workflow.declaration import Cadence
@@ -36,10 +36,8 @@ AT_ONCE = {
     "seal",
     "gate",
 }
-TAGS = {
-    *("backup", "restore", "quality", "intake", "retention", "audit", "training", "partners"),
-    *("incident", "asks people", *Cadence),
-}
+TOPICS = {topic for each in workflows() for topic in (each.topic, *each.further_topics)}
+TAGS = {*TOPICS, "asks people", *Cadence}
 SEVERAL = {"respond_to_incident", "update_incident"}
 MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
 # What the person on call looks for, in the words that every page uses.

@@ -253,6 +253,14 @@ print(json.dumps([sample_logins()["scales_db"], "scales.reminder" in notificatio
     assert answer(tree, script) == ["courier_scales", True]
 
 
+def test_only_the_zone_of_the_workflow_has_its_login_in_production(tree: Path) -> None:
+    script = """
+from include.deployment.zones import ZONES, logins_of
+print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins_of(zone)]))
+"""
+    assert answer(tree, script) == ["default"]
+
+
 def test_the_list_of_rights_has_the_login_and_the_workflow(tree: Path) -> None:
     """docs/connections.md lists who needs the rights on what the pack's queries read."""
     script = """

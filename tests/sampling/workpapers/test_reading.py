@@ -127,7 +127,7 @@ def test_who_when_and_every_answer_come_back():
 
 
 def test_a_workbook_that_libreoffice_saved_is_read_the_same():
-    """Every key as it was, `=1+1` a text: tests/sampling/make_saved_by_libreoffice.py made it."""
+    """Every key as it was, `=1+1` a text: `make_saved_by_libreoffice.py` made the file."""
     issued = workpapers()
     theirs = read_back(LIBREOFFICE.read_bytes())
     ours = read_back(edited(write(issued), lambda book: fill(book, issued, SAID, NOTES)))
