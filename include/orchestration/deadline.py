@@ -80,7 +80,8 @@ def services() -> Workplace:
 def report_late(context: dict[str, Any]) -> None:
     """Queue the notification of a late run and send it.
 
-    What cannot be sent now waits for the next task `send`.
+    What cannot be sent now waits for the next task `send`. A late drill is not reported: the owner
+    would take the notification for a real one.
 
     Args:
         context: of the missed deadline, from Airflow.
@@ -90,6 +91,8 @@ def report_late(context: dict[str, Any]) -> None:
     """
     place, late = services(), context["dag_run"]
     declared = workflow(late["dag_id"])
+    if declared.is_drill is not None and declared.is_drill(late.get("conf") or {}):
+        return
     if (owner := place.pack.roles.get(declared.owner)) is None:
         raise UsageError(f"roles.yaml has no role {declared.owner}, which owns {declared.id}.")
     run = Run(declared.id, late["dag_run_id"])

@@ -259,5 +259,5 @@ def _host(parts: SplitResult) -> str:
 
 
 def _type(name: str) -> str:
-    plain = name.replace("-", "_").split("+")[0]
-    return "postgres" if plain == "postgresql" else plain
+    plain = name.lower().replace("-", "_").split("+")[0]
+    return "postgres" if plain in {"postgresql", "pgsql"} else plain

@@ -9,11 +9,13 @@ from dataclasses import replace
 from threading import Thread
 
 import pytest
+from sqlalchemy import text
 
 from include.evidence.adopt import recover_ledger
 from include.evidence.checkpoint import STORED, Checkpoint, checkpoints, store_checkpoint
 from include.evidence.prune import KEPT, Pruned, Waits
 from include.evidence.signing import Signer, TrustedKeys, generate_key
+from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.connect import engine
@@ -73,6 +75,40 @@ class _Unused:
 
     def commit(self) -> None:
         """Do nothing."""
+
+
+class LosingStore(DirectoryStore):
+    """Ends the session that keeps holds out, after the first deletion."""
+
+    deletions = 0
+    lose: Callable[[], object]
+
+    def delete(self, key: str) -> None:
+        super().delete(key)
+        self.deletions += 1
+        if self.deletions == 1:
+            self.lose()
+
+
+@pytest.mark.fault
+def test_prune_deletes_nothing_more_without_the_lock_that_keeps_holds_out(
+    chain: Evidence,
+) -> None:
+    store = LosingStore(chain.root)
+    query = text(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks JOIN pg_database ON oid = database "
+        "WHERE locktype = 'advisory' AND datname = current_database()"
+    )
+
+    def lose() -> None:
+        with chain.engine.connect() as conn:
+            assert conn.execute(query).all()
+
+    store.lose = lose
+    with pytest.raises(ServiceError):
+        chain.prune(3, store=store)
+    assert store.deletions == 1
+    assert chain.verify().verified
 
 
 @pytest.mark.fault

@@ -91,6 +91,26 @@ def test_a_late_run_is_reported_once(
     assert sent == [True, True]
 
 
+@pytest.mark.parametrize(("scenario", "notices"), [("lost-scanner", 0), ("", 1)])
+def test_late_drill_of_an_incident_is_not_reported(
+    tmp_path: Path,
+    migrated_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: str,
+    notices: int,
+) -> None:
+    from include.orchestration import deadline
+
+    play = Play(tmp_path, migrated_database)
+    monkeypatch.setattr(deadline, "services", lambda: play.live)
+    monkeypatch.setattr(deadline, "deliver", lambda _office: None)
+    conf = {"tabletop": scenario}
+    run = {"dag_id": "respond_to_incident", "dag_run_id": "manual__1", "conf": conf}
+    deadline.report_late({"dag_run": run, "deadline": {"deadline_time": play.clock.now()}})
+    with play.live.state.connect() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM notice").scalar() == notices
+
+
 def test_a_late_run_waits_for_the_next_sending_without_a_mail_server(
     tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
