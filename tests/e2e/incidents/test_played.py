@@ -22,7 +22,7 @@ from tests.e2e.incidents.led import Played
 from tests.e2e.incidents.sample import Sample
 from tests.e2e.incidents.script import IN_PROCESS
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1800)]
 NAMES = [one.__name__ for one in IN_PROCESS]
 
 
