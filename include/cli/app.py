@@ -59,8 +59,8 @@ COMMANDS: Mapping[str, str] = {
 }
 """Command -> module of this package and what it registers. Names, so that a command imports no
 other command."""
-_PASSES_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-_PASSING = ("test", "airflow")  # commands that pass their arguments to another program
+_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+_FORWARDING = ("test", "airflow")  # commands whose arguments go to another program
 
 
 def command_line(words: Sequence[str]) -> typer.Typer:
@@ -82,7 +82,7 @@ def command_line(words: Sequence[str]) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            settings = _PASSES_ARGUMENTS_ON if name in _PASSING else None
+            settings = _ANY_ARGUMENTS if name in _FORWARDING else None
             app.command(name, context_settings=settings)(command)
     return app
 
@@ -101,7 +101,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Take the options of the program."""
+    """Declare the options of the program itself."""
     del version
 
 
@@ -164,7 +164,7 @@ def _refuse_empty_text(words: list[str]) -> None:
     Raises:
         UsageError: an argument, or the value of an option, is blank.
     """
-    if words[:1] and words[0] in (*_PASSING, "bench"):  # other programs get their arguments
+    if words[:1] and words[0] in (*_FORWARDING, "bench"):  # other programs get their arguments
         return
     for before, word in zip(["", *words], words, strict=False):
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)

@@ -24,7 +24,7 @@ from include.deployment.connections import connections, pages_connections, url
 from include.deployment.zones import (
     ZONES,
     connections_of,
-    without_logins_of_others,
+    without_logins_of_replaced_stores,
     without_overrides,
 )
 from include.encryption.recipients import belong_together, certificate_of, new_key
@@ -245,7 +245,7 @@ class PrivateFolder:
         roles = json.loads(self.text(ROLE_PASSWORDS))
         ours = connections(roles, self.text, sample=self.sample)
         there = self._json_object(CONNECTIONS)
-        self._add_missing(CONNECTIONS, without_logins_of_others(ours, there))
+        self._add_missing(CONNECTIONS, without_logins_of_replaced_stores(ours, there))
         self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
         configured = json.loads(self.text(CONNECTIONS))
         self._derive(ALL_CONNECTIONS, without_overrides(configured))

@@ -201,7 +201,7 @@ def without_overrides(configured: Mapping[str, Any]) -> dict[str, Connection]:
     return {name: _object(name, each) for name, each in configured.items() if OVERRIDE not in name}
 
 
-def without_logins_of_others(
+def without_logins_of_replaced_stores(
     ours: Mapping[str, Connection], configured: Mapping[str, Any]
 ) -> dict[str, Connection]:
     """Return the stack's connections without the zones' logins of a store that was replaced.

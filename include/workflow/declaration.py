@@ -70,7 +70,8 @@ class DatabaseLogin:
     Attributes:
         connection: id of the Airflow connection, ``partners_db``.
         sample_grants: SQL file with the login's grants on the tables of the sample company.
-        named: returns the ids that a policy pack uses instead, if no section of the workflow does.
+        named: returns the ids that a policy pack gives the connection, if the workflow has no
+            section of its own; None if the id is always `connection`.
     """
 
     connection: str

@@ -287,6 +287,7 @@ def test_ways_out_are_one_network_for_each_zone() -> None:
         if name.startswith("worker")
     }
     assert workers == {zone.service: [f"{zone.queue}-out"] for zone in ZONES.values()}
+    assert outside["services"]["console"] == {"networks": ["console-out"]}
     bridges = [
         network["driver_opts"]["com.docker.network.bridge.name"]
         for network in outside["networks"].values()

@@ -11,7 +11,7 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.evidence.prune import LONGEST_PAUSE, Pruning
-from include.evidence.step_findings import StepFindings
+from include.evidence.step_findings import StepFindings, artifacts_of, keep_artifact
 from include.evidence.verify import verify_all
 from include.holds import registry
 from include.holds.registry import HoldKind
@@ -71,6 +71,17 @@ def years(run: Run, monkeypatch: pytest.MonkeyPatch) -> Years:
     made.clock.on(days=TERM.days)
     made.seal(3)
     return made
+
+
+def test_rows_of_a_run_are_removed_before_its_evidence_is_pruned(years: Years) -> None:
+    """The check of the bundle needs the files; afterwards the rows would stay for ever."""
+    old = (RUN[0], "manual__1")
+    with years.run.live.state.begin() as conn:
+        keep_artifact(conn, *old, "left.txt", b"x")
+    pruned = years.prune(4)
+    assert (pruned["bundles"], pruned["runs_forgotten"] > 0) == (2, True)
+    with years.run.live.state.connect() as conn:
+        assert artifacts_of(conn, *old) == {}
 
 
 def test_evidence_past_its_term_is_removed_and_the_chain_goes_on(years: Years) -> None:
