@@ -1,4 +1,4 @@
--- Recompute the figures of registers that a bundle sealed (docs/evidence.md, "Recompute a figure").
+-- Recompute the figures of registers that a bundle sealed (docs/how-to/recover-lost-records.md, "Recompute a figure").
 -- The variable "figures" is `registers.figures` of the bundle's result.json. The script only reads.
 -- The line "entries" compares the entries of each settled batch of erasures with the number and the
 -- digest that the batch keeps. The figure "erasure" covers the batches alone. It takes seconds for
@@ -42,10 +42,10 @@ WITH sealed AS (
     FROM erasure_request
     UNION ALL
     SELECT 'finding', id, ROW(
-        id, kind, reference, what, owner, (extract(epoch FROM opened_at) * 1000000)::bigint,
+        id, kind, reference, description, owner, (extract(epoch FROM opened_at) * 1000000)::bigint,
         to_char(due_on, 'YYYY-MM-DD'))::text,
         ROW(
-        id, kind, reference, what, owner, (extract(epoch FROM opened_at) * 1000000)::bigint,
+        id, kind, reference, description, owner, (extract(epoch FROM opened_at) * 1000000)::bigint,
         to_char(due_on, 'YYYY-MM-DD'), (extract(epoch FROM closed_at) * 1000000)::bigint)::text
     FROM finding
     UNION ALL
